@@ -1,0 +1,1 @@
+"""The memory: pure functions of jax and NumPy, the paper's §2 and §3 and nothing else."""

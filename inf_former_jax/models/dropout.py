@@ -1,0 +1,50 @@
+"""Dropout whose masks belong to (key, global row, layer, site), whatever the mesh or the schedule.
+
+A row's mask depends on its place in the global batch only, so a batch cut over devices, or
+segments run in another order, drop the same units (DESIGN §6).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+#: Places in a layer where units are dropped; a layer folds in `layer * len(SITES) + site`.
+SITES = ("input", "attention", "context", "hidden", "feed_forward", "output")
+
+
+class RowKeys(NamedTuple):
+    """One key for each global row of the batch."""
+
+    keys: PRNGKeyArray  # [B]
+
+
+def row_keys(key: PRNGKeyArray, batch: int) -> RowKeys:
+    """Keys of the rows 0 … batch-1, each folded from `key` by the row's number."""
+    return RowKeys(jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(batch)))
+
+
+def dropout(
+    x: Float[Array, "B ..."],
+    rate: float,
+    rows: RowKeys | None,
+    layer: int,
+    site: str,
+    part: int = 0,
+) -> Float[Array, "B ..."]:
+    """Set units to zero with probability `rate` and scale the others by `1/(1 - rate)`.
+
+    Args:
+        rows: None for evaluation: x is returned as it is.
+        layer, site: which mask; site is one of SITES.
+        part: number of the piece, where a site is computed in pieces.
+    """
+    if rows is None or rate == 0.0:
+        return x
+    number = (layer * len(SITES) + SITES.index(site)) * 1024 + part
+
+    def keep(key):
+        return jax.random.bernoulli(jax.random.fold_in(key, number), 1.0 - rate, x.shape[1:])
+
+    return jnp.where(jax.vmap(keep)(rows.keys), x / (1.0 - rate), 0.0)
