@@ -1,0 +1,56 @@
+# Everything from the project's files only: `make check` is what .ci/run and a developer run.
+PYTHON ?= python3
+EXTRAS ?= dev
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: help env sorting test check lint wheel format clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
+
+env: $(STAMP)  ## make .venv (PYTHON=python3.12, EXTRAS=dev,cuda)
+
+.venv: $(STAMP)
+
+# --clear: a requirement that was dropped must not linger.
+$(STAMP): requirements.txt pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
+	touch $@
+
+sorting: $(STAMP)  ## python -m experiments.sorting (ARGS="infinity-former --minutes 5")
+	$(BIN)/python -m experiments.sorting $(ARGS)
+
+test: $(STAMP)  ## the tests that take seconds (ARGS="-k sorting")
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+check: lint $(STAMP)  ## lint, format, every test, and the wheel
+	$(BIN)/python -m pytest
+	$(MAKE) wheel
+
+lint: $(STAMP)  ## ruff: rules and format, nothing is changed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# The wheel is imported from outside the checkout, so that a file it lacks is missed here.
+wheel: $(STAMP)  ## build the wheel and import it
+	rm -rf build *.egg-info/SOURCES.txt
+	site=$$(mktemp -d); trap 'rm -rf "$$site"' EXIT; \
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w "$$site" .; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target "$$site/lib" "$$site"/*.whl; \
+	python=$$PWD/$(BIN)/python; cd "$$site"; \
+	PYTHONPATH="$$site/lib" "$$python" -P -c 'import sys, inf_former_jax as p; \
+	assert p.__file__.startswith(sys.argv[1]), p.__file__' "$$site/lib"
+
+format: $(STAMP)  ## ruff: mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove what was built, .venv too; runs/ stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The paper's experiments, a file each: config, presets and main."""

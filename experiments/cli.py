@@ -1,0 +1,117 @@
+"""What all experiments share: options from dataclasses, run folders, errors at the door."""
+
+import contextlib
+import dataclasses
+import datetime
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+Config = TypeVar("Config")
+
+#: Exit status of a refused option, file or folder.
+REFUSED = 2
+
+
+@contextlib.contextmanager
+def refusals() -> Iterator[None]:
+    """Turn an error at the door into one line on standard error and exit status 2."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(REFUSED) from None
+
+
+def parse(
+    program: str,
+    description: str,
+    presets: Mapping[str, tuple[str, Config]],
+    default: str,
+    argv: Sequence[str],
+) -> tuple[str, Config]:
+    """The preset's name, and its config with the options applied.
+
+    `[PRESET] [--options]`; every field of the config is an option, `--help` after a preset lists
+    them with the preset's values. Without a preset the default one is taken.
+    """
+    argv = list(argv)
+    if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
+        argv.insert(0, default)
+    name = argv[0] if argv[0] in presets else default
+    with refusals():
+        return name, tyro.extras.overridable_config_cli(
+            presets, prog=program, description=description, args=argv
+        )
+
+
+def to_json(value: Any) -> Any:
+    """A config as JSON has it: nested dicts, lists and numbers."""
+    return json.loads(json.dumps(dataclasses.asdict(value)))
+
+
+def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """`field: old → new` for every field in which two configs (as JSON) differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        rows = []
+        for name in sorted(old.keys() | new.keys()):
+            rows += differences(old.get(name), new.get(name), f"{prefix}{name}.")
+        return rows
+    return [] if old == new else [f"{prefix[:-1]}: {json.dumps(old)} → {json.dumps(new)}"]
+
+
+def open_run(folder: Path, config: Any) -> dict[str, Any] | None:
+    """Make a run folder, or the finished result of one that holds the same config.
+
+    Raises:
+        ValueError: the folder holds a run of another config, or something that is no run.
+    """
+    path = folder / "config.json"
+    new = to_json(config)
+    if path.exists():
+        rows = differences(json.loads(path.read_text()), new)
+        if rows:
+            raise ValueError(f"out: {folder} holds a run of another config: {'; '.join(rows)}")
+    elif folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"out: {folder} is not empty and holds no config.json, accepted: a run")
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(new, indent=2) + "\n")
+    result = folder / "result.json"
+    return json.loads(result.read_text()) if result.exists() else None
+
+
+def provenance(argv: Sequence[str], module: str) -> dict[str, Any]:
+    """Command, commit, device, versions and date: what a figure is reported with."""
+    import jax
+
+    device = jax.devices()[0]
+    return {
+        "command": " ".join(["python", "-m", module, *argv]),
+        "commit": _commit(),
+        "device": f"{jax.device_count()} × {device.device_kind} ({platform.machine()})",
+        "versions": {"python": platform.python_version(), "jax": jax.__version__},
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def _commit() -> str:
+    def git(*arguments):
+        where = Path(__file__).parent
+        done = subprocess.run(["git", *arguments], cwd=where, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return (git("rev-parse", "--short=12", "HEAD") or "unknown") + ("+changes" if changed else "")
+
+
+def save_result(folder: Path, result: Mapping[str, Any]) -> None:
+    """Write `result.json`, whole or not at all."""
+    partial = folder / "result.json.partial"
+    partial.write_text(json.dumps(result, indent=2) + "\n")
+    partial.rename(folder / "result.json")

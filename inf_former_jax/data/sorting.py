@@ -1,0 +1,239 @@
+"""The sorting task of the ∞-former (ACL 2022, §4.1; SPEC §5).
+
+A sequence of n tokens drifts from one token distribution to another; the model then lists the 20
+tokens by decreasing count, so it must remember the whole sequence at even strength.
+
+Dimension letters: B rows, n tokens of a sequence, W segments of T tokens.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int8, Integer
+
+from inf_former_jax.data.batches import Batch, check_at_least, check_tokens, segment
+
+VOCAB = 20
+"""Tokens that are sorted: ids 0..19."""
+SEPARATOR = 20
+"""Id that ends the sequence and asks for the answer."""
+PAD = 21
+"""Target id of positions that carry no loss."""
+NUM_TOKENS = 22
+"""Size of the model's vocabulary."""
+
+SPLITS = ("train", "valid", "test")
+"""Names of the disjoint streams of examples."""
+
+# Rows handled together by `answer`: above this the temporaries leave the cache (3x slower).
+_CHUNK = 64
+_WORDS = [str(i) for i in range(VOCAB + 1)]
+_IDS = {word: i for i, word in enumerate(_WORDS)}
+
+
+def generate(
+    seed: int, split: str, indices: Sequence[int] | Integer[np.ndarray, " B"], length: int
+) -> tuple[Int8[np.ndarray, "B n"], Int8[np.ndarray, "B 20"]]:
+    """Make the examples `indices` of a split: (tokens [B, n], answers [B, 20]), n = length.
+
+    p_0 and p_1 are 20 integers each, uniform on 1..9, normalised; token j = 0..n-1 is drawn from
+    (1 - r) p_0 + r p_1 with r = (j + 1) / n (SPEC §5). An example depends on (seed, split, index,
+    length) only, so that any host makes any example. Raises ValueError for an unknown split, a
+    negative seed or index, or length < 1.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, found {split!r}")
+    check_at_least(seed, 0, "seed")
+    check_at_least(length, 1, "length")
+    drift = np.arange(1, length + 1) / length
+    tokens = np.empty((len(indices), length), np.int8)
+    for row, index in enumerate(indices):
+        check_at_least(index, 0, "index")
+        tokens[row] = _sequence((seed, SPLITS.index(split), int(index)), drift)
+    return tokens, answer(tokens)
+
+
+def _sequence(
+    place: tuple[int, int, int], drift: Float[np.ndarray, " n"]
+) -> Int8[np.ndarray, " n"]:
+    # `spawn_key` pads the seed, so that no two places share a stream; a flat list would not.
+    seeds = np.random.SeedSequence(place[0], spawn_key=place[1:])
+    random = np.random.Generator(np.random.PCG64(seeds))
+    shares = random.integers(1, 10, size=(2, VOCAB))
+    # One entry a share: a uniform place in half 0 or half 1 of the table is a draw from p_0 or p_1.
+    table = np.repeat(np.tile(np.arange(VOCAB, dtype=np.int8), 2), shares.ravel())
+    early, late = shares.sum(axis=1)
+    drifted = random.random(len(drift)) < drift
+    slots = (random.random(len(drift)) * np.where(drifted, late, early)).astype(np.intp)
+    return table[slots + np.where(drifted, early, 0)]
+
+
+def answer(tokens: Integer[np.ndarray, "B n"]) -> Int8[np.ndarray, "B 20"]:
+    """Sort the vocabulary by decreasing count, ties by first appearance (SPEC §5).
+
+    Absent tokens come last in increasing order. Raises ValueError for ids outside 0..19.
+    """
+    check_tokens(tokens, VOCAB, "tokens")
+    order = np.empty((len(tokens), VOCAB), np.int8)
+    for start in range(0, len(tokens), _CHUNK):
+        order[start : start + _CHUNK] = _order(tokens[start : start + _CHUNK])
+    return order
+
+
+def _order(tokens: Integer[np.ndarray, "B n"]) -> Integer[np.ndarray, "B 20"]:
+    rows, length = tokens.shape
+    keys = (tokens + VOCAB * np.arange(rows)[:, None]).ravel()
+    counts = np.bincount(keys, minlength=VOCAB * rows)
+    first = np.full(VOCAB * rows, length)
+    np.minimum.at(first, keys, np.tile(np.arange(length), rows))
+    # first <= n, so n + 1 a count makes the count decide before the first appearance does.
+    ranks = (first - (length + 1) * counts).reshape(rows, VOCAB)
+    return np.argsort(ranks, axis=1, kind="stable")
+
+
+def batch(
+    tokens: Integer[np.ndarray, "B n"], answers: Integer[np.ndarray, "B 20"], segment_len: int
+) -> Batch:
+    """Teacher-forced model input [tokens, separator, answers[:-1]], n + 20 ids, in segments.
+
+    Targets at the inputs n..n+19 are the answers with weight 1; elsewhere PAD with weight 0
+    (SPEC §5). Raises ValueError when those 20 positions do not lie inside one segment, for rows
+    that differ in number, and for ids outside 0..19.
+    """
+    rows, length = tokens.shape
+    _check_fits(length, segment_len)
+    check_tokens(tokens, VOCAB, "tokens")
+    _check_answers(tokens, answers)
+    separator = np.full((rows, 1), SEPARATOR)
+    inputs = np.concatenate([tokens, separator, answers[:, :-1]], axis=1)
+    targets = np.full(inputs.shape, PAD)
+    targets[:, length:] = answers
+    weights = (targets != PAD).astype(np.float32)
+    return segment(inputs, targets, weights, segment_len, pad_target=PAD)
+
+
+def _check_answers(tokens: np.ndarray, answers: np.ndarray) -> None:
+    if answers.shape != (len(tokens), VOCAB):
+        raise ValueError(
+            f"answers: expected shape {(len(tokens), VOCAB)}, found {tuple(answers.shape)}"
+        )
+    check_tokens(answers, VOCAB, "answers")
+
+
+def _check_fits(length: int, segment_len: int) -> None:
+    check_at_least(length, 1, "length")
+    check_at_least(segment_len, VOCAB, "segment_len")
+    start = length - length % segment_len
+    last = start + segment_len - VOCAB
+    if length > last:
+        above = start + segment_len
+        nearest = last if last > 0 and length - last <= above - length else above
+        raise ValueError(
+            f"length: expected the {VOCAB} answers after it inside one segment of segment_len "
+            f"{segment_len}, found length {length}; the nearest accepted is {nearest}"
+        )
+
+
+def read(
+    path: str | Path, length: int | None = None
+) -> tuple[Int8[np.ndarray, "B n"], Int8[np.ndarray, "B 20"]]:
+    """Read the published text format, `t t … t 20 a a … a` a line: (tokens, answers).
+
+    Raises ValueError naming file:line for anything but ids 0..20, one separator, a sequence as
+    long as the first (or as `length`), and a permutation of 0..19 as answer.
+    """
+    lines = []
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, start=1):
+            lines.append(_parse(line, length, f"{path}:{number}"))
+            length = len(lines[0]) - VOCAB - 1
+    if not lines:
+        raise ValueError(f"{path}: expected a sequence a line, found an empty file")
+    ids = np.stack(lines)
+    return ids[:, :length], ids[:, length + 1 :]
+
+
+def _parse(line: str, length: int | None, where: str) -> Int8[np.ndarray, " m"]:
+    try:
+        ids = np.frombuffer(bytes(map(_IDS.__getitem__, line.split())), np.int8)
+    except KeyError as error:
+        found = error.args[0]
+        raise ValueError(f"{where}: expected token ids 0..{SEPARATOR}, found {found!r}") from None
+    cuts = np.flatnonzero(ids == SEPARATOR)
+    if len(cuts) != 1:
+        raise ValueError(f"{where}: expected one separator ({SEPARATOR}), found {len(cuts)}")
+    _check_line(ids[cuts[0] + 1 :], int(cuts[0]), length, where)
+    return ids
+
+
+def _check_line(given: np.ndarray, found: int, length: int | None, where: str) -> None:
+    if found != (length or max(found, 1)):
+        raise ValueError(f"{where}: expected {length or 'some'} tokens, found {found}")
+    distinct = len(np.unique(given))
+    if len(given) != VOCAB or distinct != VOCAB:
+        raise ValueError(
+            f"{where}: expected each of the tokens 0..{VOCAB - 1} once after the separator, "
+            f"found {len(given)} tokens, {distinct} of them different"
+        )
+
+
+def write(
+    path: str | Path, tokens: Integer[np.ndarray, "B n"], answers: Integer[np.ndarray, "B 20"]
+) -> None:
+    """Write the published text format that `read` reads; an existing file is replaced.
+
+    Raises ValueError for rows that differ in number and for ids outside 0..19.
+    """
+    check_tokens(tokens, VOCAB, "tokens")
+    _check_answers(tokens, answers)
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(_lines(tokens, answers))
+
+
+def _lines(tokens: np.ndarray, answers: np.ndarray) -> Iterator[str]:
+    for row, order in zip(tokens, answers, strict=True):
+        yield " ".join([_WORDS[i] for i in (*row.tolist(), SEPARATOR, *order.tolist())]) + "\n"
+
+
+def elimination_accuracy() -> float:
+    """Expected accuracy of a uniform guess among the tokens not yet given, mean_k 1/(20 - k).
+
+    Teacher forcing shows the model the k = 0..19 answers before each one: .18 without a sequence.
+    """
+    return float(np.mean(1 / np.arange(1, VOCAB + 1)))
+
+
+def baseline_accuracy(
+    tokens: Integer[np.ndarray, "B n"], answers: Integer[np.ndarray, "B 20"], window: int
+) -> float:
+    """Mean teacher-forced accuracy, in [0, 1], of exact counts over the last `window` tokens.
+
+    At each answer it predicts the best-ranked token (ties by first appearance in the window,
+    absent ones last) among those not yet given. Window 0 is `elimination_accuracy`; a window
+    >= n gives 1. What a model with that much reach should at least attain. Raises ValueError for
+    a negative window and as `batch` does for the arrays.
+    """
+    check_at_least(window, 0, "window")
+    _check_answers(tokens, answers)
+    if window == 0:
+        return elimination_accuracy()
+    ranks = np.argsort(answer(tokens[:, -window:]), axis=1)
+    rows, hits = np.arange(len(tokens)), 0
+    for given in answers.T:
+        hits += np.count_nonzero(ranks.argmin(axis=1) == given)
+        ranks[rows, given] = VOCAB
+    return hits / answers.size
+
+
+def visible_tokens(length: int, segment_len: int, mem_len: int, layers: int) -> int:
+    """Sequence tokens within reach of the answer through attention alone, at most `length`.
+
+    The n mod T tokens of the answer's own segment before the separator, and mem_len more a layer
+    (exact for a mem_len that segment_len divides). Raises ValueError as `batch` does for a length
+    that does not fit, and for a negative mem_len or layers.
+    """
+    _check_fits(length, segment_len)
+    check_at_least(mem_len, 0, "mem_len")
+    check_at_least(layers, 0, "layers")
+    return min(length, length % segment_len + layers * mem_len)

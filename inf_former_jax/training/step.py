@@ -1,0 +1,208 @@
+"""One update and one evaluation: a scan over the segments of a batch (SPEC §4; DESIGN §6).
+
+The memory is a constant to autodiff, so the gradient of a document's loss is the sum of its
+segments' gradients: it is taken *inside* the scan, and one segment's activations are all that is
+ever stored. Segments that carry no loss are run forward only.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from inf_former_jax.data.batches import Batch
+from inf_former_jax.memory import state as memories
+from inf_former_jax.memory.state import Memory
+from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
+from inf_former_jax.training import sharding
+
+
+class TrainState(NamedTuple):
+    """Everything that a run carries from step to step: one pytree, one checkpoint."""
+
+    step: Int[Array, ""]
+    params: Any
+    opt_state: optax.OptState
+    memory: Memory
+    key: PRNGKeyArray
+
+
+#: What leaves the device: sums and counts; ratios are taken on the host.
+SUMS = ("loss", "correct", "weight", "kl", "kl_count")
+
+
+def zero_sums() -> dict[str, Float[Array, ""]]:
+    """A zero for each of SUMS."""
+    return {name: jnp.zeros((), jnp.float32) for name in SUMS}
+
+
+def init_state(
+    cfg: ModelConfig,
+    tx: optax.GradientTransformation,
+    batch_size: int,
+    seed: int,
+    mesh: Mesh,
+) -> TrainState:
+    """A fresh train state, made on its devices: the same numbers on any mesh."""
+    ops = operators(cfg)
+
+    def make(key):
+        param_key, key = jax.random.split(key)
+        memory = memories.init(cfg, batch_size)
+        tokens = jnp.zeros((batch_size, cfg.segment_len), jnp.int32)
+        rngs = {"params": param_key, "locations": param_key}
+        variables = Decoder(cfg).init(rngs, tokens, memory, operators=ops)
+        params = variables["params"]
+        return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), memory, key)
+
+    key = jax.random.key(seed)
+    placed = sharding.shardings(jax.eval_shape(make, key), mesh)
+    return jax.jit(make, out_shardings=placed)(key)
+
+
+def token_sums(
+    logits: Float[Array, "B T V"], targets: Int[Array, "B T"], weights: Float[Array, "B T"]
+) -> dict[str, Float[Array, ""]]:
+    """Weighted sums of cross-entropy (nats) and of right arg-max predictions, and the weight."""
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    right = jnp.argmax(logits, axis=-1) == targets
+    return {
+        "loss": jnp.where(weights > 0, losses * weights, 0.0).sum(),
+        "correct": (right * weights).sum(),
+        "weight": weights.sum(),
+    }
+
+
+def _segments(batch: Batch) -> Batch:
+    """Time first, for the scan: leaves [W, B, …]."""
+    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), batch)
+
+
+def _forward(cfg, params, memory, segment, ops, keys, train):
+    """One segment: sums and the memory after it. `segment` is a Batch of leaves [B, …]."""
+    carries = (segment.weights > 0).any(axis=1)[:, None]
+    valid = jnp.ones_like(segment.weights, bool) if segment.valid is None else segment.valid
+    rngs = {name: keys for name in ("dropout", "locations")}
+    out = Decoder(cfg).apply(
+        {"params": params}, segment.tokens, memory, operators=ops, train=train,
+        where=segment.valid, kl_where=valid & carries, rngs=rngs,
+    )  # fmt: skip
+    sums = zero_sums() | token_sums(out.logits, segment.targets, segment.weights)
+    if "kl" in out.aux:
+        sums |= dict(zip(("kl", "kl_count"), out.aux["kl"], strict=True))
+    return sums, out.memory
+
+
+def _kl_count(cfg, seen, batch):
+    """Number of densities that the batch's KL will average, known before any of it is run."""
+    if cfg.long_term is None:
+        return jnp.ones(())
+    valid = jnp.ones_like(batch.weights, bool) if batch.valid is None else batch.valid
+    queries = jnp.where((batch.weights > 0).any(-1), valid.sum(-1), 0)  # [B, W]
+
+    def count(seen, now):
+        queries, resets = now
+        seen = jnp.where(resets, 0, seen)
+        counted = jnp.where(memories.has_pending(cfg, seen), queries, 0).sum()
+        return memories.advance(seen, cfg.segment_len), counted
+
+    _, counts = jax.lax.scan(count, seen, (queries.T, batch.resets.T))
+    return cfg.num_heads * counts.sum()
+
+
+def _grads(cfg, kl_weight, state, batch, ops):
+    """Gradient of the batch's objective, its sums, and the memory after it."""
+    per_weight = 1.0 / jnp.maximum(batch.weights.sum(), 1e-9)
+    per_kl = kl_weight / jnp.maximum(_kl_count(cfg, state.memory.seen, batch), 1.0)
+    step_key = jax.random.fold_in(state.key, state.step)
+
+    def objective(params, memory, segment, key):
+        sums, memory = _forward(cfg, params, memory, segment, ops, key, train=True)
+        return sums["loss"] * per_weight + sums["kl"] * per_kl, (sums, memory)
+
+    def with_gradient(grads, memory, segment, key):
+        take = jax.grad(objective, has_aux=True)
+        new, (sums, memory) = take(state.params, memory, segment, key)
+        return jax.tree.map(jnp.add, grads, new), sums, memory
+
+    def without_gradient(grads, memory, segment, key):
+        _, (sums, memory) = objective(state.params, memory, segment, key)
+        return grads, sums, memory
+
+    def body(carry, now):
+        grads, total, memory = carry
+        segment, number = now
+        memory = memories.reset(memory, segment.resets)
+        grads, sums, memory = jax.lax.cond(
+            (segment.weights > 0).any(), with_gradient, without_gradient,
+            grads, memory, segment, jax.random.fold_in(step_key, number),
+        )  # fmt: skip
+        return (grads, jax.tree.map(jnp.add, total, sums), memory), None
+
+    zeros = jax.tree.map(jnp.zeros_like, state.params)
+    segments = _segments(batch)
+    xs = (segments, jnp.arange(segments.tokens.shape[0]))
+    (grads, sums, memory), _ = jax.lax.scan(body, (zeros, zero_sums(), state.memory), xs)
+    return grads, sums, memory
+
+
+def memory_finite(memory: Memory) -> Bool[Array, ""]:
+    """Whether every number that the memory holds is finite."""
+    leaves = [leaf for leaf in jax.tree.leaves(memory) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.stack([jnp.array(True), *(jnp.isfinite(leaf).all() for leaf in leaves)]).all()
+
+
+def make_train_step(
+    cfg: ModelConfig, tx: optax.GradientTransformation, kl_weight: float, placed: Any = None
+):
+    """The jitted `(state, batch, operators) -> (state, metrics)`; the old state is donated.
+
+    The objective is the weighted mean cross-entropy plus `kl_weight` times the mean over densities
+    of the KL, summed over layers (SPEC §2). Metrics are SUMS, the gradient's norm before clipping,
+    and whether the memory is finite.
+
+    Args:
+        placed: shardings of the state, so that it stays where it is; None on one device.
+    """
+
+    def train_step(state: TrainState, batch: Batch, ops):
+        grads, sums, memory = _grads(cfg, kl_weight, state, batch, ops)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = sums | {
+            "grad_norm": optax.global_norm(grads),
+            "memory_finite": memory_finite(memory),
+        }
+        return TrainState(state.step + 1, params, opt_state, memory, state.key), metrics
+
+    return jax.jit(train_step, donate_argnums=0, out_shardings=(placed, None))
+
+
+def make_eval_step(cfg: ModelConfig, empty_memory: bool = False):
+    """The jitted `(params, memory, batch, operators, key) -> (sums, memory)`, without dropout.
+
+    Args:
+        empty_memory: clear the long-term memory before every segment (the control).
+    """
+
+    def eval_step(params, memory, batch: Batch, ops, key):
+        def body(carry, now):
+            total, memory = carry
+            segment, number = now
+            memory = memories.reset(memory, segment.resets)
+            if empty_memory:
+                memory = memories.empty_long_term(memory)
+            segment_key = jax.random.fold_in(key, number)
+            sums, memory = _forward(cfg, params, memory, segment, ops, segment_key, train=False)
+            return (jax.tree.map(jnp.add, total, sums), memory), None
+
+        segments = _segments(batch)
+        xs = (segments, jnp.arange(segments.tokens.shape[0]))
+        (sums, memory), _ = jax.lax.scan(body, (zero_sums(), memory), xs)
+        return sums, memory
+
+    return jax.jit(eval_step)
