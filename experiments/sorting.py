@@ -33,7 +33,7 @@ class SortingConfig:
 
     model: ModelConfig
     optim: optim.OptimConfig
-    loop: LoopConfig = LoopConfig()
+    loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
     length: int = 1068
     """n, tokens to sort; with separator and answers n + 20 inputs."""
     batch_size: int = 16
@@ -54,9 +54,9 @@ class SortingConfig:
 
 def _small(model: ModelConfig, **changes) -> SortingConfig:
     """A model in the size of the CPU presets: 2 layers of width 64, 17 segments of 64."""
-    small = dict(num_layers=2, num_heads=4, head_dim=16, d_model=64, d_inner=128, dropout=0.0,
-                 segment_len=64)  # fmt: skip
-    model = dataclasses.replace(model, **{**small, "mem_len": 64, **changes})
+    sizes = {"num_layers": 2, "num_heads": 4, "head_dim": 16, "d_model": 64, "d_inner": 128}
+    small = {**sizes, "segment_len": 64, "mem_len": 64, "dropout": 0.0}
+    model = dataclasses.replace(model, **{**small, **changes})
     return SortingConfig(model, optim.OptimConfig(learning_rate=2e-3, steps=3000, warmup_steps=100))
 
 
@@ -256,7 +256,9 @@ def report(name: str, folder: Path, result: dict[str, Any]) -> None:
 def main(argv: list[str] | None = None) -> None:
     """The command line: `python -m experiments.sorting [PRESET] [--options]`."""
     argv = sys.argv[1:] if argv is None else argv
-    name, cfg = cli.parse("python -m experiments.sorting", __doc__, PRESETS, "infinity-former", argv)
+    name, cfg = cli.parse(
+        "python -m experiments.sorting", __doc__, PRESETS, "infinity-former", argv
+    )
     folder = Path(cfg.out or f"runs/sorting/{name}-{cfg.seed}")
     with cli.refusals():
         Examples(cfg).batch("test", np.arange(1))

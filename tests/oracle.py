@@ -448,8 +448,8 @@ def mean_kl(results: list[SegmentResult], where=None) -> float:
 
 
 def random_weights(rng: np.random.Generator, cfg: DecoderSettings, dim, inner, vocab, gate=True):
-    """Weights of a decoder under the published names, of sizes that keep every path alive."""
-    E, weights = dim, {}  # with a memory E must be H·K, and without one it may be
+    """Weights of a decoder with H·K = dim under the published names, `gate` as wanted."""
+    E, weights = dim, {}
 
     def add(name, *shape):
         weights[name] = rng.normal(size=shape) / math.sqrt(shape[-1])

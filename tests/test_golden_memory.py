@@ -50,7 +50,7 @@ def jitted_write(cfg, length):
     """`long_term.write` as one program with its operators as an argument."""
     operators = long_term.operators(cfg, length)
 
-    @jax.jit
+    @golden.jit
     def program(operators, memory, x, locations=None):
         return long_term.write(cfg, memory, x, operators=operators, locations=locations)
 
@@ -68,8 +68,8 @@ def test_basis(dtype):
     basis = bases.GaussianBasis(arrays["gauss_mu"], arrays["gauss_sigma"])
     t, mean, var = (arrays[k][:, 0].astype(dtype) for k in ("t", "query_mu", "query_sigma_sq"))
     with golden.precision(dtype):
-        values = jax.jit(partial(bases.evaluate, basis))(t)
-        expectations = jax.jit(partial(bases.expectation, basis))(mean, var)
+        values = golden.jit(partial(bases.evaluate, basis))(t)
+        expectations = golden.jit(partial(bases.expectation, basis))(mean, var)
     check(values, arrays["gauss_evaluate"], ONE_STEP)
     check(expectations, arrays["gauss_integrate_psi_gaussian"], ONE_STEP)
 
@@ -98,8 +98,8 @@ def test_expectation_and_its_gradients(name, dtype):
 
     mean, var, theta = (arrays[k].astype(dtype) for k in ("mu", "sigma_sq", f"{name}_theta"))
     with golden.precision(dtype):
-        (grad_mean, grad_var), r = jax.jit(jax.grad(objective, (0, 1), has_aux=True))(mean, var)
-        grad_theta, _ = jax.jit(jax.grad(objective_of_theta, has_aux=True))(theta)
+        (grad_mean, grad_var), r = golden.jit(jax.grad(objective, (0, 1), has_aux=True))(mean, var)
+        grad_theta, _ = golden.jit(jax.grad(objective_of_theta, has_aux=True))(theta)
     check(r, arrays[f"{name}_r"], ONE_STEP)
     check(grad_mean, arrays[f"{name}_grad_mu"], GRADIENT)
     check(grad_var, arrays[f"{name}_grad_sigma_sq"], GRADIENT)
@@ -133,7 +133,7 @@ def test_fit_inside_the_program(case, dtype):
     padded = np.pad(x, [(0, 0), (margin, margin), (0, 0)])
     with golden.precision(dtype):
         fit = jax.vmap(lambda times, x: regression.fit(cfg.basis, times, x, cfg.ridge), (None, 0))
-        coeffs = jax.jit(fit)(times, padded)
+        coeffs = golden.jit(fit)(times, padded)
     check(coeffs, arrays["B"], ONE_STEP)
 
 
@@ -145,7 +145,7 @@ def test_first_fit_at_the_size_of_the_paper(dtype):
         operators = long_term.operators(cfg, 1024)
         memory = jitted_write(cfg, 1024)(long_term.init(cfg, 1, 2, dtype), x)
         t = arrays["reconstruction_t"].astype(dtype)
-        signal = jax.jit(partial(long_term.signal, cfg))(memory, t)
+        signal = golden.jit(partial(long_term.signal, cfg))(memory, t)
     check(operators.first[arrays["rows"]], arrays["G_rows"], LARGE)
     check(memory.coeffs, arrays["B"], LARGE)
     check(signal.swapaxes(1, 2), arrays["reconstruction"], LARGE)
@@ -200,7 +200,7 @@ def test_one_write_and_the_samples_it_reads(file, dtype):
     grid = (np.arange(1, cfg.num_samples + 1) / cfg.num_samples).astype(dtype)
     with golden.precision(dtype):
         memory = holding(cfg, arrays["B_0"], dtype)
-        samples = jax.jit(partial(long_term.signal, cfg))(memory, grid)
+        samples = golden.jit(partial(long_term.signal, cfg))(memory, grid)
         written = jitted_write(cfg, length)(memory, channels_last(arrays["x_1"], dtype))
     check(samples.swapaxes(1, 2), arrays["x_past_1"][:, :, : cfg.num_samples], tolerances)
     check(written.coeffs, arrays["B_1"], tolerances)
@@ -215,7 +215,7 @@ def sticky_density(arrays, dtype):
 def test_bin_mass(dtype):
     arrays = golden.load("h_sticky_update")
     with golden.precision(dtype):
-        p = jax.jit(partial(densities.bin_mass, bins=128))(sticky_density(arrays, dtype))
+        p = golden.jit(partial(densities.bin_mass, bins=128))(sticky_density(arrays, dtype))
     check(p, arrays["p"], ONE_STEP)
 
 
@@ -224,7 +224,7 @@ def test_drawn_locations(dtype):
     arrays = golden.load("h_sticky_update")
     p, uniforms = arrays["p"].astype(dtype), arrays["uniforms"].T.astype(dtype)
     with golden.precision(dtype):
-        drawn = jax.jit(densities.drawn_locations)(p, uniforms)
+        drawn = golden.jit(densities.drawn_locations)(p, uniforms)
     np.testing.assert_array_equal(drawn, arrays["sample_positions"])
 
 
@@ -235,7 +235,7 @@ def test_sticky_write(dtype):
     locations = arrays["sample_positions"].astype(dtype)
     with golden.precision(dtype):
         memory = holding(cfg, arrays["B_past"], dtype)
-        sampled = jax.jit(jax.vmap(partial(one_signal, cfg)))(memory.coeffs, locations)
+        sampled = golden.jit(jax.vmap(partial(one_signal, cfg)))(memory.coeffs, locations)
         written = jitted_write(cfg, x.shape[1])(memory, x, locations)
     check(sampled.swapaxes(1, 2), arrays["x_cat"][:, :, : cfg.num_samples], ONE_STEP)
     check(written.coeffs, arrays["B_new"], ONE_STEP)
@@ -261,7 +261,7 @@ def test_kl(file, dtype):
     kl = partial(densities.kl, prior_scale=float(arrays["kl_sigma_0"]), prior_mean=prior_mean)
     density = densities.GaussianDensity(mean.astype(dtype), var.astype(dtype))
     with golden.precision(dtype):
-        result = jax.jit(kl)(density)
+        result = golden.jit(kl)(density)
     check(result.reshape(len(result), -1), arrays["kl_reg_1"], ONE_STEP)
 
 
@@ -270,7 +270,7 @@ def test_salience_of_the_gpt2_copy(dtype):
     arrays = golden.load("h_gpt2_forward")
     cfg = config(arrays)
     with golden.precision(dtype):
-        remember = jax.jit(long_term.remember)
+        remember = golden.jit(long_term.remember)
         for s in (1, 2):
             previous = {k: arrays[f"{k}_{s - 1}"] for k in ("attn_mu", "attn_sigma")}
             memory = holding(cfg, arrays[f"B_{s - 1}"], dtype)

@@ -225,6 +225,21 @@ def test_a_reset_row_starts_afresh():
     check(oracle.mean_kl(mixed[2]), mixed[2][0].kl.mean())
 
 
+def test_every_segment_is_written_once():
+    """With mem_len = 2T segment s-3 is written at segment s, gated, as it entered the layer."""
+    memory = oracle.MemorySettings(8, (0.02, 0.1), 1.0, 0.5, 6, locations="quantile")
+    cfg = oracle.DecoderSettings(1, 2, segment_len=4, mem_len=8, pre_lnorm=True, memory=memory)
+    rng = np.random.default_rng(0)
+    weights = oracle.random_weights(rng, cfg, dim=6, inner=5, vocab=9)
+    tokens = rng.integers(9, size=(5, 1, 4))
+    results = [row for (row,) in oracle.decode(cfg, weights, tokens)]
+    assert [r.layers[0].long_term.writes for r in results] == [0, 0, 0, 1, 2]
+    inputs = weights["word_emb.emb_layers.0.weight"][tokens[0, 0]] * np.sqrt(6)
+    ltm = oracle.scope(weights, "layers.0.dec_attn.long_term_attention.")
+    expected = oracle.first_fit_operator(memory, 4).T @ oracle.gate(ltm, inputs)
+    check(results[3].layers[0].long_term.coeffs, expected)
+
+
 def test_kl_by_quadrature():
     mean, var, prior_scale, prior_mean = 0.3, 0.02, 0.2, 0.45
     t = np.linspace(-3, 4, 200_001)

@@ -91,7 +91,7 @@ def _check_document(tokens: Any, targets: Any, weights: Any, segment_len: int) -
 
 
 def _cut(
-    array: Shaped[np.ndarray, "B S"], segment_len: int, fill: float, dtype: type
+    array: Shaped[np.ndarray, "B S"], segment_len: int, fill: int | bool, dtype: type
 ) -> Shaped[np.ndarray, "B W T"]:
     rows, size = array.shape
     padded = np.full((rows, size + -size % segment_len), fill, dtype)

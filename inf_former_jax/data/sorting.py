@@ -48,9 +48,9 @@ def generate(
     check_at_least(length, 1, "length")
     drift = np.arange(1, length + 1) / length
     tokens = np.empty((len(indices), length), np.int8)
-    for row, index in enumerate(indices):
+    for row, index in enumerate(map(int, indices)):
         check_at_least(index, 0, "index")
-        tokens[row] = _sequence((seed, SPLITS.index(split), int(index)), drift)
+        tokens[row] = _sequence((seed, SPLITS.index(split), index), drift)
     return tokens, answer(tokens)
 
 
@@ -87,8 +87,8 @@ def _order(tokens: Integer[np.ndarray, "B n"]) -> Integer[np.ndarray, "B 20"]:
     counts = np.bincount(keys, minlength=VOCAB * rows)
     first = np.full(VOCAB * rows, length)
     np.minimum.at(first, keys, np.tile(np.arange(length), rows))
-    # first <= n, so n + 1 a count makes the count decide before the first appearance does.
-    ranks = (first - (length + 1) * counts).reshape(rows, VOCAB)
+    # A present token has first < n: at n a count, the count decides before the appearance does.
+    ranks = (first - length * counts).reshape(rows, VOCAB)
     return np.argsort(ranks, axis=1, kind="stable")
 
 

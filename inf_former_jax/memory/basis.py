@@ -20,8 +20,8 @@ _SQRT_2PI = float(np.sqrt(2.0 * np.pi))
 class GaussianBasis(NamedTuple):
     """N Gaussian densities on the time axis, held in float64 on the host."""
 
-    loc: Float[AnyArray, "N"]  # centres, in time units of [0, 1]
-    scale: Float[AnyArray, "N"]  # standard deviations, same units
+    loc: Float[AnyArray, " N"]  # centres, in time units of [0, 1]
+    scale: Float[AnyArray, " N"]  # standard deviations, same units
 
 
 def gaussian_basis(num_basis: int, widths: Sequence[float]) -> GaussianBasis:
@@ -48,7 +48,7 @@ def gaussian_basis(num_basis: int, widths: Sequence[float]) -> GaussianBasis:
 
 
 def _in_precision_of(basis: GaussianBasis, t):
-    """The array module of `t`, `t` itself with a last axis to broadcast, and the basis in its dtype."""
+    """The module of t's arrays, t with one more axis, and the basis in its dtype."""
     xp = jnp if isinstance(t, jax.Array) else np
     t = xp.asarray(t, dtype=None if hasattr(t, "dtype") else np.float64)[..., None]
     one = (1,) * (t.ndim - 1)  # explicit leading axes: rank promotion stays an error

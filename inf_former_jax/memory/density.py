@@ -70,14 +70,12 @@ def _normalise(mass):
     return jnp.where(total > 0, mass / jnp.where(total > 0, total, 1.0), 0.0)
 
 
-def uniform_locations(num_samples: int) -> Float[np.ndarray, "M"]:
+def uniform_locations(num_samples: int) -> Float[np.ndarray, " M"]:
     """`u_m = m/M`, m = 1..M: the grid on which a memory without salience is read (paper §3.2)."""
     return np.arange(1, num_samples + 1) / num_samples
 
 
-def quantile_locations(
-    salience: Float[AnyArray, "B D"], num_samples: int
-) -> Float[Array, "B M"]:
+def quantile_locations(salience: Float[AnyArray, "B D"], num_samples: int) -> Float[Array, "B M"]:
     """M sorted locations with the salience's density: its quantiles at `(m - ½)/M` (SPEC §3).
 
     `interp(q, cumsum(p), edges)`, linear inside a bin. Deterministic and without the repeats of

@@ -84,7 +84,7 @@ class LongTermMemory(NamedTuple):
 
     coeffs: Float[AnyArray, "B N E"]  # C: the signal is x̄(t) = Cᵀ ψ(t)
     salience: Float[AnyArray, "B D"]  # last attention over time, rows sum to 1, or 0 = none yet
-    writes: Int[AnyArray, "B"]  # number of writes since the row's reset; 0 = empty
+    writes: Int[AnyArray, " B"]  # number of writes since the row's reset; 0 = empty
 
 
 class Operators(NamedTuple):
@@ -136,7 +136,7 @@ def init(cfg: LongTermConfig, batch: int, dim: int, dtype=jnp.float32) -> LongTe
     )
 
 
-def reset(memory: LongTermMemory, rows: Bool[AnyArray, "B"]) -> LongTermMemory:
+def reset(memory: LongTermMemory, rows: Bool[AnyArray, " B"]) -> LongTermMemory:
     """Empty the given rows; the others stay to the bit. A reset row equals a fresh one."""
     return LongTermMemory(*(_where_rows(rows, jnp.zeros_like(leaf), leaf) for leaf in memory))
 
@@ -147,7 +147,7 @@ def write(
     x: Float[AnyArray, "B L E"],
     *,
     operators: Operators | None = None,
-    rows: Bool[AnyArray, "B"] | None = None,
+    rows: Bool[AnyArray, " B"] | None = None,
     locations: Float[AnyArray, "B M"] | None = None,
     key: PRNGKeyArray | None = None,
 ) -> LongTermMemory:
@@ -166,10 +166,10 @@ def write(
         ValueError: shapes that do not fit the configuration, or a missing key.
     """
     x = jnp.asarray(x)
-    batch, length, dim = x.shape
-    ops = operators if operators is not None else _operators(cfg, length, np.dtype(x.dtype))
-    _check_write(cfg, memory, x, ops)
-    ops = jax.tree.map(lambda leaf: jnp.asarray(leaf, memory.coeffs.dtype), ops)
+    if operators is None:
+        operators = _operators(cfg, x.shape[1], np.dtype(x.dtype))
+    _check_write(cfg, memory, x, operators)
+    ops = jax.tree.map(lambda leaf: jnp.asarray(leaf, memory.coeffs.dtype), operators)
     if locations is None and cfg.sticky:
         locations = _sticky_locations(cfg, memory, key)
     first = jnp.asarray(memory.writes) == 0

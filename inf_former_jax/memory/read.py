@@ -42,9 +42,7 @@ def expected_value(
 
 
 def _split(x, count, size, fill):
-    padded = jnp.pad(
-        x, ((0, 0), (0, 0), (0, count * size - x.shape[-1])), constant_values=fill
-    )
+    padded = jnp.pad(x, ((0, 0), (0, 0), (0, count * size - x.shape[-1])), constant_values=fill)
     return jnp.moveaxis(padded.reshape(*x.shape[:2], count, size), 2, 0)
 
 

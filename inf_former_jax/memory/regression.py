@@ -16,12 +16,12 @@ from inf_former_jax.memory.basis import AnyArray, GaussianBasis, evaluate
 MAX_FIT_ERROR = 1.0
 
 
-def first_fit_times(length: int) -> Float[np.ndarray, "L"]:
+def first_fit_times(length: int) -> Float[np.ndarray, " L"]:
     """Times of a row's first L vectors: `t_i = (i + ½)/L`, the middles of L equal cells."""
     return (np.arange(length) + 0.5) / length
 
 
-def first_fit_padding(length: int) -> Float[np.ndarray, "P"]:
+def first_fit_padding(length: int) -> Float[np.ndarray, " P"]:
     """Times outside [0, 1] at which the first fit pins the signal to zero (SPEC §1).
 
     L even: `linspace(-½+1/(2L), 1½-1/(2L), 2L)`; L odd: `linspace(-½+1/L, 1½-1/L, 2L-1)`;
@@ -34,7 +34,7 @@ def first_fit_padding(length: int) -> Float[np.ndarray, "P"]:
 
 def write_times(
     tau: float, num_samples: int, length: int
-) -> tuple[Float[np.ndarray, "M"], Float[np.ndarray, "L"]]:
+) -> tuple[Float[np.ndarray, " M"], Float[np.ndarray, " L"]]:
     """Times of a further write: the past contracted to [0, τ], the new vectors in (τ, 1].
 
     `τ m/M` for m = 1..M and `τ + (1-τ) i/L` for i = 1..L (paper §3.2).
@@ -44,7 +44,7 @@ def write_times(
     return past, new
 
 
-def write_padding(num_samples: int, length: int) -> Float[np.ndarray, "P"]:
+def write_padding(num_samples: int, length: int) -> Float[np.ndarray, " P"]:
     """Zero-padding times of a further write, of M + L points (SPEC §3).
 
     The offset is `1/(2(2L+M))`, with 2L + M and not 2(L + M), as the published code has it.
@@ -60,9 +60,9 @@ def _outside_unit_interval(points):
 
 def ridge_operator(
     basis: GaussianBasis,
-    times: Float[np.ndarray, "L"],
+    times: Float[np.ndarray, " L"],
     ridge: float,
-    zeros: Float[np.ndarray, "P"] | tuple[float, ...] = (),
+    zeros: Float[np.ndarray, " P"] | tuple[float, ...] = (),
 ) -> Float[np.ndarray, "L N"]:
     """The ridge operator `G = Fᵀ (F Fᵀ + λ I)⁻¹`, so that coefficients are `C = Gᵀ X` (eq. 5).
 
@@ -90,7 +90,7 @@ def ridge_operator(
 
 def fit(
     basis: GaussianBasis,
-    times: Float[AnyArray, "L"],
+    times: Float[AnyArray, " L"],
     x: Float[AnyArray, "L E"],
     ridge: float,
 ) -> Float[jax.Array, "N E"]:

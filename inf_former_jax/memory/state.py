@@ -44,7 +44,7 @@ class LayerMemory(NamedTuple):
 class Memory(NamedTuple):
     """A whole model's carried state."""
 
-    seen: Int[AnyArray, "B"]  # tokens of the row's document so far, reset to 0 with it
+    seen: Int[AnyArray, " B"]  # tokens of the row's document so far, reset to 0 with it
     layers: tuple[LayerMemory, ...]
 
 
@@ -68,7 +68,7 @@ def init(cfg: MemoryConfig, batch: int, dtype=jnp.float32) -> Memory:
     return Memory(jnp.zeros((batch,), jnp.int32), tuple(layer() for _ in range(cfg.num_layers)))
 
 
-def reset(memory: Memory, rows: Bool[AnyArray, "B"]) -> Memory:
+def reset(memory: Memory, rows: Bool[AnyArray, " B"]) -> Memory:
     """Start a new document in the given rows; the others stay to the bit.
 
     A reset row behaves exactly like a fresh one. Zeros are selected, never multiplied in, so that
@@ -99,7 +99,7 @@ def short_term(cfg: MemoryConfig, layer: LayerMemory) -> Float[Array, "B S E"] |
     return None if cfg.mem_len == 0 else layer.fifo[:, -cfg.mem_len :]
 
 
-def num_short_term(cfg: MemoryConfig, seen: Int[AnyArray, "B"]) -> Int[Array, "B"]:
+def num_short_term(cfg: MemoryConfig, seen: Int[AnyArray, " B"]) -> Int[Array, " B"]:
     """How many of the short-term memory's newest rows are filled."""
     return jnp.minimum(seen, cfg.mem_len)
 
@@ -125,6 +125,6 @@ def push(layer: LayerMemory, x: Float[AnyArray, "B T E"]) -> LayerMemory:
     return layer._replace(fifo=jnp.concatenate([layer.fifo, x], axis=1)[:, x.shape[1] :])
 
 
-def advance(seen: Int[AnyArray, "B"], length: int) -> Int[Array, "B"]:
+def advance(seen: Int[AnyArray, " B"], length: int) -> Int[Array, " B"]:
     """`seen` after a segment of `length` tokens."""
     return jnp.minimum(seen, MAX_SEEN) + length

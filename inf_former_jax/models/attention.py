@@ -26,40 +26,43 @@ _TO_HEADS = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", 
 _FROM_HEADS = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", (0, 1), 2)
 
 
-def sinusoid(num_distances: int, dim: int, clamp_len: int = 0) -> Float[np.ndarray, "S E"]:
-    """Position table of the distances S-1 … 0: `[sin(d f), cos(d f)]`, `f_i = 10000^(-2i/E)`.
+def sinusoid(farthest: int, dim: int, clamp_len: int = 0) -> Float[np.ndarray, "S+1 E"]:
+    """Position table of the distances S … 0 (S = farthest): `[sin(d f), cos(d f)]`.
+
+    `f_i = 10000^(-2i/E)`, in float64. Queries never look S back, but `relative_attention` wants
+    the row.
 
     Args:
         clamp_len: if positive, distances above it count as it.
     """
-    distance = np.arange(num_distances - 1, -1, -1, dtype=np.float64)
+    distance = np.arange(farthest, -1, -1, dtype=np.float64)
     if clamp_len > 0:
         distance = np.minimum(distance, clamp_len)
     angle = distance[:, None] * (10000.0 ** (-np.arange(0, dim, 2) / dim))[None, :]
-    return np.concatenate([np.sin(angle), np.cos(angle)], axis=-1)[:, :dim]
+    return np.concatenate([np.sin(angle), np.cos(angle)], axis=-1)
 
 
 class Heads(NamedTuple):
-    """What relative attention needs of its inputs, all by head."""
+    """What relative attention needs of its inputs, all by head first."""
 
-    q: Float[Array, "B H T K"]
-    k: Float[Array, "B H S K"]  # S = short-term rows + T
-    v: Float[Array, "B H S K"]
-    r: Float[Array, "H S K"]  # projected positions of the distances S-1 … 0
+    q: Float[Array, "H B T K"]
+    k: Float[Array, "H B S K"]  # S = short-term rows + T
+    v: Float[Array, "H B S K"]
+    r: Float[Array, "H S+1 K"]  # projected positions of the distances S … 0
     u: Float[Array, "H K"]  # content bias
     w: Float[Array, "H K"]  # position bias
 
 
 def relative_attention(
     heads: Heads,
-    filled: Int[AnyArray, "B"],
+    filled: Int[AnyArray, " B"],
     *,
     same_length: int = 0,
     chunk: int = 128,
     rate: float = 0.0,
     rows: RowKeys | None = None,
     layer: int = 0,
-) -> Float[Array, "B H T K"]:
+) -> Float[Array, "H B T K"]:
     """Causal attention with relative positions over [memory | segment] (Dai et al. 2019, §3.3).
 
     `score = ((q+u)·k + (q+w)·R(d)) / √K` with d = query time - key time; a key is seen iff d ≥ 0,
@@ -77,11 +80,13 @@ def relative_attention(
     for part, start in enumerate(range(0, length, chunk)):
         stop = min(start + chunk, length)
         first = max(0, memory + start - same_length + 1) if same_length else 0
-        keys = slice(first, memory + stop)
-        piece = Heads(
-            heads.q[:, :, start:stop], heads.k[:, :, keys], heads.v[:, :, keys],
-            heads.r[:, total - (memory + stop - first) :], heads.u, heads.w,
-        )  # fmt: skip
+        last = memory + stop
+        piece = heads._replace(
+            q=heads.q[:, :, start:stop],
+            k=heads.k[:, :, first:last],
+            v=heads.v[:, :, first:last],
+            r=heads.r[:, total - (last - first) :],
+        )
         empty = memory - filled - first  # keys before this one are empty slots of the memory
         outputs.append(_attend(piece, empty, same_length, rate, rows, (layer, part)))
     return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=2)
@@ -90,28 +95,32 @@ def relative_attention(
 def _attend(heads, empty, same_length, rate, rows, place):
     queries, keys = heads.q.shape[2], heads.k.shape[2]
     scale = heads.q.shape[-1] ** -0.5
-    bias_u, bias_w = heads.u[None, :, None], heads.w[None, :, None]
-    content = jnp.einsum("bhtk,bhsk->bhts", (heads.q + bias_u) * scale, heads.k)
-    position = jnp.einsum("bhtk,hsk->bhts", (heads.q + bias_w) * scale, heads.r)
+    content = jnp.einsum("hbtk,hbsk->hbts", (heads.q + heads.u[:, None, None]) * scale, heads.k)
+    position = jnp.einsum("hbtk,hsk->hbts", (heads.q + heads.w[:, None, None]) * scale, heads.r)
     scores = content + _relative_shift(position)
     distance = np.arange(keys - queries, keys)[:, None] - np.arange(keys)[None, :]
     seen = distance >= 0
     if same_length:
         seen &= distance < same_length
     filled = np.arange(keys)[None, :] >= empty[:, None]  # [B, S]
-    mask = seen[None, None] & filled[:, None, None]
+    mask = seen[None, None] & filled[None, :, None]
     scores = jnp.where(mask, scores.astype(_at_least_float32(scores)), -jnp.inf)
     probs = jax.nn.softmax(scores, axis=-1).astype(heads.v.dtype)
-    probs = dropout(probs, rate, rows, place[0], "attention", place[1])
-    return jnp.einsum("bhts,bhsk->bhtk", probs, heads.v)
+    if rate > 0 and rows is not None:
+        by_row = dropout(jnp.swapaxes(probs, 0, 1), rate, rows, place[0], "attention", place[1])
+        probs = jnp.swapaxes(by_row, 0, 1)
+    return jnp.einsum("hbts,hbsk->hbtk", probs, heads.v)
 
 
 def _relative_shift(x):
-    """Entry (i, j) of the result is entry (i, j - i + T - 1): distances become key positions."""
-    batch, heads, queries, keys = x.shape
-    padded = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (1, 0)))
-    rows = padded.reshape(batch, heads, keys + 1, queries)[:, :, 1:]
-    return rows.reshape(batch, heads, queries, keys)
+    """[…, T, S+1] by distance to […, T, S] by key: (i, j) is x's (i, j - i + T).
+
+    Read flat, each row of x begins one place too early for the next key: dropping the first T
+    numbers aligns all of them. What wraps around to another row lies in the future, masked.
+    """
+    *batch, queries, width = x.shape
+    flat = x.reshape(*batch, queries * width)[..., queries:]
+    return flat.reshape(*batch, queries, width - 1)
 
 
 def _at_least_float32(x):
@@ -136,7 +145,7 @@ class LocalAttention(nn.Module):
         self,
         x: Float[Array, "B T E"],
         short_term: Float[Array, "B S E"] | None,
-        filled: Int[AnyArray, "B"],
+        filled: Int[AnyArray, " B"],
         positions: Float[AnyArray, "P E"],
         biases: tuple[Float[Array, "H K"], Float[Array, "H K"]],
         rows: RowKeys | None = None,
@@ -146,20 +155,21 @@ class LocalAttention(nn.Module):
 
         Args:
             short_term: earlier inputs, oldest first, of which the newest `filled` count.
-            positions: `sinusoid(S + T, E)`.
+            positions: `sinusoid(S + T, E)`, of P = S + T + 1 rows.
             biases: u and w of the scores.
         """
         dim = x.shape[-1]
         shape = (dim, self.num_heads, self.head_dim)
         kernel = {
-            name: self.param(name, _TO_HEADS, shape) for name in ("query", "key", "value", "position")
+            name: self.param(name, _TO_HEADS, shape)
+            for name in ("query", "key", "value", "position")
         }
         out = self.param("out", _FROM_HEADS, (self.num_heads, self.head_dim, dim))
         context = x if short_term is None else jnp.concatenate([short_term, x], axis=1)
         heads = Heads(
-            q=jnp.einsum("bte,ehk->bhtk", x, kernel["query"]),
-            k=jnp.einsum("bse,ehk->bhsk", context, kernel["key"]),
-            v=jnp.einsum("bse,ehk->bhsk", context, kernel["value"]),
+            q=jnp.einsum("bte,ehk->hbtk", x, kernel["query"]),
+            k=jnp.einsum("bse,ehk->hbsk", context, kernel["key"]),
+            v=jnp.einsum("bse,ehk->hbsk", context, kernel["value"]),
             r=jnp.einsum("se,ehk->hsk", jnp.asarray(positions, x.dtype), kernel["position"]),
             u=biases[0],
             w=biases[1],
@@ -168,7 +178,7 @@ class LocalAttention(nn.Module):
             heads, filled, same_length=self.same_length, chunk=self.chunk,
             rate=self.rate, rows=rows, layer=layer,
         )  # fmt: skip
-        return jnp.einsum("bhtk,hke->bte", attended, out), heads.q
+        return jnp.einsum("hbtk,hke->bte", attended, out), jnp.swapaxes(heads.q, 0, 1)
 
 
 class Gate(nn.Module):
@@ -180,8 +190,14 @@ class Gate(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B L E"]) -> Float[Array, "B L E"]:
         """The gated vectors, of x's shape."""
-        conv = nn.Conv(x.shape[-1], kernel_size=(3,), padding=1, precision=HIGHEST, name="conv")
-        return x * jax.nn.sigmoid(conv(x))
+        dim = x.shape[-1]
+        kernel = self.param("kernel", nn.initializers.lecun_normal((0, 1)), (3, dim, dim))
+        bias = self.param("bias", nn.initializers.zeros, (dim,))
+        padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0)))
+        # One matrix product of the three neighbours: 10 x faster than XLA's convolution on a CPU.
+        windows = jnp.concatenate([padded[:, :-2], x, padded[:, 2:]], axis=-1)
+        mixed = jnp.einsum("blw,we->ble", windows, kernel.reshape(3 * dim, dim), precision=HIGHEST)
+        return x * jax.nn.sigmoid(mixed + bias[None, None])
 
 
 def attention_density(
@@ -189,8 +205,8 @@ def attention_density(
     q: Float[Array, "B H T K"],
     coeffs: Float[AnyArray, "B N E"],
     key: Float[Array, "E H K"],
-    mu: Float[Array, "N"],
-    sigma: Float[Array, "N"],
+    mu: Float[Array, " N"],
+    sigma: Float[Array, " N"],
 ) -> densities.GaussianDensity:
     """Each query's density `N(μ, σ²)` without forming keys or scores (paper eq. 11; DESIGN §5).
 
@@ -249,7 +265,7 @@ class LongTermAttention(nn.Module):
         x: Float[Array, "B L E"],
         *,
         operators: long_term.Operators | None = None,
-        rows: Bool[AnyArray, "B"] | None = None,
+        rows: Bool[AnyArray, " B"] | None = None,
         locations: Float[AnyArray, "B M"] | None = None,
         key=None,
     ) -> LongTermMemory:

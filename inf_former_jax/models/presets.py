@@ -1,4 +1,4 @@
-"""The models of the paper as values of `ModelConfig`; sizes are the paper's for sorting (SPEC §5)."""
+"""The models of the paper as values of `ModelConfig`, in its sizes for sorting (SPEC §5)."""
 
 import dataclasses
 

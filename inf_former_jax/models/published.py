@@ -114,7 +114,9 @@ def long_term_params(
     state: Mapping[str, Shaped[np.ndarray, "..."]], prefix: str = "", num_heads: int = 1
 ) -> dict:
     """Parameters of `LongTermAttention` from the published module's tensors under `prefix`."""
-    names = {name[len(prefix) :]: tensor for name, tensor in state.items() if name.startswith(prefix)}
+    names = {
+        name[len(prefix) :]: tensor for name, tensor in state.items() if name.startswith(prefix)
+    }
     heads = (num_heads, names["proj_key.weight"].shape[0] // num_heads)
     params = {
         "read": {
@@ -127,7 +129,7 @@ def long_term_params(
     }
     if "mask_net.weight" in names:  # torch [out, in, 3] → Flax [3, in, out]
         kernel = names["mask_net.weight"].transpose(2, 1, 0)
-        params["gate"] = {"conv": {"kernel": kernel, "bias": names["mask_net.bias"]}}
+        params["gate"] = {"kernel": kernel, "bias": names["mask_net.bias"]}
     return params
 
 

@@ -51,7 +51,9 @@ class Reporter:
 
     def start(self, done: int, total: int) -> None:
         """Open the progress bar."""
-        self._task = self.progress.add_task("train", completed=done, total=total, figures="compiling")
+        self._task = self.progress.add_task(
+            "train", completed=done, total=total, figures="compiling"
+        )
 
     def add(self, metrics: dict[str, Any]) -> None:
         """Keep a step's metrics on the device, so that nothing waits for them."""

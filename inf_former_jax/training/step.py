@@ -86,7 +86,7 @@ def _forward(cfg, params, memory, segment, ops, keys, train):
     """One segment: sums and the memory after it. `segment` is a Batch of leaves [B, …]."""
     carries = (segment.weights > 0).any(axis=1)[:, None]
     valid = jnp.ones_like(segment.weights, bool) if segment.valid is None else segment.valid
-    rngs = {name: keys for name in ("dropout", "locations")}
+    rngs = dict.fromkeys(("dropout", "locations"), keys)
     out = Decoder(cfg).apply(
         {"params": params}, segment.tokens, memory, operators=ops, train=train,
         where=segment.valid, kl_where=valid & carries, rngs=rngs,

@@ -29,3 +29,8 @@ def relative_error(actual, expected) -> float:
 def precision(dtype):
     """Context in which JAX computes in `dtype` (float64 or float32)."""
     return jax.enable_x64(np.dtype(dtype) == np.float64)
+
+
+def jit(function):
+    """`jax.jit` without the backend's optimisations: each program runs once or thrice here."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": "0"})
