@@ -81,7 +81,7 @@ def attention_params(weights, num_heads):
     if "mask_net.weight" not in weights:
         return {"read": read}
     kernel = weights["mask_net.weight"].transpose(2, 1, 0)
-    return {"read": read, "gate": {"conv": {"kernel": kernel, "bias": weights["mask_net.bias"]}}}
+    return {"read": read, "gate": {"kernel": kernel, "bias": weights["mask_net.bias"]}}
 
 
 def batch_first(arrays, s):

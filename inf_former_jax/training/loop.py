@@ -92,8 +92,11 @@ class Reporter:
             figures += f" {row['tokens_per_second']:,.0f} tokens/s"
         if self._task is not None and split == "train":
             self.progress.update(self._task, completed=step, figures=figures)
-        if split != "train" or not self.progress.console.is_terminal:
-            self.progress.console.print(f"step {step:>6} {split}: {figures}", highlight=False)
+        line = f"step {step:>6} {split}: {figures}"
+        if not self.progress.console.is_terminal:
+            print(line, flush=True)  # a log file must show what is going on
+        elif split != "train":
+            self.progress.console.print(line, highlight=False)
 
 
 def progress_bar(console: Console | None = None) -> Progress:

@@ -1,0 +1,83 @@
+"""The whole model's memory: what is pending when, and that every vector is written exactly once."""
+
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from inf_former_jax.memory import state
+from inf_former_jax.memory.long_term import LongTermConfig
+
+T = 4
+
+
+def config(mem_len, long_term=True):
+    small = LongTermConfig(num_basis=4, widths=(0.2,), num_samples=4, bins=4)
+    return types.SimpleNamespace(
+        num_layers=2, d_model=1, segment_len=T, mem_len=mem_len,
+        long_term=small if long_term else None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("mem_len", [0, T, 2 * T])
+def test_each_vector_is_written_exactly_once_and_is_in_one_place(mem_len):
+    """Segments of numbered vectors: those written, then the window, then the segment; no gaps."""
+    cfg, written = config(mem_len), []
+    memory = state.init(cfg, 1)
+    for s in range(8):
+        segment = np.arange(s * T, (s + 1) * T, dtype=np.float32).reshape(1, T, 1)
+        layer = memory.layers[0]
+        if bool(state.has_pending(cfg, memory.seen)[0]):
+            written += np.asarray(state.pending(cfg, layer)).ravel().tolist()
+        filled = int(state.num_short_term(cfg, memory.seen)[0])
+        window = state.short_term(cfg, layer)
+        window = [] if window is None else np.asarray(window).ravel()[mem_len - filled :].tolist()
+        seen = written + window + segment.ravel().tolist()
+        assert seen == list(range((s + 1) * T))
+        assert len(written) == max(0, s - mem_len // T) * T
+        layers = tuple(state.push(layer, segment) for layer in memory.layers)
+        memory = state.Memory(state.advance(memory.seen, T), layers)
+
+
+def test_reset_clears_the_given_rows_only():
+    """Row 1 equals a fresh row to the bit, though it held NaN; row 0 keeps its bits."""
+    cfg = config(T)
+    full = jax.tree.map(lambda leaf: np.full(leaf.shape, 3, leaf.dtype), state.init(cfg, 2))
+    full.layers[0].fifo[1] = np.nan
+    cleared = state.reset(full, np.array([False, True]))
+    for leaf, fresh in zip(*map(jax.tree.leaves, (cleared, state.init(cfg, 2))), strict=True):
+        np.testing.assert_array_equal(leaf[1], fresh[1])
+        np.testing.assert_array_equal(leaf[0], np.full_like(leaf[0], 3))
+
+
+def test_emptying_the_long_term_memory_keeps_the_window():
+    """The control forgets coefficients, salience and count; FIFO and `seen` stay."""
+    full = jax.tree.map(lambda leaf: np.full(leaf.shape, 3, leaf.dtype), state.init(config(T), 2))
+    emptied = state.empty_long_term(full)
+    for before, after in zip(full.layers, emptied.layers, strict=True):
+        np.testing.assert_array_equal(after.fifo, before.fifo)
+        assert not any(np.asarray(leaf).any() for leaf in after.long_term)
+    np.testing.assert_array_equal(emptied.seen, full.seen)
+
+
+def test_leaves_are_buffers_of_their_own():
+    """Donation refuses a buffer that stands in two places; orbax refuses arrays of no size."""
+    leaves = jax.tree.leaves(state.init(config(T), 2))
+    pointers = {leaf.unsafe_buffer_pointer() for leaf in leaves}
+    assert len(pointers) == len(leaves) and all(leaf.size for leaf in leaves)
+
+
+def test_absent_parts_are_none():
+    """A vanilla decoder carries a counter and nothing else."""
+    memory = state.init(config(0, long_term=False), 2)
+    assert [leaf.shape for leaf in jax.tree.leaves(memory)] == [(2,)]
+    assert memory.layers[0].fifo is None and memory.layers[0].long_term is None
+
+
+def test_the_count_of_an_endless_stream_does_not_overflow():
+    """2³¹ tokens later the memory is still full."""
+    seen = np.array([2**30 + 5], np.int32)
+    for _ in range(3):
+        seen = state.advance(seen, 2**20)
+    assert bool(state.has_pending(config(T), seen)[0]) and int(seen[0]) > 0
