@@ -15,18 +15,33 @@ import tyro
 
 Config = TypeVar("Config")
 
-#: Exit status of a refused option, file or folder.
-REFUSED = 2
+#: Exit status of a refused option, file or folder, and of a run that a NaN stopped.
+REFUSED, STOPPED = 2, 1
 
 
 @contextlib.contextmanager
 def refusals() -> Iterator[None]:
     """Turn an error at the door into one line on standard error and exit status 2."""
+    with _one_line((ValueError, OSError), REFUSED):
+        yield
+
+
+@contextlib.contextmanager
+def stops() -> Iterator[None]:
+    """Turn a NaN in a run into one line that names the step, and exit status 1."""
+    from inf_former_jax.training.metrics import NonFiniteError
+
+    with _one_line((NonFiniteError,), STOPPED):
+        yield
+
+
+@contextlib.contextmanager
+def _one_line(kinds, status):
     try:
         yield
-    except (ValueError, OSError) as error:
+    except kinds as error:
         print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(REFUSED) from None
+        raise SystemExit(status) from None
 
 
 def parse(

@@ -29,13 +29,14 @@ def accuracy_curve(
     styles = ["-", "--", "-.", ":"]
     for i, (label, value) in enumerate(baselines.items()):
         axes.axhline(value, color="0.45", linestyle=styles[i % 4], linewidth=1)
+        place = (0.01 + 0.4 * (i % 2), value)  # neighbours side by side, not on one another
         axes.annotate(
-            f"{label} {value:.2f}", (0.01, value), xycoords=("axes fraction", "data"),
+            f"{label} {value:.2f}", place, xycoords=("axes fraction", "data"),
             xytext=(0, 2), textcoords="offset points", fontsize=8, color="0.3",
         )  # fmt: skip
     for marker, (label, value) in zip("*Xsd", points.items(), strict=False):
         axes.plot(steps[-1:], [value], marker, markersize=10, label=f"{label} {value:.3f}")
     axes.set(title=title, xlabel="step", ylabel="accuracy of the 20 answers", ylim=(0, 1.05))
-    axes.legend(loc="center left", fontsize=8)
+    axes.legend(loc="upper left", bbox_to_anchor=(0.0, 0.92), fontsize=8)
     figure.savefig(path, dpi=120)
     plt.close(figure)

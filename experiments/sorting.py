@@ -7,19 +7,19 @@ the long-term memory emptied before every segment. Writes config, metrics, a fig
 to `runs/sorting/PRESET-seed`.
 """
 
+import contextlib
 import dataclasses
-import itertools
 import sys
-from collections.abc import Callable, Iterator
+import time
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from experiments import cli
+from experiments import cli, sorting_data
 from inf_former_jax.data import sorting as task
 from inf_former_jax.data.batches import prefetch
-from inf_former_jax.memory import state as memories
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import presets
 from inf_former_jax.models.decoder import ModelConfig, operators
@@ -57,7 +57,11 @@ def _small(model: ModelConfig, **changes) -> SortingConfig:
     sizes = {"num_layers": 2, "num_heads": 4, "head_dim": 16, "d_model": 64, "d_inner": 128}
     small = {**sizes, "segment_len": 64, "mem_len": 64, "dropout": 0.0}
     model = dataclasses.replace(model, **{**small, **changes})
-    return SortingConfig(model, optim.OptimConfig(learning_rate=2e-3, steps=3000, warmup_steps=100))
+    return SortingConfig(
+        model,
+        optim.OptimConfig(learning_rate=2e-3, steps=1600, warmup_steps=100),
+        LoopConfig(eval_every=200, minutes=8.0),
+    )
 
 
 _SMALL_MEMORY = LongTermConfig(num_basis=64, num_samples=64)
@@ -93,143 +97,73 @@ PRESETS: dict[str, tuple[str, SortingConfig]] = {
 }
 
 
-class Examples:
-    """The task's sequences by split and number: generated, or read from files."""
-
-    def __init__(self, cfg: SortingConfig):
-        self._cfg = cfg
-        self._files: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        if cfg.data:
-            for split in task.SPLITS:
-                self._files[split] = task.read(Path(cfg.data) / f"{split}.txt", cfg.length)
-
-    def __call__(self, split: str, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(tokens [B, n], answers [B, 20]); files are read round and round."""
-        if not self._cfg.data:
-            return task.generate(self._cfg.seed, split, indices, self._cfg.length)
-        tokens, answers = self._files[split]
-        return tokens[indices % len(tokens)], answers[indices % len(tokens)]
-
-    def batch(self, split: str, indices: np.ndarray) -> Any:
-        """The examples as a `Batch` of the model's segments."""
-        return task.batch(*self(split, indices), self._cfg.model.segment_len)
-
-
-def _training_batches(cfg: SortingConfig, examples: Examples, mesh) -> Iterator[Any]:
-    """Batch after batch: global row r of update s is example s·B + r of the training split."""
-    for number in itertools.count():
-        first = number * cfg.batch_size
-
-        def make(rows, first=first):
-            return examples.batch("train", first + rows)
-
-        yield sharding.place_batch(make, cfg.batch_size, mesh)
-
-
-def _evaluator(
-    cfg: SortingConfig, examples: Examples, split: str, count: int, mesh, empty_memory: bool = False
-) -> Callable[[Any, Any, Any], dict[str, float]]:
-    """`(params, operators, key) -> ratios` over the first `count` sequences of a split."""
-    eval_step = step.make_eval_step(cfg.model, empty_memory)
-
-    def make(rows, first):
-        numbers = first + rows
-        batch = examples.batch(split, np.minimum(numbers, count - 1))
-        return batch._replace(weights=batch.weights * (numbers < count)[:, None, None])
-
-    def evaluate(params, ops, key):
-        memory = memories.init(cfg.model, cfg.batch_size)
-        memory = sharding.place_batch(lambda rows: _rows(memory, rows), cfg.batch_size, mesh)
-        total = None
-        for first in range(0, count, cfg.batch_size):
-            batch = sharding.place_batch(
-                lambda rows, first=first: make(rows, first), cfg.batch_size, mesh
-            )
-            total = metrics.add(total, eval_step(params, memory, batch, ops, key)[0])
-        return metrics.ratios(total)
-
-    return evaluate
-
-
-def _rows(tree, rows):
-    import jax
-
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[rows], tree)
-
-
-def baselines(cfg: SortingConfig, examples: Examples) -> dict[str, float]:
-    """Accuracies that need no learning, on the test sequences (SPEC §5): what to compare with."""
-    tokens, answers = examples("test", np.arange(cfg.test_sequences))
-    model = cfg.model
-
-    def counts(layers):
-        window = task.visible_tokens(cfg.length, model.segment_len, model.mem_len, layers)
-        return task.baseline_accuracy(tokens, answers, window)
-
-    return {
-        "elimination alone": task.elimination_accuracy(),
-        "exact counts, short-term window": counts(1),
-        f"exact counts, {model.num_layers} layers × window": counts(model.num_layers),
-        "full counts": task.baseline_accuracy(tokens, answers, cfg.length),
-    }
+def _examples(cfg: SortingConfig) -> sorting_data.Examples:
+    return sorting_data.Examples(cfg.seed, cfg.length, cfg.model.segment_len, cfg.data)
 
 
 def run(cfg: SortingConfig, folder: Path, provenance: dict[str, Any]) -> dict[str, Any]:
-    """Train, evaluate, and write metrics, result and picture into the run folder."""
-    examples = Examples(cfg)
+    """Train, evaluate, and write metrics and result into the run folder."""
+    begun = time.perf_counter()
     mesh = sharding.make_mesh(cfg.mesh_model)
     tx = optim.optimizer(cfg.optim)
     ops = sharding.everywhere(operators(cfg.model), mesh)
     state = step.init_state(cfg.model, tx, cfg.batch_size, cfg.seed, mesh)
-    _announce(cfg, state, mesh)
-    placed = sharding.shardings(state, mesh)
-    train_step = step.make_train_step(cfg.model, tx, cfg.kl_weight, placed)
-    validate = _evaluator(cfg, examples, "valid", cfg.valid_sequences, mesh)
-    curve: list[tuple[int, float]] = []
-
-    def evaluate(state):
-        row = validate(state.params, ops, state.key)
-        curve.append((int(state.step), row["accuracy"]))
-        return row
-
-    batches = prefetch(_training_batches(cfg, examples, mesh))
-    with metrics.MetricsWriter(folder, cfg.tensorboard) as writer:
-        reporter = Reporter(writer, progress_bar(), cfg.batch_size * (cfg.length + task.VOCAB))
-        state = train(
-            cfg.loop, state, cfg.optim.steps, train_step, batches, ops, evaluate, reporter
-        )
-    batches.close()
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    _announce(cfg, state, mesh, parameters)
+    state, curve = _train(cfg, folder, mesh, tx, ops, state)
     result = provenance | {
         "settings": cli.to_json(cfg),
-        "curve": curve,
+        "parameters": parameters,
         "steps": int(state.step),
-        "test": _test(cfg, examples, state, ops, mesh),
-        "baselines": baselines(cfg, examples),
+        "curve": curve,
+        "test": _test(cfg, state, ops, mesh),
+        "baselines": sorting_data.baselines(cfg.model, _examples(cfg), cfg.test_sequences),
+        "seconds": round(time.perf_counter() - begun, 1),
     }
     cli.save_result(folder, result)
     return result
 
 
-def _announce(cfg, state, mesh):
-    import jax
-
-    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    print(f"{count:,} parameters; mesh {dict(mesh.shape)}; {cfg.optim.steps:,} updates of "
-          f"{cfg.batch_size} sequences of {cfg.length:,} tokens")  # fmt: skip
+def _announce(cfg, state, mesh, parameters):
+    print(
+        f"{parameters:,} parameters; mesh {dict(mesh.shape)}; {cfg.optim.steps:,} updates of "
+        f"{cfg.batch_size} sequences of {cfg.length:,} tokens"
+    )
     whole = sharding.replicated(state, mesh)
     if whole:
         print(f"replicated, since the mesh does not divide them: {', '.join(whole)}")
 
 
-def _test(cfg, examples, state, ops, mesh):
-    """Accuracy on the test sequences: as trained, and with the memory emptied."""
+def _train(cfg, folder, mesh, tx, ops, state):
+    """The trained state, and (step, validation accuracy) along the way."""
+    placed = sharding.shardings(state, mesh)
+    train_step = step.make_train_step(cfg.model, tx, cfg.kl_weight, placed)
+    validate = sorting_data.evaluator(cfg.model, _examples(cfg), cfg.batch_size, mesh)
+    curve = []
+
+    def evaluate(state):
+        row = validate(state.params, ops, state.key, "valid", cfg.valid_sequences)
+        curve.append((int(state.step), row["accuracy"]))
+        return row
+
+    batches = prefetch(sorting_data.training_batches(_examples(cfg), cfg.batch_size, mesh))
+    with metrics.MetricsWriter(folder, cfg.tensorboard) as writer, contextlib.closing(batches):
+        reporter = Reporter(writer, progress_bar(), cfg.batch_size * (cfg.length + task.VOCAB))
+        state = train(
+            cfg.loop, state, cfg.optim.steps, train_step, batches, ops, evaluate, reporter
+        )
+    return state, curve
+
+
+def _test(cfg, state, ops, mesh):
+    """Figures on the test sequences: as trained, and with the memory emptied."""
     controls = {"as trained": False}
     if cfg.model.long_term is not None:
         controls["memory emptied before every segment"] = True
     rows = {}
     for label, empty in controls.items():
-        test = _evaluator(cfg, examples, "test", cfg.test_sequences, mesh, empty)
-        rows[label] = test(state.params, ops, state.key)
+        test = sorting_data.evaluator(cfg.model, _examples(cfg), cfg.batch_size, mesh, empty)
+        rows[label] = test(state.params, ops, state.key, "test", cfg.test_sequences)
     return rows
 
 
@@ -250,7 +184,25 @@ def report(name: str, folder: Path, result: dict[str, Any]) -> None:
     plots.accuracy_curve(
         folder / "accuracy.png", f"Sorting, {name}", result["curve"], result["baselines"], points
     )
-    print(f"{folder}/result.json, {folder}/accuracy.png")
+    print(
+        f"{result['seconds']:.0f} s, compile included; {folder}/result.json, {folder}/accuracy.png"
+    )
+
+
+def _check(cfg: SortingConfig) -> None:
+    """Refuse at the door what would fail after minutes, or silently."""
+    if cfg.model.vocab_size < task.NUM_TOKENS:
+        raise ValueError(
+            f"model.vocab_size: found {cfg.model.vocab_size}, accepted: {task.NUM_TOKENS} or more"
+        )
+    for name in ("batch_size", "test_sequences", "valid_sequences"):
+        if getattr(cfg, name) < 1:
+            raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: 1 or more")
+    for split in task.SPLITS:
+        _examples(cfg).batch(split, np.arange(1))
+    sharding.local_rows(cfg.batch_size, sharding.make_mesh(cfg.mesh_model))
+    if cfg.tensorboard:
+        metrics.summary_writer()
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -260,12 +212,13 @@ def main(argv: list[str] | None = None) -> None:
         "python -m experiments.sorting", __doc__, PRESETS, "infinity-former", argv
     )
     folder = Path(cfg.out or f"runs/sorting/{name}-{cfg.seed}")
+    cfg = dataclasses.replace(cfg, out=str(folder))
     with cli.refusals():
-        Examples(cfg).batch("test", np.arange(1))
-        sharding.local_rows(cfg.batch_size, sharding.make_mesh(cfg.mesh_model))
+        _check(cfg)
         result = cli.open_run(folder, cfg)
     if result is None:
-        result = run(cfg, folder, cli.provenance(argv, "experiments.sorting"))
+        with cli.stops():
+            result = run(cfg, folder, cli.provenance(argv, "experiments.sorting"))
     else:
         print(f"{folder} holds the finished run; --out for another folder")
     report(name, folder, result)

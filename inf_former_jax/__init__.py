@@ -1,1 +1,21 @@
-"""The ∞-former (Martins et al., ACL 2022) in JAX: an unbounded past at constant cost."""
+"""The ∞-former (Martins et al., ACL 2022) in JAX: an unbounded past at constant cost.
+
+The names that a notebook needs; everything else is in `memory`, `models`, `training`, `data`.
+"""
+
+from inf_former_jax.memory.long_term import LongTermConfig
+from inf_former_jax.memory.state import init, reset
+from inf_former_jax.models import presets
+from inf_former_jax.models.attention import LongTermAttention
+from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
+
+__all__ = [
+    "Decoder",
+    "LongTermAttention",
+    "LongTermConfig",
+    "ModelConfig",
+    "init",
+    "operators",
+    "presets",
+    "reset",
+]

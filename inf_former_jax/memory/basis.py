@@ -59,7 +59,7 @@ def _in_precision_of(basis: GaussianBasis, t):
 def evaluate(
     basis: GaussianBasis, t: Float[AnyArray, "*batch"] | float
 ) -> Float[AnyArray, "*batch N"]:
-    """`ψ(t)`, the basis at times t (paper eq. 3), in t's dtype; NumPy in, NumPy out.
+    """`ψ(t)`, the basis at times t (paper §3.1), in t's dtype; NumPy in, NumPy out.
 
     Times are in units of the whole signal, [0, 1]; outside of it the functions go on.
     """
@@ -70,7 +70,7 @@ def evaluate(
 def expectation(
     basis: GaussianBasis, mean: Float[AnyArray, "*batch"], var: Float[AnyArray, "*batch"]
 ) -> Float[AnyArray, "*batch N"]:
-    """`E_p[ψ(t)]` under `p = N(mean, var)` on the whole line (paper eq. 9, closed form).
+    """`E_p[ψ(t)]` under `p = N(mean, var)` on the whole line (paper §3.1; closed form).
 
     `E_p[ψ_j] = N(mean; loc_j, var + scale_j²)`, the convolution of two Gaussian densities.
     """

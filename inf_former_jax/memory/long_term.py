@@ -227,7 +227,7 @@ def remember(
 def signal(
     cfg: LongTermConfig, memory: LongTermMemory, t: Float[AnyArray, "*times"] | float
 ) -> Float[Array, "B *times E"]:
-    """`x̄(t) = Cᵀ ψ(t)`, what the memory holds at times t in [0, 1]: 0 oldest, 1 newest (eq. 3)."""
+    """`x̄(t) = Cᵀ ψ(t)`, what the memory holds at times t (paper §3.1): 0 oldest, 1 newest."""
     t = jnp.asarray(t, dtype=memory.coeffs.dtype)
     flat = evaluate(cfg.basis, t.reshape(-1))
     values = jnp.einsum("sn,bne->bse", flat, memory.coeffs, precision=HIGHEST)

@@ -1,6 +1,6 @@
-"""Reading the signal under attention densities, recomputed instead of stored (DESIGN §5).
+"""Reading the signal under attention densities, recomputed instead of stored.
 
-`z = E_p[x̄(t)] = Σ_n E_p[ψ_n] V_n` (paper eq. 9–10). The expectations are [B, H, T, N] numbers, each
+`z = E_p[x̄(t)] = Σ_n E_p[ψ_n] V_n` (paper §3.1). The expectations are [B, H, T, N] numbers, each
 an exponential: too many to keep for the backward pass. A custom VJP walks over chunks of queries
 and forms them again, so that no more than a chunk of them exists at any time.
 """
@@ -23,7 +23,7 @@ def expected_value(
     values: Float[AnyArray, "B H N K"],
     chunk: int = 128,
 ) -> Float[Array, "B H T K"]:
-    """`z = Σ_n E_p[ψ_n] V_n` for each density p, over chunks of queries (paper eq. 10).
+    """`z = Σ_n E_p[ψ_n] V_n` for each density p, over chunks of queries (paper §3.1).
 
     Args:
         density: fields [B, H, T].

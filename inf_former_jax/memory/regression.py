@@ -1,4 +1,4 @@
-"""Multivariate ridge regression of a sequence onto the basis (paper eq. 4–5; SPEC §1, §3).
+"""Multivariate ridge regression of a sequence onto the basis (paper §3.1; SPEC §1, §3).
 
 `Cᵀ = Xᵀ G` with `G = Fᵀ (F Fᵀ + λ I)⁻¹`, `F = [ψ(t_1) … ψ(t_L)] ∈ R^{N×L}`. G depends on times
 and basis only, never on data, so it is built once, in float64, on the host: its normal matrix
@@ -64,7 +64,7 @@ def ridge_operator(
     ridge: float,
     zeros: Float[np.ndarray, " P"] | tuple[float, ...] = (),
 ) -> Float[np.ndarray, "L N"]:
-    """The ridge operator `G = Fᵀ (F Fᵀ + λ I)⁻¹`, so that coefficients are `C = Gᵀ X` (eq. 5).
+    """The ridge operator `G = Fᵀ (F Fᵀ + λ I)⁻¹`, so that coefficients are `C = Gᵀ X` (paper §3.1).
 
     Args:
         times: where the L vectors sit.
@@ -94,7 +94,7 @@ def fit(
     x: Float[AnyArray, "L E"],
     ridge: float,
 ) -> Float[jax.Array, "N E"]:
-    """Coefficients `C = (F Fᵀ + λI)⁻¹ F X` by Cholesky, inside the traced program (eq. 5).
+    """Coefficients `C = (F Fᵀ + λI)⁻¹ F X` by Cholesky, inside the traced program (paper §3.1).
 
     For times known only at run time; jittable, and vmappable over rows. Where times are
     constants prefer `ridge_operator`: float32 puts these coefficients off by 1e-2, the signal

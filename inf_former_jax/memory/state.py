@@ -1,4 +1,4 @@
-"""The whole model's memory: what each layer carries from segment to segment (SPEC §4; DESIGN §3).
+"""The whole model's memory: what each layer carries from segment to segment (SPEC §4).
 
 A layer's FIFO holds its last inputs, right-aligned (newest last). Beside a long-term memory it
 carries one segment more than the short-term memory sees: its oldest T rows are the *pending

@@ -208,7 +208,7 @@ def attention_density(
     mu: Float[Array, " N"],
     sigma: Float[Array, " N"],
 ) -> densities.GaussianDensity:
-    """Each query's density `N(μ, σ²)` without forming keys or scores (paper eq. 11; DESIGN §5).
+    """Each query's density `N(μ, σ²)` without forming keys or scores (paper §3.1; SPEC §2).
 
     `μ = sigmoid(w_μ · s)`, `σ² = max(softplus(w_σ · s), σ²_min)` with scores `s = C W_K q / √K`.
     Since `w · s = q · (W_Kᵀ Cᵀ w) / √K`, the N coefficients are reduced first: neither keys

@@ -1,7 +1,7 @@
 """Dropout whose masks belong to (key, global row, layer, site), whatever the mesh or the schedule.
 
 A row's mask depends on its place in the global batch only, so a batch cut over devices, or
-segments run in another order, drop the same units (DESIGN §6).
+segments run in another order, drop the same units.
 """
 
 from typing import NamedTuple

@@ -48,6 +48,22 @@ def check_finite(step: int, metrics: Mapping[str, Any]) -> None:
         raise NonFiniteError(f"step {step}: NaN or infinity in {', '.join(bad)}")
 
 
+def summary_writer():
+    """tensorboardX's SummaryWriter, an optional dependency.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise ValueError(
+            "tensorboard: tensorboardX is not installed, accepted with: "
+            "pip install 'inf_former_jax[tensorboard]'"
+        ) from error
+    return SummaryWriter
+
+
 class MetricsWriter:
     """Appends rows to `metrics.jsonl` in a run folder and, if asked, to TensorBoard events.
 
@@ -58,7 +74,7 @@ class MetricsWriter:
     """
 
     def __init__(self, folder: Path, tensorboard: bool = False):
-        self._events = _event_writer(folder) if tensorboard else None
+        self._events = summary_writer()(str(folder)) if tensorboard else None
         self._file = open(folder / "metrics.jsonl", "w", encoding="utf-8")  # noqa: SIM115
 
     def __enter__(self) -> "MetricsWriter":
@@ -76,13 +92,3 @@ class MetricsWriter:
         if self._events is not None:
             for name, value in row.items():
                 self._events.add_scalar(f"{split}/{name}", value, step)
-
-
-def _event_writer(folder: Path):
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise ValueError(
-            "tensorboard: tensorboardX is not installed; pip install 'inf_former_jax[tensorboard]'"
-        ) from error
-    return SummaryWriter(str(folder))

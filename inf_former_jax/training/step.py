@@ -1,10 +1,11 @@
-"""One update and one evaluation: a scan over the segments of a batch (SPEC §4; DESIGN §6).
+"""One update and one evaluation: a scan over the segments of a batch (SPEC §4).
 
 The memory is a constant to autodiff, so the gradient of a document's loss is the sum of its
 segments' gradients: it is taken *inside* the scan, and one segment's activations are all that is
 ever stored. Segments that carry no loss are run forward only.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -60,7 +61,9 @@ def init_state(
 
     key = jax.random.key(seed)
     placed = sharding.shardings(jax.eval_shape(make, key), mesh)
-    return jax.jit(make, out_shardings=placed)(key)
+    # A program that runs once: unoptimised it compiles in less than half the time.
+    options = {"xla_backend_optimization_level": "0"}
+    return jax.jit(make, out_shardings=placed, compiler_options=options)(key)
 
 
 def token_sums(
@@ -82,11 +85,11 @@ def _segments(batch: Batch) -> Batch:
     return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), batch)
 
 
-def _forward(cfg, params, memory, segment, ops, keys, train):
+def _forward(cfg, params, memory, segment, key, ops, train):
     """One segment: sums and the memory after it. `segment` is a Batch of leaves [B, …]."""
     carries = (segment.weights > 0).any(axis=1)[:, None]
     valid = jnp.ones_like(segment.weights, bool) if segment.valid is None else segment.valid
-    rngs = dict.fromkeys(("dropout", "locations"), keys)
+    rngs = dict.fromkeys(("dropout", "locations"), key)
     out = Decoder(cfg).apply(
         {"params": params}, segment.tokens, memory, operators=ops, train=train,
         where=segment.valid, kl_where=valid & carries, rngs=rngs,
@@ -121,7 +124,7 @@ def _grads(cfg, kl_weight, state, batch, ops):
     step_key = jax.random.fold_in(state.key, state.step)
 
     def objective(params, memory, segment, key):
-        sums, memory = _forward(cfg, params, memory, segment, ops, key, train=True)
+        sums, memory = _forward(cfg, params, memory, segment, key, ops, train=True)
         return sums["loss"] * per_weight + sums["kl"] * per_kl, (sums, memory)
 
     def with_gradient(grads, memory, segment, key):
@@ -130,8 +133,9 @@ def _grads(cfg, kl_weight, state, batch, ops):
         return jax.tree.map(jnp.add, grads, new), sums, memory
 
     def without_gradient(grads, memory, segment, key):
-        _, (sums, memory) = objective(state.params, memory, segment, key)
-        return grads, sums, memory
+        # Without loss every sum is 0: leaving them out frees XLA from all that no memory needs.
+        _, memory = _forward(cfg, state.params, memory, segment, key, ops, train=True)
+        return grads, zero_sums(), memory
 
     def body(carry, now):
         grads, total, memory = carry
@@ -196,8 +200,13 @@ def make_eval_step(cfg: ModelConfig, empty_memory: bool = False):
             memory = memories.reset(memory, segment.resets)
             if empty_memory:
                 memory = memories.empty_long_term(memory)
-            segment_key = jax.random.fold_in(key, number)
-            sums, memory = _forward(cfg, params, memory, segment, ops, segment_key, train=False)
+            forward = partial(_forward, cfg, params, ops=ops, train=False)
+            sums, memory = jax.lax.cond(
+                (segment.weights > 0).any(),
+                lambda *given: forward(*given),
+                lambda *given: (zero_sums(), forward(*given)[1]),
+                memory, segment, jax.random.fold_in(key, number),
+            )  # fmt: skip
             return (jax.tree.map(jnp.add, total, sums), memory), None
 
         segments = _segments(batch)
