@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import datetime
+import io
 import json
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,16 +56,37 @@ def parse(
     """The preset's name, and its config with the options applied.
 
     `[PRESET] [--options]`; every field of the config is an option, `--help` after a preset lists
-    them with the preset's values. Without a preset the default one is taken.
+    them with the preset's values. Without a preset the default one is taken. What is not accepted
+    becomes one line on standard error and exit status 2.
     """
-    argv = list(argv)
-    if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
-        argv.insert(0, default)
-    name = argv[0] if argv[0] in presets else default
-    with refusals():
-        return name, tyro.extras.overridable_config_cli(
-            presets, prog=program, description=description, args=argv
+    if argv and argv[0] in ("-h", "--help"):
+        tyro.extras.overridable_config_cli(
+            presets, prog=program, description=description, args=["--help"]
         )
+    named = bool(argv) and not argv[0].startswith("-")
+    name = argv[0] if named else default
+    with refusals():
+        if name not in presets:
+            raise ValueError(f"preset: found {name}, accepted: {', '.join(presets)}")
+    text, config = presets[name]
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return name, tyro.cli(
+                type(config), default=config, prog=f"{program} {name}", description=text,
+                args=argv[1:] if named else argv, config=(tyro.conf.AvoidSubcommands,),
+            )  # fmt: skip
+    except SystemExit as error:
+        if error.code:
+            print(f"error: {_unboxed(said.getvalue())}", file=sys.stderr)
+        raise
+
+
+def _unboxed(message: str) -> str:
+    """tyro's framed message as one line: option, found, accepted."""
+    lines = [line.strip("│╭╰╮╯─ ") for line in message.splitlines()]
+    text = " ".join(line for line in lines[1:] if line and not line.startswith("For full help"))
+    return re.sub(r"^Error parsing (\S+): (\w+): found", r"\1.\2: found", text)
 
 
 def to_json(value: Any) -> Any:

@@ -40,7 +40,12 @@ class Examples:
         return task.batch(*self.sequences(split, numbers), self.segment_len)
 
 
-_read = functools.cache(task.read)
+@functools.cache
+def _read(path: Path, length: int):
+    if not path.is_file():
+        accepted = "a folder with train.txt, valid.txt and test.txt"
+        raise ValueError(f"data: found no file {path}, accepted: {accepted}")
+    return task.read(path, length)
 
 
 def training_batches(examples: Examples, batch_size: int, mesh: Mesh) -> Iterator[Batch]:
