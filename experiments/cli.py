@@ -124,13 +124,15 @@ def open_run(folder: Path, config: Any) -> dict[str, Any] | None:
     return json.loads(result.read_text()) if result.exists() else None
 
 
-def provenance(argv: Sequence[str], module: str) -> dict[str, Any]:
+def provenance(experiment: str, preset: str, argv: Sequence[str]) -> dict[str, Any]:
     """Command, commit, device, versions and date: what a figure is reported with."""
     import jax
 
     device = jax.devices()[0]
     return {
-        "command": " ".join(["python", "-m", module, *argv]),
+        "experiment": experiment,
+        "preset": preset,
+        "command": " ".join(["python", "-m", f"experiments.{experiment}", *argv]),
         "commit": _commit(),
         "device": f"{jax.device_count()} × {device.device_kind} ({platform.machine()})",
         "versions": {"python": platform.python_version(), "jax": jax.__version__},
@@ -151,5 +153,5 @@ def _commit() -> str:
 def save_result(folder: Path, result: Mapping[str, Any]) -> None:
     """Write `result.json`, whole or not at all."""
     partial = folder / "result.json.partial"
-    partial.write_text(json.dumps(result, indent=2) + "\n")
+    partial.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     partial.rename(folder / "result.json")

@@ -110,11 +110,12 @@ def run(cfg: SortingConfig, folder: Path, provenance: dict[str, Any]) -> dict[st
     state = step.init_state(cfg.model, tx, cfg.batch_size, cfg.seed, mesh)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     _announce(cfg, state, mesh, parameters)
-    state, curve = _train(cfg, folder, mesh, tx, ops, state)
+    state, curve, rate = _train(cfg, folder, mesh, tx, ops, state)
     result = provenance | {
         "settings": cli.to_json(cfg),
         "parameters": parameters,
         "steps": int(state.step),
+        "tokens_per_second": rate,
         "curve": curve,
         "test": _test(cfg, state, ops, mesh),
         "baselines": sorting_data.baselines(cfg.model, _examples(cfg), cfg.test_sequences),
@@ -135,7 +136,7 @@ def _announce(cfg, state, mesh, parameters):
 
 
 def _train(cfg, folder, mesh, tx, ops, state):
-    """The trained state, and (step, validation accuracy) along the way."""
+    """The trained state, (step, validation accuracy) along the way, and the median tokens/s."""
     placed = sharding.shardings(state, mesh)
     train_step = step.make_train_step(cfg.model, tx, cfg.kl_weight, placed)
     validate = sorting_data.evaluator(cfg.model, _examples(cfg), cfg.batch_size, mesh)
@@ -152,7 +153,7 @@ def _train(cfg, folder, mesh, tx, ops, state):
         state = train(
             cfg.loop, state, cfg.optim.steps, train_step, batches, ops, evaluate, reporter
         )
-    return state, curve
+    return state, curve, round(reporter.median_rate())
 
 
 def _test(cfg, state, ops, mesh):
@@ -218,7 +219,7 @@ def main(argv: list[str] | None = None) -> None:
         result = cli.open_run(folder, cfg)
     if result is None:
         with cli.stops():
-            result = run(cfg, folder, cli.provenance(argv, "experiments.sorting"))
+            result = run(cfg, folder, cli.provenance("sorting", name, argv))
     else:
         print(f"{folder} holds the finished run; --out for another folder")
     report(name, folder, result)

@@ -47,7 +47,7 @@ for num_basis, widths in ((64, WIDTHS), (512, WIDTHS), (1024, WIDTHS), (512, (0.
         made, long_times, 1.0, regression.first_fit_padding(len(long_times))
     )
     degrees = np.trace(basis.evaluate(made, long_times) @ operator.T)
-    print(f"N = {num_basis:>4}, widths {widths}: {degrees:.0f} degrees of freedom for 1,024 vectors")
+    print(f"N = {num_basis:>4}, widths {widths}: {degrees:.0f} degrees of freedom of 1,024")
 
 # %% [markdown]
 # ## 2. Write again: the past contracts
@@ -97,7 +97,7 @@ mass = density.bin_mass(attended, bins=128)
 sticky = np.asarray(density.quantile_locations(mass, N))[0]
 uniform = density.uniform_locations(N)
 inside = [np.mean(np.abs(u - 0.85) < 0.12) for u in (uniform, sticky)]
-print(f"samples within two σ of the attended place: uniform {inside[0]:.2f}, sticky {inside[1]:.2f}")
+print(f"samples within two σ of that place: uniform {inside[0]:.2f}, sticky {inside[1]:.2f}")
 assert inside[1] > 3 * inside[0]
 
 # %%

@@ -1,6 +1,7 @@
 """The training loop: steps, rows of metrics, evaluations, progress; knows no task."""
 
 import dataclasses
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -46,6 +47,7 @@ class Reporter:
 
     def __post_init__(self):
         self._waiting: list[dict[str, Any]] = []
+        self._rates: list[float] = []
         self._since = time.perf_counter()
         self._task = None
 
@@ -72,6 +74,7 @@ class Reporter:
             "seconds_per_step": seconds,
             "tokens_per_second": self.tokens_per_step / seconds,
         }
+        self._rates.append(row["tokens_per_second"])
         self.writer.write("train", step, row)
         self._show("train", step, row)
         self._waiting.clear()
@@ -85,6 +88,10 @@ class Reporter:
     def resume(self) -> None:
         """Restart the clock after time that is not a training step's."""
         self._since = time.perf_counter()
+
+    def median_rate(self) -> float:
+        """Tokens a second, the median of all rows but the first, which has the compilation."""
+        return statistics.median(self._rates[1:] or self._rates)
 
     def _show(self, split, step, row):
         figures = f"loss {row['loss']:.3f} accuracy {row['accuracy']:.3f}"
@@ -138,9 +145,10 @@ def train(
             reporter.add(metrics)
             done += 1
             last = done == steps or time.perf_counter() > end
-            if last or done % cfg.log_every == 0:
+            evaluated = last or done % cfg.eval_every == 0
+            if evaluated or done % cfg.log_every == 0:
                 reporter.flush(done)
-            if last or done % cfg.eval_every == 0:
+            if evaluated:
                 reporter.evaluated(done, evaluate(state))
                 reporter.resume()
             if last:
