@@ -20,6 +20,7 @@ import numpy as np
 from experiments import cli, sorting_data
 from inf_former_jax.data import sorting as task
 from inf_former_jax.data.batches import prefetch
+from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import presets
 from inf_former_jax.models.decoder import ModelConfig, operators
@@ -33,12 +34,11 @@ class SortingConfig:
 
     model: ModelConfig
     optim: optim.OptimConfig
+    objective: step.Objective = dataclasses.field(default_factory=step.Objective)
     loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
     length: int = 1068
     """n, tokens to sort; with separator and answers n + 20 inputs."""
     batch_size: int = 16
-    kl_weight: float = 1e-6
-    """λ_KL."""
     test_sequences: int = 800
     valid_sequences: int = 160
     seed: int = 0
@@ -60,7 +60,7 @@ def _small(model: ModelConfig, **changes) -> SortingConfig:
     return SortingConfig(
         model,
         optim.OptimConfig(learning_rate=2e-3, steps=1600, warmup_steps=100),
-        LoopConfig(eval_every=200, minutes=8.0),
+        loop=LoopConfig(eval_every=200, minutes=8.0),
     )
 
 
@@ -85,6 +85,10 @@ PRESETS: dict[str, tuple[str, SortingConfig]] = {
             presets.infinity_former_sticky(),
             long_term=dataclasses.replace(_SMALL_MEMORY, sticky=True),
         ),
+    ),
+    "compressive": (
+        "The Compressive Transformer at equal cost, CPU size: 64 short-term, 64 compressed.",
+        _small(presets.compressive(), compressed=CompressedConfig(length=64)),
     ),
     "transformer-xl": (
         "Transformer-XL at equal cost, CPU size: short-term memory of 128.",
@@ -138,8 +142,10 @@ def _announce(cfg, state, mesh, parameters):
 def _train(cfg, folder, mesh, tx, ops, state):
     """The trained state, (step, validation accuracy) along the way, and the median tokens/s."""
     placed = sharding.shardings(state, mesh)
-    train_step = step.make_train_step(cfg.model, tx, cfg.kl_weight, placed)
-    validate = sorting_data.evaluator(cfg.model, _examples(cfg), cfg.batch_size, mesh)
+    train_step = step.make_train_step(cfg.model, tx, cfg.objective, placed)
+    validate = sorting_data.evaluator(
+        cfg.model, _examples(cfg), cfg.batch_size, mesh, cfg.objective.empty_memory
+    )
     curve = []
 
     def evaluate(state):
@@ -158,8 +164,8 @@ def _train(cfg, folder, mesh, tx, ops, state):
 
 def _test(cfg, state, ops, mesh):
     """Figures on the test sequences: as trained, and with the memory emptied."""
-    controls = {"as trained": False}
-    if cfg.model.long_term is not None:
+    controls = {"as trained": cfg.objective.empty_memory}
+    if (cfg.model.long_term or cfg.model.compressed) and not cfg.objective.empty_memory:
         controls["memory emptied before every segment"] = True
     rows = {}
     for label, empty in controls.items():

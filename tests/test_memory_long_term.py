@@ -170,8 +170,7 @@ def test_random_sticky_locations_need_a_key():
     "change, name",
     [({"tau": 1.0}, "tau"), ({"tau": 0.0}, "tau"), ({"ridge": -1.0}, "ridge"),
      ({"num_basis": 7}, "num_basis"), ({"num_samples": 0}, "num_samples"), ({"bins": 0}, "bins"),
-     ({"min_var": 0.0}, "min_var"), ({"prior_scale": -0.1}, "prior_scale"),
-     ({"locations": "left"}, "locations")],
+     ({"min_var": 0.0}, "min_var"), ({"prior_scale": -0.1}, "prior_scale")],
 )  # fmt: skip
 def test_impossible_configurations_are_refused(change, name):
     """One line: option, found, accepted."""

@@ -15,7 +15,7 @@ T = 4
 def config(mem_len, long_term=True):
     small = LongTermConfig(num_basis=4, widths=(0.2,), num_samples=4, bins=4)
     return types.SimpleNamespace(
-        num_layers=2, d_model=1, segment_len=T, mem_len=mem_len,
+        num_layers=2, d_model=1, segment_len=T, mem_len=mem_len, compressed=None,
         long_term=small if long_term else None,
     )  # fmt: skip
 
@@ -30,8 +30,8 @@ def test_each_vector_is_written_exactly_once_and_is_in_one_place(mem_len):
         layer = memory.layers[0]
         if bool(state.has_pending(cfg, memory.seen)[0]):
             written += np.asarray(state.pending(cfg, layer)).ravel().tolist()
-        filled = int(state.num_short_term(cfg, memory.seen)[0])
-        window = state.short_term(cfg, layer)
+        filled = int(state.num_filled(cfg, memory.seen)[0])
+        window = state.window(cfg, layer)
         window = [] if window is None else np.asarray(window).ravel()[mem_len - filled :].tolist()
         seen = written + window + segment.ravel().tolist()
         assert seen == list(range((s + 1) * T))
@@ -53,8 +53,9 @@ def test_reset_clears_the_given_rows_only():
 
 def test_emptying_the_long_term_memory_keeps_the_window():
     """The control forgets coefficients, salience and count; FIFO and `seen` stay."""
-    full = jax.tree.map(lambda leaf: np.full(leaf.shape, 3, leaf.dtype), state.init(config(T), 2))
-    emptied = state.empty_long_term(full)
+    cfg = config(T)
+    full = jax.tree.map(lambda leaf: np.full(leaf.shape, 3, leaf.dtype), state.init(cfg, 2))
+    emptied = state.empty_long_term(cfg, full)
     for before, after in zip(full.layers, emptied.layers, strict=True):
         np.testing.assert_array_equal(after.fifo, before.fifo)
         assert not any(np.asarray(leaf).any() for leaf in after.long_term)

@@ -68,7 +68,9 @@ def evaluate(
 
 
 def expectation(
-    basis: GaussianBasis, mean: Float[AnyArray, "*batch"], var: Float[AnyArray, "*batch"]
+    basis: GaussianBasis,
+    mean: Float[AnyArray, "*batch"] | float,
+    var: Float[AnyArray, "*batch"] | float,
 ) -> Float[AnyArray, "*batch N"]:
     """`E_p[ψ(t)]` under `p = N(mean, var)` on the whole line (paper §3.1; closed form).
 

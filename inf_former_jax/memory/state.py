@@ -1,16 +1,16 @@
 """The whole model's memory: what each layer carries from segment to segment (SPEC §4).
 
-A layer's FIFO holds its last inputs, right-aligned (newest last). Beside a long-term memory it
-carries one segment more than the short-term memory sees: its oldest T rows are the *pending
-write*, written exactly once, before the next segment reads.
+A layer's FIFO holds its last inputs, right-aligned (newest last). Beside a long-term memory
+or compressed memory it carries one segment more than the short-term memory sees: its oldest T rows
+are the *pending write*, written or compressed exactly once, before the next segment reads.
 
-    [ pending write (T) | short-term memory (mem_len) ] ← new segment (T)
+    [ compressed (C) ] [ pending write (T) | short-term memory (mem_len) ] ← new segment (T)
 
 One counter a row, `seen`, answers every question of validity. All of it is explicit: pytree in,
 pytree out, per-row reset.
 """
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 from inf_former_jax.memory import long_term
 from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.long_term import LongTermConfig, LongTermMemory
 
 #: `seen` stops counting here, far above any FIFO, so that an endless stream cannot overflow it.
 MAX_SEEN = 2**30
 
 
+@runtime_checkable
 class MemoryConfig(Protocol):
     """What `init` and the questions below need of a model's configuration."""
 
@@ -32,13 +34,15 @@ class MemoryConfig(Protocol):
     segment_len: int
     mem_len: int
     long_term: LongTermConfig | None
+    compressed: CompressedConfig | None
 
 
 class LayerMemory(NamedTuple):
     """One layer's carried state; absent parts are None."""
 
     fifo: Float[AnyArray, "B S E"] | None  # last inputs of the layer, S = fifo_len(cfg)
-    long_term: LongTermMemory | None
+    long_term: LongTermMemory | None = None
+    compressed: Float[AnyArray, "B C E"] | None = None  # right-aligned, newest last
 
 
 class Memory(NamedTuple):
@@ -49,20 +53,23 @@ class Memory(NamedTuple):
 
 
 def fifo_len(cfg: MemoryConfig) -> int:
-    """Rows of a layer's FIFO: the short-term memory, and one pending segment beside an LTM."""
-    return cfg.mem_len + (cfg.segment_len if cfg.long_term is not None else 0)
+    """Rows of a layer's FIFO: the short-term memory and, if it is written on, a pending segment."""
+    dropped = cfg.long_term is None and cfg.compressed is None
+    return cfg.mem_len + (0 if dropped else cfg.segment_len)
 
 
 def init(cfg: MemoryConfig, batch: int, dtype=jnp.float32) -> Memory:
     """A fresh memory of `batch` rows; every leaf is its own buffer, so that it can be donated."""
-    length = fifo_len(cfg)
+
+    def zeros(length):
+        return jnp.zeros((batch, length, cfg.d_model), dtype) if length else None
 
     def layer():
+        ltm = cfg.long_term
         return LayerMemory(
-            fifo=jnp.zeros((batch, length, cfg.d_model), dtype) if length else None,
-            long_term=None
-            if cfg.long_term is None
-            else long_term.init(cfg.long_term, batch, cfg.d_model, dtype),
+            fifo=zeros(fifo_len(cfg)),
+            long_term=None if ltm is None else long_term.init(ltm, batch, cfg.d_model, dtype),
+            compressed=zeros(0 if cfg.compressed is None else cfg.compressed.length),
         )
 
     return Memory(jnp.zeros((batch,), jnp.int32), tuple(layer() for _ in range(cfg.num_layers)))
@@ -77,31 +84,58 @@ def reset(memory: Memory, rows: Bool[AnyArray, " B"]) -> Memory:
     return jax.tree.map(lambda leaf: _zero_rows(rows, leaf), memory)
 
 
-def empty_long_term(memory: Memory) -> Memory:
-    """Forget everything in the long-term memories and keep the short-term ones.
+def empty_long_term(cfg: MemoryConfig, memory: Memory) -> Memory:
+    """Forget everything in the long-term and compressed memories, keep the short-term ones.
 
-    The control of every experiment: applied before each segment, the model reads at most the one
-    segment that leaves its short-term memory just then.
+    As if the document had begun with the FIFO's oldest row. The control of every experiment:
+    applied before each segment, the model reads at most the one segment that leaves its
+    short-term memory just then.
     """
 
     def emptied(layer):
-        return layer._replace(long_term=jax.tree.map(jnp.zeros_like, layer.long_term))
+        zeros = jax.tree.map(jnp.zeros_like, (layer.long_term, layer.compressed))
+        return layer._replace(long_term=zeros[0], compressed=zeros[1])
 
-    return memory._replace(layers=tuple(emptied(layer) for layer in memory.layers))
+    seen = jnp.minimum(memory.seen, fifo_len(cfg))
+    return Memory(seen, tuple(emptied(layer) for layer in memory.layers))
 
 
 def _zero_rows(rows, leaf):
     return jnp.where(jnp.reshape(rows, (-1, *(1,) * (leaf.ndim - 1))), jnp.zeros_like(leaf), leaf)
 
 
-def short_term(cfg: MemoryConfig, layer: LayerMemory) -> Float[Array, "B S E"] | None:
-    """The inputs that the next segment attends to beside itself, oldest first; S = mem_len."""
-    return None if cfg.mem_len == 0 else layer.fifo[:, -cfg.mem_len :]
+def window(cfg: MemoryConfig, layer: LayerMemory) -> Float[Array, "B S E"] | None:
+    """What the next segment attends to beside itself: [compressed | short-term], oldest first."""
+    parts = [] if layer.compressed is None else [layer.compressed]
+    if cfg.mem_len:
+        parts.append(layer.fifo[:, -cfg.mem_len :])
+    return jnp.concatenate(parts, axis=1) if parts else None
 
 
-def num_short_term(cfg: MemoryConfig, seen: Int[AnyArray, " B"]) -> Int[Array, " B"]:
-    """How many of the short-term memory's newest rows are filled."""
-    return jnp.minimum(seen, cfg.mem_len)
+def window_len(cfg: MemoryConfig) -> int:
+    """S, the rows of `window`."""
+    return cfg.mem_len + (0 if cfg.compressed is None else cfg.compressed.length)
+
+
+def num_filled(cfg: MemoryConfig, seen: Int[AnyArray, " B"]) -> Int[Array, " B"]:
+    """How many of the window's newest rows are filled, once the pending segment is compressed.
+
+    They are neighbours: nothing is compressed before the short-term memory is full.
+    """
+    filled = jnp.minimum(seen, cfg.mem_len)
+    if cfg.compressed is None:
+        return filled
+    segments = jnp.maximum(seen - cfg.mem_len, 0) // cfg.segment_len
+    slots = segments * (cfg.segment_len // cfg.compressed.rate)
+    return filled + jnp.minimum(slots, cfg.compressed.length)
+
+
+def append_compressed(
+    layer: LayerMemory, slots: Float[AnyArray, "B C E"], rows: Bool[AnyArray, " B"]
+) -> LayerMemory:
+    """Append compressed vectors in the given rows; as many of the oldest fall off."""
+    shifted = jnp.concatenate([layer.compressed, slots], axis=1)[:, slots.shape[1] :]
+    return layer._replace(compressed=jnp.where(rows[:, None, None], shifted, layer.compressed))
 
 
 def pending(cfg: MemoryConfig, layer: LayerMemory) -> Float[Array, "B T E"]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models.decoder import ModelConfig
 
@@ -17,6 +18,11 @@ def vanilla(**changes) -> ModelConfig:
 def transformer_xl(**changes) -> ModelConfig:
     """Transformer-XL with the paper's short-term memory of 2,048 (equal cost to the ∞-former)."""
     return dataclasses.replace(_SORTING, **{"mem_len": 2048, **changes})
+
+
+def compressive(**changes) -> ModelConfig:
+    """The Compressive Transformer: 1,024 short-term and 1,024 compressed vectors (SPEC §5b)."""
+    return dataclasses.replace(_SORTING, **{"compressed": CompressedConfig(), **changes})
 
 
 def infinity_former(**changes) -> ModelConfig:

@@ -17,16 +17,18 @@ def ratios(sums: Mapping[str, Any]) -> dict[str, float]:
     """Means from the sums of any number of batches: exact, whatever the batches' sizes.
 
     Args:
-        sums: loss, correct, weight, kl, kl_count, as `training.step` returns them.
+        sums: those of `training.step.SUMS`.
 
     Returns:
-        loss in nats a weighted target, accuracy in [0, 1], and kl in nats a density if any.
+        loss in nats a weighted target, accuracy in [0, 1]; and if there are any, kl in nats a
+        density and reconstruction a query.
     """
     weight = float(sums["weight"])
     result = {name: float(sums[key]) / weight if weight else math.nan
               for name, key in (("loss", "loss"), ("accuracy", "correct"))}  # fmt: skip
-    if float(sums["kl_count"]):
-        result["kl"] = float(sums["kl"]) / float(sums["kl_count"])
+    for name in ("kl", "reconstruction"):
+        if float(sums[f"{name}_count"]):
+            result[name] = float(sums[name]) / float(sums[f"{name}_count"])
     return result
 
 

@@ -5,6 +5,7 @@ segments' gradients: it is taken *inside* the scan, and one segment's activation
 ever stored. Segments that carry no loss are run forward only.
 """
 
+import dataclasses
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -32,7 +33,30 @@ class TrainState(NamedTuple):
 
 
 #: What leaves the device: sums and counts; ratios are taken on the host.
-SUMS = ("loss", "correct", "weight", "kl", "kl_count")
+SUMS = (
+    "loss", "correct", "weight", "kl", "kl_count", "reconstruction", "reconstruction_count",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What a training step minimises beside the cross-entropy.
+
+    Raises:
+        ValueError: on construction, for a negative weight.
+    """
+
+    kl_weight: float = 1e-6
+    """λ_KL of the long-term memory's densities."""
+    reconstruction_weight: float = 1.0
+    """Weight of the compressed memory's reconstruction loss; it trains f_c and nothing else."""
+    empty_memory: bool = False
+    """Control: clear the long-term or compressed memory before every segment."""
+
+    def __post_init__(self):
+        for name in ("kl_weight", "reconstruction_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}: found {getattr(self, name)}, accepted: a number ≥ 0")
 
 
 def zero_sums() -> dict[str, Float[Array, ""]]:
@@ -85,6 +109,12 @@ def _segments(batch: Batch) -> Batch:
     return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), batch)
 
 
+def _start(cfg, memory, resets, empty_memory):
+    """The memory that a segment starts with."""
+    memory = memories.reset(memory, resets)
+    return memories.empty_long_term(cfg, memory) if empty_memory else memory
+
+
 def _forward(cfg, params, memory, segment, key, ops, train):
     """One segment: sums and the memory after it. `segment` is a Batch of leaves [B, …]."""
     carries = (segment.weights > 0).any(axis=1)[:, None]
@@ -95,15 +125,13 @@ def _forward(cfg, params, memory, segment, key, ops, train):
         where=segment.valid, kl_where=valid & carries, rngs=rngs,
     )  # fmt: skip
     sums = zero_sums() | token_sums(out.logits, segment.targets, segment.weights)
-    if "kl" in out.aux:
-        sums |= dict(zip(("kl", "kl_count"), out.aux["kl"], strict=True))
+    for name, pair in out.aux.items():
+        sums |= dict(zip((name, f"{name}_count"), pair, strict=True))
     return sums, out.memory
 
 
-def _kl_count(cfg, seen, batch):
-    """Number of densities that the batch's KL will average, known before any of it is run."""
-    if cfg.long_term is None:
-        return jnp.ones(())
+def _num_reading(cfg, seen, batch):
+    """Queries in segments with loss whose row has written: known before any of it is run."""
     valid = jnp.ones_like(batch.weights, bool) if batch.valid is None else batch.valid
     queries = jnp.where((batch.weights > 0).any(-1), valid.sum(-1), 0)  # [B, W]
 
@@ -114,18 +142,21 @@ def _kl_count(cfg, seen, batch):
         return memories.advance(seen, cfg.segment_len), counted
 
     _, counts = jax.lax.scan(count, seen, (queries.T, batch.resets.T))
-    return cfg.num_heads * counts.sum()
+    return jnp.maximum(counts.sum(), 1)
 
 
-def _grads(cfg, kl_weight, state, batch, ops):
+def _grads(cfg, objective_cfg, state, batch, ops):
     """Gradient of the batch's objective, its sums, and the memory after it."""
     per_weight = 1.0 / jnp.maximum(batch.weights.sum(), 1e-9)
-    per_kl = kl_weight / jnp.maximum(_kl_count(cfg, state.memory.seen, batch), 1.0)
+    reading = _num_reading(cfg, state.memory.seen, batch)
+    per_kl = objective_cfg.kl_weight / (cfg.num_heads * reading)
+    per_reconstruction = objective_cfg.reconstruction_weight / reading
     step_key = jax.random.fold_in(state.key, state.step)
 
     def objective(params, memory, segment, key):
         sums, memory = _forward(cfg, params, memory, segment, key, ops, train=True)
-        return sums["loss"] * per_weight + sums["kl"] * per_kl, (sums, memory)
+        loss = sums["loss"] * per_weight + sums["kl"] * per_kl
+        return loss + sums["reconstruction"] * per_reconstruction, (sums, memory)
 
     def with_gradient(grads, memory, segment, key):
         take = jax.grad(objective, has_aux=True)
@@ -140,7 +171,7 @@ def _grads(cfg, kl_weight, state, batch, ops):
     def body(carry, now):
         grads, total, memory = carry
         segment, number = now
-        memory = memories.reset(memory, segment.resets)
+        memory = _start(cfg, memory, segment.resets, objective_cfg.empty_memory)
         grads, sums, memory = jax.lax.cond(
             (segment.weights > 0).any(), with_gradient, without_gradient,
             grads, memory, segment, jax.random.fold_in(step_key, number),
@@ -161,20 +192,21 @@ def memory_finite(memory: Memory) -> Bool[Array, ""]:
 
 
 def make_train_step(
-    cfg: ModelConfig, tx: optax.GradientTransformation, kl_weight: float, placed: Any = None
+    cfg: ModelConfig, tx: optax.GradientTransformation, objective: Objective, placed: Any = None
 ):
     """The jitted `(state, batch, operators) -> (state, metrics)`; the old state is donated.
 
-    The objective is the weighted mean cross-entropy plus `kl_weight` times the mean over densities
-    of the KL, summed over layers (SPEC §2). Metrics are SUMS, the gradient's norm before clipping,
-    and whether the memory is finite.
+    Minimises the weighted mean cross-entropy plus, each with its weight in `objective`, the mean
+    over densities of the KL (SPEC §2) and the mean over queries of the reconstruction loss
+    (SPEC §5b), both summed over layers and taken in the segments with loss. Metrics are SUMS, the
+    gradient's norm before clipping, and whether the memory is finite.
 
     Args:
         placed: shardings of the state, so that it stays where it is; None on one device.
     """
 
     def train_step(state: TrainState, batch: Batch, ops):
-        grads, sums, memory = _grads(cfg, kl_weight, state, batch, ops)
+        grads, sums, memory = _grads(cfg, objective, state, batch, ops)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = sums | {
@@ -190,16 +222,14 @@ def make_eval_step(cfg: ModelConfig, empty_memory: bool = False):
     """The jitted `(params, memory, batch, operators, key) -> (sums, memory)`, without dropout.
 
     Args:
-        empty_memory: clear the long-term memory before every segment (the control).
+        empty_memory: clear the long-term or compressed memory before every segment (the control).
     """
 
     def eval_step(params, memory, batch: Batch, ops, key):
         def body(carry, now):
             total, memory = carry
             segment, number = now
-            memory = memories.reset(memory, segment.resets)
-            if empty_memory:
-                memory = memories.empty_long_term(memory)
+            memory = _start(cfg, memory, segment.resets, empty_memory)
             forward = partial(_forward, cfg, params, ops=ops, train=False)
             sums, memory = jax.lax.cond(
                 (segment.weights > 0).any(),

@@ -1,0 +1,50 @@
+"""What every test runs under: 8 pretended CPU devices, checked shapes, quick compilation."""
+
+import os
+
+# JAX reads these once, when it is imported. Compiling is nearly all of the suite's time and each
+# program runs a few times only: hence no optimisation. Flags that are set outside come last: win.
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
+    "--xla_llvm_disable_expensive_passes=true " + os.environ.get("XLA_FLAGS", "")
+)
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["MPLBACKEND"] = "Agg"
+
+import jax
+import jaxtyping
+import pytest
+
+# Shapes in signatures are checked in tests only; nothing of the library is imported before this.
+# All but memory.state: beartype refuses its `MemoryConfig`, a Protocol not marked as
+# runtime_checkable. With that mark the whole list is ["inf_former_jax"].
+CHECKED = ["models", "training", "data"]
+MEMORY = ["basis", "compressed", "density", "long_term", "read", "regression"]
+CHECKED += [f"memory.{name}" for name in MEMORY]
+jaxtyping.install_import_hook([f"inf_former_jax.{name}" for name in CHECKED], "beartype.beartype")
+
+# A shape that fits by luck is an error: leading axes are written out.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_configure(config):
+    """Keep compiled programs in pytest's own cache folder; `-p no:cacheprovider` does without."""
+    if hasattr(config, "cache"):
+        jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    """An ∞-former of 2 layers; its 4 heads and 12 tokens are divisible by 2 and by 4 devices.
+
+    The basis functions are wide, so that the 8 tokens of a write leave a trace in 8 of them.
+    """
+    from inf_former_jax.memory.long_term import LongTermConfig
+    from inf_former_jax.models.decoder import ModelConfig
+
+    return ModelConfig(
+        vocab_size=12, num_layers=2, num_heads=4, head_dim=2, d_model=8, d_inner=8,
+        segment_len=8, mem_len=8, dropout=0.0,
+        long_term=LongTermConfig(num_basis=8, widths=(0.1, 0.3), num_samples=8, bins=8),
+    )  # fmt: skip

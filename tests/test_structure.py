@@ -1,0 +1,147 @@
+"""The house: who may import whom, sizes, docstrings, and the README's table of equations."""
+
+import ast
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LIBRARY = sorted((ROOT / "inf_former_jax").rglob("*.py"))
+EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.py"))
+FILES = LIBRARY + EXPERIMENTS
+
+# What each floor may import of the others; `data.batches` is the one thing of data that is shared.
+BELOW = {
+    "memory": set(),
+    "data": set(),
+    "models": {"memory"},
+    "training": {"memory", "models", "data.batches"},
+    "generate": {"memory", "models"},
+    "": {"memory", "models", "training", "data", "generate"},  # inf_former_jax/__init__.py
+    "experiments": {"memory", "models", "training", "data", "generate", ""},
+}
+
+# Mathematics knows no Flax, models know no mesh, data runs on the host.
+FOREIGN = {
+    "memory": {"flax", "optax"},
+    "models": {"optax", "jax.sharding", "jax.experimental"},
+    "data": {"jax", "flax", "optax"},
+}
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def floor_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    if parts[0] == "experiments":
+        return "experiments"
+    return "" if parts[1] == "__init__" else parts[1]
+
+
+def imports(path: Path):
+    """Full names of what a file imports of this project, wherever in the file."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)}:{node.lineno}: a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def allowed(floor: str, imported: str) -> bool:
+    top, _, rest = imported.partition(".")
+    if top in ("experiments", "tests"):
+        return floor == top
+    if top != "inf_former_jax" or (floor and rest.split(".")[0] == floor):
+        return True
+    if any(rest == place or rest.startswith(f"{place}.") for place in BELOW[floor] if place):
+        return True
+    # `from inf_former_jax import presets`: the package's own front, for experiments only.
+    return "" in BELOW[floor]
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_imports_go_downwards(path):
+    wrong = [name for name in imports(path) if not allowed(floor_of(path), name)]
+    assert not wrong
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=name_of)
+def test_foreign_imports(path):
+    foreign = FOREIGN.get(floor_of(path), set())
+    wrong = [n for n in imports(path) if any(n == f or n.startswith(f"{f}.") for f in foreign)]
+    assert not wrong
+
+
+def test_every_floor_is_known():
+    assert {floor_of(path) for path in FILES} <= BELOW.keys()
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_sizes(path):
+    """No file over 250 lines, no function over 60."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    long = [
+        f"{node.name}: {node.end_lineno - node.lineno + 1} lines"
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, kinds) and node.end_lineno - node.lineno + 1 > 60
+    ]
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert not long and lines <= 250, f"{lines} lines; {long}"
+
+
+def undocumented(node: ast.AST, prefix: str = ""):
+    """Public functions, classes and methods without a docstring; what is inside one is private."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            continue
+        # What the language or Flax defines the meaning of needs no words; a model's call does.
+        if (child.name.startswith("_") and child.name != "__call__") or child.name == "setup":
+            continue
+        if ast.get_docstring(child) is None:
+            yield prefix + child.name
+        if isinstance(child, ast.ClassDef):
+            yield from undocumented(child, f"{prefix}{child.name}.")
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_docstrings(path):
+    tree = tree_of(path)
+    assert ast.get_docstring(tree), "the module"
+    assert not list(undocumented(tree))
+
+
+# The README's table: | eq. | formula | `module.function` | `tests/file.py` |
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ROW = re.compile(r"^\|(?:.*)\| `([a-z_.]+\.\w+)` \| `(tests/[^`]+)` \|$", re.MULTILINE)
+ROWS = ROW.findall(README)
+
+
+def test_the_readme_has_its_table():
+    """Every line that names a test file is a row of the form that is checked below."""
+    assert len(ROWS) >= 10
+    assert len(ROWS) == len(re.findall(r"^\|.*`tests/.*\|$", README, re.MULTILINE))
+
+
+@pytest.mark.parametrize(("function", "test"), ROWS, ids=lambda value: value)
+def test_row_of_the_readme(function, test):
+    """The function is where the row says, and the test exists."""
+    module, name = function.rsplit(".", 1)
+    found = getattr(importlib.import_module(f"inf_former_jax.{module}"), name)
+    # Dataclasses of Flax and checked functions alike say where they were written.
+    assert inspect.unwrap(found).__module__ == f"inf_former_jax.{module}"
+    path, _, case = test.partition("::")
+    assert (ROOT / path).is_file(), test
+    source = (ROOT / path).read_text(encoding="utf-8")
+    if case:
+        assert re.search(rf"^def {case}\(", source, re.MULTILINE), test

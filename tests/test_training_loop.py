@@ -1,0 +1,93 @@
+"""The loop, around a step that does nothing but count."""
+
+import io
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+from inf_former_jax.training.loop import LoopConfig, Reporter, progress_bar, train
+from inf_former_jax.training.metrics import MetricsWriter, NonFiniteError
+from inf_former_jax.training.step import TrainState
+
+
+def counting_step(state, batch, operators):
+    """Step s has loss s, of weight s: means over several steps are weighted ones."""
+    number = state.step + 1
+    sums = {"loss": number * number, "correct": 1, "weight": number, "kl": 0, "kl_count": 0}
+    checks = {"grad_norm": 10 * number, "memory_finite": jnp.isfinite(batch)}
+    return state._replace(step=number), {k: jnp.float32(v) for k, v in (sums | checks).items()}
+
+
+def run(folder, cfg=None, steps=5, done=0, batches=None, train_step=counting_step):
+    """(state, rows of metrics.jsonl, step of each evaluation)."""
+    state = TrainState(jnp.array(done, jnp.int32), None, None, None, None)
+    evaluated = []
+
+    def evaluate(state):
+        evaluated.append(int(state.step))
+        return {"loss": 0.5, "accuracy": 0.25}
+
+    batches = iter(np.zeros(100)) if batches is None else batches
+    with MetricsWriter(folder) as writer:
+        reporter = Reporter(writer, progress_bar(Console(file=io.StringIO())), tokens_per_step=7)
+        cfg = cfg or LoopConfig(log_every=2, eval_every=3)
+        state = train(cfg, state, steps, train_step, batches, None, evaluate, reporter)
+    text = (folder / "metrics.jsonl").read_text()
+    return state, [json.loads(line) for line in text.splitlines()], evaluated
+
+
+def test_rows_and_evaluations_come_when_due_and_at_the_end(tmp_path, capsys):
+    state, rows, evaluated = run(tmp_path)
+    assert int(state.step) == 5 and evaluated == [3, 5]
+    assert [(row["split"], row["step"]) for row in rows] == [
+        ("train", 2), ("valid", 3), ("train", 4), ("train", 5), ("valid", 5)
+    ]  # fmt: skip
+    first, valid = rows[0], rows[1]
+    np.testing.assert_allclose([first["loss"], first["accuracy"]], [5 / 3, 2 / 3])
+    assert first["grad_norm"] == 20 and "kl" not in first
+    np.testing.assert_allclose(first["tokens_per_second"] * first["seconds_per_step"], 7)
+    assert valid == {"step": 3, "split": "valid", "loss": 0.5, "accuracy": 0.25}
+    # Where nobody watches a bar, a line a row.
+    assert len(capsys.readouterr().out.splitlines()) == 5
+
+
+def test_a_run_goes_on_from_its_step(tmp_path):
+    taken = iter(np.zeros(100))
+    state, rows, _ = run(tmp_path, done=3, batches=taken)
+    assert int(state.step) == 5 and [row["step"] for row in rows] == [4, 5, 5]
+    assert len(list(taken)) == 98
+
+
+def test_a_finished_run_does_nothing(tmp_path):
+    state, rows, evaluated = run(tmp_path, done=5, batches=iter([]))
+    assert int(state.step) == 5 and rows == [] and evaluated == []
+
+
+def test_the_time_limit_ends_with_a_row_and_an_evaluation(tmp_path):
+    cfg = LoopConfig(log_every=50, eval_every=50, minutes=1e-9)
+    state, rows, evaluated = run(tmp_path, cfg)
+    assert int(state.step) == 1 and evaluated == [1]
+    assert [row["split"] for row in rows] == ["train", "valid"]
+
+
+def test_the_first_bad_step_is_named_although_nobody_looked(tmp_path):
+    cfg = LoopConfig(log_every=10, eval_every=10)
+    with pytest.raises(NonFiniteError, match=r"^step 7: NaN or infinity in memory$"):
+        run(tmp_path, cfg, steps=9, done=3, batches=iter([0, 0, 0, np.nan, 0, np.inf]))
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"log_every": 0}, "log_every: found 0, accepted: 1 or more"),
+        ({"eval_every": -1}, "eval_every: found -1, accepted: 1 or more"),
+        ({"minutes": -0.5}, r"minutes: found -0.5, accepted: 0 \(no limit\) or more"),
+    ],
+)
+def test_impossible_loops_are_refused(change, expected):
+    with pytest.raises(ValueError, match=f"^{expected}$"):
+        LoopConfig(**change)

@@ -1,0 +1,153 @@
+"""The table of shardings on 8 pretended devices; nothing here is compiled but transfers."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from inf_former_jax.memory import state as memories
+from inf_former_jax.models.decoder import Decoder, operators
+from inf_former_jax.training import optim, sharding, step
+
+ADAM = optim.optimizer(optim.OptimConfig())
+
+
+def state_shapes(cfg, batch_size=8):
+    """The shapes of a train state. (`init_state` is a compiled program: no shapes without it.)"""
+
+    def make(key):
+        memory, tokens = memories.init(cfg, batch_size), jnp.zeros((batch_size, 8), jnp.int32)
+        params = Decoder(cfg).init(key, tokens, memory, operators=operators(cfg))["params"]
+        return step.TrainState(jnp.zeros((), int), params, ADAM.init(params), memory, key)
+
+    return jax.eval_shape(make, jax.random.key(0))
+
+
+def specs(tree, mesh):
+    """Path → the leaf's spec."""
+    leaves = jax.tree_util.tree_leaves_with_path(sharding.shardings(tree, mesh))
+    return {sharding._path_name(path): leaf.spec for path, leaf in leaves}
+
+
+BLOCK = {
+    "attention/key": P(None, "model", None),
+    "attention/out": P("model", None, None),
+    "attention/position": P(None, "model", None),
+    "attention/query": P(None, "model", None),
+    "attention/value": P(None, "model", None),
+    "inner/bias": P("model"),
+    "inner/kernel": P(None, "model"),
+    "long_term/gate/bias": P(),
+    "long_term/gate/kernel": P(),
+    "long_term/read/key": P(None, "model", None),
+    "long_term/read/mu": P(),
+    "long_term/read/out": P("model", None, None),
+    "long_term/read/sigma": P(),
+    "long_term/read/value": P(None, "model", None),
+    "norm_attention/bias": P(),
+    "norm_attention/scale": P(),
+    "norm_feed_forward/bias": P(),
+    "norm_feed_forward/scale": P(),
+    "outer/bias": P(),
+    "outer/kernel": P("model", None),
+}
+PARAMS = {
+    "bias_u": P("model", None),
+    "bias_w": P("model", None),
+    "embed/embedding": P("model", None),
+    "logits/kernel": P(None, "model"),
+    **{f"block_{j}/{name}": spec for j in range(2) for name, spec in BLOCK.items()},
+}
+LAYER = ["fifo", "long_term/coeffs", "long_term/salience", "long_term/writes"]
+
+
+def test_table_of_the_whole_state(tiny_model):
+    """Heads, hidden units and words over `model`, the memory's rows over `data`."""
+    found = specs(state_shapes(tiny_model), sharding.make_mesh(2))
+    params = {f"params/{name}": spec for name, spec in PARAMS.items()}
+    assert {k: v for k, v in found.items() if k.startswith("params/")} == params
+    memory = {"memory/seen"} | {f"memory/layers/{j}/{n}" for j in range(2) for n in LAYER}
+    assert {k: v for k, v in found.items() if k.startswith("memory/")} == dict.fromkeys(
+        memory, P("data")
+    )
+    assert found["step"] == found["key"] == P()
+
+
+def test_moments_follow_their_parameters(tiny_model):
+    found = specs(state_shapes(tiny_model), sharding.make_mesh(4))
+    moments = {k: v for k, v in found.items() if "/mu/" in k or "/nu/" in k}
+    assert len(moments) == 2 * len(PARAMS)
+    for path, spec in moments.items():
+        name = path.split("/mu/" if "/mu/" in path else "/nu/", 1)[1]
+        assert spec == PARAMS[name], path
+
+
+def test_what_the_mesh_does_not_divide_is_replicated_and_listed(tiny_model):
+    cfg = dataclasses.replace(tiny_model, num_heads=2, vocab_size=10)
+    shapes, mesh = state_shapes(cfg, batch_size=3), sharding.make_mesh(4)
+    listed = sharding.replicated(shapes, mesh)
+    by_head = {"bias_u", "bias_w"} | {
+        f"block_{j}/{name}" for j in range(2) for name in BLOCK
+        if name.startswith(("attention/", "long_term/read/")) and not name.endswith(("mu", "sigma"))
+    }  # fmt: skip
+    expected = {f"params/{n}" for n in by_head | {"embed/embedding", "logits/kernel"}}
+    assert {name for name in listed if name.startswith("params/")} == expected
+    assert sum("/mu/" in n for n in listed) == sum("/nu/" in n for n in listed) == len(expected)
+    assert sum(name.startswith("memory/") for name in listed) == 1 + 2 * len(LAYER)
+    found = specs(shapes, mesh)
+    assert all(found[name] == P() for name in listed)
+    assert found["params/block_0/inner/kernel"] == P(None, "model")  # d_inner 8 still is
+
+
+def test_nothing_is_listed_where_all_divides(tiny_model):
+    assert sharding.replicated(state_shapes(tiny_model), sharding.make_mesh(4)) == []
+
+
+@pytest.mark.parametrize(("model", "shape"), [(1, (8, 1)), (2, (4, 2)), (8, (1, 8))])
+def test_mesh(model, shape):
+    mesh = sharding.make_mesh(model)
+    assert mesh.axis_names == ("data", "model") and mesh.devices.shape == shape
+    assert mesh.axis_types == (jax.sharding.AxisType.Auto,) * 2
+
+
+@pytest.mark.parametrize("model", [0, -1, 3, 16])
+def test_a_mesh_that_does_not_divide_is_refused(model):
+    expected = rf"^mesh_model: found {model}, accepted: a divisor of 8 devices$"
+    with pytest.raises(ValueError, match=expected):
+        sharding.make_mesh(model)
+
+
+def test_one_process_makes_all_rows_once():
+    for model in (1, 4):
+        rows = sharding.local_rows(16, sharding.make_mesh(model))
+        np.testing.assert_array_equal(rows, np.arange(16))
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    with pytest.raises(ValueError, match=r"^batch_size: found 6, accepted: a multiple of .* 4 d"):
+        sharding.local_rows(6, sharding.make_mesh(2))
+
+
+def test_placed_batch():
+    """Rows in order, cut over `data`, the same on the devices along `model`."""
+    mesh = sharding.make_mesh(2)
+    asked = []
+
+    def make(rows):
+        asked.append(rows.tolist())
+        return {"a": np.stack([rows, 10 * rows], axis=1), "none": None}
+
+    placed = sharding.place_batch(make, 8, mesh)
+    assert asked == [list(range(8))] and placed["none"] is None
+    np.testing.assert_array_equal(placed["a"], [[i, 10 * i] for i in range(8)])
+    for shard in placed["a"].addressable_shards:
+        data, _ = np.argwhere(mesh.devices == shard.device)[0]
+        np.testing.assert_array_equal(shard.data[:, 0], [2 * data, 2 * data + 1])
+
+
+def test_everywhere():
+    placed = sharding.everywhere((np.arange(3), jnp.ones(2)), sharding.make_mesh(2))
+    assert all(leaf.is_fully_replicated and len(leaf.devices()) == 8 for leaf in placed)

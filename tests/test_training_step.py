@@ -1,0 +1,440 @@
+"""One update and one evaluation: against plain loops, across meshes, and what they leave behind.
+
+All in float64, so that a tolerance tells a wrong formula from rounding: Adam divides by the
+gradient's size, which in float32 turns rounding of 1e-9 into updates of full size.
+"""
+
+import dataclasses
+import io
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType
+from rich.console import Console
+
+from inf_former_jax.data.batches import Batch
+from inf_former_jax.memory import state as memories
+from inf_former_jax.models.decoder import Decoder, operators
+from inf_former_jax.training import loop, metrics, optim, sharding, step
+
+ROWS, SEGMENTS, LENGTH, VOCAB = 8, 4, 8, 12
+KL_WEIGHT = 0.1  # the KL's gradient is as large as the task's
+
+
+@pytest.fixture(scope="module", autouse=True)
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def random_batch(seed: int, resets=slice(None)) -> Batch:
+    """Loss in segments 1 and 3; documents that begin in the middle; a padded last segment."""
+    rng = np.random.default_rng(seed)
+    shape = (ROWS, SEGMENTS, LENGTH)
+    weights = rng.random(shape) * (rng.random(shape) < 0.7)
+    weights[:, [0, 2]] = 0
+    weights[2, 1] = 0  # a row without loss where the others have some
+    starts = np.zeros((ROWS, SEGMENTS), bool)
+    starts[resets, 0] = starts[[1, 4], 2] = starts[5, 3] = True
+    valid = np.ones(shape, bool)
+    valid[:3, 3, 5:] = valid[3, 3] = False  # row 3: nothing left of its document
+    tokens, targets = rng.integers(0, VOCAB, (2, *shape)).astype(np.int32)
+    return Batch(tokens, targets, weights * valid, starts, valid)
+
+
+def mesh_of(data: int, model: int):
+    """A mesh over the first data × model devices."""
+    devices = jax.devices()[: data * model]
+    return jax.make_mesh((data, model), ("data", "model"), (AxisType.Auto,) * 2, devices=devices)
+
+
+class Trainer(NamedTuple):
+    """A compiled step, and what it takes."""
+
+    mesh: jax.sharding.Mesh
+    placed: object
+    train_step: object
+    operators: object
+    initial: step.TrainState
+
+    def fresh(self, **changes) -> step.TrainState:
+        """The initial state in buffers of its own, which a step may eat up."""
+        state = self.initial._replace(**changes)
+        return jax.device_put(jax.tree.map(jnp.copy, state), self.placed)
+
+    def place(self, batch: Batch) -> Batch:
+        return sharding.place_batch(
+            lambda rows: jax.tree.map(lambda leaf: leaf[rows], batch), ROWS, self.mesh
+        )
+
+    def run(self, state, *batches):
+        """(last state, metrics of each step)."""
+        rows = []
+        for batch in batches:
+            state, row = self.train_step(state, self.place(batch), self.operators)
+            rows.append(jax.device_get(row))
+        return state, rows
+
+
+def float64(tree):
+    """All floating-point leaves in float64, where Flax's default made them float32."""
+    return jax.tree.map(
+        lambda x: x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
+    )
+
+
+def make_trainer(cfg, tx, shape, params) -> Trainer:
+    mesh = mesh_of(*shape)
+    initial = step.TrainState(
+        jnp.zeros((), jnp.int32), params, tx.init(params),
+        memories.init(cfg, ROWS, jnp.float64), jax.random.key(7),
+    )  # fmt: skip
+    placed = sharding.shardings(initial, mesh)
+    train_step = step.make_train_step(cfg, tx, KL_WEIGHT, placed)
+    return Trainer(mesh, placed, train_step, sharding.everywhere(operators(cfg), mesh), initial)
+
+
+ADAM = optim.optimizer(optim.OptimConfig(steps=10, learning_rate=1e-2))
+
+
+@pytest.fixture(scope="module")
+def initial(tiny_model, x64) -> step.TrainState:
+    """As a run on one device begins."""
+    return step.init_state(tiny_model, ADAM, ROWS, 3, mesh_of(1, 1))
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_model, initial) -> Trainer:
+    """One device, no dropout, and plain descent at rate 1: old - new params is the gradient."""
+    return make_trainer(tiny_model, optax.sgd(1.0), (1, 1), float64(initial.params))
+
+
+@pytest.fixture(scope="module")
+def dropping(tiny_model, plain):
+    """The tiny model with dropout everywhere, Adam and clipping, on a mesh of a given shape."""
+    cfg = dataclasses.replace(tiny_model, dropout=0.2, attention_dropout=0.1)
+    made = {}
+
+    def on(*shape) -> Trainer:
+        if shape not in made:
+            made[shape] = make_trainer(cfg, ADAM, shape, plain.initial.params)
+        return made[shape]
+
+    return on
+
+
+@pytest.fixture(scope="module")
+def eval_step(tiny_model):
+    return step.make_eval_step(tiny_model)
+
+
+def gradient(trainer, state, batch):
+    """(gradient, state after it, metrics), with sgd(1) as optimiser."""
+    before = jax.device_get(state.params)
+    state, rows = trainer.run(state, batch)
+    return jax.tree.map(np.subtract, before, jax.device_get(state.params)), state, rows[0]
+
+
+def check_trees(actual, expected, rtol, atol=0.0):
+    """Each leaf within rtol of its norm: single numbers of a leaf may cancel to nothing."""
+
+    def check(path, a, b):
+        if jnp.issubdtype(b.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        error = np.linalg.norm(a - b)
+        assert error <= rtol * np.linalg.norm(b) + atol, f"{jax.tree_util.keystr(path)}: {error}"
+
+    jax.tree_util.tree_map_with_path(check, actual, expected)
+
+
+# The same on any mesh
+
+
+@pytest.mark.parametrize("shape", [(8, 1), (4, 2), (2, 4)], ids=lambda s: f"{s[0]}x{s[1]}")
+def test_sharded_equals_unsharded(dropping, shape):
+    """Dropout included: a row's mask depends on its number in the global batch alone."""
+    one, many = dropping(1, 1), dropping(*shape)
+    expected, expected_rows = one.run(one.fresh(), random_batch(0))
+    actual, rows = many.run(many.fresh(), random_batch(0))
+    check_trees(rows, expected_rows, rtol=1e-10)
+    # Where the gradient is nothing but rounding (1e-18), Adam's ε of 1e-8 still lets 1e-12 pass.
+    check_trees(actual, expected, rtol=1e-10, atol=1e-10)
+    jax.tree.map(lambda leaf, placed: leaf.sharding == placed or pytest.fail(str(leaf.sharding)),
+                 actual, many.placed)  # fmt: skip
+
+
+def test_dropout_is_on(plain, dropping):
+    """Else the test above would not be about it."""
+    one = dropping(1, 1)
+    _, (dropped,) = one.run(one.fresh(), random_batch(0))
+    _, (whole,) = plain.run(plain.fresh(), random_batch(0))
+    assert abs(dropped["loss"] - whole["loss"]) > 1e-3 * whole["loss"]
+
+
+def test_initial_state_is_the_same_on_any_mesh(tiny_model, initial):
+    sharded = step.init_state(tiny_model, ADAM, ROWS, 3, mesh_of(4, 2))
+    assert not sharded.params["block_0"]["attention"]["query"].is_fully_replicated
+    check_trees(sharded, initial, rtol=1e-12)
+
+
+# The gradient
+
+
+def plain_objective(params, model, memory, batch, ops):
+    """The objective of the whole batch, segment after segment, straight from SPEC §2 and §3."""
+    age = np.asarray(memory.seen) // LENGTH  # segments of the row's document before this one
+    loss = kl = count = 0.0
+    for w in range(SEGMENTS):
+        start, valid, weights = batch.resets[:, w], batch.valid[:, w], batch.weights[:, w]
+        memory = jax.lax.stop_gradient(memories.reset(memory, start))
+        age = np.where(start, 0, age)
+        out = model(params, batch.tokens[:, w], memory, ops, valid)
+        log_probs = jax.nn.log_softmax(out.logits)
+        chosen = jnp.take_along_axis(log_probs, batch.targets[:, w, :, None], axis=-1)[..., 0]
+        loss -= (weights * chosen).sum()
+        # A document's third segment is the first to read: the first was written before it.
+        reads = valid & ((age >= 2) & (weights > 0).any(axis=1))[:, None]
+        densities = sum(layer["kl"] for layer in out.info)  # [B, H, T]
+        kl += (densities * reads[:, None]).sum()
+        count += densities.shape[1] * reads.sum()
+        memory, age = out.memory, age + 1
+    return loss / batch.weights.sum() + KL_WEIGHT * kl / count, (loss, kl, count)
+
+
+@pytest.fixture(scope="module")
+def plain_gradient(tiny_model):
+    """`jax.grad` of it; only a segment is compiled, the loop over segments is Python's."""
+
+    @jax.jit
+    def model(params, tokens, memory, ops, where):
+        return Decoder(tiny_model).apply(
+            {"params": params}, tokens, memory, operators=ops, where=where
+        )
+
+    def of(state, batch, ops):
+        take = jax.grad(plain_objective, has_aux=True)
+        return take(state.params, model, state.memory, batch, ops)
+
+    return of
+
+
+@pytest.mark.parametrize("carried", [False, True], ids=["fresh", "carried"])
+def test_gradient_inside_the_scan_is_that_of_the_whole(plain, plain_gradient, carried):
+    """Two segments with loss, resets in the middle, padding; with a memory from before or not."""
+    state = plain.fresh()
+    if carried:
+        state, _ = plain.run(state, random_batch(0))
+    batch = random_batch(1, resets=slice(5) if carried else slice(None))
+    expected, (loss, kl, count) = plain_gradient(state, batch, plain.operators)
+    actual, _, row = gradient(plain, state, batch)
+    check_trees(actual, expected, rtol=1e-9)
+    assert count > 0 and row["kl_count"] == count
+    np.testing.assert_allclose([row["loss"], row["kl"]], [loss, kl], rtol=1e-9)
+    np.testing.assert_allclose(row["grad_norm"], optax.tree.norm(expected), rtol=1e-9)
+    # The KL weighs in, else its denominator would not be tested.
+    assert np.linalg.norm(expected["block_0"]["long_term"]["read"]["sigma"]) > 1e-6
+
+
+def marked(batch: Batch) -> Batch:
+    """Token 11 in segments 0 and 2 only, which carry no loss; 3 in its place elsewhere."""
+    tokens = np.where(batch.tokens == 11, 3, batch.tokens)
+    tokens[:, [0, 2], 0] = 11
+    return batch._replace(tokens=tokens)
+
+
+def test_segments_without_loss_move_the_memory_but_get_no_gradient(plain):
+    batch = marked(random_batch(2))
+    grads, _, row = gradient(plain, plain.fresh(), batch)
+    embedding = grads["embed"]["embedding"]
+    assert (embedding[11] == 0).all() and (embedding[3] != 0).all()
+    # What segment 0 says reaches segment 3 of rows 2-3 through the memory alone.
+    other = batch.tokens.copy()
+    other[6:, 0, 1:] = 5
+    _, _, changed = gradient(plain, plain.fresh(), batch._replace(tokens=other))
+    assert abs(changed["loss"] - row["loss"]) > 1e-9
+
+
+def test_a_batch_without_any_loss_changes_the_memory_only(plain):
+    batch = random_batch(3)
+    batch = batch._replace(weights=np.zeros_like(batch.weights))
+    grads, state, row = gradient(plain, plain.fresh(), batch)
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(grads))
+    assert row["weight"] == row["kl_count"] == row["grad_norm"] == 0
+    long_term = state.memory.layers[1].long_term
+    np.testing.assert_array_equal(long_term.writes, [2, 0, 2, 1, 0, 0, 2, 2])
+    assert (abs(np.asarray(long_term.coeffs)).max(axis=(1, 2)) > 0).tolist() == [
+        True, False, True, True, False, False, True, True
+    ]  # fmt: skip
+
+
+# The compiled program
+
+
+def test_the_old_state_is_donated(plain):
+    old = plain.fresh()
+    plain.run(old, random_batch(0))
+    kept = [
+        jax.tree_util.keystr(path)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(old)
+        if not leaf.is_deleted()
+    ]
+    assert not kept
+
+
+def test_no_step_after_the_first_is_compiled(dropping, caplog):
+    """Three steps with other batches. (The jit's cache size also counts mere look-ups.)"""
+    trainer = dropping(4, 2)
+    state, first = trainer.run(trainer.fresh(), random_batch(0))
+    with jax.log_compiles():
+        state, rows = trainer.run(state, random_batch(1), random_batch(2))
+        assert "train_step" not in caplog.text
+        jax.jit(lambda x: x + 1)(state.step)  # a program that is new is seen
+    assert "Compiling jit(<lambda>)" in caplog.text
+    assert int(state.step) == 3 and len({float(row["loss"]) for row in first + rows}) == 3
+
+
+def test_same_seed_same_bits(dropping):
+    trainer = dropping(1, 1)
+    batches = [random_batch(0), random_batch(1)]
+    first, second = (trainer.run(trainer.fresh(), *batches)[0] for _ in range(2))
+    check_trees(first, second, rtol=0.0)
+    other, _ = trainer.run(trainer.fresh(key=jax.random.key(8)), *batches)
+    assert (other.params["logits"]["kernel"] != first.params["logits"]["kernel"]).any()
+
+
+def test_dropout_differs_between_steps(dropping):
+    """The key is folded with the step: the same batch in the same state drops other units."""
+    trainer = dropping(1, 1)
+    _, (first,) = trainer.run(trainer.fresh(), random_batch(0))
+    _, (second,) = trainer.run(trainer.fresh(step=jnp.array(1, jnp.int32)), random_batch(0))
+    assert first["loss"] != second["loss"]
+
+
+# Sums and evaluation
+
+
+def test_token_sums_by_hand():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(2, 3, 5))
+    targets, weights = rng.integers(0, 5, (2, 3)), rng.random((2, 3))
+    targets[0, 1] = logits[0, 1].argmax()  # at least one is right
+    weights[1, 2] = 0
+    loss = correct = 0.0
+    for b in range(2):
+        for t in range(3):
+            probs = np.exp(logits[b, t]) / np.exp(logits[b, t]).sum()
+            loss -= weights[b, t] * np.log(probs[targets[b, t]])
+            correct += weights[b, t] * (logits[b, t].argmax() == targets[b, t])
+    logits[1, 2] = np.inf  # of weight 0: its loss is NaN and must not count
+    sums = step.token_sums(jnp.asarray(logits), jnp.asarray(targets), jnp.asarray(weights))
+    expected = {"loss": loss, "correct": correct, "weight": weights.sum()}
+    assert sums.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(sums[name], value, rtol=1e-12, err_msg=name)
+
+
+def evaluate(eval_step, trainer, batch, memory=None):
+    """(sums, memory) without dropout; from an empty memory unless given one."""
+    memory = trainer.initial.memory if memory is None else memory
+    return eval_step(trainer.initial.params, memory, batch, trainer.operators, trainer.initial.key)
+
+
+def test_evaluation_of_uneven_batches_is_that_of_one(plain, eval_step):
+    """5 + 3 rows in batches of 8: the rows that fill up have weight 0 and count nowhere."""
+    batch = random_batch(4)
+    whole = metrics.ratios(evaluate(eval_step, plain, batch)[0])
+    total = None
+    for rows in (np.arange(5), np.arange(5, 8)):
+        filled = np.concatenate([rows, np.full(ROWS - len(rows), 7)])
+        part = jax.tree.map(lambda leaf, filled=filled: leaf[filled], batch)
+        part.weights[len(rows) :] = 0
+        total = metrics.add(total, evaluate(eval_step, plain, part)[0])
+    assert whole.keys() == {"loss", "accuracy", "kl"}
+    for name, value in metrics.ratios(total).items():
+        np.testing.assert_allclose(value, whole[name], rtol=1e-12, err_msg=name)
+
+
+def single_segments(batch: Batch):
+    """The batch's segments as batches of W = 1, in reading order."""
+    for w in range(SEGMENTS):
+        yield jax.tree.map(lambda leaf, w=w: leaf[:, w : w + 1], batch)
+
+
+def test_one_segment_a_step_equals_all_in_one(plain, eval_step):
+    """The memory carried between calls is the memory carried inside one."""
+    batch = random_batch(5)
+    expected, expected_memory = evaluate(eval_step, plain, batch)
+    total, memory = None, None
+    for part in single_segments(batch):
+        sums, memory = evaluate(eval_step, plain, part, memory)
+        total = metrics.add(total, sums)
+    check_trees(memory, expected_memory, rtol=1e-12)
+    for name, value in total.items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-12, err_msg=name)
+
+
+def test_evaluation_with_the_memory_emptied(tiny_model, plain, eval_step):
+    """Emptied before every segment: no more than the write before its own reading is left."""
+    batch = random_batch(6)
+    emptied = step.make_eval_step(tiny_model, empty_memory=True)
+    sums, memory = evaluate(emptied, plain, batch)
+    total, by_hand = None, plain.initial.memory
+    for part in single_segments(batch):
+        empty = jax.tree.map(jnp.zeros_like, [layer.long_term for layer in by_hand.layers])
+        layers = zip(by_hand.layers, empty, strict=True)
+        by_hand = by_hand._replace(layers=tuple(a._replace(long_term=b) for a, b in layers))
+        one, by_hand = evaluate(eval_step, plain, part, by_hand)
+        total = metrics.add(total, one)
+    for name, value in total.items():
+        np.testing.assert_allclose(sums[name], value, rtol=1e-12, err_msg=name)
+    assert all(max(layer.long_term.writes) == 1 for layer in memory.layers)
+    usual, _ = evaluate(eval_step, plain, batch)
+    assert abs(usual["loss"] - sums["loss"]) > 1e-9 and usual["kl"] != sums["kl"]
+
+
+# NaN
+
+
+def spoil(state, where):
+    """The state with one NaN in it."""
+    if where == "params":
+        bias = state.params["block_1"]["inner"]["bias"]
+        block = {**state.params["block_1"]}
+        block["inner"] = {**block["inner"], "bias": bias.at[0].set(jnp.nan)}
+        return state._replace(params={**state.params, "block_1": block})
+    layer = state.memory.layers[1]
+    coeffs = layer.long_term.coeffs.at[6, 0, 0].set(jnp.nan)
+    layer = layer._replace(long_term=layer.long_term._replace(coeffs=coeffs))
+    return state._replace(memory=state.memory._replace(layers=(state.memory.layers[0], layer)))
+
+
+# The spoilt parameter is behind all that the memory takes in.
+@pytest.mark.parametrize(
+    ("where", "named"),
+    [("params", "loss, grad_norm"), ("memory", "loss, kl, grad_norm, memory")],
+)
+def test_a_planted_nan_stops_the_loop_at_its_step(plain, tmp_path, where, named):
+    def train_step(state, batch, ops):
+        if int(state.step) == 2:
+            state = spoil(state, where)
+        # Rows 5-7 go on from the batch before, so that no reset wipes the memory's NaN out.
+        return plain.train_step(state, plain.place(batch), ops)
+
+    batches = iter([random_batch(0), *(random_batch(seed, slice(5)) for seed in range(1, 6))])
+    console = Console(file=io.StringIO())
+    with metrics.MetricsWriter(tmp_path) as writer:
+        reporter = loop.Reporter(writer, loop.progress_bar(console), ROWS)
+        with pytest.raises(metrics.NonFiniteError, match=rf"^step 3: NaN .* in {named}$"):
+            loop.train(loop.LoopConfig(log_every=5), plain.fresh(), 6, train_step, batches,
+                       plain.operators, lambda state: {}, reporter)  # fmt: skip
+
+
+def test_a_reset_heals_a_row_of_the_memory(plain):
+    """Zeros are selected, not multiplied in."""
+    _, rows = plain.run(spoil(plain.fresh(), "memory"), random_batch(0))
+    assert rows[0]["memory_finite"] and np.isfinite(rows[0]["loss"])
