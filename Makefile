@@ -23,13 +23,14 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
 	touch $@
 
-sorting: $(STAMP)  ## python -m experiments.sorting (ARGS="infinity-former --minutes 5")
+sorting: $(STAMP)  ## python -m experiments.sorting (ARGS="infinity-former --loop.minutes 5")
 	$(BIN)/python -m experiments.sorting $(ARGS)
 
 test: $(STAMP)  ## the tests that take seconds (ARGS="-k sorting")
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 check: lint $(STAMP)  ## lint, format, every test, and the wheel
+	$(BIN)/python -m experiments.results --check
 	$(BIN)/python -m pytest
 	$(MAKE) wheel
 

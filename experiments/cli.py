@@ -1,24 +1,18 @@
-"""What all experiments share: options from dataclasses, run folders, errors at the door."""
+"""The command line of all experiments: options from dataclasses, errors at the door."""
 
 import contextlib
-import dataclasses
-import datetime
 import io
-import json
-import platform
 import re
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import tyro
 
 Config = TypeVar("Config")
 
-#: Exit status of a refused option, file or folder, and of a run that a NaN stopped.
-REFUSED, STOPPED = 2, 1
+#: Exit statuses: a refused option, file or folder; a NaN stopped the run; a signal did.
+REFUSED, STOPPED, INTERRUPTED = 2, 1, 3
 
 
 @contextlib.contextmanager
@@ -30,19 +24,25 @@ def refusals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def stops() -> Iterator[None]:
-    """Turn a NaN in a run into one line that names the step, and exit status 1."""
+    """Turn what ends a run early into one line and an exit status: 1 after a NaN, 3 by a signal."""
+    from inf_former_jax.training.checkpoint import CheckpointError
+    from inf_former_jax.training.loop import Interrupted
     from inf_former_jax.training.metrics import NonFiniteError
 
-    with _one_line((NonFiniteError,), STOPPED):
+    with (
+        _one_line((NonFiniteError,), STOPPED),
+        _one_line((Interrupted,), INTERRUPTED, "saved; the same command goes on from there"),
+        _one_line((CheckpointError,), REFUSED),
+    ):
         yield
 
 
 @contextlib.contextmanager
-def _one_line(kinds, status):
+def _one_line(kinds, status, advice=""):
     try:
         yield
     except kinds as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}" + (f"; {advice}" if advice else ""), file=sys.stderr)
         raise SystemExit(status) from None
 
 
@@ -87,71 +87,3 @@ def _unboxed(message: str) -> str:
     lines = [line.strip("│╭╰╮╯─ ") for line in message.splitlines()]
     text = " ".join(line for line in lines[1:] if line and not line.startswith("For full help"))
     return re.sub(r"^Error parsing (\S+): (\w+): found", r"\1.\2: found", text)
-
-
-def to_json(value: Any) -> Any:
-    """A config as JSON has it: nested dicts, lists and numbers."""
-    return json.loads(json.dumps(dataclasses.asdict(value)))
-
-
-def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """`field: old → new` for every field in which two configs (as JSON) differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        rows = []
-        for name in sorted(old.keys() | new.keys()):
-            rows += differences(old.get(name), new.get(name), f"{prefix}{name}.")
-        return rows
-    return [] if old == new else [f"{prefix[:-1]}: {json.dumps(old)} → {json.dumps(new)}"]
-
-
-def open_run(folder: Path, config: Any) -> dict[str, Any] | None:
-    """Make a run folder, or the finished result of one that holds the same config.
-
-    Raises:
-        ValueError: the folder holds a run of another config, or something that is no run.
-    """
-    path = folder / "config.json"
-    new = to_json(config)
-    if path.exists():
-        rows = differences(json.loads(path.read_text()), new)
-        if rows:
-            raise ValueError(f"out: {folder} holds a run of another config: {'; '.join(rows)}")
-    elif folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"out: {folder} is not empty and holds no config.json, accepted: a run")
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(new, indent=2) + "\n")
-    result = folder / "result.json"
-    return json.loads(result.read_text()) if result.exists() else None
-
-
-def provenance(experiment: str, preset: str, argv: Sequence[str]) -> dict[str, Any]:
-    """Command, commit, device, versions and date: what a figure is reported with."""
-    import jax
-
-    device = jax.devices()[0]
-    return {
-        "experiment": experiment,
-        "preset": preset,
-        "command": " ".join(["python", "-m", f"experiments.{experiment}", *argv]),
-        "commit": _commit(),
-        "device": f"{jax.device_count()} × {device.device_kind} ({platform.machine()})",
-        "versions": {"python": platform.python_version(), "jax": jax.__version__},
-        "date": datetime.date.today().isoformat(),
-    }
-
-
-def _commit() -> str:
-    def git(*arguments):
-        where = Path(__file__).parent
-        done = subprocess.run(["git", *arguments], cwd=where, capture_output=True, text=True)
-        return done.stdout.strip()
-
-    changed = git("status", "--porcelain", "--untracked-files=no")
-    return (git("rev-parse", "--short=12", "HEAD") or "unknown") + ("+changes" if changed else "")
-
-
-def save_result(folder: Path, result: Mapping[str, Any]) -> None:
-    """Write `result.json`, whole or not at all."""
-    partial = folder / "result.json.partial"
-    partial.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    partial.rename(folder / "result.json")

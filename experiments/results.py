@@ -37,14 +37,15 @@ def sorting_table(results: list[Result]) -> str:
     """Accuracy by preset and length: as trained, memory emptied, and what needs no learning."""
     groups = collections.defaultdict(list)
     for result in results:
-        settings = result["settings"]
-        groups[result["preset"], settings["length"], result["device"]].append(result)
+        same = {k: v for k, v in result["settings"].items() if k not in ("seed", "out")}
+        key = (result["preset"], same["length"], result["device"])
+        groups[key, json.dumps(same, sort_keys=True)].append(result)
     lines = [
         "| preset | tokens | seeds | accuracy | memory emptied | counts in layers × window "
         "| parameters | updates | tokens/s | minutes | device, commit, date |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    return "\n".join(lines + [_sorting_row(*key, runs) for key, runs in groups.items()])
+    return "\n".join(lines + [_sorting_row(*key, runs) for (key, _), runs in groups.items()])
 
 
 def _sorting_row(preset: str, length: int, device: str, runs: list[Result]) -> str:
@@ -55,7 +56,7 @@ def _sorting_row(preset: str, length: int, device: str, runs: list[Result]) -> s
     cells = [
         f"`{preset}`",
         f"{length:,}",
-        str(len(runs)),
+        str(len({run["settings"]["seed"] for run in runs})),
         trained,
         _spread(without) if without else "",
         _spread(run["baselines"][window] for run in runs),

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,23 @@ class Examples:
     segment_len: int
     folder: str = ""
     """Where train.txt, valid.txt and test.txt lie; "" = generate."""
+    train_sequences: int = 0
+    """Sequences to train on, round and round; 0 = all of a file, or endlessly many."""
 
     def sequences(self, split: str, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(tokens [B, n], answers [B, 20]); files are read round and round."""
+        if split == "train" and self.train_sequences:
+            numbers = numbers % self.train_sequences
         if not self.folder:
             return task.generate(self.seed, split, numbers, self.length)
         tokens, answers = _read(Path(self.folder) / f"{split}.txt", self.length)
         return tokens[numbers % len(tokens)], answers[numbers % len(tokens)]
+
+    def count(self, split: str, wanted: int) -> int:
+        """How many of the wanted sequences there are."""
+        if not self.folder:
+            return wanted
+        return min(wanted, len(_read(Path(self.folder) / f"{split}.txt", self.length)[0]))
 
     def batch(self, split: str, numbers: np.ndarray) -> Batch:
         """The sequences as segments of the model."""
@@ -48,9 +58,11 @@ def _read(path: Path, length: int):
     return task.read(path, length)
 
 
-def training_batches(examples: Examples, batch_size: int, mesh: Mesh) -> Iterator[Batch]:
-    """Batch after batch: global row r of update s is sequence s·B + r of the training split."""
-    for number in itertools.count():
+def training_batches(
+    examples: Examples, batch_size: int, mesh: Mesh, begin: int = 0
+) -> Iterator[Batch]:
+    """Batch after batch from update `begin` on: row r of update s is training sequence s·B + r."""
+    for number in itertools.count(begin):
         first = number * batch_size
 
         def make(rows, first=first):
@@ -59,44 +71,48 @@ def training_batches(examples: Examples, batch_size: int, mesh: Mesh) -> Iterato
         yield sharding.place_batch(make, batch_size, mesh)
 
 
-def evaluator(
-    model: ModelConfig,
-    examples: Examples,
-    batch_size: int,
-    mesh: Mesh,
-    empty_memory: bool = False,
-) -> Callable[[Any, Any, Any, str, int], dict[str, float]]:
-    """`(params, operators, key, split, count) -> ratios` over a split's first sequences.
+class Evaluator:
+    """Ratios over the first sequences of a split; compiled once a control, whatever the split.
 
     The last batch is filled up with sequences of weight 0, so that no shape changes.
-
-    Args:
-        empty_memory: clear the long-term memory before every segment (the control).
     """
-    eval_step = step.make_eval_step(model, empty_memory)
-    fresh = memories.init(model, batch_size)
-    memory = sharding.place_batch(
-        lambda rows: jax.tree.map(lambda leaf: np.asarray(leaf)[rows], fresh), batch_size, mesh
-    )
 
-    def evaluate(params, ops, key, split, count):
+    def __init__(self, model: ModelConfig, examples: Examples, batch_size: int, mesh: Mesh):
+        self._steps = [step.make_eval_step(model, empty) for empty in (False, True)]
+        self._examples, self._batch_size, self._mesh = examples, batch_size, mesh
+        fresh = jax.device_get(memories.init(model, batch_size))
+        self._memory = sharding.place_batch(
+            lambda rows: jax.tree.map(lambda leaf: leaf[rows], fresh), batch_size, mesh
+        )
+
+    def __call__(
+        self, params: Any, ops: Any, key: Any, split: str, count: int, empty_memory: bool = False
+    ) -> dict[str, float]:
+        """Loss, accuracy and more, over `count` sequences (all of a file that has fewer).
+
+        Args:
+            empty_memory: clear long-term and compressed memory before every segment (the control).
+        """
+        count = self._examples.count(split, count)
+
         def make(rows, first):
-            batch = examples.batch(split, np.minimum(first + rows, count - 1))
+            batch = self._examples.batch(split, np.minimum(first + rows, count - 1))
             counted = (first + rows < count).astype(np.float32)[:, None, None]
             return batch._replace(weights=batch.weights * counted)
 
         total = None
-        for first in range(0, count, batch_size):
-            batch = sharding.place_batch(functools.partial(make, first=first), batch_size, mesh)
-            total = metrics.add(total, eval_step(params, memory, batch, ops, key)[0])
+        for first in range(0, count, self._batch_size):
+            of_first = functools.partial(make, first=first)
+            batch = sharding.place_batch(of_first, self._batch_size, self._mesh)
+            of_batch = jax.random.fold_in(key, first)
+            sums, _ = self._steps[empty_memory](params, self._memory, batch, ops, of_batch)
+            total = metrics.add(total, sums)
         return metrics.ratios(total)
-
-    return evaluate
 
 
 def baselines(model: ModelConfig, examples: Examples, count: int) -> dict[str, float]:
     """Accuracies that need no learning, on the test sequences: what to compare with (SPEC §5)."""
-    tokens, answers = examples.sequences("test", np.arange(count))
+    tokens, answers = examples.sequences("test", np.arange(examples.count("test", count)))
 
     def exact_counts(layers):
         window = task.visible_tokens(examples.length, model.segment_len, model.mem_len, layers)

@@ -16,12 +16,7 @@ import jaxtyping
 import pytest
 
 # Shapes in signatures are checked in tests only; nothing of the library is imported before this.
-# All but memory.state: beartype refuses its `MemoryConfig`, a Protocol not marked as
-# runtime_checkable. With that mark the whole list is ["inf_former_jax"].
-CHECKED = ["models", "training", "data"]
-MEMORY = ["basis", "compressed", "density", "long_term", "read", "regression"]
-CHECKED += [f"memory.{name}" for name in MEMORY]
-jaxtyping.install_import_hook([f"inf_former_jax.{name}" for name in CHECKED], "beartype.beartype")
+jaxtyping.install_import_hook(["inf_former_jax"], "beartype.beartype")
 
 # A shape that fits by luck is an error: leading axes are written out.
 jax.config.update("jax_numpy_rank_promotion", "raise")

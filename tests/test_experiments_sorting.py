@@ -54,7 +54,7 @@ def test_figures_of_a_run_are_finite_and_in_range(finished):
     folder, result = finished
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [(row["split"], row["step"]) for row in rows] == [
-        ("train", 2), ("valid", 3), ("train", 4), ("valid", 4)
+        ("train", 2), ("train", 3), ("valid", 3), ("train", 4), ("valid", 4)
     ]  # fmt: skip
     figures = [value for row in rows for value in row.values() if isinstance(value, float)]
     assert np.isfinite(figures).all()

@@ -10,13 +10,13 @@ from rich.console import Console
 
 from inf_former_jax.training.loop import LoopConfig, Reporter, progress_bar, train
 from inf_former_jax.training.metrics import MetricsWriter, NonFiniteError
-from inf_former_jax.training.step import TrainState
+from inf_former_jax.training.step import SUMS, TrainState
 
 
 def counting_step(state, batch, operators):
     """Step s has loss s, of weight s: means over several steps are weighted ones."""
     number = state.step + 1
-    sums = {"loss": number * number, "correct": 1, "weight": number, "kl": 0, "kl_count": 0}
+    sums = dict.fromkeys(SUMS, 0) | {"loss": number * number, "correct": 1, "weight": number}
     checks = {"grad_norm": 10 * number, "memory_finite": jnp.isfinite(batch)}
     return state._replace(step=number), {k: jnp.float32(v) for k, v in (sums | checks).items()}
 
@@ -43,15 +43,15 @@ def test_rows_and_evaluations_come_when_due_and_at_the_end(tmp_path, capsys):
     state, rows, evaluated = run(tmp_path)
     assert int(state.step) == 5 and evaluated == [3, 5]
     assert [(row["split"], row["step"]) for row in rows] == [
-        ("train", 2), ("valid", 3), ("train", 4), ("train", 5), ("valid", 5)
+        ("train", 2), ("train", 3), ("valid", 3), ("train", 4), ("train", 5), ("valid", 5)
     ]  # fmt: skip
-    first, valid = rows[0], rows[1]
+    first, valid = rows[0], rows[2]
     np.testing.assert_allclose([first["loss"], first["accuracy"]], [5 / 3, 2 / 3])
     assert first["grad_norm"] == 20 and "kl" not in first
     np.testing.assert_allclose(first["tokens_per_second"] * first["seconds_per_step"], 7)
     assert valid == {"step": 3, "split": "valid", "loss": 0.5, "accuracy": 0.25}
     # Where nobody watches a bar, a line a row.
-    assert len(capsys.readouterr().out.splitlines()) == 5
+    assert len(capsys.readouterr().out.splitlines()) == 6
 
 
 def test_a_run_goes_on_from_its_step(tmp_path):

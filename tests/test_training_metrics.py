@@ -15,16 +15,17 @@ from inf_former_jax.training.metrics import (
     check_finite,
     ratios,
 )
+from inf_former_jax.training.step import SUMS
 
 
 def test_ratios_by_hand():
-    sums = {"loss": 3.0, "correct": 1.0, "weight": 4.0, "kl": 10.0, "kl_count": 5.0}
-    assert ratios(sums) == {"loss": 0.75, "accuracy": 0.25, "kl": 2.0}
+    sums = dict(zip(SUMS, [3.0, 1.0, 4.0, 10.0, 5.0, 6.0, 4.0], strict=True))
+    assert ratios(sums) == {"loss": 0.75, "accuracy": 0.25, "kl": 2.0, "reconstruction": 1.5}
 
 
 def test_ratios_of_nothing():
-    """No loss is no number, and no density is no KL."""
-    result = ratios(dict.fromkeys(("loss", "correct", "weight", "kl", "kl_count"), 0.0))
+    """No loss is no number; what no memory gave is left out."""
+    result = ratios(dict.fromkeys(SUMS, 0.0))
     assert result.keys() == {"loss", "accuracy"}
     assert math.isnan(result["loss"]) and math.isnan(result["accuracy"])
 

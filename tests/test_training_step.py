@@ -83,7 +83,8 @@ class Trainer(NamedTuple):
 def float64(tree):
     """All floating-point leaves in float64, where Flax's default made them float32."""
     return jax.tree.map(
-        lambda x: x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
+        lambda x: x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x,
+        tree,
     )
 
 
@@ -94,7 +95,7 @@ def make_trainer(cfg, tx, shape, params) -> Trainer:
         memories.init(cfg, ROWS, jnp.float64), jax.random.key(7),
     )  # fmt: skip
     placed = sharding.shardings(initial, mesh)
-    train_step = step.make_train_step(cfg, tx, KL_WEIGHT, placed)
+    train_step = step.make_train_step(cfg, tx, step.Objective(KL_WEIGHT), placed)
     return Trainer(mesh, placed, train_step, sharding.everywhere(operators(cfg), mesh), initial)
 
 
@@ -136,7 +137,11 @@ def gradient(trainer, state, batch):
     """(gradient, state after it, metrics), with sgd(1) as optimiser."""
     before = jax.device_get(state.params)
     state, rows = trainer.run(state, batch)
-    return jax.tree.map(np.subtract, before, jax.device_get(state.params)), state, rows[0]
+    return (
+        jax.tree.map(np.subtract, before, jax.device_get(state.params)),
+        state,
+        rows[0],
+    )
 
 
 def check_trees(actual, expected, rtol, atol=0.0):
@@ -190,7 +195,11 @@ def plain_objective(params, model, memory, batch, ops):
     age = np.asarray(memory.seen) // LENGTH  # segments of the row's document before this one
     loss = kl = count = 0.0
     for w in range(SEGMENTS):
-        start, valid, weights = batch.resets[:, w], batch.valid[:, w], batch.weights[:, w]
+        start, valid, weights = (
+            batch.resets[:, w],
+            batch.valid[:, w],
+            batch.weights[:, w],
+        )
         memory = jax.lax.stop_gradient(memories.reset(memory, start))
         age = np.where(start, 0, age)
         out = model(params, batch.tokens[:, w], memory, ops, valid)
@@ -203,7 +212,8 @@ def plain_objective(params, model, memory, batch, ops):
         kl += (densities * reads[:, None]).sum()
         count += densities.shape[1] * reads.sum()
         memory, age = out.memory, age + 1
-    return loss / batch.weights.sum() + KL_WEIGHT * kl / count, (loss, kl, count)
+    objective = loss / batch.weights.sum() + KL_WEIGHT * kl / count
+    return objective, ((loss, kl, count), memory)
 
 
 @pytest.fixture(scope="module")
@@ -230,12 +240,13 @@ def test_gradient_inside_the_scan_is_that_of_the_whole(plain, plain_gradient, ca
     if carried:
         state, _ = plain.run(state, random_batch(0))
     batch = random_batch(1, resets=slice(5) if carried else slice(None))
-    expected, (loss, kl, count) = plain_gradient(state, batch, plain.operators)
-    actual, _, row = gradient(plain, state, batch)
+    expected, (sums, memory) = plain_gradient(state, batch, plain.operators)
+    actual, state, row = gradient(plain, state, batch)
     check_trees(actual, expected, rtol=1e-9)
-    assert count > 0 and row["kl_count"] == count
-    np.testing.assert_allclose([row["loss"], row["kl"]], [loss, kl], rtol=1e-9)
+    check_trees(state.memory, memory, rtol=1e-9)
+    np.testing.assert_allclose([row[k] for k in ("loss", "kl", "kl_count")], sums, rtol=1e-9)
     np.testing.assert_allclose(row["grad_norm"], optax.tree.norm(expected), rtol=1e-9)
+    assert sums[2] > 0
     # The KL weighs in, else its denominator would not be tested.
     assert np.linalg.norm(expected["block_0"]["long_term"]["read"]["sigma"]) > 1e-6
 
@@ -342,6 +353,15 @@ def evaluate(eval_step, trainer, batch, memory=None):
     """(sums, memory) without dropout; from an empty memory unless given one."""
     memory = trainer.initial.memory if memory is None else memory
     return eval_step(trainer.initial.params, memory, batch, trainer.operators, trainer.initial.key)
+
+
+def test_evaluation_is_the_plain_loop(plain, plain_gradient, eval_step):
+    batch = random_batch(4)
+    sums, memory = evaluate(eval_step, plain, batch)
+    _, (expected, expected_memory) = plain_gradient(plain.initial, batch, plain.operators)
+    actual = [sums[name] for name in ("loss", "kl", "kl_count")]
+    np.testing.assert_allclose(actual, expected, rtol=1e-12)
+    check_trees(memory, expected_memory, rtol=1e-12)
 
 
 def test_evaluation_of_uneven_batches_is_that_of_one(plain, eval_step):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Real
 
 #: What a public function accepts as an array: a host array or a device array (or tracer).
 AnyArray = jax.Array | np.ndarray
@@ -24,7 +24,9 @@ class GaussianBasis(NamedTuple):
     scale: Float[AnyArray, " N"]  # standard deviations, same units
 
 
-def gaussian_basis(num_basis: int, widths: Sequence[float]) -> GaussianBasis:
+def gaussian_basis(
+    num_basis: int, widths: Sequence[float] | Float[np.ndarray, " k"]
+) -> GaussianBasis:
     """`num_basis / k` equally spaced centres in [0, 1], each with all k widths, centre-major.
 
     The order is (c0, w0), (c0, w1), (c1, w0), … as in the published code. Float64, because
@@ -33,11 +35,12 @@ def gaussian_basis(num_basis: int, widths: Sequence[float]) -> GaussianBasis:
     Raises:
         ValueError: the number of widths does not divide num_basis, or a width is not positive.
     """
-    if not widths or min(widths) <= 0:
-        raise ValueError(f"widths: found {tuple(widths)}, accepted: one or more positive numbers")
+    widths = tuple(map(float, widths))
+    if not widths or not all(width > 0 for width in widths):
+        raise ValueError(f"widths: found {widths}, accepted: one or more positive numbers")
     if num_basis < 1 or num_basis % len(widths):
         raise ValueError(
-            f"num_basis: found {num_basis} with {len(widths)} widths {tuple(widths)}, "
+            f"num_basis: found {num_basis} with {len(widths)} widths {widths}, "
             f"accepted: a positive multiple of the number of widths"
         )
     centres = np.linspace(0.0, 1.0, num_basis // len(widths))
@@ -50,14 +53,18 @@ def gaussian_basis(num_basis: int, widths: Sequence[float]) -> GaussianBasis:
 def _in_precision_of(basis: GaussianBasis, t):
     """The module of t's arrays, t with one more axis, and the basis in its dtype."""
     xp = jnp if isinstance(t, jax.Array) else np
-    t = xp.asarray(t, dtype=None if hasattr(t, "dtype") else np.float64)[..., None]
+    t = xp.asarray(t, dtype=None if _is_float(t) else xp.zeros(()).dtype)[..., None]
     one = (1,) * (t.ndim - 1)  # explicit leading axes: rank promotion stays an error
     cast = [xp.asarray(b, dtype=t.dtype).reshape(*one, -1) for b in basis]
     return xp, t, GaussianBasis(*cast)
 
 
+def _is_float(t):
+    return hasattr(t, "dtype") and jnp.issubdtype(t.dtype, jnp.floating)
+
+
 def evaluate(
-    basis: GaussianBasis, t: Float[AnyArray, "*batch"] | float
+    basis: GaussianBasis, t: Real[AnyArray, "*batch"] | float
 ) -> Float[AnyArray, "*batch N"]:
     """`ψ(t)`, the basis at times t (paper §3.1), in t's dtype; NumPy in, NumPy out.
 
@@ -77,5 +84,5 @@ def expectation(
     `E_p[ψ_j] = N(mean; loc_j, var + scale_j²)`, the convolution of two Gaussian densities.
     """
     xp, mean, (loc, scale) = _in_precision_of(basis, mean)
-    total = var[..., None] + scale**2
+    total = xp.asarray(var, mean.dtype)[..., None] + scale**2
     return xp.exp(-0.5 * (mean - loc) ** 2 / total) / (xp.sqrt(total) * _SQRT_2PI)

@@ -32,6 +32,7 @@ def kl(
     `½(σ²/σ_0² - log(σ²/σ_0²) - 1 + (μ-μ_0)²/σ_0²)`; without prior_mean (μ_0) the last term is
     dropped, so that only the width is regularised.
     """
+    density = GaussianDensity(*map(jnp.asarray, density))
     ratio = density.var / prior_scale**2
     result = 0.5 * (ratio - jnp.log(ratio) - 1.0)
     if prior_mean is None:
@@ -53,6 +54,7 @@ def bin_mass(
     Returns:
         Rows that sum to 1 (or are all 0).
     """
+    density = GaussianDensity(*map(jnp.asarray, density))
     edges = np.linspace(0.0, 1.0, bins + 1)
     edges[0], edges[-1] = -EDGE_MARGIN, 1.0 + EDGE_MARGIN
     edges = jnp.asarray(edges, dtype=density.mean.dtype).reshape(1, 1, 1, -1)

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Real
 
 from inf_former_jax.memory import density as densities
 from inf_former_jax.memory import regression
@@ -63,6 +63,7 @@ class LongTermConfig:
     """Smooth what is written by `X ⊙ sigmoid(conv1d(X))` (the module's; SPEC §3)."""
 
     def __post_init__(self):
+        object.__setattr__(self, "widths", tuple(map(float, self.widths)))  # hashable
         gaussian_basis(self.num_basis, self.widths)
         _require(0 < self.tau < 1, "tau", self.tau, "a number in (0, 1), its ends excluded")
         _require(self.ridge > 0, "ridge", self.ridge, "a number > 0")
@@ -128,7 +129,13 @@ def _operators(cfg, length, dtype):
 
 
 def init(cfg: LongTermConfig, batch: int, dim: int, dtype=jnp.float32) -> LongTermMemory:
-    """An empty memory of `batch` rows of `dim` (E) channels."""
+    """An empty memory of `batch` rows of `dim` (E) channels.
+
+    Raises:
+        ValueError: dtype is narrower than float32, in which the recurrence does not last.
+    """
+    accepted = "float32 or float64"
+    _require(jnp.promote_types(dtype, jnp.float32) == dtype, "dtype", dtype, accepted)
     return LongTermMemory(
         coeffs=jnp.zeros((batch, cfg.num_basis, dim), dtype),
         salience=jnp.zeros((batch, cfg.bins), dtype),
@@ -144,7 +151,7 @@ def reset(memory: LongTermMemory, rows: Bool[AnyArray, " B"]) -> LongTermMemory:
 def write(
     cfg: LongTermConfig,
     memory: LongTermMemory,
-    x: Float[AnyArray, "B L E"],
+    x: Real[AnyArray, "B L E"],
     *,
     operators: Operators | None = None,
     rows: Bool[AnyArray, " B"] | None = None,
@@ -154,7 +161,8 @@ def write(
     """Append L vectors a row to the memory: contract the past, regress again (paper §3.2).
 
     `C ← G_firstᵀ X` for a row's first write, `C ← sg(G_pastᵀ x̄(u)) + G_newᵀ X` after it. What was
-    stored is a constant to autodiff; the gradient reaches x of this write only.
+    stored is a constant to autodiff; the gradient reaches x of this write only. The memory keeps
+    its dtype, to which x is cast.
 
     Args:
         operators: `operators(cfg, L)`; pass them inside jit, where None folds in constants.
@@ -165,11 +173,12 @@ def write(
     Raises:
         ValueError: shapes that do not fit the configuration, or a missing key.
     """
-    x = jnp.asarray(x)
+    dtype = memory.coeffs.dtype
+    x = jnp.asarray(x, dtype)
     if operators is None:
-        operators = _operators(cfg, x.shape[1], np.dtype(x.dtype))
+        operators = _operators(cfg, x.shape[1], np.dtype(dtype))
     _check_write(cfg, memory, x, operators)
-    ops = jax.tree.map(lambda leaf: jnp.asarray(leaf, memory.coeffs.dtype), operators)
+    ops = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), operators)
     if locations is None and cfg.sticky:
         locations = _sticky_locations(cfg, memory, key)
     first = jnp.asarray(memory.writes) == 0

@@ -8,7 +8,7 @@ has a condition number of 5e5 to 4e6, which leaves float32 an error of 1e-2.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Real
 
 from inf_former_jax.memory.basis import AnyArray, GaussianBasis, evaluate
 
@@ -91,21 +91,24 @@ def ridge_operator(
 def fit(
     basis: GaussianBasis,
     times: Float[AnyArray, " L"],
-    x: Float[AnyArray, "L E"],
-    ridge: float,
+    x: Real[AnyArray, "L E"],
+    ridge: float | Float[AnyArray, ""],
 ) -> Float[jax.Array, "N E"]:
     """Coefficients `C = (F Fᵀ + λI)⁻¹ F X` by Cholesky, inside the traced program (paper §3.1).
 
-    For times known only at run time; jittable, and vmappable over rows. Where times are
-    constants prefer `ridge_operator`: float32 puts these coefficients off by 1e-2, the signal
-    by 4e-4 (λ = 1, N = 512).
+    For times known only at run time; jittable, also in times, basis and ridge, and vmappable over
+    rows. Where times are constants prefer `ridge_operator`: float32 puts these coefficients off by
+    1e-2, the signal by 4e-4 (λ = 1, N = 512).
 
     Raises:
         ValueError: ridge is not positive, or so small beside N and L that x's precision cannot
-            hold the solution (estimated; for traced times, as if they were equally spaced).
+            hold the solution (estimated; for traced times, as if they were equally spaced;
+            with a traced basis or ridge nothing is known and nothing refused).
     """
     x = jnp.asarray(x)
-    _refuse_ill_conditioned(basis, times, x.shape[0], ridge, float(jnp.finfo(x.dtype).eps))
+    x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.zeros(()).dtype)
+    if not any(isinstance(given, jax.core.Tracer) for given in (*basis, ridge)):
+        _refuse_ill_conditioned(basis, times, x.shape[0], ridge, float(jnp.finfo(x.dtype).eps))
     design = evaluate(basis, jnp.asarray(times, dtype=x.dtype)).T  # F [N, L]
     highest = jax.lax.Precision.HIGHEST
     normal = jnp.matmul(design, design.T, precision=highest) + ridge * jnp.eye(len(design))
@@ -116,6 +119,7 @@ def fit(
 def _refuse_ill_conditioned(basis, times, length, ridge, eps):
     if not ridge > 0:
         raise ValueError(f"ridge: found {ridge}, accepted: a number > 0")
+    basis = GaussianBasis(*(np.asarray(leaf, np.float64) for leaf in basis))
     known = not isinstance(times, jax.core.Tracer)
     design = evaluate(basis, np.asarray(times, np.float64) if known else first_fit_times(length))
     gram = design @ design.T if length < design.shape[1] else design.T @ design

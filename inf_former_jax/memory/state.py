@@ -101,7 +101,9 @@ def empty_long_term(cfg: MemoryConfig, memory: Memory) -> Memory:
 
 
 def _zero_rows(rows, leaf):
-    return jnp.where(jnp.reshape(rows, (-1, *(1,) * (leaf.ndim - 1))), jnp.zeros_like(leaf), leaf)
+    return jnp.where(
+        jnp.reshape(jnp.asarray(rows), (-1, *(1,) * (leaf.ndim - 1))), jnp.zeros_like(leaf), leaf
+    )
 
 
 def window(cfg: MemoryConfig, layer: LayerMemory) -> Float[Array, "B S E"] | None:
@@ -134,6 +136,7 @@ def append_compressed(
     layer: LayerMemory, slots: Float[AnyArray, "B C E"], rows: Bool[AnyArray, " B"]
 ) -> LayerMemory:
     """Append compressed vectors in the given rows; as many of the oldest fall off."""
+    slots = jnp.asarray(slots, layer.compressed.dtype)
     shifted = jnp.concatenate([layer.compressed, slots], axis=1)[:, slots.shape[1] :]
     return layer._replace(compressed=jnp.where(rows[:, None, None], shifted, layer.compressed))
 
@@ -156,6 +159,7 @@ def push(layer: LayerMemory, x: Float[AnyArray, "B T E"]) -> LayerMemory:
     """Append a segment's inputs to the FIFO; as many of the oldest rows fall off."""
     if layer.fifo is None:
         return layer
+    x = jnp.asarray(x, layer.fifo.dtype)
     return layer._replace(fifo=jnp.concatenate([layer.fifo, x], axis=1)[:, x.shape[1] :])
 
 

@@ -14,7 +14,7 @@ from inf_former_jax.memory import long_term
 from inf_former_jax.memory.basis import AnyArray
 from inf_former_jax.memory.long_term import HIGHEST, LongTermConfig, LongTermMemory
 from inf_former_jax.memory.read import expected_value
-from inf_former_jax.models.local import FROM_HEADS, TO_HEADS
+from inf_former_jax.models.local import F32, FROM_HEADS, TO_HEADS
 
 
 class Gate(nn.Module):
@@ -27,8 +27,8 @@ class Gate(nn.Module):
     def __call__(self, x: Float[AnyArray, "B L E"]) -> Float[Array, "B L E"]:
         """The gated vectors, of x's shape."""
         dim = x.shape[-1]
-        kernel = self.param("kernel", nn.initializers.lecun_normal((0, 1)), (3, dim, dim))
-        bias = self.param("bias", nn.initializers.zeros, (dim,))
+        kernel = self.param("kernel", nn.initializers.lecun_normal((0, 1)), (3, dim, dim), F32)
+        bias = self.param("bias", nn.initializers.zeros, (dim,), F32)
         padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0)))
         # One matrix product of the three neighbours: 10 x faster than XLA's convolution on a CPU.
         windows = jnp.concatenate([padded[:, :-2], x, padded[:, 2:]], axis=-1)
@@ -69,12 +69,12 @@ class LongTermRead(nn.Module):
     ) -> tuple[Float[Array, "B T E"], densities.GaussianDensity]:
         """The context `concat_heads(E_p[ψ]ᵀ C W_V) W_O`, and the densities p."""
         cfg, (_, heads, _, width), dim = self.cfg, q.shape, memory.coeffs.shape[-1]
-        key = self.param("key", TO_HEADS, (dim, heads, width))
-        value = self.param("value", TO_HEADS, (dim, heads, width))
-        out = self.param("out", FROM_HEADS, (heads, width, dim))
+        key = self.param("key", TO_HEADS, (dim, heads, width), F32)
+        value = self.param("value", TO_HEADS, (dim, heads, width), F32)
+        out = self.param("out", FROM_HEADS, (heads, width, dim), F32)
         scatter = nn.initializers.normal(cfg.num_basis**-0.5)
-        mu = self.param("mu", scatter, (cfg.num_basis,))
-        sigma = self.param("sigma", scatter, (cfg.num_basis,))
+        mu = self.param("mu", scatter, (cfg.num_basis,), F32)
+        sigma = self.param("sigma", scatter, (cfg.num_basis,), F32)
         density = attention_density(cfg, q, memory.coeffs, key, mu, sigma)
         values = jnp.einsum("bne,ehk->bhnk", memory.coeffs, value, precision=HIGHEST)
         z = expected_value(cfg.basis, density, values)
@@ -128,6 +128,8 @@ class LongTermAttention(nn.Module):
             The context is 0 in rows whose memory is empty. info["density"] has fields [B, H, T];
             info["kl"] [B, H, T] is each one's KL from the prior, 0 in empty rows.
         """
+        if self.is_initializing() and self.cfg.gate:
+            self.gate(memory.coeffs[:, :1])  # so that init by this call alone makes all parameters
         context, density = self.read(q, memory)
         holds = (jnp.asarray(memory.writes) > 0)[:, None, None]
         kl = densities.kl(density, self.cfg.prior_scale, self.cfg.prior_mean)

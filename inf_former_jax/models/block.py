@@ -58,10 +58,12 @@ class ModelConfig:
         sizes = ("vocab_size", "num_layers", "num_heads", "head_dim", "d_model", "d_inner",
                  "segment_len", "query_chunk")  # fmt: skip
         for name in sizes:
-            require(getattr(self, name) >= 1, name, getattr(self, name), "a whole number ≥ 1")
+            value = getattr(self, name)
+            require(_is_whole(value) and value >= 1, name, value, "a whole number ≥ 1")
         require(self.d_model % 2 == 0, "d_model", self.d_model, "an even number")
         require(self.norm in ("post", "pre"), "norm", self.norm, "post or pre")
-        require(self.mem_len >= 0, "mem_len", self.mem_len, "a whole number ≥ 0")
+        whole = _is_whole(self.mem_len) and self.mem_len >= 0
+        require(whole, "mem_len", self.mem_len, "a whole number ≥ 0")
         for name in ("dropout", "attention_dropout"):
             require(0 <= getattr(self, name) < 1, name, getattr(self, name), "a number in [0, 1)")
         if self.same_length:
@@ -82,6 +84,10 @@ class ModelConfig:
         accepted = f"a multiple of the {slots} vectors that a segment yields"
         length = compressed.length
         require(length % slots == 0, "compressed.length", length, accepted)
+
+
+def _is_whole(value):
+    return isinstance(value, int)
 
 
 def require(holds: bool, name: str, found: object, accepted: object) -> None:

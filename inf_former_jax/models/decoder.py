@@ -17,10 +17,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from inf_former_jax.memory import long_term, state
 from inf_former_jax.memory.basis import AnyArray
-from inf_former_jax.memory.state import LayerMemory, Memory
+from inf_former_jax.memory.state import Memory
 from inf_former_jax.models.block import Block, ModelConfig, require
 from inf_former_jax.models.dropout import dropout, row_keys
-from inf_former_jax.models.local import sinusoid
+from inf_former_jax.models.local import F32, sinusoid
 
 
 class Output(NamedTuple):
@@ -86,7 +86,8 @@ class Decoder(nn.Module):
             rows = row_keys(self.make_rng("dropout"), tokens.shape[0])
         embed = nn.Embed(cfg.vocab_size, cfg.d_model, embedding_init=_EMBEDDING, name="embed")
         x = dropout(embed(tokens) * cfg.d_model**0.5, cfg.dropout, rows, 0, "input")
-        biases = [self.param(n, _BIAS, (cfg.num_heads, cfg.head_dim)) for n in ("bias_u", "bias_w")]
+        shape = (cfg.num_heads, cfg.head_dim)
+        biases = [self.param(n, _BIAS, shape, F32) for n in ("bias_u", "bias_w")]
         positions = sinusoid(state.window_len(cfg) + tokens.shape[1], cfg.d_model, cfg.clamp_len)
         layers, info = [], []
         for j, layer in enumerate(memory.layers):
@@ -140,18 +141,9 @@ def _check_call(cfg, tokens, memory):
     shape = np.shape(tokens)
     accepted = f"[B, T] with T ≤ segment_len {cfg.segment_len}"
     require(len(shape) == 2 and shape[1] <= cfg.segment_len, "tokens", shape, accepted)
-    require(memory.seen.shape == shape[:1], "memory", memory.seen.shape, f"{shape[0]} rows")
-    accepted = f"{cfg.num_layers} layers of this configuration"
-    require(len(memory.layers) == cfg.num_layers, "memory", len(memory.layers), accepted)
-    for layer in memory.layers:
-        _check_layer(cfg, layer)
-
-
-def _check_layer(cfg, layer: LayerMemory):
-    found = None if layer.fifo is None else layer.fifo.shape[1]
-    expected = state.fifo_len(cfg) or None
-    require(found == expected, "memory: FIFO length", found, expected)
-    for name in ("long_term", "compressed"):
-        absent = (getattr(layer, name) is None, getattr(cfg, name) is None)
-        words = ["none" if is_absent else "one" for is_absent in absent]
-        require(absent[0] == absent[1], f"memory: {name} part", *words)
+    expected = jax.eval_shape(lambda: state.init(cfg, shape[0]))
+    pairs = (jax.tree_util.tree_leaves_with_path(tree) for tree in (memory, expected))
+    found, accepted = ({jax.tree_util.keystr(p): leaf.shape for p, leaf in pair} for pair in pairs)
+    for name in sorted(found.keys() | accepted.keys()):
+        of = (found.get(name, "nothing"), accepted.get(name, "nothing"))
+        require(of[0] == of[1], f"memory{name}", *of)

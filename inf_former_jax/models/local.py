@@ -16,6 +16,9 @@ from inf_former_jax.memory.basis import AnyArray
 from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.models.dropout import RowKeys, dropout
 
+#: Parameters are float32 whatever JAX's default is.
+F32 = jnp.float32
+
 # A linear map from [..., E] to heads [H, K], and back.
 TO_HEADS = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", 0, (1, 2))
 FROM_HEADS = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", (0, 1), 2)
@@ -140,11 +143,11 @@ class LocalAttention(nn.Module):
 
     def setup(self):
         shape = (self.dim, self.num_heads, self.head_dim)
-        self.query = self.param("query", TO_HEADS, shape)
-        self.key = self.param("key", TO_HEADS, shape)
-        self.value = self.param("value", TO_HEADS, shape)
-        self.position = self.param("position", TO_HEADS, shape)
-        self.out = self.param("out", FROM_HEADS, (self.num_heads, self.head_dim, self.dim))
+        self.query = self.param("query", TO_HEADS, shape, F32)
+        self.key = self.param("key", TO_HEADS, shape, F32)
+        self.value = self.param("value", TO_HEADS, shape, F32)
+        self.position = self.param("position", TO_HEADS, shape, F32)
+        self.out = self.param("out", FROM_HEADS, (self.num_heads, self.head_dim, self.dim), F32)
 
     def __call__(
         self,
@@ -208,7 +211,7 @@ class Compression(nn.Module):
         rate, dim = self.cfg.rate, x.shape[-1]
         if self.cfg.function != "convolution":
             return compressed.pool(x, rate, self.cfg.function)
-        kernel = self.param("kernel", nn.initializers.lecun_normal((0, 1)), (rate, dim, dim))
-        bias = self.param("bias", nn.initializers.zeros, (dim,))
+        kernel = self.param("kernel", nn.initializers.lecun_normal((0, 1)), (rate, dim, dim), F32)
+        bias = self.param("bias", nn.initializers.zeros, (dim,), F32)
         flat = kernel.reshape(rate * dim, dim)
         return jnp.einsum("bcw,we->bce", compressed.windows(x, rate), flat) + bias[None, None]

@@ -1,17 +1,24 @@
-"""The training loop: steps, rows of metrics, evaluations, progress; knows no task."""
+"""The training loop: steps, rows of metrics, evaluations, checkpoints, progress; knows no task."""
 
+import contextlib
 import dataclasses
+import signal
 import statistics
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from inf_former_jax.training.metrics import MetricsWriter, add, check_finite, ratios
-from inf_former_jax.training.step import SUMS, TrainState
+from inf_former_jax.training.checkpoint import Checkpoints
+from inf_former_jax.training.metrics import MetricsWriter, NonFiniteError, add, check_finite, ratios
+from inf_former_jax.training.state import TrainState
+from inf_former_jax.training.step import SUMS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +34,8 @@ class LoopConfig:
     eval_every: int = 500
     """Updates between evaluations on validation data."""
     minutes: float = 0.0
-    """Stop after this many minutes of training, compile included; 0 = no limit."""
+    """Stop after this many minutes of training, compile and earlier runs included; 0 = no limit.
+    On several hosts the first one's clock decides, when a row is due."""
 
     def __post_init__(self):
         for name in ("log_every", "eval_every"):
@@ -37,13 +45,44 @@ class LoopConfig:
             raise ValueError(f"minutes: found {self.minutes}, accepted: 0 (no limit) or more")
 
 
+class Interrupted(RuntimeError):
+    """A signal ended the run after a whole step; what it had is saved."""
+
+
+class StopSignal(contextlib.AbstractContextManager):
+    """Remembers SIGTERM and SIGINT instead of dying of them; the second one of a kind kills."""
+
+    def __init__(self):
+        self.received = ""
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignal":
+        if threading.current_thread() is threading.main_thread():  # others may not set handlers
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number, _frame):
+        self.received = signal.Signals(number).name
+        signal.signal(number, self._before[number])
+
+
 @dataclasses.dataclass
 class Reporter:
-    """Collects the metrics of steps and turns them into rows, with rates."""
+    """Collects the metrics of steps and turns them into rows, with rates.
+
+    Attributes:
+        seconds: of training, compile included, carried over from before an interruption.
+    """
 
     writer: MetricsWriter
     progress: Progress
     tokens_per_step: int
+    seconds: float = 0.0
 
     def __post_init__(self):
         self._waiting: list[dict[str, Any]] = []
@@ -68,11 +107,13 @@ class Reporter:
         for number, metrics in enumerate(steps, start=step - len(steps) + 1):
             check_finite(number, metrics)
             total = add(total, {name: metrics[name] for name in SUMS})
-        seconds = (time.perf_counter() - self._since) / len(steps)
+        passed = self.elapsed() - self.seconds
+        self.seconds += passed
         row = ratios(total) | {
             "grad_norm": float(steps[-1]["grad_norm"]),
-            "seconds_per_step": seconds,
-            "tokens_per_second": self.tokens_per_step / seconds,
+            "seconds_per_step": passed / len(steps),
+            "tokens_per_second": self.tokens_per_step * len(steps) / passed,
+            "seconds": self.seconds,
         }
         self._rates.append(row["tokens_per_second"])
         self.writer.write("train", step, row)
@@ -84,6 +125,10 @@ class Reporter:
         """Write the figures of an evaluation."""
         self.writer.write("valid", step, row)
         self._show("valid", step, row)
+
+    def elapsed(self) -> float:
+        """Seconds of training until now; evaluations do not count."""
+        return self.seconds + time.perf_counter() - self._since
 
     def resume(self) -> None:
         """Restart the clock after time that is not a training step's."""
@@ -100,6 +145,8 @@ class Reporter:
         if self._task is not None and split == "train":
             self.progress.update(self._task, completed=step, figures=figures)
         line = f"step {step:>6} {split}: {figures}"
+        if jax.process_index():
+            return
         if not self.progress.console.is_terminal:
             print(line, flush=True)  # a log file must show what is going on
         elif split != "train":
@@ -125,32 +172,68 @@ def train(
     operators: Any,
     evaluate: Callable[[TrainState], dict[str, float]],
     reporter: Reporter,
+    checkpoints: Checkpoints | None = None,
 ) -> TrainState:
     """Run updates until `steps` or the time limit; the last state is evaluated and returned.
 
     Args:
-        batches: global batches on their devices, one an update.
+        batches: global batches on their devices, one an update, from the state's step on.
         operators: passed on to `train_step`.
         evaluate: ratios of a state on validation data.
+        checkpoints: where to save every so often, at the end, and when a signal ends the run.
 
     Raises:
-        NonFiniteError: naming the first step whose loss, gradient or memory is not finite.
+        NonFiniteError: naming the first step whose loss, gradient or memory is not finite, and
+            the last good checkpoint.
+        Interrupted: SIGTERM or SIGINT, after the step was finished and saved.
     """
-    end = time.perf_counter() + 60 * cfg.minutes if cfg.minutes else float("inf")
     done = int(state.step)
+    every = checkpoints.every if checkpoints else 0
     reporter.start(done, steps)
-    with reporter.progress:
+    with reporter.progress, StopSignal() as stop:
         while done < steps:
             state, metrics = train_step(state, next(batches), operators)
             reporter.add(metrics)
             done += 1
-            last = done == steps or time.perf_counter() > end
+            over, received = _endings(cfg, done, reporter, stop)
+            last = done == steps or over
             evaluated = last or done % cfg.eval_every == 0
-            if evaluated or done % cfg.log_every == 0:
-                reporter.flush(done)
+            saved = checkpoints is not None and (last or received or done % every == 0)
+            if evaluated or saved or received or done % cfg.log_every == 0:
+                with _naming_checkpoint(checkpoints):
+                    reporter.flush(done)
+            row = None
             if evaluated:
-                reporter.evaluated(done, evaluate(state))
+                row = evaluate(state)
+                reporter.evaluated(done, row)
+            if saved:
+                checkpoints.save(done, state, row)
+            if evaluated or saved:
                 reporter.resume()
+            if received:
+                raise Interrupted(f"{stop.received or 'a signal'} after step {done}")
             if last:
                 break
     return state
+
+
+def _endings(cfg, done, reporter, stop):
+    """Whether the time is over and whether a signal came: the same answer on every host."""
+    flags = (bool(cfg.minutes) and reporter.elapsed() > 60 * cfg.minutes, bool(stop.received))
+    if jax.process_count() == 1:
+        return flags
+    if done % cfg.log_every:
+        return False, False
+    return tuple(multihost_utils.broadcast_one_to_all(np.array(flags)).tolist())
+
+
+@contextlib.contextmanager
+def _naming_checkpoint(checkpoints):
+    try:
+        yield
+    except NonFiniteError as error:
+        if checkpoints is None:
+            raise
+        steps = checkpoints.steps()
+        kept = f"the last good checkpoint is of step {steps[-1]}" if steps else "no checkpoint yet"
+        raise NonFiniteError(f"{error}; {kept}") from None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 
@@ -50,6 +51,14 @@ def check_finite(step: int, metrics: Mapping[str, Any]) -> None:
         raise NonFiniteError(f"step {step}: NaN or infinity in {', '.join(bad)}")
 
 
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a `metrics.jsonl`; none if there is no file. A line cut short by a kill is left."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
 def summary_writer():
     """tensorboardX's SummaryWriter, an optional dependency.
 
@@ -69,26 +78,42 @@ def summary_writer():
 class MetricsWriter:
     """Appends rows to `metrics.jsonl` in a run folder and, if asked, to TensorBoard events.
 
-    A context manager. Each row has "step" and "split" and is on disk when `write` returns.
+    A context manager. Each row has "step" and "split" and is on disk when `write` returns. Of
+    several processes only the first one writes.
+
+    Args:
+        done: steps that a resumed run has behind it; later rows are of steps that were lost.
 
     Raises:
         ValueError: TensorBoard is asked for and tensorboardX is not installed.
     """
 
-    def __init__(self, folder: Path, tensorboard: bool = False):
-        self._events = summary_writer()(str(folder)) if tensorboard else None
-        self._file = open(folder / "metrics.jsonl", "w", encoding="utf-8")  # noqa: SIM115
+    def __init__(self, folder: Path, tensorboard: bool = False, done: int = 0):
+        self._events = self._file = None
+        if jax.process_index():
+            return
+        path = folder / "metrics.jsonl"
+        kept = [row for row in read_rows(path) if row["step"] <= done]
+        if tensorboard:
+            self._events = summary_writer()(str(folder), purge_step=done + 1 if done else None)
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        partial.replace(path)
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
 
     def __enter__(self) -> "MetricsWriter":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if self._events is not None:
             self._events.close()
 
     def write(self, split: str, step: int, row: Mapping[str, float]) -> None:
         """Append the row of a split ("train", "valid", …) at a step."""
+        if self._file is None:
+            return
         self._file.write(json.dumps({"step": step, "split": split, **row}) + "\n")
         self._file.flush()
         if self._events is not None:

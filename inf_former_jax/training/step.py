@@ -7,30 +7,21 @@ ever stored. Segments that carry no loss are run forward only.
 
 import dataclasses
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int
 
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory import state as memories
 from inf_former_jax.memory.state import Memory
-from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
-from inf_former_jax.training import sharding
+from inf_former_jax.models.decoder import Decoder, ModelConfig
+from inf_former_jax.training.state import TrainState
 
-
-class TrainState(NamedTuple):
-    """Everything that a run carries from step to step: one pytree, one checkpoint."""
-
-    step: Int[Array, ""]
-    params: Any
-    opt_state: optax.OptState
-    memory: Memory
-    key: PRNGKeyArray
-
+# Folded into the key of an evaluation, above any step number, which training folds in.
+_EVALUATION = 2**31 - 1
 
 #: What leaves the device: sums and counts; ratios are taken on the host.
 SUMS = (
@@ -61,33 +52,7 @@ class Objective:
 
 def zero_sums() -> dict[str, Float[Array, ""]]:
     """A zero for each of SUMS."""
-    return {name: jnp.zeros((), jnp.float32) for name in SUMS}
-
-
-def init_state(
-    cfg: ModelConfig,
-    tx: optax.GradientTransformation,
-    batch_size: int,
-    seed: int,
-    mesh: Mesh,
-) -> TrainState:
-    """A fresh train state, made on its devices: the same numbers on any mesh."""
-    ops = operators(cfg)
-
-    def make(key):
-        param_key, key = jax.random.split(key)
-        memory = memories.init(cfg, batch_size)
-        tokens = jnp.zeros((batch_size, cfg.segment_len), jnp.int32)
-        rngs = {"params": param_key, "locations": param_key}
-        variables = Decoder(cfg).init(rngs, tokens, memory, operators=ops)
-        params = variables["params"]
-        return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), memory, key)
-
-    key = jax.random.key(seed)
-    placed = sharding.shardings(jax.eval_shape(make, key), mesh)
-    # A program that runs once: unoptimised it compiles in less than half the time.
-    options = {"xla_backend_optimization_level": "0"}
-    return jax.jit(make, out_shardings=placed, compiler_options=options)(key)
+    return {name: jnp.zeros(()) for name in SUMS}
 
 
 def token_sums(
@@ -119,7 +84,7 @@ def _forward(cfg, params, memory, segment, key, ops, train):
     """One segment: sums and the memory after it. `segment` is a Batch of leaves [B, …]."""
     carries = (segment.weights > 0).any(axis=1)[:, None]
     valid = jnp.ones_like(segment.weights, bool) if segment.valid is None else segment.valid
-    rngs = dict.fromkeys(("dropout", "locations"), key)
+    rngs = {name: jax.random.fold_in(key, i) for i, name in enumerate(("dropout", "locations"))}
     out = Decoder(cfg).apply(
         {"params": params}, segment.tokens, memory, operators=ops, train=train,
         where=segment.valid, kl_where=valid & carries, rngs=rngs,
@@ -127,7 +92,7 @@ def _forward(cfg, params, memory, segment, key, ops, train):
     sums = zero_sums() | token_sums(out.logits, segment.targets, segment.weights)
     for name, pair in out.aux.items():
         sums |= dict(zip((name, f"{name}_count"), pair, strict=True))
-    return sums, out.memory
+    return {name: value.astype(jnp.zeros(()).dtype) for name, value in sums.items()}, out.memory
 
 
 def _num_reading(cfg, seen, batch):
@@ -226,6 +191,8 @@ def make_eval_step(cfg: ModelConfig, empty_memory: bool = False):
     """
 
     def eval_step(params, memory, batch: Batch, ops, key):
+        key = jax.random.fold_in(key, _EVALUATION)
+
         def body(carry, now):
             total, memory = carry
             segment, number = now

@@ -1,0 +1,117 @@
+"""Run folders: the config they were made with, what a figure is reported with, the result."""
+
+import dataclasses
+import datetime
+import json
+import platform
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+#: Fields that say where a run is written, not what is run.
+PLACE = ("out", "fresh")
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """A config as JSON has it: nested dicts, lists and numbers, without PLACE."""
+    fields = json.loads(json.dumps(dataclasses.asdict(config)))
+    return {name: value for name, value in fields.items() if name not in PLACE}
+
+
+def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """`field: old → new` for every field in which two configs (as JSON) differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        rows = []
+        for name in sorted(old.keys() | new.keys()):
+            rows += differences(old.get(name), new.get(name), f"{prefix}{name}.")
+        return rows
+    return [] if old == new else [f"{prefix[:-1]}: {json.dumps(old)} → {json.dumps(new)}"]
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A run folder's config as JSON.
+
+    Raises:
+        ValueError: there is none, or it is damaged.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{folder}: found no config.json, accepted: a run folder")
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: found damaged JSON ({error}), accepted: a config") from None
+
+
+def numbered(folder: Path) -> Path:
+    """The folder itself if it is free, else the first free one of folder-2, folder-3, …"""
+    number, free = 2, folder
+    while free.exists():
+        free, number = folder.with_name(f"{folder.name}-{number}"), number + 1
+    return free
+
+
+def open_run(folder: Path, config: Any) -> dict[str, Any] | None:
+    """Make a run folder; the finished result of one that holds the same config, else None.
+
+    Of several processes only the first one writes.
+
+    Raises:
+        ValueError: the folder holds a run of another config, or something that is no run.
+        OSError: it cannot be written.
+    """
+    if jax.process_index():
+        return None
+    new = to_json(config)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        rows = differences(read_config(folder), new)
+        if rows:
+            raise ValueError(
+                f"out: {folder} holds a run of another config: {'; '.join(rows)}; accepted: the "
+                f"same config, another folder, or --fresh"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config.json", new)
+    result = folder / "result.json"
+    return json.loads(result.read_text()) if result.exists() else None
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file, whole or not at all; of several processes only the first one."""
+    if jax.process_index():
+        return
+    partial = path.with_suffix(".json.partial")
+    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def provenance(experiment: str, preset: str, argv: Sequence[str]) -> dict[str, Any]:
+    """Command, commit, device, versions and date: what a figure is reported with."""
+    device = jax.devices()[0]
+    return {
+        "experiment": experiment,
+        "preset": preset,
+        "command": shlex.join(["python", "-m", f"experiments.{experiment}", *argv]),
+        "commit": _commit(),
+        "device": f"{jax.device_count()} × {device.device_kind} ({platform.machine()})",
+        "versions": {"python": platform.python_version(), "jax": jax.__version__},
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def _commit() -> str:
+    def git(*arguments):
+        where = Path(__file__).parent
+        done = subprocess.run(["git", *arguments], cwd=where, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        commit = git("rev-parse", "--short=12", "HEAD") or "unknown"
+    except OSError:  # no git on this machine
+        return "unknown"
+    return commit + ("+changes" if changed else "")

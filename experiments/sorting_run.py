@@ -1,0 +1,136 @@
+"""One run of the sorting experiment: train or go on training, evaluate, report."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+
+from experiments import runs, sorting_data
+from inf_former_jax.data import sorting as task
+from inf_former_jax.data.batches import prefetch
+from inf_former_jax.models.decoder import operators
+from inf_former_jax.training import metrics, optim, sharding, state, step
+from inf_former_jax.training.checkpoint import Checkpoints
+from inf_former_jax.training.loop import Reporter, progress_bar, train
+
+if TYPE_CHECKING:
+    from experiments.sorting import SortingConfig
+
+
+def examples_of(cfg: SortingConfig) -> sorting_data.Examples:
+    """The sequences that a config asks for."""
+    return sorting_data.Examples(
+        cfg.seed, cfg.length, cfg.model.segment_len, cfg.data, cfg.train_sequences
+    )
+
+
+def run(cfg: SortingConfig, folder: Path, provenance: dict[str, Any]) -> dict[str, Any]:
+    """Train, or go on training, evaluate, and write metrics and result into the run folder."""
+    mesh = sharding.make_mesh(cfg.mesh_model)
+    ops = sharding.everywhere(operators(cfg.model), mesh)
+    evaluator = sorting_data.Evaluator(cfg.model, examples_of(cfg), cfg.batch_size, mesh)
+    begun = time.perf_counter()
+    final, rate = _train(cfg, folder, mesh, ops, evaluator)
+    rows = metrics.read_rows(folder / "metrics.jsonl")
+    result = provenance | {
+        "settings": runs.to_json(cfg),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(final.params)),
+        "steps": int(final.step),
+        "tokens_per_second": rate,
+        "curve": [[row["step"], row["accuracy"]] for row in rows if row["split"] == "valid"],
+        "training_seconds": round(max(row.get("seconds", 0.0) for row in rows), 1),
+        "test": _test(cfg, final, ops, evaluator),
+        "baselines": sorting_data.baselines(cfg.model, examples_of(cfg), cfg.test_sequences),
+        "seconds": round(time.perf_counter() - begun, 1),
+    }
+    runs.write_json(folder / "result.json", result)
+    return result
+
+
+def _train(cfg, folder, mesh, ops, evaluator):
+    """The trained state, and the median tokens/s."""
+    tx = optim.optimizer(cfg.optim)
+    with Checkpoints(folder / "checkpoints", cfg.checkpoint, _accuracy) as checkpoints:
+        begin = checkpoints.restore(state.abstract_state(cfg.model, tx, cfg.batch_size, mesh))
+        resumed = begin is not None
+        if not resumed:
+            begin = state.init_state(cfg.model, tx, cfg.batch_size, cfg.seed, mesh)
+        _announce(cfg, begin, mesh, resumed)
+        done = int(begin.step)
+        train_step = step.make_train_step(
+            cfg.model, tx, cfg.objective, sharding.shardings(begin, mesh)
+        )
+
+        def evaluate(now):
+            empty = cfg.objective.empty_memory
+            return evaluator(now.params, ops, now.key, "valid", cfg.valid_sequences, empty)
+
+        batches = prefetch(
+            sorting_data.training_batches(examples_of(cfg), cfg.batch_size, mesh, done)
+        )
+        with (
+            metrics.MetricsWriter(folder, cfg.tensorboard, done) as writer,
+            contextlib.closing(batches),
+        ):
+            rows = metrics.read_rows(folder / "metrics.jsonl")
+            before = max((row.get("seconds", 0.0) for row in rows), default=0.0)
+            per_step = cfg.batch_size * (cfg.length + task.VOCAB)
+            reporter = Reporter(writer, progress_bar(), per_step, before)
+            final = train(
+                cfg.loop, begin, cfg.optim.steps, train_step, batches, ops, evaluate, reporter,
+                checkpoints,
+            )  # fmt: skip
+    return final, round(reporter.median_rate())
+
+
+def _accuracy(row):
+    return row["accuracy"]
+
+
+def _announce(cfg, begin, mesh, resumed):
+    count = sum(leaf.size for leaf in jax.tree.leaves(begin.params))
+    print(
+        f"{count:,} parameters; mesh {dict(mesh.shape)}; {cfg.optim.steps:,} updates of "
+        f"{cfg.batch_size} sequences of {cfg.length:,} tokens"
+        + (f"; going on after update {int(begin.step):,}" if resumed else "")
+    )
+    whole = sharding.replicated(begin, mesh)
+    if whole:
+        print(f"replicated, since the mesh does not divide them: {', '.join(whole)}")
+
+
+def _test(cfg, final, ops, evaluator):
+    """Figures on the test sequences: as trained, and with the memory emptied."""
+    controls = {"as trained": cfg.objective.empty_memory}
+    if (cfg.model.long_term or cfg.model.compressed) and not cfg.objective.empty_memory:
+        controls["memory emptied before every segment"] = True
+    return {
+        label: evaluator(final.params, ops, final.key, "test", cfg.test_sequences, empty)
+        for label, empty in controls.items()
+    }
+
+
+def report(name: str, folder: Path, result: dict[str, Any]) -> None:
+    """Print the table of a finished run, and draw its picture."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from experiments import plots
+
+    table = Table(title=f"sorting, {name}, {result['steps']:,} updates", title_justify="left")
+    table.add_column("on the test sequences")
+    table.add_column("accuracy", justify="right")
+    points = {label: row["accuracy"] for label, row in result["test"].items()}
+    for label, value in (points | result["baselines"]).items():
+        table.add_row(label, f"{value:.3f}")
+    Console().print(table)
+    plots.accuracy_curve(
+        folder / "accuracy.png", f"Sorting, {name}", result["curve"], result["baselines"], points
+    )
+    print(
+        f"{result['seconds']:.0f} s, compile included; {folder}/result.json, {folder}/accuracy.png"
+    )
