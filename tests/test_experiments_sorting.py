@@ -41,7 +41,8 @@ def finished(tmp_path_factory):
 
 def test_a_run_leaves_its_files(finished):
     folder, result = finished
-    assert set(contents(folder)) == {"config.json", "metrics.jsonl", "result.json", "accuracy.png"}
+    files = {name for name in contents(folder) if not name.startswith("checkpoints/")}
+    assert files == {"config.json", "metrics.jsonl", "result.json", "accuracy.png"}
     assert (folder / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     assert result["steps"] == 4 and [step for step, _ in result["curve"]] == [3, 4]
     config = json.loads((folder / "config.json").read_text())
@@ -132,7 +133,7 @@ def test_bad_options_are_refused_in_one_line(options, said, tmp_path, capsys):
 def test_a_larger_vocabulary_is_accepted_as_an_option(tmp_path, capsys):
     """Words that never come cost a little; the run itself is refused for another reason here."""
     line = refused(capsys, *TINY, "--model.vocab-size", "30", "--out", str(ROOT / "tests"))
-    assert "vocab" not in line and "out" in line
+    assert "vocab" not in line and str(ROOT / "tests") in line
 
 
 # What is wrong in the third line of a data file → what is said of it.

@@ -8,22 +8,15 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from inf_former_jax.memory import state as memories
-from inf_former_jax.models.decoder import Decoder, operators
-from inf_former_jax.training import optim, sharding, step
+from inf_former_jax.training import optim, sharding
+from inf_former_jax.training.state import abstract_state
 
 ADAM = optim.optimizer(optim.OptimConfig())
 
 
 def state_shapes(cfg, batch_size=8):
-    """The shapes of a train state. (`init_state` is a compiled program: no shapes without it.)"""
-
-    def make(key):
-        memory, tokens = memories.init(cfg, batch_size), jnp.zeros((batch_size, 8), jnp.int32)
-        params = Decoder(cfg).init(key, tokens, memory, operators=operators(cfg))["params"]
-        return step.TrainState(jnp.zeros((), int), params, ADAM.init(params), memory, key)
-
-    return jax.eval_shape(make, jax.random.key(0))
+    """The shapes of a train state."""
+    return abstract_state(cfg, ADAM, batch_size, sharding.make_mesh())
 
 
 def specs(tree, mesh):

@@ -20,6 +20,7 @@ from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory import state as memories
 from inf_former_jax.models.decoder import Decoder, operators
 from inf_former_jax.training import loop, metrics, optim, sharding, step
+from inf_former_jax.training.state import TrainState, init_state
 
 ROWS, SEGMENTS, LENGTH, VOCAB = 8, 4, 8, 12
 KL_WEIGHT = 0.1  # the KL's gradient is as large as the task's
@@ -59,9 +60,9 @@ class Trainer(NamedTuple):
     placed: object
     train_step: object
     operators: object
-    initial: step.TrainState
+    initial: TrainState
 
-    def fresh(self, **changes) -> step.TrainState:
+    def fresh(self, **changes) -> TrainState:
         """The initial state in buffers of its own, which a step may eat up."""
         state = self.initial._replace(**changes)
         return jax.device_put(jax.tree.map(jnp.copy, state), self.placed)
@@ -90,7 +91,7 @@ def float64(tree):
 
 def make_trainer(cfg, tx, shape, params) -> Trainer:
     mesh = mesh_of(*shape)
-    initial = step.TrainState(
+    initial = TrainState(
         jnp.zeros((), jnp.int32), params, tx.init(params),
         memories.init(cfg, ROWS, jnp.float64), jax.random.key(7),
     )  # fmt: skip
@@ -103,9 +104,9 @@ ADAM = optim.optimizer(optim.OptimConfig(steps=10, learning_rate=1e-2))
 
 
 @pytest.fixture(scope="module")
-def initial(tiny_model, x64) -> step.TrainState:
+def initial(tiny_model, x64) -> TrainState:
     """As a run on one device begins."""
-    return step.init_state(tiny_model, ADAM, ROWS, 3, mesh_of(1, 1))
+    return init_state(tiny_model, ADAM, ROWS, 3, mesh_of(1, 1))
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +183,7 @@ def test_dropout_is_on(plain, dropping):
 
 
 def test_initial_state_is_the_same_on_any_mesh(tiny_model, initial):
-    sharded = step.init_state(tiny_model, ADAM, ROWS, 3, mesh_of(4, 2))
+    sharded = init_state(tiny_model, ADAM, ROWS, 3, mesh_of(4, 2))
     assert not sharded.params["block_0"]["attention"]["query"].is_fully_replicated
     check_trees(sharded, initial, rtol=1e-12)
 

@@ -162,9 +162,9 @@ class Checkpoints:
             _check_same_model(found, target)
             items = ocp.args.Composite(state=ocp.args.StandardRestore(target))
             state = self._manager.restore(step, args=items).state
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            if isinstance(error, CheckpointError):
-                raise
+        except CheckpointError:
+            raise
+        except Exception as error:  # orbax raises all kinds for a damaged file, plain ones too
             raise CheckpointError(
                 str(error).splitlines()[0] if str(error) else repr(error)
             ) from error
