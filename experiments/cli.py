@@ -31,7 +31,7 @@ def stops() -> Iterator[None]:
 
     with (
         _one_line((NonFiniteError,), STOPPED),
-        _one_line((Interrupted,), INTERRUPTED, "saved; the same command goes on from there"),
+        _one_line((Interrupted,), INTERRUPTED, "saved: the same command goes on from there"),
         _one_line((CheckpointError,), REFUSED),
     ):
         yield

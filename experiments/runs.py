@@ -75,7 +75,8 @@ def open_run(folder: Path, config: Any) -> dict[str, Any] | None:
                 f"same config, another folder, or --fresh"
             )
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", new)
+    if not (folder / "config.json").exists():
+        write_json(folder / "config.json", new)
     result = folder / "result.json"
     return json.loads(result.read_text()) if result.exists() else None
 

@@ -175,7 +175,7 @@ def make_train_step(
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = sums | {
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
             "memory_finite": memory_finite(memory),
         }
         return TrainState(state.step + 1, params, opt_state, memory, state.key), metrics
