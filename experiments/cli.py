@@ -69,12 +69,17 @@ def parse(
         if name not in presets:
             raise ValueError(f"preset: found {name}, accepted: {', '.join(presets)}")
     text, config = presets[name]
+    return name, options(f"{program} {name}", text, config, argv[1:] if named else argv)
+
+
+def options(program: str, description: str, config: Config, argv: Sequence[str]) -> Config:
+    """The config with `--options` applied; what is not accepted is refused as `parse` does."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return name, tyro.cli(
-                type(config), default=config, prog=f"{program} {name}", description=text,
-                args=argv[1:] if named else argv, config=(tyro.conf.AvoidSubcommands,),
+            return tyro.cli(
+                type(config), default=config, prog=program, description=description, args=argv,
+                config=(tyro.conf.AvoidSubcommands,),
             )  # fmt: skip
     except SystemExit as error:
         if error.code:

@@ -1,7 +1,10 @@
 """Pictures of runs."""
 
+import collections
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -12,20 +15,20 @@ import matplotlib.pyplot as plt
 def accuracy_curve(
     path: Path,
     title: str,
-    curve: Sequence[tuple[int, float]],
+    curve: Sequence[Sequence[float]],
     baselines: Mapping[str, float],
     points: Mapping[str, float],
 ) -> None:
     """Accuracy against step, with horizontal baselines and final figures, as a PNG.
 
     Args:
-        curve: (step, validation accuracy in [0, 1]).
+        curve: (step, validation accuracy in [0, 1], …).
         baselines: label → accuracy of a predictor that needs no training.
         points: label → accuracy on the test sequences at the end.
     """
     figure, axes = plt.subplots(figsize=(8, 5), constrained_layout=True)
-    steps = [step for step, _ in curve]
-    axes.plot(steps, [value for _, value in curve], marker="o", label="validation")
+    steps = [row[0] for row in curve]
+    axes.plot(steps, [row[1] for row in curve], marker="o", label="validation")
     styles = ["-", "--", "-.", ":"]
     for i, (label, value) in enumerate(baselines.items()):
         axes.axhline(value, color="0.45", linestyle=styles[i % 4], linewidth=1)
@@ -39,4 +42,35 @@ def accuracy_curve(
     axes.set(title=title, xlabel="step", ylabel="accuracy of the 20 answers", ylim=(0, 1.05))
     axes.legend(loc="upper left", bbox_to_anchor=(0.0, 0.92), fontsize=8)
     figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def comparison(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
+    """Accuracy of several models against step, against time and against length, as a PNG.
+
+    Args:
+        results: as runs leave them; several seeds of a model are drawn in its colour, and their
+            mean against length.
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(15, 4.5), constrained_layout=True)
+    models = list(dict.fromkeys(result["preset"] for result in results))
+    for number, model in enumerate(models):
+        color = f"C{number % 10}"
+        runs = [result for result in results if result["preset"] == model]
+        longest = max(run["settings"]["length"] for run in runs)
+        for i, run in enumerate(run for run in runs if run["settings"]["length"] == longest):
+            steps, accuracy, seconds = zip(*run["curve"], strict=True)
+            label = f"{model}, {longest:,} tokens" if i == 0 else None
+            axes[0].plot(steps, accuracy, color=color, label=label, marker=".")
+            axes[1].plot([s / 60 for s in seconds], accuracy, color=color, marker=".")
+        by_length = collections.defaultdict(list)
+        for run in runs:
+            by_length[run["settings"]["length"]].append(run["test"]["as trained"]["accuracy"])
+        lengths = sorted(by_length)
+        means = [statistics.mean(by_length[length]) for length in lengths]
+        axes[2].plot(lengths, means, color=color, marker="o")
+    for axis, label in zip(axes, ("step", "minutes of training", "tokens to sort"), strict=True):
+        axis.set(xlabel=label, ylabel="accuracy of the 20 answers")
+    axes[0].legend(fontsize=7)
+    figure.savefig(path, dpi=110)
     plt.close(figure)

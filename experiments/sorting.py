@@ -1,6 +1,7 @@
 """Sorting tokens by frequency (paper §4.1): does the model remember a whole sequence?
 
     python -m experiments.sorting [PRESET] [--options]
+    python -m experiments.sorting compare [--options]     all models, one table and one picture
 
 Trains on freshly generated sequences, then reports accuracy on 800 others: as trained, and with
 the long-term memory emptied before every segment. Writes config, metrics, a figure and a picture
@@ -71,10 +72,10 @@ def _small(model: ModelConfig, **changes) -> SortingConfig:
 _SMALL_MEMORY = LongTermConfig(num_basis=64, num_samples=64)
 
 
-def _paper(length: int) -> SortingConfig:
+def paper(model: ModelConfig, length: int) -> SortingConfig:
     """The paper's settings (SPEC §5), for an accelerator."""
     return SortingConfig(
-        presets.infinity_former(),
+        model,
         optim.OptimConfig(),
         length=length,
         batch_size=8,
@@ -103,13 +104,16 @@ PRESETS: dict[str, tuple[str, SortingConfig]] = {
         _small(presets.transformer_xl(), mem_len=128),
     ),
     "vanilla": ("No memory at all, CPU size.", _small(presets.vanilla(), mem_len=0)),
-    "paper-4k": ("The paper's ∞-former on 4,000 tokens.", _paper(4000)),
-    "paper-8k": ("The paper's ∞-former on 8,000 tokens.", _paper(8000)),
-    "paper-16k": ("The paper's ∞-former on 16,000 tokens.", _paper(16000)),
+    "paper-4k": ("The paper's ∞-former on 4,000 tokens.", paper(presets.infinity_former(), 4000)),
+    "paper-8k": ("The paper's ∞-former on 8,000 tokens.", paper(presets.infinity_former(), 8000)),
+    "paper-16k": (
+        "The paper's ∞-former on 16,000 tokens.",
+        paper(presets.infinity_former(), 16000),
+    ),
 }
 
 
-def _check(cfg: SortingConfig) -> None:
+def check(cfg: SortingConfig) -> None:
     """Refuse at the door what would fail after minutes, or silently."""
     if cfg.model.vocab_size < task.NUM_TOKENS:
         raise ValueError(
@@ -128,6 +132,10 @@ def _check(cfg: SortingConfig) -> None:
 def main(argv: list[str] | None = None) -> None:
     """The command line: `python -m experiments.sorting [PRESET] [--options]`."""
     argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["compare"]:
+        from experiments import sorting_compare
+
+        return sorting_compare.main(argv[1:])
     name, cfg = cli.parse(
         "python -m experiments.sorting", __doc__, PRESETS, "infinity-former", argv
     )
@@ -135,7 +143,7 @@ def main(argv: list[str] | None = None) -> None:
     with cli.refusals():
         if cfg.distributed:
             jax.distributed.initialize()
-        _check(cfg)
+        check(cfg)
         folder = runs.numbered(folder) if cfg.fresh else folder
         result = runs.open_run(folder, cfg)
     if result is None:

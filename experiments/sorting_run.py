@@ -12,6 +12,7 @@ import jax
 from experiments import runs, sorting_data
 from inf_former_jax.data import sorting as task
 from inf_former_jax.data.batches import prefetch
+from inf_former_jax.memory.state import Memory
 from inf_former_jax.models.decoder import operators
 from inf_former_jax.training import metrics, optim, sharding, state, step
 from inf_former_jax.training.checkpoint import Checkpoints
@@ -41,7 +42,8 @@ def run(cfg: SortingConfig, folder: Path, provenance: dict[str, Any]) -> dict[st
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(final.params)),
         "steps": int(final.step),
         "tokens_per_second": rate,
-        "curve": [[row["step"], row["accuracy"]] for row in rows if row["split"] == "valid"],
+        "curve": _curve(rows),
+        "memory_bytes_per_row": memory_bytes(final.memory),
         "training_seconds": round(max(row.get("seconds", 0.0) for row in rows), 1),
         "test": _test(cfg, final, ops, evaluator),
         "baselines": sorting_data.baselines(cfg.model, examples_of(cfg), cfg.test_sequences),
@@ -85,6 +87,18 @@ def _train(cfg, folder, mesh, ops, evaluator):
                 checkpoints,
             )  # fmt: skip
     return final, round(reporter.median_rate())
+
+
+def _curve(rows):
+    """[step, validation accuracy, seconds of training] of each evaluation."""
+    seconds = {row["step"]: row["seconds"] for row in rows if "seconds" in row}
+    valid = [row for row in rows if row["split"] == "valid"]
+    return [[row["step"], row["accuracy"], round(seconds[row["step"]], 2)] for row in valid]
+
+
+def memory_bytes(memory: Memory) -> int:
+    """Bytes that one row of a model's memory occupies: constant, however long the document."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(memory)) // memory.seen.shape[0]
 
 
 def _accuracy(row):

@@ -1,0 +1,120 @@
+"""The comparison and README's tables, on models of a few numbers."""
+
+import dataclasses
+import json
+
+import pytest
+
+from experiments import results, sorting, sorting_compare
+from inf_former_jax.training.checkpoint import CheckpointConfig
+from inf_former_jax.training.loop import LoopConfig
+from inf_former_jax.training.optim import OptimConfig
+
+
+def shrunk(config):
+    """A preset with the smallest sizes that can sort 30 tokens, for 4 updates."""
+    sizes = {"num_layers": 1, "d_model": 8, "d_inner": 8, "num_heads": 2, "head_dim": 4,
+             "segment_len": 24, "mem_len": 24}  # fmt: skip
+    compressed = config.model.compressed
+    if compressed is not None:
+        sizes["compressed"] = dataclasses.replace(compressed, length=6)
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, **sizes),
+        optim=OptimConfig(steps=4, learning_rate=1e-3),
+        loop=LoopConfig(log_every=2, eval_every=2),
+        checkpoint=CheckpointConfig(every=4),
+        batch_size=8,
+        test_sequences=8,
+        valid_sequences=8,
+    )
+
+
+@pytest.fixture
+def tiny_presets(monkeypatch):
+    for name in ("compressive", "transformer-xl"):
+        text, config = sorting.PRESETS[name]
+        monkeypatch.setitem(sorting.PRESETS, name, (text, shrunk(config)))
+
+
+def options(out, *more):
+    return ["compare", "--models", "compressive-emptied", "transformer-xl", "--seeds", "1",
+            "--lengths", "28", "--minutes", "0", "--out", str(out), *more]  # fmt: skip
+
+
+def test_compare_fills_the_table_and_keeps_what_is_done(tiny_presets, tmp_path, capsys):
+    """Two models; again: nothing is run anew; a further seed: its cells are empty until run."""
+    sorting.main(options(tmp_path))
+    assert "[2/2] transformer-xl, 28 tokens, seed 0" in capsys.readouterr().out
+    files = sorted(tmp_path.glob("28/*/result.json"))
+    assert [path.parent.name for path in files] == ["compressive-emptied-0", "transformer-xl-0"]
+    emptied, plain = (json.loads(path.read_text()) for path in files)
+    assert emptied["settings"]["objective"]["empty_memory"]
+    assert emptied["steps"] == plain["steps"] == 4 and len(plain["curve"][0]) == 3
+    # seen, 24 short-term rows of 8 channels, and for the other 24 pending and 6 compressed ones
+    assert plain["memory_bytes_per_row"] == 4 + 4 * 24 * 8
+    assert emptied["memory_bytes_per_row"] == 4 + 4 * (48 + 6) * 8
+    assert (tmp_path / "comparison.png").stat().st_size > 10_000
+    before = [path.stat().st_mtime_ns for path in files]
+    sorting.main(options(tmp_path))
+    assert [path.stat().st_mtime_ns for path in files] == before
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    assert len(lines) == 4 and lines[2].startswith("| compressive-emptied | 28 | 1 | 0.")
+
+
+def test_what_has_not_run_stays_empty(tiny_presets, tmp_path):
+    """Cells without a result are rows without figures."""
+    cfg = sorting_compare.CompareConfig(
+        models=("transformer-xl",), lengths=(28,), seeds=1, out=str(tmp_path)
+    )
+    assert sorting_compare.rows(sorting_compare.cells(cfg)) == [
+        ["transformer-xl", "28", "0"] + [""] * 8
+    ]
+
+
+@pytest.mark.parametrize("name", ["foo", "transformer-xl-emptied"])
+def test_unknown_models_are_refused(name, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        sorting.main(["compare", "--models", name, "--out", str(tmp_path / "none")])
+    assert capsys.readouterr().err.startswith(f"error: models: found {name}, accepted: ")
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_paper_grid():
+    """4,000, 8,000 and 16,000 tokens in the paper's sizes."""
+    cfg = sorting_compare.CompareConfig(models=("infinity-former",), paper=True, seeds=1)
+    made = sorting_compare.cells(cfg)
+    assert [cell.length for cell in made] == [4000, 8000, 16000]
+    assert made[0].config.model.d_model == 300 and made[0].config.train_sequences == 8000
+
+
+def result(preset, seed, accuracy, **settings):
+    return {
+        "preset": preset, "device": "d", "commit": "c", "date": "2026-01-01", "parameters": 1000,
+        "steps": 10, "tokens_per_second": 5000, "seconds": 120,
+        "settings": {"length": 100, "seed": seed} | settings,
+        "test": {"as trained": {"accuracy": accuracy}},
+        "baselines": {"exact counts, 2 layers × window": 0.25},
+    }  # fmt: skip
+
+
+def test_tables_are_made_from_results(tmp_path):
+    """Seeds are pooled, other settings are not; the text around the markers stays."""
+    folder = tmp_path / "results" / "sorting"
+    folder.mkdir(parents=True)
+    for i, made in enumerate(
+        [result("a", 0, 0.5), result("a", 1, 0.7), result("a", 0, 0.9, tau=1)]
+    ):
+        (folder / f"{i}.json").write_text(json.dumps(made))
+    text = "before\n<!-- results: sorting -->\nold\n<!-- end -->\nafter\n"
+    made = results.render(text, tmp_path)
+    lines = made.splitlines()
+    assert lines[0] == "before" and lines[-1] == "after" and "old" not in made
+    assert "| `a` | 100 | 2 | 0.600 ± 0.141 |" in lines[4]
+    assert "| `a` | 100 | 1 | 0.900 |" in lines[5] and "2.0" in lines[5]
+    assert results.render(made, tmp_path) == made
+
+
+def test_readme_says_what_results_say():
+    """As `make check` asks."""
+    results.main(["--check"])
