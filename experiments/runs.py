@@ -8,9 +8,12 @@ import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import dacite
 import jax
+
+Config = TypeVar("Config")
 
 #: Fields that say where a run is written, not what is run.
 PLACE = ("out", "fresh")
@@ -45,6 +48,18 @@ def read_config(folder: Path) -> dict[str, Any]:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: found damaged JSON ({error}), accepted: a config") from None
+
+
+def from_json(kind: type[Config], fields: Mapping[str, Any]) -> Config:
+    """The config that `to_json` turned into these fields; PLACE has its defaults.
+
+    Raises:
+        ValueError: the fields are those of another kind of config, or of another version.
+    """
+    try:
+        return dacite.from_dict(kind, dict(fields), dacite.Config(cast=[tuple], strict=True))
+    except dacite.DaciteError as error:
+        raise ValueError(f"config.json: {error}, accepted: a {kind.__name__}") from None
 
 
 def numbered(folder: Path) -> Path:

@@ -13,7 +13,7 @@ from experiments import runs, sorting_data
 from inf_former_jax.data import sorting as task
 from inf_former_jax.data.batches import prefetch
 from inf_former_jax.memory.state import Memory
-from inf_former_jax.models.decoder import operators
+from inf_former_jax.models.decoder import Decoder, operators
 from inf_former_jax.training import metrics, optim, sharding, state, step
 from inf_former_jax.training.checkpoint import Checkpoints
 from inf_former_jax.training.loop import Reporter, progress_bar, train
@@ -27,6 +27,30 @@ def examples_of(cfg: SortingConfig) -> sorting_data.Examples:
     return sorting_data.Examples(
         cfg.seed, cfg.length, cfg.model.segment_len, cfg.data, cfg.train_sequences
     )
+
+
+def load_run(folder: str | Path) -> tuple[SortingConfig, Decoder, Any, Memory]:
+    """(config, decoder, params, memory) of a run folder's newest whole checkpoint.
+
+    On any number of devices; the run may be finished, stopped, or still going on.
+
+    Raises:
+        ValueError: the folder holds no run, or none of its checkpoints is whole.
+    """
+    from experiments.sorting import SortingConfig
+
+    folder = Path(folder)
+    cfg = runs.from_json(SortingConfig, runs.read_config(folder))
+    saved = folder / "checkpoints"
+    tx = optim.optimizer(cfg.optim)
+    target = state.abstract_state(cfg.model, tx, cfg.batch_size, sharding.make_mesh())
+    restored = None
+    if saved.is_dir():
+        with Checkpoints(saved, cfg.checkpoint) as checkpoints:
+            restored = checkpoints.restore(target)
+    if restored is None:
+        raise ValueError(f"{folder}: found no checkpoint, accepted: a run that has saved one")
+    return cfg, Decoder(cfg.model), restored.params, restored.memory
 
 
 def run(cfg: SortingConfig, folder: Path, provenance: dict[str, Any]) -> dict[str, Any]:
