@@ -44,7 +44,9 @@ def test_a_run_leaves_its_files(finished):
     files = {name for name in contents(folder) if not name.startswith("checkpoints/")}
     assert files == {"config.json", "metrics.jsonl", "result.json", "accuracy.png"}
     assert (folder / "accuracy.png").read_bytes().startswith(b"\x89PNG")
-    assert result["steps"] == 4 and [step for step, _ in result["curve"]] == [3, 4]
+    assert result["steps"] == 4 and [row[0] for row in result["curve"]] == [3, 4]
+    until = result["seconds_until"]
+    assert 0 <= until["operators"] < until["state"] < until["first update"] < until["end"]
     config = json.loads((folder / "config.json").read_text())
     assert config["model"]["long_term"]["num_basis"] == 8 and config["length"] == 50
     assert result["settings"] == config
