@@ -325,13 +325,15 @@ def test_transformer_xl_takes_any_short_term_memory():
 
 
 def test_a_call_that_does_not_fit_is_refused():
-    """Longer segments, other batches, another model's memory."""
+    """Longer segments, other batches, other models' memories, by the first part that differs."""
     params = init_params(PLAIN)
+    wide, shallow = (dataclasses.replace(PLAIN, **c) for c in ({"d_model": 10}, {"num_layers": 1}))
     for segment, memory, match in [
         (tokens(0, T + 1), state.init(PLAIN, B), "tokens: found"),
-        (tokens(0), state.init(PLAIN, B + 1), "memory: found"),
-        (tokens(0), state.init(INFINITE, B), "memory: FIFO length"),
-        (tokens(0), state.init(dataclasses.replace(PLAIN, num_layers=1), B), "memory: found 1"),
+        (tokens(0), state.init(PLAIN, B + 1), r"fifo: found \(4, 8, 8\), accepted: \(3, 8, 8\)"),
+        (tokens(0), state.init(INFINITE, B), r"fifo: found \(3, 16, 8\), accepted: \(3, 8, 8\)"),
+        (tokens(0), state.init(wide, B), r"layers\[0\].fifo: found \(3, 8, 10\), accepted: "),
+        (tokens(0), state.init(shallow, B), r"memory.layers\[1\].fifo: found nothing, accepted"),
     ]:
         with pytest.raises(ValueError, match=match):
             Decoder(PLAIN).apply({"params": params}, segment, memory)
