@@ -38,20 +38,34 @@ def load_run(folder: str | Path) -> tuple[SortingConfig, Decoder, Any, Memory]:
     Raises:
         ValueError: the folder holds no run, or none of its checkpoints is whole.
     """
+    cfg, saved = _load(folder, ("params", "memory"))
+    return cfg, Decoder(cfg.model), saved.params, saved.memory
+
+
+def load_params(folder: str | Path) -> Any:
+    """The parameters alone, read as `load_run` does."""
+    return _load(folder, ("params",))[1].params
+
+
+def load_memory(folder: str | Path) -> Memory:
+    """The memory alone, read as `load_run` does."""
+    return _load(folder, ("memory",))[1].memory
+
+
+def _load(folder, parts):
     from experiments.sorting import SortingConfig
 
     folder = Path(folder)
     cfg = runs.from_json(SortingConfig, runs.read_config(folder))
-    saved = folder / "checkpoints"
-    tx = optim.optimizer(cfg.optim)
-    target = state.abstract_state(cfg.model, tx, cfg.batch_size, sharding.make_mesh())
-    restored = None
+    saved, restored = folder / "checkpoints", None
     if saved.is_dir():
+        mesh, tx = sharding.make_mesh(), optim.optimizer(cfg.optim)
+        target = state.abstract_state(cfg.model, tx, cfg.batch_size, mesh)
         with Checkpoints(saved, cfg.checkpoint) as checkpoints:
-            restored = checkpoints.restore(target)
+            restored = checkpoints.restore(target, parts)
     if restored is None:
         raise ValueError(f"{folder}: found no checkpoint, accepted: a run that has saved one")
-    return cfg, Decoder(cfg.model), restored.params, restored.memory
+    return cfg, restored
 
 
 def run(cfg: SortingConfig, folder: Path, provenance: dict[str, Any]) -> dict[str, Any]:

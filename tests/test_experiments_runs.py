@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -51,6 +52,10 @@ def test_a_loaded_run_is_the_run(tmp_path):
     result = sorting_run.run(config, tmp_path, {})
     loaded, decoder, params, memory = sorting_run.load_run(tmp_path)
     assert loaded == config and memory.seen.shape == (8,)
+    for whole, alone in ((params, sorting_run.load_params(tmp_path)),
+                         (memory, sorting_run.load_memory(tmp_path))):  # fmt: skip
+        for a, b in zip(*map(jax.tree.leaves, (whole, alone)), strict=True):
+            np.testing.assert_array_equal(a, b)
     tokens, answers = task.generate(0, "test", range(8), 28)
     batch = task.batch(tokens, answers, 24)
     apply, fresh = jit(decoder.apply), state.init(config.model, 8)

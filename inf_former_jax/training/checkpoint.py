@@ -7,7 +7,7 @@ formed on the device before the state is donated, and checked against what was r
 
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +72,14 @@ def digest(tree: Any) -> dict[str, list]:
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
-def _check_same_model(found: dict[str, list], target: Any) -> None:
-    """Refuse a checkpoint whose leaves are not those of the target, naming the first."""
+def _check_same_model(found: dict[str, list], target: Any, whole: bool) -> None:
+    """Refuse a checkpoint whose leaves are not those of the target, naming the first.
+
+    A target that is not the whole state says nothing of the leaves that it lacks.
+    """
     leaves = jax.tree_util.tree_leaves_with_path(target)
     accepted = {jax.tree_util.keystr(p): [str(x.dtype), list(x.shape)] for p, x in leaves}
-    for name in sorted(found.keys() | accepted.keys()):
+    for name in sorted(accepted.keys() | (found.keys() if whole else set())):
         here, wanted = found.get(name, [None])[:2], accepted.get(name)
         if here != wanted:
             raise CheckpointError(
@@ -133,13 +136,15 @@ class Checkpoints:
         """Return when everything that was saved is on disk."""
         self._manager.wait_until_finished()
 
-    def restore(self, target: Any) -> Any | None:
+    def restore(self, target: Any, parts: Sequence[str] = ()) -> Any | None:
         """The newest state that is whole, or None if nothing was saved.
 
         A damaged checkpoint is named in a warning and the one before it is taken.
 
         Args:
             target: tree of `jax.ShapeDtypeStruct`s with shardings (or of arrays) like the state.
+            parts: if given, the only fields of the target, a NamedTuple, that are read and
+                verified; the others come back as None.
 
         Raises:
             CheckpointError: the checkpoint is of another architecture, or none is whole.
@@ -147,21 +152,25 @@ class Checkpoints:
         steps = self.steps()
         for step in reversed(steps):
             try:
-                return self._restore(step, target)
+                return self._restore(step, target, parts)
             except CheckpointError as error:
                 if str(error).startswith("checkpoint of another"):
                     raise
-                log.warning("checkpoint of step %d is damaged (%s)", step, error)
+                log.warning("checkpoint of step %d is damaged (%s)", step, str(error))
         if steps:
             raise CheckpointError(f"checkpoints of steps {steps}: none of them is whole")
         return None
 
-    def _restore(self, step, target):
+    def _restore(self, step, target, parts):
+        if parts:
+            dropped = [name for name in target._fields if name not in parts]
+            target = target._replace(**dict.fromkeys(dropped))
         try:
             found = self._manager.restore(step, args=ocp.args.Composite(digest=_JSON)).digest
-            _check_same_model(found, target)
-            items = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+            _check_same_model(found, target, whole=not parts)
+            items = ocp.args.Composite(state=_reader(target, parts))
             state = self._manager.restore(step, args=items).state
+            state = target._replace(**state) if parts else state
         except CheckpointError:
             raise
         except Exception as error:  # orbax raises all kinds for a damaged file, plain ones too
@@ -175,3 +184,12 @@ class Checkpoints:
 
 
 _JSON = ocp.args.JsonRestore()
+
+
+def _reader(target, parts):
+    """How orbax reads a whole state, or some of its fields."""
+    if not parts:
+        return ocp.args.StandardRestore(target)
+    item = {name: getattr(target, name) for name in parts}
+    how = ocp.checkpoint_utils.construct_restore_args(item)
+    return ocp.args.PyTreeRestore(item=item, restore_args=how, partial_restore=True)
