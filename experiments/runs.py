@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 import dacite
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 Config = TypeVar("Config")
 
@@ -73,14 +75,20 @@ def numbered(folder: Path) -> Path:
 def open_run(folder: Path, config: Any) -> dict[str, Any] | None:
     """Make a run folder; the finished result of one that holds the same config, else None.
 
-    Of several processes only the first one writes.
+    Of several processes only the first one looks and writes; the others get {} for a result.
 
     Raises:
         ValueError: the folder holds a run of another config, or something that is no run.
         OSError: it cannot be written.
     """
-    if jax.process_index():
-        return None
+    result = None if jax.process_index() else _open(folder, config)
+    if jax.process_count() == 1:
+        return result
+    finished = multihost_utils.broadcast_one_to_all(np.array(result is not None))
+    return (result or {}) if finished else None
+
+
+def _open(folder, config):
     new = to_json(config)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         rows = differences(read_config(folder), new)

@@ -84,7 +84,7 @@ def run(cfg: SortingConfig, folder: Path, provenance: dict[str, Any]) -> dict[st
         "tokens_per_second": rate,
         "curve": _curve(rows),
         "memory_bytes_per_row": memory_bytes(final.memory),
-        "training_seconds": round(max(row.get("seconds", 0.0) for row in rows), 1),
+        "training_seconds": round(max((row.get("seconds", 0.0) for row in rows), default=0.0), 1),
         "test": _test(cfg, final, ops, evaluator),
         "baselines": sorting_data.baselines(cfg.model, examples_of(cfg), cfg.test_sequences),
         "seconds": clock.mark("end"),

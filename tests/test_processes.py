@@ -96,16 +96,22 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, uninterrupted, number)
     assert figures(out) == uninterrupted
 
 
-@pytest.mark.slow
-def test_two_processes_train_what_one_does(tmp_path):
-    """2 hosts × 2 devices against 4 devices of one: same data, same figures; one host writes."""
+def both(out):
+    """What two processes said that ran the same command together."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
+    programs = [("-c", TOGETHER, address, str(number)) for number in range(2)]
+    return [finish(p) for p in [start(out, program=p, devices=2) for p in programs]]
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(tmp_path):
+    """2 hosts × 2 devices against 4 devices of one: same data, same figures; one host writes."""
     together, alone = tmp_path / "together", tmp_path / "alone"
-    both = [start(together, program=("-c", TOGETHER, address, str(i)), devices=2) for i in range(2)]
-    said = [finish(process) for process in both]
+    said = both(together)
     assert "accuracy" in said[0] and "step " not in said[1]
+    assert "holds the finished run" in both(together)[0], "both must see that it is over"
     finish(start(alone, devices=4))
     ours, theirs = figures(together), figures(alone)
     assert ours["norms"].keys() == theirs["norms"].keys() and len(ours["norms"]) == 8
