@@ -75,13 +75,13 @@ def run(cfg: SortingConfig, folder: Path, provenance: dict[str, Any]) -> dict[st
     ops = sharding.everywhere(operators(cfg.model), mesh)
     clock.mark("operators")
     evaluator = sorting_data.Evaluator(cfg.model, examples_of(cfg), cfg.batch_size, mesh)
-    final, rate = _train(cfg, folder, mesh, ops, evaluator, clock)
+    final, of_training = _train(cfg, folder, mesh, ops, evaluator, clock)
     rows = metrics.read_rows(folder / "metrics.jsonl")
     result = provenance | {
         "settings": runs.to_json(cfg),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(final.params)),
         "steps": int(final.step),
-        "tokens_per_second": rate,
+        **of_training,
         "curve": _curve(rows),
         "memory_bytes_per_row": memory_bytes(final.memory),
         "training_seconds": round(max((row.get("seconds", 0.0) for row in rows), default=0.0), 1),
@@ -118,7 +118,7 @@ class Clock:
 
 
 def _train(cfg, folder, mesh, ops, evaluator, clock):
-    """The trained state, and the median tokens/s."""
+    """The trained state, the median tokens/s, and the seconds that checkpoints took."""
     tx = optim.optimizer(cfg.optim)
     with Checkpoints(folder / "checkpoints", cfg.checkpoint, _accuracy) as checkpoints:
         begin = checkpoints.restore(state.abstract_state(cfg.model, tx, cfg.batch_size, mesh))
@@ -152,7 +152,8 @@ def _train(cfg, folder, mesh, ops, evaluator, clock):
                 cfg.loop, begin, cfg.optim.steps, train_step, batches, ops, evaluate, reporter,
                 checkpoints,
             )  # fmt: skip
-    return final, round(reporter.median_rate())
+        waited = round(checkpoints.seconds, 2)
+    return final, {"tokens_per_second": round(reporter.median_rate()), "seconds_saving": waited}
 
 
 def _curve(rows):

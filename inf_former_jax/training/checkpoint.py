@@ -7,6 +7,7 @@ formed on the device before the state is donated, and checked against what was r
 
 import dataclasses
 import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,10 @@ class Checkpoints:
     Args:
         folder: made if needed; one sub-folder a step.
         best: metrics → number, of which the checkpoint with the largest is kept too.
+
+    Attributes:
+        every: updates between checkpoints.
+        seconds: that `save` has kept its callers waiting, all calls together.
     """
 
     def __init__(
@@ -101,7 +106,7 @@ class Checkpoints:
         cfg: CheckpointConfig,
         best: Callable[[dict[str, float]], float] | None = None,
     ):
-        self.every = cfg.every
+        self.every, self.seconds = cfg.every, 0.0
         keep: list[Any] = [policies.LatestN(cfg.keep)]
         if best is not None:
             unmeasured = False  # a checkpoint that was not evaluated is no candidate
@@ -121,12 +126,14 @@ class Checkpoints:
 
     def save(self, step: int, state: Any, metrics: dict[str, float] | None = None) -> None:
         """Start writing a state; it may be donated as soon as this returns."""
+        begun = time.perf_counter()
         if step in self._manager.all_steps():
             return
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), digest=ocp.args.JsonSave(digest(state))
         )
         self._manager.save(step, args=items, metrics=metrics)
+        self.seconds += time.perf_counter() - begun
 
     def steps(self) -> list[int]:
         """Steps that are on disk, oldest first."""
