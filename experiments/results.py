@@ -11,7 +11,7 @@ import json
 import re
 import statistics
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,19 @@ ROOT = Path(__file__).parent.parent
 
 Result = Mapping[str, Any]
 
+_CONTROL = "memory emptied before every segment"
+
 
 def load(experiment: str, root: Path = ROOT) -> list[Result]:
     """The results of an experiment, in order of file name."""
     files = sorted((root / "results" / experiment).glob("*.json"))
     return [json.loads(file.read_text()) for file in files]
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _spread(values: Iterable[float]) -> str:
@@ -33,43 +41,92 @@ def _spread(values: Iterable[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.3f}"
 
 
-def sorting_table(results: list[Result]) -> str:
-    """Accuracy by preset and length: as trained, memory emptied, and what needs no learning."""
+def _emptied(runs: Sequence[Result]) -> str:
+    tests = [run["test"] for run in runs]
+    accuracies = [test[_CONTROL]["accuracy"] for test in tests if _CONTROL in test]
+    return _spread(accuracies) if accuracies else ""
+
+
+def _updates(runs: Sequence[Result]) -> str:
+    return "–".join(f"{steps:,}" for steps in sorted({run["steps"] for run in runs}))
+
+
+def _source(runs: Sequence[Result]) -> str:
+    commits = sorted({run["commit"] for run in runs})
+    return ", ".join([runs[0]["device"], *commits, runs[-1]["date"]])
+
+
+def _groups(results: Iterable[Result]) -> Iterable[list[Result]]:
+    """Runs that differ in their seed only, together."""
     groups = collections.defaultdict(list)
     for result in results:
         same = {k: v for k, v in result["settings"].items() if k not in ("seed", "out")}
-        key = (result["preset"], same["length"], result["device"])
-        groups[key, json.dumps(same, sort_keys=True)].append(result)
-    lines = [
-        "| preset | tokens | seeds | accuracy | memory emptied | counts in layers × window "
-        "| parameters | updates | tokens/s | minutes | device, commit, date |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    return "\n".join(lines + [_sorting_row(*key, runs) for (key, _), runs in groups.items()])
+        key = (result["preset"], result["device"], json.dumps(same, sort_keys=True))
+        groups[key].append(result)
+    return groups.values()
 
 
-def _sorting_row(preset: str, length: int, device: str, runs: list[Result]) -> str:
-    emptied = "memory emptied before every segment"
-    trained = _spread(run["test"]["as trained"]["accuracy"] for run in runs)
-    without = [run["test"][emptied]["accuracy"] for run in runs if emptied in run["test"]]
+SORTING = ("preset", "tokens", "seeds", "accuracy", "memory emptied",
+           "counts in layers × window", "parameters", "updates", "tokens/s", "minutes",
+           "device, commit, date")  # fmt: skip
+
+
+def sorting_table(results: list[Result]) -> str:
+    """Accuracy by preset and length: as trained, memory emptied, and what needs no learning."""
+    return markdown(SORTING, map(_sorting_row, _groups(results)))
+
+
+def _sorting_row(runs: list[Result]) -> list[str]:
     window = next(key for key in runs[0]["baselines"] if "layers × window" in key)
-    cells = [
-        f"`{preset}`",
-        f"{length:,}",
+    return [
+        f"`{runs[0]['preset']}`",
+        f"{runs[0]['settings']['length']:,}",
         str(len({run["settings"]["seed"] for run in runs})),
-        trained,
-        _spread(without) if without else "",
+        _spread(run["test"]["as trained"]["accuracy"] for run in runs),
+        _emptied(runs),
         _spread(run["baselines"][window] for run in runs),
         f"{runs[0]['parameters']:,}",
-        "–".join(f"{steps:,}" for steps in sorted({run["steps"] for run in runs})),
+        _updates(runs),
         f"{statistics.median(run['tokens_per_second'] for run in runs):,.0f}",
         f"{statistics.median(run['seconds'] for run in runs) / 60:.1f}",
-        ", ".join([device, *sorted({run["commit"] for run in runs}), runs[-1]["date"]]),
+        _source(runs),
     ]
-    return "| " + " | ".join(cells) + " |"
 
 
-TABLES = {"sorting": sorting_table}
+COMPARISON = ("model", "tokens", "seeds", "accuracy", "emptied", "loss", "updates", "tokens/s",
+              "s/update", "parameters", "memory of a row")  # fmt: skip
+
+
+def comparison_row(model: str, length: int, runs: Sequence[Result]) -> list[str]:
+    """Cells by COMPARISON of one model at one length; empty ones if nothing has run."""
+    if not runs:
+        return [model, f"{length:,}", "0"] + [""] * (len(COMPARISON) - 3)
+    rate = statistics.median(run["tokens_per_second"] for run in runs)
+    return [
+        model,
+        f"{length:,}",
+        str(len(runs)),
+        _spread(run["test"]["as trained"]["accuracy"] for run in runs),
+        _emptied(runs),
+        _spread(run["test"]["as trained"]["loss"] for run in runs),
+        _updates(runs),
+        f"{rate:,.0f}",
+        f"{runs[0]['settings']['batch_size'] * (length + 20) / rate:.3f}",
+        f"{runs[0]['parameters']:,}",
+        f"{runs[0]['memory_bytes_per_row'] / 1024:,.0f} KiB",
+    ]
+
+
+def comparison_table(results: list[Result]) -> str:
+    """Every model on the same data, and where the figures come from."""
+    rows = []
+    for runs in _groups(results):
+        length = runs[0]["settings"]["length"]
+        rows.append([*comparison_row(runs[0]["preset"], length, runs), _source(runs)])
+    return markdown((*COMPARISON, "device, commit, date"), rows)
+
+
+TABLES = {"sorting": sorting_table, "compare": comparison_table}
 
 
 def render(text: str, root: Path = ROOT) -> str:

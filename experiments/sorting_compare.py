@@ -9,12 +9,12 @@ memory is emptied at test time: what the memory adds is the difference to these.
 import collections
 import dataclasses
 import json
-import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments import cli, plots, runs, sorting, sorting_run
+from experiments.results import COMPARISON, comparison_row, markdown
 from inf_former_jax.models import presets
 from inf_former_jax.training.step import Objective
 
@@ -25,7 +25,6 @@ MODELS = {
     "transformer-xl": presets.transformer_xl,
 }
 _EMPTIED = "-emptied"
-_CONTROL = "memory emptied before every segment"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,44 +96,13 @@ def finished(table: Sequence[Cell]) -> list[dict[str, Any]]:
     return [json.loads(file.read_text()) for file in files if file.exists()]
 
 
-def _spread(values: Sequence[float], digits: int = 3) -> str:
-    mean = f"{statistics.mean(values):.{digits}f}"
-    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
-
-
-COLUMNS = ("model", "tokens", "seeds", "accuracy", "emptied", "loss", "updates", "tokens/s",
-           "s/update", "parameters", "memory of a row")  # fmt: skip
-
-
 def rows(table: Sequence[Cell]) -> list[list[str]]:
-    """The table's cells as text, by COLUMNS; what has not run stays empty."""
+    """The table's cells as text, by COMPARISON; what has not run stays empty."""
     groups: dict[tuple[int, str], list[dict[str, Any]]] = collections.OrderedDict()
     for cell in table:
         results = groups.setdefault((cell.length, cell.model), [])
         results += finished([cell])
-    return [_row(length, model, results) for (length, model), results in groups.items()]
-
-
-def _row(length, model, results):
-    if not results:
-        return [model, f"{length:,}", "0"] + [""] * (len(COLUMNS) - 3)
-    trained = [result["test"]["as trained"] for result in results]
-    emptied = [r["test"][_CONTROL]["accuracy"] for r in results if _CONTROL in r["test"]]
-    rate = statistics.median(result["tokens_per_second"] for result in results)
-    per_update = results[0]["settings"]["batch_size"] * (length + 20)
-    return [
-        model,
-        f"{length:,}",
-        str(len(results)),
-        _spread([row["accuracy"] for row in trained]),
-        _spread(emptied) if emptied else "",
-        _spread([row["loss"] for row in trained]),
-        f"{statistics.mean(result['steps'] for result in results):,.0f}",
-        f"{rate:,.0f}",
-        f"{per_update / rate:.3f}",
-        f"{results[0]['parameters']:,}",
-        f"{results[0]['memory_bytes_per_row'] / 1024:,.0f} KiB",
-    ]
+    return [comparison_row(model, length, made) for (length, model), made in groups.items()]
 
 
 def report(cfg: CompareConfig, table: Sequence[Cell]) -> None:
@@ -143,15 +111,13 @@ def report(cfg: CompareConfig, table: Sequence[Cell]) -> None:
     from rich.table import Table
 
     made = Table(title="sorting: every model on the same data", title_justify="left")
-    for name in COLUMNS:
+    for name in COMPARISON:
         made.add_column(name, justify="left" if name == "model" else "right")
     for row in rows(table):
         made.add_row(*row)
     Console(width=150).print(made)
     folder = Path(cfg.out)
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *rows(table)]
-    text = "".join("| " + " | ".join(line) + " |\n" for line in lines)
-    (folder / "table.md").write_text(text, encoding="utf-8")
+    (folder / "table.md").write_text(markdown(COMPARISON, rows(table)) + "\n", encoding="utf-8")
     if finished(table):
         plots.comparison(folder / "comparison.png", finished(table))
     print(f"{folder}/table.md, {folder}/comparison.png")
