@@ -65,14 +65,14 @@ class LongTermConfig:
     def __post_init__(self):
         object.__setattr__(self, "widths", tuple(map(float, self.widths)))  # hashable
         gaussian_basis(self.num_basis, self.widths)
-        _require(0 < self.tau < 1, "tau", self.tau, "a number in (0, 1), its ends excluded")
-        _require(self.ridge > 0, "ridge", self.ridge, "a number > 0")
-        _require(self.min_var > 0, "min_var", self.min_var, "a number > 0")
-        _require(self.prior_scale > 0, "prior_scale", self.prior_scale, "a number > 0")
-        _require(self.num_samples >= 1, "num_samples", self.num_samples, "a whole number ≥ 1")
-        _require(self.bins >= 1, "bins", self.bins, "a whole number ≥ 1")
+        require(0 < self.tau < 1, "tau", self.tau, "a number in (0, 1), its ends excluded")
+        require(self.ridge > 0, "ridge", self.ridge, "a number > 0")
+        require(self.min_var > 0, "min_var", self.min_var, "a number > 0")
+        require(self.prior_scale > 0, "prior_scale", self.prior_scale, "a number > 0")
+        require(self.num_samples >= 1, "num_samples", self.num_samples, "a whole number ≥ 1")
+        require(self.bins >= 1, "bins", self.bins, "a whole number ≥ 1")
         kinds = ("quantile", "draw")
-        _require(self.locations in kinds, "locations", self.locations, " or ".join(kinds))
+        require(self.locations in kinds, "locations", self.locations, " or ".join(kinds))
 
     @property
     def basis(self) -> GaussianBasis:
@@ -97,7 +97,8 @@ class Operators(NamedTuple):
     decay: Float[AnyArray, "N N"]  # A = G_pastᵀ Ψ(u) for the uniform grid u_m = m/M
 
 
-def _require(holds, name, found, accepted):
+def require(holds: bool, name: str, found: object, accepted: object) -> None:
+    """Raise ValueError in the user's words unless `holds`: what was found, what is accepted."""
     if not holds:
         raise ValueError(f"{name}: found {found}, accepted: {accepted}")
 
@@ -109,7 +110,7 @@ def operators(cfg: LongTermConfig, length: int, dtype=None) -> Operators:
     arrays: pass them to jitted programs as an argument, on the device, so that they are not
     folded into the program as constants.
     """
-    _require(length >= 1, "length", length, "a whole number ≥ 1")
+    require(length >= 1, "length", length, "a whole number ≥ 1")
     return _operators(cfg, length, np.dtype(dtype or jnp.zeros(()).dtype))
 
 
@@ -135,7 +136,7 @@ def init(cfg: LongTermConfig, batch: int, dim: int, dtype=jnp.float32) -> LongTe
         ValueError: dtype is narrower than float32, in which the recurrence does not last.
     """
     accepted = "float32 or float64"
-    _require(jnp.promote_types(dtype, jnp.float32) == dtype, "dtype", dtype, accepted)
+    require(jnp.promote_types(dtype, jnp.float32) == dtype, "dtype", dtype, accepted)
     return LongTermMemory(
         coeffs=jnp.zeros((batch, cfg.num_basis, dim), dtype),
         salience=jnp.zeros((batch, cfg.bins), dtype),
@@ -203,18 +204,18 @@ def _contract(cfg, memory, ops, locations):
 def _sticky_locations(cfg, memory, key):
     if cfg.locations == "quantile":
         return densities.quantile_locations(memory.salience, cfg.num_samples)
-    _require(key is not None, "key", None, "a PRNG key, since locations = draw")
+    require(key is not None, "key", None, "a PRNG key, since locations = draw")
     return densities.random_locations(key, memory.salience, cfg.num_samples)
 
 
 def _check_write(cfg, memory, x, ops):
     batch, num_basis, dim = memory.coeffs.shape
-    _require(num_basis == cfg.num_basis, "memory", memory.coeffs.shape, f"N = {cfg.num_basis}")
-    _require(
+    require(num_basis == cfg.num_basis, "memory", memory.coeffs.shape, f"N = {cfg.num_basis}")
+    require(
         (x.shape[0], x.shape[2]) == (batch, dim), "x", x.shape, f"[{batch}, L, {dim}] as the memory"
     )
     shape = (x.shape[1], num_basis)
-    _require(ops.new.shape == shape, "operators", ops.new.shape, f"{shape} for this x")
+    require(ops.new.shape == shape, "operators", ops.new.shape, f"{shape} for this x")
 
 
 def remember(

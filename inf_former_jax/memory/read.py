@@ -5,16 +5,13 @@ an exponential: too many to keep for the backward pass. A custom VJP walks over 
 and forms them again, so that no more than a chunk of them exists at any time.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from inf_former_jax.memory.basis import AnyArray, GaussianBasis, expectation
 from inf_former_jax.memory.density import GaussianDensity
-
-HIGHEST = jax.lax.Precision.HIGHEST
+from inf_former_jax.memory.long_term import HIGHEST
 
 
 def expected_value(
@@ -46,7 +43,7 @@ def _split(x, count, size, fill):
     return jnp.moveaxis(padded.reshape(*x.shape[:2], count, size), 2, 0)
 
 
-@partial(jax.custom_vjp)
+@jax.custom_vjp
 def _read(basis, mean, var, values):
     def of_chunk(chunk):
         r = expectation(basis, *chunk)

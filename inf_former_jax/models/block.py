@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from inf_former_jax.memory import state
 from inf_former_jax.memory.compressed import CompressedConfig
-from inf_former_jax.memory.long_term import LongTermConfig
+from inf_former_jax.memory.long_term import LongTermConfig, require
 from inf_former_jax.models.attention import LongTermAttention
 from inf_former_jax.models.dropout import RowKeys, dropout
 from inf_former_jax.models.local import Compression, LocalAttention
@@ -88,12 +88,6 @@ class ModelConfig:
 
 def _is_whole(value):
     return isinstance(value, int)
-
-
-def require(holds: bool, name: str, found: object, accepted: object) -> None:
-    """Raise ValueError in the user's words unless `holds`: what was found, what is accepted."""
-    if not holds:
-        raise ValueError(f"{name}: found {found}, accepted: {accepted}")
 
 
 class Block(nn.Module):

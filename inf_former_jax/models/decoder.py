@@ -17,8 +17,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from inf_former_jax.memory import long_term, state
 from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.memory.long_term import require
 from inf_former_jax.memory.state import Memory
-from inf_former_jax.models.block import Block, ModelConfig, require
+from inf_former_jax.models.block import Block, ModelConfig
 from inf_former_jax.models.dropout import dropout, row_keys
 from inf_former_jax.models.local import F32, sinusoid
 
