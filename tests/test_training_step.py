@@ -8,6 +8,7 @@ import dataclasses
 import io
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -308,6 +309,18 @@ def test_no_step_after_the_first_is_compiled(dropping, caplog):
         jax.jit(lambda x: x + 1)(state.step)  # a program that is new is seen
     assert "Compiling jit(<lambda>)" in caplog.text
     assert int(state.step) == 3 and len({float(row["loss"]) for row in first + rows}) == 3
+
+
+def test_no_step_after_the_first_is_traced(plain):
+    """chex raises at a second trace; states and batches of all steps look the same to jit."""
+    traced_once = chex.assert_max_traces(plain.train_step.__wrapped__, n=1)
+    train_step = jax.jit(traced_once, donate_argnums=0)
+    state = plain.fresh()
+    for seed in range(3):
+        state, _ = train_step(state, plain.place(random_batch(seed)), plain.operators)
+    assert int(state.step) == 3
+    with pytest.raises(AssertionError, match="traced > 1 times"):
+        train_step(state._replace(step=state.step + 1.5), plain.place(random_batch(0)), None)
 
 
 def test_same_seed_same_bits(dropping):
