@@ -62,7 +62,8 @@ def figures(out):
     norms = {row["step"]: row["grad_norm"] for row in rows if row["step"] % 5 == 0 and
              row["split"] == "train"}  # fmt: skip
     valid = [row for row in rows if row["split"] == "valid"]
-    return {"test": result["test"], "curve": result["curve"], "valid": valid, "norms": norms}
+    curve = [row[:2] for row in result["curve"]]
+    return {"test": result["test"], "curve": curve, "valid": valid, "norms": norms}
 
 
 def wait_for(path, process):
