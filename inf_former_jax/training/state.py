@@ -61,7 +61,7 @@ def init_state(
 ) -> TrainState:
     """A fresh train state, made on its devices: the same numbers on any mesh."""
     placed = sharding.shardings(abstract_state(cfg, tx, batch_size, mesh), mesh)
-    # A program that runs once: unoptimised it compiles in less than half the time on a CPU.
+    # A program that runs once: on a CPU its optimisation costs more than it saves.
     on_cpu = jax.default_backend() == "cpu"
     options = {"xla_backend_optimization_level": "0"} if on_cpu else None
     make = jax.jit(_maker(cfg, tx, batch_size), out_shardings=placed, compiler_options=options)
