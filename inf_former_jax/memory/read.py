@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from inf_former_jax.memory.basis import AnyArray, GaussianBasis, expectation
 from inf_former_jax.memory.density import GaussianDensity
-from inf_former_jax.memory.long_term import HIGHEST
+from inf_former_jax.memory.operators import HIGHEST
 
 
 def expected_value(

@@ -8,6 +8,7 @@ has a condition number of 5e5 to 4e6, which leaves float32 an error of 1e-2.
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.linalg
 from jaxtyping import Float, Real
 
 from inf_former_jax.memory.basis import AnyArray, GaussianBasis, evaluate
@@ -58,11 +59,19 @@ def _outside_unit_interval(points):
     return points[(points < 0) | (points > 1)]
 
 
+def gram(basis: GaussianBasis, times: Float[np.ndarray, " P"]) -> Float[np.ndarray, "N N"]:
+    """`F Fᵀ` of the basis at P times: what they add to the normal matrix of a regression."""
+    design = evaluate(basis, np.asarray(times, dtype=np.float64)).T
+    return design @ design.T
+
+
 def ridge_operator(
     basis: GaussianBasis,
     times: Float[np.ndarray, " L"],
     ridge: float,
     zeros: Float[np.ndarray, " P"] | tuple[float, ...] = (),
+    *,
+    zeros_gram: Float[np.ndarray, "N N"] | None = None,
 ) -> Float[np.ndarray, "L N"]:
     """The ridge operator `G = Fᵀ (F Fᵀ + λ I)⁻¹`, so that coefficients are `C = Gᵀ X` (paper §3.1).
 
@@ -70,22 +79,33 @@ def ridge_operator(
         times: where the L vectors sit.
         ridge: λ ≥ 0; 0 gives the least-squares fit of least norm.
         zeros: P further times at which the signal is pinned to zero; their rows of G are dropped.
+        zeros_gram: `gram(basis, zeros)`, if it is at hand: the zeros enter by it alone if λ > 0.
 
     Raises:
-        ValueError: ridge is negative, or times is not a list of numbers.
+        ValueError: ridge is negative, or too small for float64, or times is no list of numbers.
     """
     if not ridge >= 0:
         raise ValueError(f"ridge: found {ridge}, accepted: a number ≥ 0")
     times = np.asarray(times, dtype=np.float64)
     if times.ndim != 1 or not times.size:
         raise ValueError(f"times: found shape {times.shape}, accepted: [L] with L ≥ 1")
-    points = np.concatenate([times, np.asarray(zeros, dtype=np.float64)])
-    design = evaluate(basis, points).T  # F [N, L+P]
+    zeros = np.asarray(zeros, dtype=np.float64)
+    design = evaluate(basis, times).T  # F of the data [N, L]
     if ridge == 0:
-        return np.linalg.pinv(design)[: len(times)]
-    normal = design @ design.T + ridge * np.eye(len(design))
+        padded = np.concatenate([design, evaluate(basis, zeros).T], axis=1)
+        return np.linalg.pinv(padded)[: len(times)]
+    if zeros_gram is None:
+        zeros_gram = gram(basis, zeros)
+    normal = design @ design.T + zeros_gram + ridge * np.eye(len(design))
+    try:
+        factor = scipy.linalg.cho_factor(normal, overwrite_a=True)
+    except np.linalg.LinAlgError:
+        raise ValueError(
+            f"ridge: found {ridge}, too small beside N={len(normal)} for float64, accepted: 0 or "
+            f"{np.finfo(np.float64).eps * np.abs(normal).sum(axis=1).max():.1g} and more"
+        ) from None
     # The normal matrix is symmetric, so only the rows of G that are kept need solving.
-    return np.linalg.solve(normal, design[:, : len(times)]).T
+    return scipy.linalg.cho_solve(factor, design, overwrite_b=True).T
 
 
 def fit(

@@ -12,7 +12,8 @@ from jaxtyping import Array, Bool, Float
 from inf_former_jax.memory import density as densities
 from inf_former_jax.memory import long_term
 from inf_former_jax.memory.basis import AnyArray
-from inf_former_jax.memory.long_term import HIGHEST, LongTermConfig, LongTermMemory
+from inf_former_jax.memory.long_term import LongTermConfig, LongTermMemory
+from inf_former_jax.memory.operators import HIGHEST
 from inf_former_jax.memory.read import expected_value
 from inf_former_jax.models.local import F32, FROM_HEADS, TO_HEADS
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from inf_former_jax.memory import state
 from inf_former_jax.memory.compressed import CompressedConfig
-from inf_former_jax.memory.long_term import LongTermConfig, require
+from inf_former_jax.memory.operators import LongTermConfig, check_size, require
 from inf_former_jax.models.attention import LongTermAttention
 from inf_former_jax.models.dropout import RowKeys, dropout
 from inf_former_jax.models.local import Compression, LocalAttention
@@ -72,6 +72,8 @@ class ModelConfig:
             kind = "compressed" if self.long_term is None else "long-term"
             accepted = f"a multiple of segment_len {self.segment_len} beside a {kind} memory"
             require(self.mem_len % self.segment_len == 0, "mem_len", self.mem_len, accepted)
+        if self.long_term is not None:
+            check_size(self.long_term, self.segment_len)
         if self.compressed is not None:
             self._check_compressed(self.compressed)
 

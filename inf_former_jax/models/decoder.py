@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from inf_former_jax.memory import long_term, state
 from inf_former_jax.memory.basis import AnyArray
-from inf_former_jax.memory.long_term import require
+from inf_former_jax.memory.operators import require
 from inf_former_jax.memory.state import Memory
 from inf_former_jax.models.block import Block, ModelConfig
 from inf_former_jax.models.dropout import dropout, row_keys

@@ -1,0 +1,246 @@
+"""What a long-term memory is made of, and the linear operators of its writes (paper §3.1, §3.2).
+
+A row's k-th further write squeezes the past into [0, τ_k] and regresses it and the new vectors
+again. Its operators depend on the configuration and on k only, never on data:
+
+    G = [G_past (M rows); G_new (L rows)],    A = G_pastᵀ Ψ(u),    C ← sg(A C) + G_newᵀ X.
+
+Fixed contraction, τ_k = τ, is the paper's: what was written k writes ago has τ^k of its width left,
+and below the basis functions' widths it is gone. Power contraction, τ_k = (k/(k+1))^p, gives the
+past its share: with p = 1 all segments of the history have the same width, for ever.
+"""
+
+import dataclasses
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from inf_former_jax.memory import density as densities
+from inf_former_jax.memory import regression
+from inf_former_jax.memory.basis import AnyArray, GaussianBasis, evaluate, gaussian_basis
+
+# GPUs default to TF32 and TPUs to bfloat16 passes: errors of 1.3 % and 10 % in the memory.
+HIGHEST = jax.lax.Precision.HIGHEST
+
+
+def require(holds: bool, name: str, found: object, accepted: object) -> None:
+    """Raise ValueError in the user's words unless `holds`: what was found, what is accepted."""
+    if not holds:
+        raise ValueError(f"{name}: found {found}, accepted: {accepted}")
+
+
+@dataclasses.dataclass(frozen=True)
+class LongTermConfig:
+    """Constants of one long-term memory. The defaults are the paper's for sorting (SPEC §5).
+
+    Raises:
+        ValueError: on construction, for a value that no memory can have.
+    """
+
+    num_basis: int = 512
+    """N, number of basis functions; a multiple of the number of widths."""
+    widths: tuple[float, ...] = (0.01, 0.05)
+    """Standard deviations of the basis functions, in units of the whole signal."""
+    ridge: float = 1.0
+    """λ of the ridge regression."""
+    tau: float = 0.75
+    """τ in (0, 1) of fixed contraction: the part of [0, 1] that the past is squeezed into."""
+    num_samples: int = 512
+    """M, locations at which a further write reads the old signal."""
+    padding: bool = True
+    """Pin the signal to zero outside [0, 1], as published."""
+    sticky: bool = False
+    """Read the old signal where attention fell, instead of on a uniform grid (paper §3.3)."""
+    locations: Literal["quantile", "draw"] = "quantile"
+    """Sticky locations: deterministic quantiles, or the published random draws."""
+    bins: int = 128
+    """D, bins of the salience histogram."""
+    min_var: float = 1e-6
+    """σ²_min, the smallest variance of an attention density."""
+    prior_scale: float = 0.05
+    """σ_0 of the KL regulariser."""
+    prior_mean: float | None = None
+    """μ_0 of the KL regulariser; None leaves the mean free."""
+    gate: bool = True
+    """Smooth what is written by `X ⊙ sigmoid(conv1d(X))` (the module's; SPEC §3)."""
+    contraction: Literal["fixed", "power"] = "fixed"
+    """τ_k of a row's k-th further write: fixed, τ_k = tau (paper); power, (k/(k+1))^power."""
+    power: float = 1.0
+    """p > 0 of power contraction: 1 weighs all history equally, more leans to the recent."""
+    horizon: int = 64
+    """Power contraction: τ_k of later writes than this many stays what it is."""
+    max_operator_mib: int = 256
+    """Largest table of operators that is built, in MiB; a bigger one is refused."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "widths", tuple(map(float, self.widths)))  # hashable
+        gaussian_basis(self.num_basis, self.widths)
+        require(0 < self.tau < 1, "tau", self.tau, "a number in (0, 1), its ends excluded")
+        for name in ("ridge", "min_var", "prior_scale", "power"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "a number > 0")
+        for name in ("num_samples", "bins", "horizon", "max_operator_mib"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "a whole number ≥ 1")
+        kinds = ("quantile", "draw")
+        require(self.locations in kinds, "locations", self.locations, " or ".join(kinds))
+        kinds = ("fixed", "power")
+        require(self.contraction in kinds, "contraction", self.contraction, " or ".join(kinds))
+        self._refuse_both()
+
+    def _refuse_both(self):
+        """τ belongs to one contraction and p to the other: what would be ignored is refused."""
+        other = "tau" if self.contraction == "power" else "power"
+        default = {field.name: field.default for field in dataclasses.fields(self)}[other]
+        found = f"{getattr(self, other)} with contraction = {self.contraction}"
+        accepted = f"only its default {default} there: tau is of fixed, power of power contraction"
+        require(getattr(self, other) == default, other, found, accepted)
+
+    @property
+    def basis(self) -> GaussianBasis:
+        """The basis ψ that the coefficients belong to."""
+        return gaussian_basis(self.num_basis, self.widths)
+
+    @property
+    def num_contractions(self) -> int:
+        """K, how many different τ_k there are."""
+        return 1 if self.contraction == "fixed" else self.horizon
+
+    def tau_of(self, k: int) -> float:
+        """τ_k of a row's k-th further write, k ≥ 1."""
+        if self.contraction == "fixed":
+            return self.tau
+        k = min(k, self.horizon)
+        return (k / (k + 1)) ** self.power
+
+
+class Operators(NamedTuple):
+    """Data-independent operators of a write of L vectors. Neither state nor parameters.
+
+    By a row's number of writes so far: 0 first fit, k ≤ K the k-th further write, K for all later
+    ones. Each acts on a signal from the left as `gᵀ x`. What the configuration never uses is None.
+    """
+
+    new: Float[AnyArray, "K+1 L N"]  # G_new of the new vectors; new[0] is the plain first fit
+    decay: Float[AnyArray, "K N N"] | None  # Aᵀ of the uniform grid u_m = m/M: C ← A C + …
+    past: Float[AnyArray, "K M N"] | None  # G_past of samples read at given or sticky locations
+
+
+def write_operator(
+    cfg: LongTermConfig, length: int, k: int
+) -> tuple[Float[np.ndarray, "M N"] | None, Float[np.ndarray, "L N"]]:
+    """(G_past, G_new) of a row's k-th further write, in float64; k = 0 is (None, first fit)."""
+    if k == 0:
+        zeros = regression.first_fit_padding(length) if cfg.padding else ()
+        times = regression.first_fit_times(length)
+        return None, regression.ridge_operator(cfg.basis, times, cfg.ridge, zeros)
+    past, new = regression.write_times(cfg.tau_of(k), cfg.num_samples, length)
+    pinned = _padding_gram(cfg, length)
+    times = np.concatenate([past, new])
+    g = regression.ridge_operator(cfg.basis, times, cfg.ridge, zeros_gram=pinned)
+    return g[: cfg.num_samples], g[cfg.num_samples :]
+
+
+@lru_cache(maxsize=4)
+def _padding_gram(cfg, length):
+    """What the zero padding adds to the normal matrix of every further write alike."""
+    zeros = regression.write_padding(cfg.num_samples, length) if cfg.padding else np.zeros(0)
+    return regression.gram(cfg.basis, zeros)
+
+
+def operators(cfg: LongTermConfig, length: int, dtype=None) -> Operators:
+    """Operators for writes of `length` vectors: formed in float64 on the host, cast once, cached.
+
+    dtype defaults to JAX's default float (float32; float64 under x64). The leaves are NumPy
+    arrays: pass them to jitted programs as an argument, on the device, so that they are not
+    folded into the program as constants.
+
+    Raises:
+        ValueError: no such length, or a table above `cfg.max_operator_mib`.
+    """
+    require(length >= 1, "length", length, "a whole number ≥ 1")
+    dtype = np.dtype(dtype or jnp.zeros(()).dtype)
+    check_size(cfg, length, dtype)
+    return _operators(cfg, length, dtype)
+
+
+def check_size(cfg: LongTermConfig, length: int, dtype=np.float32) -> None:
+    """Refuse operators that would take more room than `cfg.max_operator_mib`, with the numbers."""
+    n, count = cfg.num_basis, cfg.num_contractions
+    rows = (count + 1) * length + count * (_has_decay(cfg) * n + _has_past(cfg) * cfg.num_samples)
+    mib = rows * n * np.dtype(dtype).itemsize / 2**20
+    found = (
+        f"{cfg.max_operator_mib} for the operators of {count} contractions (N = {n}, L = {length}, "
+        f"M = {cfg.num_samples}), which take {mib:,.1f} MiB"
+    )
+    accepted = "that much, or a smaller horizon, num_basis or num_samples"
+    require(mib <= cfg.max_operator_mib, "max_operator_mib", found, accepted)
+
+
+def _has_decay(cfg):
+    return not cfg.sticky
+
+
+def _has_past(cfg):
+    # With one contraction only, room is no question, and any locations may be given.
+    return cfg.sticky or cfg.contraction == "fixed"
+
+
+@lru_cache(maxsize=16)
+def _operators(cfg, length, dtype):
+    count, n = cfg.num_contractions, cfg.num_basis
+    new = np.empty((count + 1, length, n), dtype)
+    decay = np.empty((count, n, n), dtype) if _has_decay(cfg) else None
+    past = np.empty((count, cfg.num_samples, n), dtype) if _has_past(cfg) else None
+    grid = evaluate(cfg.basis, densities.uniform_locations(cfg.num_samples))  # Ψ(u) [M, N]
+    for k in range(count + 1):
+        g_past, new[k] = write_operator(cfg, length, k)
+        if decay is not None and k:
+            decay[k - 1] = grid.T @ g_past
+        if past is not None and k:
+            past[k - 1] = g_past
+    return Operators(new, decay, past)
+
+
+def by_writes(
+    table: Float[AnyArray, "K R N"], index: Int[Array, " B"], x: Float[Array, "B R E"]
+) -> Float[Array, "B N E"]:
+    """`table[index_b]ᵀ x_b` of each row b; table and index are constants to autodiff.
+
+    Where all rows ask for the same of many operators it is taken once and nothing is gathered by
+    row. (Of two, rows take their own: the bits of a row are then independent of the other rows.)
+    """
+    return _by_writes(jnp.asarray(table), index, x)
+
+
+@jax.custom_vjp
+def _by_writes(table, index, x):
+    return _apply(table, index, x, "rn,bre->bne")
+
+
+def _apply(table, index, x, formula):
+    """The einsum with one operator for all rows, or with each row's own."""
+
+    def shared(table, index, x):
+        return jnp.einsum(formula, table[index[0]], x, precision=HIGHEST)
+
+    def each(table, index, x):
+        return jnp.einsum(f"b{formula}", table[index], x, precision=HIGHEST)
+
+    if table.shape[0] <= 2:
+        return (shared if table.shape[0] == 1 else each)(table, index, x)
+    return jax.lax.cond((index == index[0]).all(), shared, each, table, index, x)
+
+
+def _by_writes_forward(table, index, x):
+    return _by_writes(table, index, x), (table, index)
+
+
+def _by_writes_backward(residuals, cotangent):
+    table, index = residuals
+    return None, None, _apply(table, index, cotangent, "rn,bne->bre")
+
+
+_by_writes.defvjp(_by_writes_forward, _by_writes_backward)

@@ -1,0 +1,151 @@
+"""Power contraction: operators by a row's own number of writes, against the oracle."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from inf_former_jax.memory import long_term
+from inf_former_jax.memory.long_term import LongTermConfig
+from inf_former_jax.memory.operators import by_writes, write_operator
+from tests import oracle
+from tests.golden import relative_error
+
+B, L, E, M = 3, 8, 4, 10
+SIZES = {"num_basis": 8, "widths": (0.05, 0.2), "ridge": 0.5, "num_samples": M, "bins": 16}
+POWER = {"contraction": "power", "power": 1.5, "horizon": 4}
+UNIFORM = LongTermConfig(**SIZES, **POWER)
+STICKY = LongTermConfig(**SIZES, **POWER, sticky=True)
+WRITE = jax.jit(long_term.write, static_argnums=0)
+
+
+def oracle_at(k):
+    """The oracle's settings at a row's k-th further write: horizon 4, p = 1.5."""
+    k = min(max(k, 1), 4)
+    return oracle.MemorySettings(**SIZES, tau=(k / (k + 1)) ** 1.5)
+
+
+def vectors(seed):
+    return np.random.default_rng(seed).normal(size=(B, L, E)).astype(np.float32)
+
+
+def salience(seed):
+    mass = np.random.default_rng(seed).uniform(size=(B, 16)).astype(np.float32) ** 4
+    return mass / mass.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("cfg", [UNIFORM, STICKY], ids=["uniform", "sticky"])
+@pytest.mark.parametrize("reset_at", [None, 3], ids=["one count", "counts of their own"])
+def test_writes_are_the_oracles_with_the_rows_own_count(cfg, reset_at):
+    """Beyond the horizon too; row 1 begins again before write 3, so that counts differ."""
+    ops = long_term.operators(cfg, L)
+    memory = long_term.init(cfg, B, E)
+    rows = [oracle.empty(oracle_at(0)) for _ in range(B)]
+    for s in range(7):
+        reset = np.array([False, s == reset_at, False])
+        memory = long_term.reset(memory, reset)._replace(salience=salience(s))
+        memory = WRITE(cfg, memory, vectors(s), operators=ops)
+        for b in range(B):
+            old = oracle.empty(oracle_at(0)) if reset[b] else rows[b]
+            u = oracle.quantile_locations(salience(s)[b].astype(float), M) if cfg.sticky else None
+            rows[b] = oracle.write(oracle_at(old.writes), old, vectors(s)[b].astype(float), u)
+            assert relative_error(memory.coeffs[b], rows[b].coeffs) < 2e-4
+    np.testing.assert_array_equal(memory.writes, [7, 7 if reset_at is None else 4, 7])
+
+
+def test_one_operator_for_all_rows_is_each_rows_own():
+    """Both branches of `by_writes`, forward and backward, against a loop over rows."""
+    table, x, cotangent = (
+        np.random.default_rng(i).normal(size=shape).astype(np.float32)
+        for i, shape in enumerate([(5, L, 6), (B, L, E), (B, 6, E)])
+    )
+
+    def forward_and_backward(index):
+        out, pull = jax.vjp(lambda x: by_writes(table, index, x), x)
+        return out, pull(cotangent)[0]
+
+    for index in ([3, 3, 3], [3, 0, 4]):
+        out, grad = jax.jit(forward_and_backward)(jnp.array(index))
+        for b, k in enumerate(index):
+            np.testing.assert_allclose(out[b], table[k].T @ x[b], rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(grad[b], table[k] @ cotangent[b], rtol=1e-4, atol=1e-5)
+
+
+def test_uniform_history_gives_every_segment_the_same_width():
+    """p = 1: after k further writes each of the k + 1 segments has 1/(k + 1) of the signal."""
+    cfg = LongTermConfig(contraction="power")
+    left = 1.0  # width of the first segment after all writes so far
+    for k in range(1, 65):
+        left *= cfg.tau_of(k)
+        assert left == pytest.approx(1 / (k + 1)) == pytest.approx(1 - cfg.tau_of(k))
+    assert cfg.tau_of(1000) == cfg.tau_of(64) == 64 / 65
+
+
+@pytest.mark.parametrize("cfg", [UNIFORM, STICKY], ids=["uniform", "sticky"])
+def test_tables_hold_the_operators_of_every_count_and_nothing_unused(cfg):
+    """In float64 they are `write_operator`'s; a uniform memory needs no G_past, a sticky no A."""
+    ops = long_term.operators(cfg, L, np.float64)
+    assert ops.new.shape == (5, L, 8) and (ops.decay is None) == cfg.sticky != (ops.past is None)
+    for k in range(5):
+        g_past, g_new = write_operator(cfg, L, k)
+        np.testing.assert_array_equal(ops.new[k], g_new)
+        expected = oracle.write_operator(oracle_at(k), L)
+        if k:
+            assert relative_error(g_past, expected[:M]) < 1e-10
+            assert relative_error(g_new, expected[M:]) < 1e-10
+        if k and cfg.sticky:
+            np.testing.assert_array_equal(ops.past[k - 1], g_past)
+
+
+def test_the_gradient_goes_through_the_stored_signal_on_demand():
+    """detach=False: d/dC of the sum is 1ᵀA, by row; the default keeps it at zero."""
+    memory = long_term.init(UNIFORM, B, E)._replace(writes=jnp.array([0, 2, 9]))
+    memory = memory._replace(coeffs=jnp.ones_like(memory.coeffs))
+    ops = long_term.operators(UNIFORM, L)
+
+    def total(coeffs, detach):
+        written = long_term.write(
+            UNIFORM, memory._replace(coeffs=coeffs), vectors(0), operators=ops, detach=detach
+        )
+        return written.coeffs.sum()
+
+    grad = jax.jit(jax.grad(total), static_argnums=1)
+    np.testing.assert_array_equal(grad(memory.coeffs, True), 0.0)
+    through = np.asarray(grad(memory.coeffs, False))
+    for b, column in enumerate([np.zeros(8), ops.decay[1].sum(1), ops.decay[3].sum(1)]):
+        np.testing.assert_allclose(through[b], np.tile(column[:, None], E), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change, name",
+    [({"contraction": "power", "power": 0.0}, "power"),
+     ({"contraction": "power", "power": -1.0}, "power"),
+     ({"contraction": "power", "horizon": 0}, "horizon"),
+     ({"contraction": "power", "tau": 0.9}, "tau"),
+     ({"contraction": "power", "tau": 0.9, "power": 2.0}, "tau"),
+     ({"power": 2.0}, "power"), ({"max_operator_mib": 0}, "max_operator_mib")],
+)  # fmt: skip
+def test_impossible_contractions_are_refused(change, name):
+    """One line: option, found, accepted."""
+    with pytest.raises(ValueError, match=rf"^{name}: found .*accepted: ") as caught:
+        LongTermConfig(**change)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_table_above_its_bound_is_refused_with_the_numbers():
+    """Before anything of it is built; the default fits the paper's sizes at horizon 64."""
+    paper = LongTermConfig(contraction="power", horizon=128)
+    with pytest.raises(ValueError, match=r"max_operator_mib: found 256 .* take 386\.0 MiB"):
+        long_term.operators(paper, 1024)
+    small = dataclasses.replace(UNIFORM, max_operator_mib=1, horizon=4000)
+    with pytest.raises(ValueError, match=r"max_operator_mib: found 1 .*4000 contractions"):
+        long_term.operators(small, L)
+
+
+def test_locations_of_a_memory_without_their_operators_are_refused():
+    """A uniform power contraction keeps A alone."""
+    memory = long_term.init(UNIFORM, B, E)
+    with pytest.raises(ValueError, match=r"locations: found them with power contraction"):
+        long_term.write(UNIFORM, memory, vectors(0), locations=np.full((B, M), 0.5, np.float32))
