@@ -2,6 +2,7 @@
 
     python -m experiments.sorting [PRESET] [--options]
     python -m experiments.sorting compare [--options]     all models, one table and one picture
+    python -m experiments.sorting lasting [--options]     contractions of the memory, by segments
 
 Trains on freshly generated sequences, then reports accuracy on 800 others: as trained, and with
 the long-term memory emptied before every segment. Writes config, metrics, a figure and a picture
@@ -57,7 +58,7 @@ class SortingConfig:
     """Several hosts: call jax.distributed.initialize() first; start the same command on each."""
 
 
-def _small(model: ModelConfig, **changes) -> SortingConfig:
+def small(model: ModelConfig, **changes) -> SortingConfig:
     """A model in the size of the CPU presets: 2 layers of width 64, 17 segments of 64."""
     sizes = {"num_layers": 2, "num_heads": 4, "head_dim": 16, "d_model": 64, "d_inner": 128}
     small = {**sizes, "segment_len": 64, "mem_len": 64, "dropout": 0.0}
@@ -86,24 +87,24 @@ def paper(model: ModelConfig, length: int) -> SortingConfig:
 PRESETS: dict[str, tuple[str, SortingConfig]] = {
     "infinity-former": (
         "The ∞-former, CPU size: 1,068 tokens in 17 segments of 64, 15 writes to the memory.",
-        _small(presets.infinity_former(), long_term=_SMALL_MEMORY),
+        small(presets.infinity_former(), long_term=_SMALL_MEMORY),
     ),
     "infinity-former-sticky": (
         "The same with sticky memories.",
-        _small(
+        small(
             presets.infinity_former_sticky(),
             long_term=dataclasses.replace(_SMALL_MEMORY, sticky=True),
         ),
     ),
     "compressive": (
         "The Compressive Transformer at equal cost, CPU size: 64 short-term, 64 compressed.",
-        _small(presets.compressive(), compressed=CompressedConfig(length=64)),
+        small(presets.compressive(), compressed=CompressedConfig(length=64)),
     ),
     "transformer-xl": (
         "Transformer-XL at equal cost, CPU size: short-term memory of 128.",
-        _small(presets.transformer_xl(), mem_len=128),
+        small(presets.transformer_xl(), mem_len=128),
     ),
-    "vanilla": ("No memory at all, CPU size.", _small(presets.vanilla(), mem_len=0)),
+    "vanilla": ("No memory at all, CPU size.", small(presets.vanilla(), mem_len=0)),
     "paper-4k": ("The paper's ∞-former on 4,000 tokens.", paper(presets.infinity_former(), 4000)),
     "paper-8k": ("The paper's ∞-former on 8,000 tokens.", paper(presets.infinity_former(), 8000)),
     "paper-16k": (
@@ -136,6 +137,10 @@ def main(argv: list[str] | None = None) -> None:
         from experiments import sorting_compare
 
         return sorting_compare.main(argv[1:])
+    if argv[:1] == ["lasting"]:
+        from experiments import sorting_lasting
+
+        return sorting_lasting.main(argv[1:])
     name, cfg = cli.parse(
         "python -m experiments.sorting", __doc__, PRESETS, "infinity-former", argv
     )

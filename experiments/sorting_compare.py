@@ -24,14 +24,14 @@ MODELS = {
     "compressive": presets.compressive,
     "transformer-xl": presets.transformer_xl,
 }
-_EMPTIED = "-emptied"
+EMPTIED = "-emptied"
 
 
 @dataclasses.dataclass(frozen=True)
 class CompareConfig:
     """Which cells of the table to fill."""
 
-    models: tuple[str, ...] = (*MODELS, *(f"{m}{_EMPTIED}" for m in list(MODELS)[:3]))
+    models: tuple[str, ...] = (*MODELS, *(f"{m}{EMPTIED}" for m in list(MODELS)[:3]))
     """Rows; with -emptied, trained with its memory emptied before every segment."""
     lengths: tuple[int, ...] = (1068,)
     """Tokens to sort; each with its answer inside one segment."""
@@ -72,8 +72,8 @@ def _cells(cfg: CompareConfig, lengths: Sequence[int]) -> Iterator[Cell]:
     for length in lengths:
         for seed in range(cfg.seeds):
             for model in cfg.models:
-                base = model.removesuffix(_EMPTIED)
-                if base not in MODELS or model == f"transformer-xl{_EMPTIED}":
+                base = model.removesuffix(EMPTIED)
+                if base not in MODELS or model == f"transformer-xl{EMPTIED}":
                     accepted = ", ".join(CompareConfig.models)
                     raise ValueError(f"models: found {model}, accepted: {accepted}")
                 config = sorting.PRESETS[base][1]
@@ -105,22 +105,33 @@ def rows(table: Sequence[Cell]) -> list[list[str]]:
     return [comparison_row(model, length, made) for (length, model), made in groups.items()]
 
 
-def report(cfg: CompareConfig, table: Sequence[Cell]) -> None:
+def report(title: str, folder: Path, table: Sequence[Cell]) -> None:
     """Print the table; write it as markdown, and draw the picture."""
     from rich.console import Console
     from rich.table import Table
 
-    made = Table(title="sorting: every model on the same data", title_justify="left")
+    made = Table(title=title, title_justify="left")
     for name in COMPARISON:
         made.add_column(name, justify="left" if name == "model" else "right")
     for row in rows(table):
         made.add_row(*row)
     Console(width=150).print(made)
-    folder = Path(cfg.out)
     (folder / "table.md").write_text(markdown(COMPARISON, rows(table)) + "\n", encoding="utf-8")
     if finished(table):
         plots.comparison(folder / "comparison.png", finished(table))
     print(f"{folder}/table.md, {folder}/comparison.png")
+
+
+def fill(table: Sequence[Cell], argv: Sequence[str]) -> None:
+    """Run the cells one after the other: finished ones are kept, half-finished ones go on."""
+    for number, cell in enumerate(table, start=1):
+        print(f"[{number}/{len(table)}] {cell.model}, {cell.length:,} tokens, seed {cell.seed}")
+        with cli.refusals():
+            result = runs.open_run(cell.folder, cell.config)
+        if result is None:
+            said = runs.provenance("sorting", cell.model, argv)
+            with cli.stops():
+                sorting_run.run(cell.config, cell.folder, said)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -130,12 +141,5 @@ def main(argv: Sequence[str]) -> None:
     with cli.refusals():
         table = cells(cfg)
         Path(cfg.out).mkdir(parents=True, exist_ok=True)
-    for number, cell in enumerate(table, start=1):
-        print(f"[{number}/{len(table)}] {cell.model}, {cell.length:,} tokens, seed {cell.seed}")
-        with cli.refusals():
-            result = runs.open_run(cell.folder, cell.config)
-        if result is None:
-            said = runs.provenance("sorting", cell.model, ["compare", *argv])
-            with cli.stops():
-                sorting_run.run(cell.config, cell.folder, said)
-    report(cfg, table)
+    fill(table, ["compare", *argv])
+    report("sorting: every model on the same data", Path(cfg.out), table)

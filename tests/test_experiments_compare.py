@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from experiments import results, sorting, sorting_compare
+from experiments import results, sorting, sorting_compare, sorting_lasting
 from inf_former_jax.training.checkpoint import CheckpointConfig
 from inf_former_jax.training.loop import LoopConfig
 from inf_former_jax.training.optim import OptimConfig
@@ -118,3 +118,58 @@ def test_tables_are_made_from_results(tmp_path):
 def test_readme_says_what_results_say():
     """As `make check` asks."""
     results.main(["--check"])
+
+
+def test_lasting_rows_differ_in_their_memory_only(tmp_path):
+    """Hand-written table: contraction and locations of each row; segments, sizes and updates."""
+    cfg = sorting_lasting.LastingConfig(seeds=1, segments=(64,), updates=50, out=str(tmp_path))
+    table = {cell.model: cell.config for cell in sorting_lasting.cells(cfg)}
+    memories = {name: config.model.long_term for name, config in table.items()}
+    assert memories.pop("transformer-xl") is None
+    taus = {name: (memory.tau_of(1), memory.tau_of(9)) for name, memory in memories.items()}
+    assert taus == {
+        "infinity-former": (0.75, 0.75),
+        "infinity-former-tau-0.9": (0.9, 0.9),
+        "infinity-former-lasting": (0.5, 0.9),
+        "infinity-former-sticky": (0.75, 0.75),
+        "infinity-former-sticky-drawn": (0.75, 0.75),
+        "infinity-former-lasting-sticky": (0.5, 0.9),
+        "infinity-former-lasting-emptied": (0.5, 0.9),
+    }
+    assert {name for name, memory in memories.items() if memory.sticky} == {
+        "infinity-former-sticky", "infinity-former-sticky-drawn", "infinity-former-lasting-sticky"
+    }  # fmt: skip
+    assert memories["infinity-former-sticky-drawn"].locations == "draw"
+    for name, config in table.items():
+        assert (config.length, config.batch_size, config.optim.steps) == (2028, 8, 50)
+        assert (config.model.segment_len, config.optim.warmup_steps) == (32, 25)
+        assert config.model.mem_len == (64 if name == "transformer-xl" else 32)
+        assert config.objective.empty_memory == name.endswith("-emptied")
+
+
+def test_lasting_fills_its_table(monkeypatch, tmp_path, capsys):
+    """One memory through the whole of training, evaluation and report."""
+    small = sorting.small
+    monkeypatch.setattr(sorting, "small", lambda model, **made: shrunk(small(model, **made)))
+    sorting.main(["lasting", "--models", "infinity-former-lasting", "--segments", "3",
+                  "--seeds", "1", "--updates", "4", "--out", str(tmp_path)])  # fmt: skip
+    assert "[1/1] infinity-former-lasting, 76 tokens, seed 0" in capsys.readouterr().out
+    result = json.loads((tmp_path / "3/infinity-former-lasting-0/result.json").read_text())
+    assert result["steps"] == 4 and "memory emptied before every segment" in result["test"]
+    assert result["command"].startswith("python -m experiments.sorting lasting --models")
+    assert (tmp_path / "table.md").read_text().count("infinity-former-lasting | 76 | 1 | 0.") == 1
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [(["--models", "unknown"], "models: found unknown, accepted: transformer-xl, "),
+     (["--segments", "0"], "segments: found 0, accepted: 1 or more"),
+     (["--updates", "0"], "found 0")],
+)  # fmt: skip
+def test_lasting_refuses_in_one_line(given, said, tmp_path, capsys):
+    """Exit 2 before anything is written."""
+    with pytest.raises(SystemExit) as stopped:
+        sorting.main(["lasting", *given, "--out", str(tmp_path / "new")])
+    assert stopped.value.code == 2 and not (tmp_path / "new").exists()
+    printed = capsys.readouterr().err
+    assert said in printed and printed.count("\n") == 1
