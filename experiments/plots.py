@@ -74,3 +74,28 @@ def comparison(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
     axes[0].legend(fontsize=7)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def heads(path: Path, found: Mapping[str, Any]) -> None:
+    """Where each head attends: its mass over the memory's time, and by age, as a PNG.
+
+    Args:
+        found: as `analysis_memory.look` returns it.
+    """
+    figure, axes = plt.subplots(
+        len(found["layers"]), 2, figsize=(12, 3 * len(found["layers"])), squeeze=False,
+        constrained_layout=True,
+    )  # fmt: skip
+    for j, layer in enumerate(found["layers"]):
+        for h, head in enumerate(layer["heads"]):
+            mass = head["mass_by_time"]
+            times = [(i + 0.5) / len(mass) for i in range(len(mass))]
+            axes[j][0].plot(times, [m * len(mass) for m in mass], label=f"head {h}")
+            axes[j][1].plot(range(len(head["mass_by_age"])), head["mass_by_age"], marker=".")
+        axes[j][0].set(ylabel=f"layer {j}: density")
+        axes[j][1].set(ylabel="share of the attention")
+    axes[-1][0].set(xlabel="time in the memory (1 = newest)")
+    axes[-1][1].set(xlabel="age of what was written, in writes")
+    axes[0][0].legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

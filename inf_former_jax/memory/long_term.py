@@ -29,8 +29,8 @@ from inf_former_jax.memory.operators import (
     require,
 )
 
-__all__ = ["LongTermConfig", "LongTermMemory", "Operators", "init", "operators", "remember",
-           "reset", "signal", "write"]  # fmt: skip
+__all__ = ["LongTermConfig", "LongTermMemory", "Operators", "edges", "init", "operators",
+           "remember", "reset", "signal", "write"]  # fmt: skip
 
 
 class LongTermMemory(NamedTuple):
@@ -165,6 +165,17 @@ def signal(
     flat = evaluate(cfg.basis, t.reshape(-1))
     values = jnp.einsum("sn,bne->bse", flat, memory.coeffs, precision=HIGHEST)
     return values.reshape(values.shape[0], *t.shape, values.shape[-1])
+
+
+def edges(cfg: LongTermConfig, writes: int) -> Float[np.ndarray, " J"]:
+    """Where segments lie after J - 1 writes: the j-th oldest between edges j and j + 1 of [0, 1].
+
+    By uniform locations; sticky ones move what attention dwells on apart.
+    """
+    times = np.array([0.0, 1.0][: writes + 1])
+    for k in range(1, writes):
+        times = np.append(cfg.tau_of(k) * times, 1.0)
+    return times
 
 
 def _where_rows(rows, chosen, other):

@@ -18,11 +18,23 @@ from inf_former_jax.memory.read import expected_value
 from inf_former_jax.models.local import F32, FROM_HEADS, TO_HEADS
 
 
-class Gate(nn.Module):
-    """`X ⊙ sigmoid(conv1d(X))`: what is written is first smoothed (SPEC §3, published code).
+def gate_values(
+    kernel: Float[AnyArray, "3 E E"], bias: Float[AnyArray, " E"], x: Float[AnyArray, "B L E"]
+) -> Float[Array, "B L E"]:
+    """`sigmoid(conv1d(X))`, what the gate lets through of each number (SPEC §3).
 
     The convolution mixes all channels over (l-1, l, l+1) of the same write, zeros at its ends.
     """
+    padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0)))
+    # One matrix product of the three neighbours: XLA's convolution is slow on a CPU.
+    windows = jnp.concatenate([padded[:, :-2], padded[:, 1:-1], padded[:, 2:]], axis=-1)
+    flat = kernel.reshape(-1, kernel.shape[-1])
+    mixed = jnp.einsum("blw,we->ble", windows, flat, precision=HIGHEST)
+    return jax.nn.sigmoid(mixed + bias[None, None])
+
+
+class Gate(nn.Module):
+    """`X ⊙ sigmoid(conv1d(X))`: what is written is first smoothed (SPEC §3, published code)."""
 
     @nn.compact
     def __call__(self, x: Float[AnyArray, "B L E"]) -> Float[Array, "B L E"]:
@@ -30,11 +42,7 @@ class Gate(nn.Module):
         dim = x.shape[-1]
         kernel = self.param("kernel", nn.initializers.lecun_normal((0, 1)), (3, dim, dim), F32)
         bias = self.param("bias", nn.initializers.zeros, (dim,), F32)
-        padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0)))
-        # One matrix product of the three neighbours: XLA's convolution is slow on a CPU.
-        windows = jnp.concatenate([padded[:, :-2], x, padded[:, 2:]], axis=-1)
-        mixed = jnp.einsum("blw,we->ble", windows, kernel.reshape(3 * dim, dim), precision=HIGHEST)
-        return x * jax.nn.sigmoid(mixed + bias[None, None])
+        return x * gate_values(kernel, bias, x)
 
 
 def attention_density(
