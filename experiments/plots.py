@@ -99,3 +99,21 @@ def heads(path: Path, found: Mapping[str, Any]) -> None:
     axes[0][0].legend(fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def streams(path: Path, found: Mapping[str, Any]) -> None:
+    """Size of the coefficients and error of float32 along a stream of writes, as a PNG.
+
+    Args:
+        found: label → as `analysis_stream.stream` returns it.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(12, 4), constrained_layout=True)
+    for label, of in found.items():
+        writes = range(1, len(of["rms"]) + 1)
+        axes[0].plot(writes, of["rms"], label=label)
+        axes[1].plot(writes, of["error"], label=label)
+    axes[0].set(xlabel="writes", ylabel="rms coefficient", xscale="log")
+    axes[1].set(xlabel="writes", ylabel="error of the float32 signal", xscale="log", yscale="log")
+    axes[0].legend()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,163 @@
+"""A memory written for ever: do its numbers drift, and how far is float32 from float64?
+
+    python -m experiments.analysis stream [--options]
+
+Writes segments of white noise, uniform in [-1, 1], one after the other; every contraction on the
+same noise. Of bounded vectors the coefficients are bounded: after W writes
+`|C| ≤ Σ_s |A_W ⋯ A_{s+1} G_sᵀ| 1`, element by element, which is computed and printed too.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import cli, plots, runs
+from inf_former_jax.memory import long_term
+from inf_former_jax.memory.basis import evaluate
+from inf_former_jax.memory.long_term import LongTermConfig
+from inf_former_jax.memory.operators import write_operator
+
+_TIMES = np.linspace(0.0, 1.0, 257)
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamConfig:
+    """Which memories are written, and for how long."""
+
+    segments: int = 1000
+    """W, writes."""
+    length: int = 128
+    """L, vectors of a write."""
+    channels: int = 4
+    """E."""
+    num_basis: int = 512
+    num_samples: int = 512
+    widths: tuple[float, ...] = (0.01, 0.05)
+    taus: tuple[float, ...] = (0.75, 0.9)
+    """Fixed contractions."""
+    powers: tuple[float, ...] = (1.0,)
+    """Power contractions."""
+    seed: int = 0
+    out: str = "runs/analysis/stream"
+
+
+def memories(cfg: StreamConfig) -> dict[str, LongTermConfig]:
+    """The memories by label.
+
+    Raises:
+        ValueError: a constant that no memory can have, or nothing to write.
+    """
+    for name in ("segments", "length", "channels"):
+        if getattr(cfg, name) < 1:
+            raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: 1 or more")
+    if not cfg.taus and not cfg.powers:
+        raise ValueError("taus: found none, and no powers, accepted: at least one contraction")
+    same = {"num_basis": cfg.num_basis, "num_samples": cfg.num_samples, "widths": cfg.widths}
+    fixed = {f"τ = {tau:g}": LongTermConfig(**same, tau=tau) for tau in cfg.taus}
+    power = {
+        f"(k/(k+1))^{p:g}": LongTermConfig(**same, contraction="power", power=p) for p in cfg.powers
+    }
+    return fixed | power
+
+
+def stream(memory: LongTermConfig, x: np.ndarray) -> dict[str, Any]:
+    """Write x [W, L, E] in float32 and in float64; what is found after each write.
+
+    Returns:
+        Lists by write: `rms` and `largest` of the coefficients, `error` of the float32 signal
+        relative to its largest value in float64; and `bound`, the largest that any coefficient
+        could be after the last write if |x| ≤ 1.
+    """
+    ops = long_term.operators(memory, x.shape[1], np.float32)
+
+    @jax.jit
+    def all_writes(begin, x, ops):
+        def write(held, now):
+            held = long_term.write(memory, held, now[None], operators=ops)
+            return held, held.coeffs[0]
+
+        return jax.lax.scan(write, begin, x)[1]
+
+    begin = long_term.init(memory, 1, x.shape[2])
+    single = np.asarray(all_writes(begin, jnp.asarray(x, jnp.float32), ops))
+    psi, coeffs, found = evaluate(memory.basis, _TIMES), None, []
+    for now, of_single in zip(_exact(memory, x), single, strict=True):
+        coeffs, signal = now, psi @ now
+        error = np.abs(psi @ of_single.astype(np.float64) - signal).max() / np.abs(signal).max()
+        found.append((np.sqrt((coeffs**2).mean()), np.abs(coeffs).max(), error))
+    columns = (list(map(float, column)) for column in zip(*found, strict=True))
+    named = dict(zip(("rms", "largest", "error"), columns, strict=True))
+    return named | {"bound": _bound(memory, x.shape[1], len(x))}
+
+
+def _by_count(memory, length, count):
+    """(A, G_new) of writes 0, 1, … in float64; those beyond the horizon are formed once."""
+    grid = evaluate(memory.basis, np.arange(1, memory.num_samples + 1) / memory.num_samples)
+    made = []
+    for k in range(min(count, memory.num_contractions + 1)):
+        g_past, g_new = write_operator(memory, length, k)
+        made.append((None if g_past is None else g_past.T @ grid, g_new))
+    return [made[min(k, len(made) - 1)] for k in range(count)]
+
+
+def _exact(memory, x):
+    coeffs = None
+    for (decay, new), now in zip(_by_count(memory, x.shape[1], len(x)), x, strict=True):
+        coeffs = new.T @ now if decay is None else decay @ coeffs + new.T @ now
+        yield coeffs
+
+
+def _bound(memory, length, writes):
+    """The largest coefficient that vectors in [-1, 1] can lead to after so many writes."""
+    later, total = np.eye(memory.num_basis), 0.0
+    for decay, new in reversed(_by_count(memory, length, writes)):
+        total = total + np.abs(later @ new.T).sum(axis=1)
+        if decay is not None:
+            later = later @ decay
+    return float(total.max())
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command line: `python -m experiments.analysis stream [--options]`."""
+    cfg = cli.options("python -m experiments.analysis stream", __doc__, StreamConfig(), argv)
+    folder = Path(cfg.out)
+    with cli.refusals():
+        wanted = memories(cfg)
+        for memory in wanted.values():
+            long_term.operators(memory, cfg.length, np.float32)
+        folder.mkdir(parents=True, exist_ok=True)
+    shape = (cfg.segments, cfg.length, cfg.channels)
+    x = np.random.default_rng(cfg.seed).uniform(-1, 1, shape)
+    found = {}
+    for label, memory in wanted.items():
+        print(f"{cfg.segments:,} writes with {label}")
+        found[label] = stream(memory, x)
+    said = runs.provenance("analysis", "stream", ["stream", *argv])
+    runs.write_json(folder / "stream.json", said | {"settings": runs.to_json(cfg), "found": found})
+    report(found)
+    plots.streams(folder / "stream.png", found)
+    print(f"{folder}/stream.json, {folder}/stream.png")
+
+
+def report(found: dict[str, dict[str, Any]]) -> None:
+    """Print, for each contraction, the coefficients' size along the stream and float32's error."""
+    from rich.console import Console
+    from rich.table import Table
+
+    count = len(next(iter(found.values()))["rms"])
+    marks = sorted({1, min(10, count), min(100, count), count})
+    table = Table(title="coefficients and float32's error along the stream", title_justify="left")
+    table.add_column("contraction")
+    names = [f"rms after {mark:,}" for mark in marks] + ["largest ever", "bound", "error, worst"]
+    for name in names:
+        table.add_column(name, justify="right")
+    for label, of in found.items():
+        sizes = [f"{of['rms'][mark - 1]:.4f}" for mark in marks]
+        worst = [f"{max(of['largest']):.3f}", f"{of['bound']:.2f}", f"{max(of['error']):.1e}"]
+        table.add_row(label, *sizes, *worst)
+    Console(width=120).print(table)
