@@ -160,7 +160,7 @@ def main(argv: Sequence[str]) -> None:
         if cfg.sequences < 1:
             raise ValueError(f"sequences: found {cfg.sequences}, accepted: 1 or more")
         folder = Path(cfg.out or cfg.run)
-        folder.mkdir(parents=True, exist_ok=True)
+        runs.made(folder)
         found = look(Path(cfg.run), cfg.sequences)
     said = runs.provenance("analysis", "memory", ["memory", *argv])
     runs.write_json(folder / "memory.json", said | found)

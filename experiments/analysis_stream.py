@@ -130,7 +130,7 @@ def main(argv: Sequence[str]) -> None:
         wanted = memories(cfg)
         for memory in wanted.values():
             long_term.operators(memory, cfg.length, np.float32)
-        folder.mkdir(parents=True, exist_ok=True)
+        runs.made(folder)
     shape = (cfg.segments, cfg.length, cfg.channels)
     x = np.random.default_rng(cfg.seed).uniform(-1, 1, shape)
     found = {}

@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import json
+import os
 import platform
 import shlex
 import subprocess
@@ -72,14 +73,31 @@ def numbered(folder: Path) -> Path:
     return free
 
 
+def made(folder: str | Path) -> Path:
+    """The folder, made if it is not there.
+
+    Raises:
+        ValueError: it cannot be made or written.
+    """
+    folder = Path(folder)
+    accepted = "accepted: a folder that can be made and written"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"out: found {folder} ({error.strerror}), {accepted}") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"out: found {folder} (not writable), {accepted}")
+    return folder
+
+
 def open_run(folder: Path, config: Any) -> dict[str, Any] | None:
     """Make a run folder; the finished result of one that holds the same config, else None.
 
     Of several processes only the first one looks and writes; the others get {} for a result.
 
     Raises:
-        ValueError: the folder holds a run of another config, or something that is no run.
-        OSError: it cannot be written.
+        ValueError: the folder holds a run of another config, or something that is no run, or it
+            cannot be written.
     """
     result = None if jax.process_index() else _open(folder, config)
     if jax.process_count() == 1:
@@ -97,7 +115,7 @@ def _open(folder, config):
                 f"out: {folder} holds a run of another config: {'; '.join(rows)}; accepted: the "
                 f"same config, another folder, or --fresh"
             )
-    folder.mkdir(parents=True, exist_ok=True)
+    made(folder)
     if not (folder / "config.json").exists():
         write_json(folder / "config.json", new)
     result = folder / "result.json"

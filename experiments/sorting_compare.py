@@ -140,6 +140,6 @@ def main(argv: Sequence[str]) -> None:
     cfg = cli.options(program, __doc__, CompareConfig(), argv)
     with cli.refusals():
         table = cells(cfg)
-        Path(cfg.out).mkdir(parents=True, exist_ok=True)
+        folder = runs.made(cfg.out)
     fill(table, ["compare", *argv])
-    report("sorting: every model on the same data", Path(cfg.out), table)
+    report("sorting: every model on the same data", folder, table)

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from experiments import cli, sorting
+from experiments import cli, runs, sorting
 from experiments.sorting_compare import EMPTIED, Cell, fill, report
 from inf_former_jax.data import sorting as task
 from inf_former_jax.memory.long_term import LongTermConfig
@@ -100,6 +100,6 @@ def main(argv: Sequence[str]) -> None:
     cfg = cli.options("python -m experiments.sorting lasting", __doc__, LastingConfig(), argv)
     with cli.refusals():
         table = cells(cfg)
-        Path(cfg.out).mkdir(parents=True, exist_ok=True)
+        folder = runs.made(cfg.out)
     fill(table, ["lasting", *argv])
-    report("sorting: contractions of the memory", Path(cfg.out), table)
+    report("sorting: contractions of the memory", folder, table)

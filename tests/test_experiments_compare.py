@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+import signal
 
 import pytest
 
 from experiments import results, sorting, sorting_compare, sorting_lasting
 from inf_former_jax.training.checkpoint import CheckpointConfig
-from inf_former_jax.training.loop import LoopConfig
+from inf_former_jax.training.loop import LoopConfig, StopSignal
 from inf_former_jax.training.optim import OptimConfig
 
 
@@ -60,6 +61,30 @@ def test_compare_fills_the_table_and_keeps_what_is_done(tiny_presets, tmp_path, 
     assert [path.stat().st_mtime_ns for path in files] == before
     lines = (tmp_path / "table.md").read_text().splitlines()
     assert len(lines) == 4 and lines[2].startswith("| compressive-emptied | 28 | 1 | 0.")
+
+
+def test_a_signal_ends_compare_after_the_step_and_it_goes_on(tiny_presets, tmp_path, monkeypatch):
+    """Exit 3 in the middle of the second cell; the same command keeps the first and goes on."""
+
+    class Armed(StopSignal):
+        def __enter__(self):
+            entered = super().__enter__()
+            if armed and list(tmp_path.glob("28/compressive-emptied-0/result.json")):
+                signal.raise_signal(signal.SIGTERM)
+            return entered
+
+    armed = True
+    monkeypatch.setattr("inf_former_jax.training.loop.StopSignal", Armed)
+    with pytest.raises(SystemExit) as stopped:
+        sorting.main(options(tmp_path))
+    assert stopped.value.code == 3
+    first = tmp_path / "28/compressive-emptied-0/result.json"
+    assert first.exists() and not (tmp_path / "28/transformer-xl-0/result.json").exists()
+    assert sorted((tmp_path / "28/transformer-xl-0/checkpoints").iterdir())
+    before, armed = first.stat().st_mtime_ns, False
+    sorting.main(options(tmp_path))
+    assert first.stat().st_mtime_ns == before
+    assert json.loads((tmp_path / "28/transformer-xl-0/result.json").read_text())["steps"] == 4
 
 
 def test_what_has_not_run_stays_empty(tiny_presets, tmp_path):

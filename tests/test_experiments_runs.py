@@ -81,3 +81,13 @@ def test_what_is_no_run_is_refused(tmp_path):
     runs.open_run(tmp_path, sorting.PRESETS["vanilla"][1])
     with pytest.raises(ValueError, match="found no checkpoint"):
         sorting_run.load_run(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
+    """Under a file, and where the system denies it: option, found, accepted."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"^out: found .*file/run \(Not a directory\), accepted: "):
+        runs.open_run(tmp_path / "file" / "run", sorting.PRESETS["vanilla"][1])
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write everywhere
+    with pytest.raises(ValueError, match=r"^out: found .*closed \(not writable\), accepted: "):
+        runs.made(tmp_path / "closed")
