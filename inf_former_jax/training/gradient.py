@@ -17,24 +17,23 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from inf_former_jax.memory.state import Memory
-
 Tree = TypeVar("Tree")
+Carried = TypeVar("Carried")  # `Memory`, or any other pytree
 Sums = dict[str, Float[Array, ""]]
 
 #: (params, memory, x) -> (objective, (sums, memory after it)) of one segment x.
-Segment = Callable[[Any, Memory, Any], tuple[Float[Array, ""], tuple[Sums, Memory]]]
+Segment = Callable[[Any, Any, Any], tuple[Float[Array, ""], tuple[Sums, Any]]]
 
 
 def by_groups(
     segment: Segment,
     params: Tree,
-    memory: Memory,
+    memory: Carried,
     sums: Sums,
     xs: Any,
     carries: Bool[Array, " W"],
     size: int,
-) -> tuple[Tree, Sums, Memory]:
+) -> tuple[Tree, Sums, Carried]:
     """`Σ_groups ∂/∂params Σ_{w in group} objective_w`, the sums, and the memory after all.
 
     A group's memory on entry is a constant. Its segments are run once forward and, from the
