@@ -113,12 +113,19 @@ class LongTermAttention(nn.Module):
         rows: Bool[AnyArray, " B"] | None = None,
         locations: Float[AnyArray, "B M"] | None = None,
         key=None,
+        detach: bool = True,
     ) -> LongTermMemory:
-        """Gate x, then append it: see `memory.long_term.write` for the arguments and errors."""
+        """Gate x, then append it: see `memory.long_term.write` for the arguments and errors.
+
+        Args:
+            detach: what was stored before is a constant to autodiff (the paper); False lets the
+                gradient reach earlier writes, and their gates, through the stored coefficients.
+        """
         gated = self.gate(x) if self.cfg.gate else x
         return long_term.write(
-            self.cfg, memory, gated, operators=operators, rows=rows, locations=locations, key=key
-        )
+            self.cfg, memory, gated, operators=operators, rows=rows, locations=locations, key=key,
+            detach=detach,
+        )  # fmt: skip
 
     def __call__(
         self,

@@ -53,6 +53,16 @@ class ModelConfig:
     """Relative distances above it count as it; 0 = no clamping."""
     query_chunk: int = 128
     """Queries whose local attention scores exist at a time."""
+    memory_gradient: int = 0
+    """k, segments that a loss's gradient may go back through the memory; 0 = none (paper).
+
+    In training the segments of a batch, counted from its end, form groups of k+1 (the first one
+    holds the remainder); the memory is differentiated inside a group and detached at its borders.
+    So the last segment reaches k back, others at most k, and k ≥ W-1 is full back-propagation
+    through the batch, whose own start is always a constant. Each segment is run twice and once
+    backwards, whatever k; if all reached exactly k back, it would be k+1 times as much where every
+    segment carries loss. Compressed vectors and sticky locations stay constants.
+    """
 
     def __post_init__(self):
         sizes = ("vocab_size", "num_layers", "num_heads", "head_dim", "d_model", "d_inner",
@@ -62,8 +72,9 @@ class ModelConfig:
             require(_is_whole(value) and value >= 1, name, value, "a whole number ≥ 1")
         require(self.d_model % 2 == 0, "d_model", self.d_model, "an even number")
         require(self.norm in ("post", "pre"), "norm", self.norm, "post or pre")
-        whole = _is_whole(self.mem_len) and self.mem_len >= 0
-        require(whole, "mem_len", self.mem_len, "a whole number ≥ 0")
+        for name in ("mem_len", "memory_gradient"):
+            value = getattr(self, name)
+            require(_is_whole(value) and value >= 0, name, value, "a whole number ≥ 0")
         for name in ("dropout", "attention_dropout"):
             require(0 <= getattr(self, name) < 1, name, getattr(self, name), "a number in [0, 1)")
         if self.same_length:
@@ -142,10 +153,13 @@ class Block(nn.Module):
         return self._feed_forward(x, rows), new_memory, info | read
 
     def _compress(self, memory, x, due):
-        """The pending segment into the compressed memory, detached; and what it lost (SPEC §5b)."""
+        """The pending segment into the compressed memory, and what it lost (SPEC §5b).
+
+        Both are detached whatever `memory_gradient` is: the one trains f_c alone, the other never.
+        """
         if self.cfg.compressed is None:
             return memory, {}
-        pending = state.pending(self.cfg, memory)
+        pending = jax.lax.stop_gradient(state.pending(self.cfg, memory))
         slots = self.compression(pending)
         lost = self.attention.reconstruction(*(self._detached_norm(m) for m in (x, pending, slots)))
         memory = state.append_compressed(memory, jax.lax.stop_gradient(slots), due)
@@ -164,8 +178,9 @@ class Block(nn.Module):
             return None, None, {}
         pending = state.pending(self.cfg, memory)
         written = self.long_term.write(
-            memory.long_term, pending, operators=operators, rows=due, key=key
-        )
+            memory.long_term, pending, operators=operators, rows=due, key=key,
+            detach=self.cfg.memory_gradient == 0,
+        )  # fmt: skip
         return self.long_term(q, written, where=where)
 
     def _feed_forward(self, x, rows):

@@ -61,8 +61,9 @@ class Decoder(nn.Module):
     ) -> Output:
         """Next-token logits of a segment, and the memory for the next one (SPEC §4).
 
-        All of the given memory is a constant to autodiff; the gradient reaches the gate through
-        this segment's write.
+        All of the given memory is a constant to autodiff unless `cfg.memory_gradient` is positive:
+        then it is differentiated, but for compressed vectors and sticky locations. Either way the
+        gradient reaches the gate through this segment's write.
 
         Args:
             tokens: a segment of T ≤ cfg.segment_len tokens; after a shorter one only a reset may
@@ -80,7 +81,8 @@ class Decoder(nn.Module):
         """
         cfg = self.cfg
         _check_call(cfg, tokens, memory)
-        memory = jax.lax.stop_gradient(memory)
+        if cfg.memory_gradient == 0:
+            memory = jax.lax.stop_gradient(memory)
         where = None if where is None else jnp.asarray(where)
         rows = None
         if train and max(cfg.dropout, cfg.attention_dropout) > 0:

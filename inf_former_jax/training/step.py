@@ -2,7 +2,8 @@
 
 The memory is a constant to autodiff, so the gradient of a document's loss is the sum of its
 segments' gradients: it is taken *inside* the scan, and one segment's activations are all that is
-ever stored. Segments that carry no loss are run forward only.
+ever stored. Segments that carry no loss are run forward only. With `ModelConfig.memory_gradient`
+the same holds of groups of segments (`training/gradient.py`).
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory import state as memories
 from inf_former_jax.memory.state import Memory
 from inf_former_jax.models.decoder import Decoder, ModelConfig
+from inf_former_jax.training import gradient
 from inf_former_jax.training.state import TrainState
 
 # Folded into the key of an evaluation, above any step number, which training folds in.
@@ -143,9 +145,20 @@ def _grads(cfg, objective_cfg, state, batch, ops):
         )  # fmt: skip
         return (grads, jax.tree.map(jnp.add, total, sums), memory), None
 
-    zeros = jax.tree.map(jnp.zeros_like, state.params)
+    def of_segment(params, memory, now):
+        segment, number = now
+        memory = _start(cfg, memory, segment.resets, objective_cfg.empty_memory)
+        return objective(params, memory, segment, jax.random.fold_in(step_key, number))
+
     segments = _segments(batch)
     xs = (segments, jnp.arange(segments.tokens.shape[0]))
+    if cfg.memory_gradient:
+        carries = (segments.weights > 0).any(axis=(1, 2))
+        size = cfg.memory_gradient + 1
+        return gradient.by_groups(
+            of_segment, state.params, state.memory, zero_sums(), xs, carries, size
+        )
+    zeros = jax.tree.map(jnp.zeros_like, state.params)
     (grads, sums, memory), _ = jax.lax.scan(body, (zeros, zero_sums(), state.memory), xs)
     return grads, sums, memory
 
