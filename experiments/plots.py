@@ -74,3 +74,20 @@ def comparison(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
     axes[0].legend(fontsize=7)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def retention(path: Path, title: str, curves: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+    """R² of past segments against their age, as a PNG: linear dashed, density solid.
+
+    Args:
+        curves: contraction → "linear" and "density" → R² by age.
+    """
+    figure, axes = plt.subplots(figsize=(8, 5), constrained_layout=True)
+    for number, (label, curve) in enumerate(curves.items()):
+        for read, style in (("density", "-"), ("linear", "--")):
+            axes.plot(curve[read], style, color=f"C{number % 10}", label=f"{label}, {read}")
+    axes.set(title=title, xlabel="age of the segment in writes", ylabel="R² of its mean")
+    axes.set_ylim(0, 1.05)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
