@@ -29,7 +29,7 @@ from inf_former_jax.memory.regression import write_padding, write_times
 #: Where to look. Widths are in units of a segment's share of the signal, M in units of N.
 NARROW = tuple(float(f"{2 ** (e / 2):.2g}") for e in range(-6, 5))
 RATIOS = (1.0, 2.0, 3.0, 5.0)
-RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 TAUS = (0.75, 0.8, 0.85, 0.9, 0.93, 0.95, 0.96, 0.97, 0.975, 0.98, 0.985, 0.99)
 POWERS = (2.0, 1.6, 1.3, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7)
 SAMPLES = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -97,9 +97,9 @@ def memory_of(cfg: ChooseConfig, point: Point) -> LongTermConfig:
     return made
 
 
-def measure(cfg: ChooseConfig, memory: LongTermConfig, points: int = POINTS) -> dict[str, Any]:
+def measure(cfg: ChooseConfig, memory: LongTermConfig) -> dict[str, Any]:
     """What a memory keeps of the segments, and what it takes: the figures of a row."""
-    held = retention(memory, cfg.writes, length=cfg.segment, points=points)
+    held = retention(memory, cfg.writes, length=cfg.segment, points=POINTS)
     times = write_times(memory.tau_of(cfg.writes), memory.num_samples, cfg.segment)
     zeros = write_padding(memory.num_samples, cfg.segment)
     return {
@@ -131,6 +131,7 @@ def search(cfg: ChooseConfig) -> tuple[list[dict[str, Any]], int]:
         ValueError: not one memory of the grid is possible.
     """
     begin, best = time.monotonic(), -math.inf
+    measured: dict[LongTermConfig, dict[str, Any]] = {}
     text = "{task.completed} tried, best mean R² {task.fields[best]:.3f}, ends at"
     columns = (TextColumn(text + " {task.fields[cap]:g} minutes:"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
@@ -139,14 +140,13 @@ def search(cfg: ChooseConfig) -> tuple[list[dict[str, Any]], int]:
         def score(point):
             nonlocal best
             try:
-                held = retention(
-                    memory_of(cfg, point), cfg.writes, length=cfg.segment, points=POINTS
-                )
+                memory = memory_of(cfg, point)
+                measured[memory] = measure(cfg, memory)
             except ValueError:  # no such memory, or too near singular for float64
                 return -math.inf
-            best = max(best, float(held.density.mean()))
+            best = max(best, measured[memory]["density"])
             bar.update(task, advance=1, best=best)
-            return float(held.density.mean())
+            return measured[memory]["density"]
 
         def stop():
             return time.monotonic() - begin > 60 * cfg.minutes
@@ -160,7 +160,7 @@ def search(cfg: ChooseConfig) -> tuple[list[dict[str, Any]], int]:
     if not found:
         accepted = "more segments, or a smaller num_basis"
         raise ValueError(f"num_basis: found {cfg.num_basis}: no memory fits, accepted: {accepted}")
-    return [measure(cfg, memory_of(cfg, point)) for _, point in found[: cfg.rows]], len(found)
+    return [measured[memory_of(cfg, point)] for _, point in found[: cfg.rows]], len(found)
 
 
 def report(rows: Sequence[Mapping[str, Any]], published: Mapping[str, Any]) -> None:

@@ -88,6 +88,7 @@ def retention(path: Path, title: str, curves: Mapping[str, Mapping[str, Sequence
             axes.plot(curve[read], style, color=f"C{number % 10}", label=f"{label}, {read}")
     axes.set(title=title, xlabel="age of the segment in writes", ylabel="R² of its mean")
     axes.set_ylim(0, 1.05)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=120)
     plt.close(figure)
