@@ -140,7 +140,7 @@ def _best_density(cfg, second, first, points):
     means = np.linspace(0.0, 1.0, max(points, math.ceil(2 / narrowest) + 1))
 
     def scores(mean, scale):
-        w = expectation(cfg.basis, mean, np.maximum(scale**2, cfg.min_var))
+        w = expectation(cfg.basis, mean, scale**2)
         return w, ((w @ second) * w).sum(-1)
 
     best = np.full((3, first.shape[1]), -np.inf)
