@@ -116,4 +116,21 @@ def streams(path: Path, found: Mapping[str, Any]) -> None:
     axes[1].set(xlabel="writes", ylabel="error of the float32 signal", xscale="log", yscale="log")
     axes[0].legend()
     figure.savefig(path, dpi=110)
+
+
+def retention(path: Path, title: str, curves: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+    """R² of past segments against their age, as a PNG: linear dashed, density solid.
+
+    Args:
+        curves: contraction → "linear" and "density" → R² by age.
+    """
+    figure, axes = plt.subplots(figsize=(8, 5), constrained_layout=True)
+    for number, (label, curve) in enumerate(curves.items()):
+        for read, style in (("density", "-"), ("linear", "--")):
+            axes.plot(curve[read], style, color=f"C{number % 10}", label=f"{label}, {read}")
+    axes.set(title=title, xlabel="age of the segment in writes", ylabel="R² of its mean")
+    axes.set_ylim(0, 1.05)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
     plt.close(figure)

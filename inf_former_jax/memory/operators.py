@@ -84,10 +84,9 @@ class LongTermConfig:
             require(getattr(self, name) > 0, name, getattr(self, name), "a number > 0")
         for name in ("num_samples", "bins", "horizon", "max_operator_mib"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "a whole number ≥ 1")
-        kinds = ("quantile", "draw")
-        require(self.locations in kinds, "locations", self.locations, " or ".join(kinds))
-        kinds = ("fixed", "power")
-        require(self.contraction in kinds, "contraction", self.contraction, " or ".join(kinds))
+        kinds = {"locations": ("quantile", "draw"), "contraction": ("fixed", "power")}
+        for name, known in kinds.items():
+            require(getattr(self, name) in known, name, getattr(self, name), " or ".join(known))
         self._refuse_both()
 
     def _refuse_both(self):
@@ -168,15 +167,20 @@ def operators(cfg: LongTermConfig, length: int, dtype=None) -> Operators:
 
 def check_size(cfg: LongTermConfig, length: int, dtype=np.float32) -> None:
     """Refuse operators that would take more room than `cfg.max_operator_mib`, with the numbers."""
-    n, count = cfg.num_basis, cfg.num_contractions
-    rows = (count + 1) * length + count * (_has_decay(cfg) * n + _has_past(cfg) * cfg.num_samples)
-    mib = rows * n * np.dtype(dtype).itemsize / 2**20
+    mib = operator_mib(cfg, length, dtype)
     found = (
-        f"{cfg.max_operator_mib} for the operators of {count} contractions (N = {n}, L = {length}, "
-        f"M = {cfg.num_samples}), which take {mib:,.1f} MiB"
+        f"{cfg.max_operator_mib} for the operators of {cfg.num_contractions} contractions (N = "
+        f"{cfg.num_basis}, L = {length}, M = {cfg.num_samples}), which take {mib:,.1f} MiB"
     )
     accepted = "that much, or a smaller horizon, num_basis or num_samples"
     require(mib <= cfg.max_operator_mib, "max_operator_mib", found, accepted)
+
+
+def operator_mib(cfg: LongTermConfig, length: int, dtype=np.float32) -> float:
+    """Room of the operators for writes of `length` vectors, in MiB; nothing is built."""
+    n, count = cfg.num_basis, cfg.num_contractions
+    rows = (count + 1) * length + count * (_has_decay(cfg) * n + _has_past(cfg) * cfg.num_samples)
+    return rows * n * np.dtype(dtype).itemsize / 2**20
 
 
 def _has_decay(cfg):
