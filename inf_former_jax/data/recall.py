@@ -34,13 +34,13 @@ class Sizes:
 
     num_keys: int = 8
     """Different keys; at least as many as a document has pairs."""
-    num_values: int = 4
+    num_values: int = 8
     """Different values, each equally likely for every key: chance is 1 / num_values."""
-    num_noise: int = 4
+    num_noise: int = 1
     """Different noise tokens between the pairs."""
     pairs_per_segment: int = 1
     """Pairs in each segment but the last."""
-    questions: int = 4
+    questions: int = 7
     """Pairs that the last segment asks for, all different, every age equally likely."""
     segments: int = 8
     """W, segments of a document, the one with the questions included."""
