@@ -50,10 +50,7 @@ class RecallConfig:
 
 
 def _small(model: ModelConfig, **changes) -> RecallConfig:
-    """A model in the size of the CPU presets: 2 layers of width 64, 8 segments of 16.
-
-    Pre-norm at half of sorting's rate: at 2e-3 what was learnt was lost again after 2,000 updates.
-    """
+    """A model in the size of the CPU presets: 2 layers of width 64, 8 segments of 16."""
     sizes = {"num_layers": 2, "num_heads": 4, "head_dim": 16, "d_model": 64, "d_inner": 128}
     small = {**sizes, "segment_len": 16, "mem_len": 16, "dropout": 0.0, "vocab_size": 32}
     small["norm"] = "pre"
