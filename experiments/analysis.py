@@ -1,181 +1,42 @@
-"""What a long-term memory holds, computed from its operators: no model, no training.
+"""What the memory is and does: alone, by its operators; and in a trained model.
 
     python -m experiments.analysis retention [--options]   R² of past segments by their age
     python -m experiments.analysis choose [--options]      constants for the tokens to remember
+    python -m experiments.analysis stream [--options]      a thousand writes: drift, float32's error
+    python -m experiments.analysis memory --run FOLDER     where a trained model attends, its gate
 
-`retention` writes settings and figures (result.json), the full arrays (retention.npz) and a picture
-(retention.png) to `runs/analysis/retention`.
+Each prints a table and writes JSON and a picture.
 """
 
-import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
-import numpy as np
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
+from experiments import (
+    analysis_choose,
+    analysis_memory,
+    analysis_retention,
+    analysis_stream,
+    cli,
 )
-from rich.table import Table
 
-from experiments import analysis_choose, cli, plots, runs
-from inf_former_jax.memory import Retention, retention
-from inf_former_jax.memory.long_term import LongTermConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class RetentionConfig:
-    """Which memories to compare, and on what."""
-
-    num_basis: int = 512
-    """N, basis functions."""
-    num_samples: int = 512
-    """M, locations at which a write reads the old signal."""
-    widths: tuple[float, ...] = (0.01, 0.05)
-    """Standard deviations of the basis functions."""
-    ridge: float = 1.0
-    """λ of the ridge regression."""
-    taus: tuple[float, ...] = (0.75, 0.9)
-    """τ of the memories with fixed contraction."""
-    powers: tuple[float, ...] = (1.0,)
-    """p of the memories with power contraction."""
-    horizon: int = 64
-    """Power contraction: τ_k of later writes than this many stays what it is."""
-    length: int = 128
-    """L, vectors of a segment."""
-    writes: int = 64
-    """How many segments are written."""
-    detail: int = 0
-    """r; each segment is read in 2^r blocks, whose mean the table shows; 0 = whole segments."""
-    ages: tuple[int, ...] = (0, 3, 7, 11, 15, 23, 31, 47, 63)
-    """Ages in writes that the table shows, 0 = newest; those that are not reached are left out."""
-    out: str = "runs/analysis/retention"
-    """Folder of the result, the arrays and the picture."""
-
-
-def memories(cfg: RetentionConfig) -> dict[str, LongTermConfig]:
-    """The memories to compare, by the name of their contraction.
-
-    Raises:
-        ValueError: there is none, or one that cannot be.
-    """
-    fields = ("num_basis", "num_samples", "widths", "ridge")
-    base = {name: getattr(cfg, name) for name in fields}
-    made = {f"τ = {tau:g}": LongTermConfig(**base, tau=tau) for tau in cfg.taus}
-    for power in cfg.powers:
-        kind = {"contraction": "power", "power": power, "horizon": cfg.horizon}
-        made[f"p = {power:g}"] = LongTermConfig(**base, **kind)
-    if not made:
-        raise ValueError("taus, powers: found neither, accepted: one τ or one p at least")
-    return made
-
-
-def check(cfg: RetentionConfig) -> dict[str, LongTermConfig]:
-    """Refuse at the door what would fail after the first memory; the memories to compare."""
-    for name in ("length", "writes"):
-        if getattr(cfg, name) < 1:
-            raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: 1 or more")
-    if cfg.detail < 0 or cfg.length % 2**cfg.detail:
-        accepted = "0 or more, 2^detail a divisor of length"
-        raise ValueError(f"detail: found {cfg.detail} with {cfg.length=}, accepted: {accepted}")
-    if any(age < 0 for age in cfg.ages):
-        raise ValueError(f"ages: found {cfg.ages}, accepted: whole numbers ≥ 0")
-    return memories(cfg)
-
-
-def compute(
-    cfg: RetentionConfig, made: dict[str, LongTermConfig]
-) -> Iterator[tuple[str, Retention]]:
-    """Each memory's retention in turn, with a bar that estimates the time left."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-               TimeElapsedColumn(), TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("writes", total=cfg.writes * len(made))
-        for label, memory in made.items():
-            yield (
-                label,
-                retention(
-                    memory,
-                    cfg.writes,
-                    length=cfg.length,
-                    detail=cfg.detail,
-                    progress=lambda written: bar.advance(task),
-                ),
-            )
-
-
-def report(cfg: RetentionConfig, found: dict[str, Retention]) -> None:
-    """Print R² by age: a linear and a density row for each contraction."""
-    ages = [age for age in cfg.ages if age < cfg.writes]
-    table = Table(
-        title=f"R² of a segment's mean by its age, {cfg.writes} writes of {cfg.length}, "
-        f"N = {cfg.num_basis}",
-        title_justify="left",
-    )
-    for name in ("contraction", "read by"):
-        table.add_column(name)
-    for name in (*map(str, ages), "mean"):
-        table.add_column(name, justify="right")
-    for label, result in found.items():
-        for read in ("linear", "density"):
-            values = getattr(result, read).mean(axis=1)
-            cells = [f"{value:.2f}" for value in values[ages]]
-            table.add_row(label, read, *cells, f"{values.mean():.3f}")
-    Console(width=max(80, 32 + 8 * len(ages))).print(table)
-
-
-def save(folder: Path, cfg: RetentionConfig, found: dict[str, Retention], said: dict) -> None:
-    """Write result.json, retention.npz and retention.png.
-
-    The arrays of the npz are Retention's fields [contraction, writes, J], and `contractions`.
-    """
-    curves = {
-        label: {read: getattr(result, read).mean(axis=1) for read in ("linear", "density")}
-        for label, result in found.items()
-    }
-    plain = {
-        label: {read: values.tolist() for read, values in curve.items()}
-        for label, curve in curves.items()
-    }
-    runs.write_json(
-        folder / "result.json", {**said, "settings": runs.to_json(cfg), "retention": plain}
-    )
-    arrays = {
-        name: np.stack([getattr(result, name) for result in found.values()])
-        for name in Retention._fields
-    }
-    np.savez(folder / "retention.npz", contractions=np.array(list(found)), **arrays)
-    plots.retention(folder / "retention.png", f"{cfg.writes} writes of {cfg.length}", curves)
+_COMMANDS = {
+    "retention": analysis_retention.main,
+    "choose": analysis_choose.main,
+    "stream": analysis_stream.main,
+    "memory": analysis_memory.main,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command line: `python -m experiments.analysis retention|choose [--options]`."""
+    """The command line: `python -m experiments.analysis COMMAND [--options]`."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    if argv[:1] == ["choose"]:
-        return analysis_choose.main(argv[1:])
     if argv[:1] in (["-h"], ["--help"]):
         return print(__doc__)
     with cli.refusals():
-        if argv[:1] != ["retention"]:
+        if argv[:1] == [] or argv[0] not in _COMMANDS:
             found = argv[0] if argv else "none"
-            raise ValueError(f"command: found {found}, accepted: retention, choose")
-    program = "python -m experiments.analysis retention"
-    cfg = cli.options(program, __doc__, RetentionConfig(), argv[1:])
-    folder = Path(cfg.out)
-    with cli.refusals():
-        made = check(cfg)
-        folder.mkdir(parents=True, exist_ok=True)
-        runs.write_json(folder / "config.json", runs.to_json(cfg))
-        found = dict(compute(cfg, made))
-    report(cfg, found)
-    save(folder, cfg, found, runs.provenance("analysis", "retention", argv))
-    print(f"{folder}/result.json, retention.npz, retention.png")
+            raise ValueError(f"command: found {found}, accepted: {', '.join(_COMMANDS)}")
+    return _COMMANDS[argv[0]](argv[1:])
 
 
 if __name__ == "__main__":

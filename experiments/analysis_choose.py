@@ -199,7 +199,7 @@ def main(argv: Sequence[str]) -> None:
     folder = Path(cfg.out)
     with cli.refusals():
         check(cfg)
-        folder.mkdir(parents=True, exist_ok=True)
+        runs.made(folder)
         runs.write_json(folder / "config.json", runs.to_json(cfg))
         rows, tried = search(cfg)
         widths = LongTermConfig.widths if cfg.num_basis % 2 == 0 else LongTermConfig.widths[:1]

@@ -4,10 +4,14 @@ import contextlib
 import io
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
+import jax
 import tyro
+
+from experiments import runs
 
 Config = TypeVar("Config")
 
@@ -85,6 +89,40 @@ def options(program: str, description: str, config: Config, argv: Sequence[str])
         if error.code:
             print(f"error: {_unboxed(said.getvalue())}", file=sys.stderr)
         raise
+
+
+def start(
+    experiment: str,
+    preset: str,
+    argv: Sequence[str],
+    cfg: Any,
+    check: Callable[[Any], None],
+    run: Callable[[Any, Path, dict[str, Any]], dict[str, Any]],
+) -> tuple[Path, dict[str, Any]]:
+    """(run folder, result): run an experiment, go on with a run, or say that it is finished.
+
+    The folder is `cfg.out`, or runs/EXPERIMENT/PRESET-seed; with `cfg.fresh` the first free one of
+    its numbered folders. What is refused, or ends the run early, becomes one line on standard error
+    and an exit status (README).
+
+    Args:
+        argv: for the provenance of the result.
+        check: raises ValueError for a config that cannot be run, before anything is written.
+        run: (config, folder, provenance) → result.
+    """
+    folder = Path(cfg.out or f"runs/{experiment}/{preset}-{cfg.seed}")
+    with refusals():
+        if cfg.distributed:
+            jax.distributed.initialize()
+        check(cfg)
+        folder = runs.numbered(folder) if cfg.fresh else folder
+        result = runs.open_run(folder, cfg)
+    if result is None:
+        with stops():
+            result = run(cfg, folder, runs.provenance(experiment, preset, argv))
+    else:
+        print(f"{folder} holds the finished run; --fresh for another one")
+    return folder, result
 
 
 def _unboxed(message: str) -> str:

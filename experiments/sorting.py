@@ -11,18 +11,17 @@ to `runs/sorting/PRESET-seed`.
 
 import dataclasses
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 
-from experiments import cli, runs, sorting_run
+from experiments import cli, sorting_run, training_run
 from inf_former_jax.data import sorting as task
 from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import presets
 from inf_former_jax.models.decoder import ModelConfig
-from inf_former_jax.training import metrics, optim, sharding, step
+from inf_former_jax.training import optim, step
 from inf_former_jax.training.checkpoint import CheckpointConfig
 from inf_former_jax.training.loop import LoopConfig
 
@@ -120,14 +119,12 @@ def check(cfg: SortingConfig) -> None:
         raise ValueError(
             f"model.vocab_size: found {cfg.model.vocab_size}, accepted: {task.NUM_TOKENS} or more"
         )
-    for name in ("batch_size", "test_sequences", "valid_sequences"):
+    for name in ("test_sequences", "valid_sequences"):
         if getattr(cfg, name) < 1:
             raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: 1 or more")
     for split in task.SPLITS:
         sorting_run.examples_of(cfg).batch(split, np.arange(1))
-    sharding.local_rows(cfg.batch_size, sharding.make_mesh(cfg.mesh_model))
-    if cfg.tensorboard:
-        metrics.summary_writer()
+    training_run.check(cfg)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -144,18 +141,7 @@ def main(argv: list[str] | None = None) -> None:
     name, cfg = cli.parse(
         "python -m experiments.sorting", __doc__, PRESETS, "infinity-former", argv
     )
-    folder = Path(cfg.out or f"runs/sorting/{name}-{cfg.seed}")
-    with cli.refusals():
-        if cfg.distributed:
-            jax.distributed.initialize()
-        check(cfg)
-        folder = runs.numbered(folder) if cfg.fresh else folder
-        result = runs.open_run(folder, cfg)
-    if result is None:
-        with cli.stops():
-            result = sorting_run.run(cfg, folder, runs.provenance("sorting", name, argv))
-    else:
-        print(f"{folder} holds the finished run; --fresh for another one")
+    folder, result = cli.start("sorting", name, argv, cfg, check, sorting_run.run)
     if not jax.process_index():
         sorting_run.report(name, folder, result)
 

@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +9,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from experiments import batching
 from inf_former_jax.data import sorting as task
 from inf_former_jax.data.batches import Batch
-from inf_former_jax.memory import state as memories
 from inf_former_jax.models.decoder import ModelConfig
-from inf_former_jax.training import metrics, sharding, step
+from inf_former_jax.training import metrics, step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,19 +56,6 @@ def _read(path: Path, length: int):
     return task.read(path, length)
 
 
-def training_batches(
-    examples: Examples, batch_size: int, mesh: Mesh, begin: int = 0
-) -> Iterator[Batch]:
-    """Batch after batch from update `begin` on: row r of update s is training sequence s·B + r."""
-    for number in itertools.count(begin):
-        first = number * batch_size
-
-        def make(rows, first=first):
-            return examples.batch("train", first + rows)
-
-        yield sharding.place_batch(make, batch_size, mesh)
-
-
 class Evaluator:
     """Ratios over the first sequences of a split; compiled once a control, whatever the split.
 
@@ -80,10 +65,7 @@ class Evaluator:
     def __init__(self, model: ModelConfig, examples: Examples, batch_size: int, mesh: Mesh):
         self._steps = [step.make_eval_step(model, empty) for empty in (False, True)]
         self._examples, self._batch_size, self._mesh = examples, batch_size, mesh
-        fresh = jax.device_get(memories.init(model, batch_size))
-        self._memory = sharding.place_batch(
-            lambda rows: jax.tree.map(lambda leaf: leaf[rows], fresh), batch_size, mesh
-        )
+        self._memory = batching.fresh_memory(model, batch_size, mesh)
 
     def __call__(
         self, params: Any, ops: Any, key: Any, split: str, count: int, empty_memory: bool = False
@@ -95,15 +77,12 @@ class Evaluator:
         """
         count = self._examples.count(split, count)
 
-        def make(rows, first):
-            batch = self._examples.batch(split, np.minimum(first + rows, count - 1))
-            counted = (first + rows < count).astype(np.float32)[:, None, None]
-            return batch._replace(weights=batch.weights * counted)
+        def make(numbers, counted):
+            batch = self._examples.batch(split, numbers)
+            return batch._replace(weights=batch.weights * counted[:, None, None])
 
         total = None
-        for first in range(0, count, self._batch_size):
-            of_first = functools.partial(make, first=first)
-            batch = sharding.place_batch(of_first, self._batch_size, self._mesh)
+        for first, batch in batching.counted_batches(make, count, self._batch_size, self._mesh):
             of_batch = jax.random.fold_in(key, first)
             sums, _ = self._steps[empty_memory](params, self._memory, batch, ops, of_batch)
             total = metrics.add(total, sums)

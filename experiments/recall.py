@@ -1,0 +1,121 @@
+"""Associative recall: how long does the model remember single facts?
+
+    python -m experiments.recall [PRESET] [--options]
+
+Key–value pairs are given among noise, one or a few a segment; the last segment asks for some of
+them. Reports accuracy on 800 other documents by the age of the question in segments: as trained,
+and with the long-term memory emptied before every segment. Writes config, metrics, a figure and a
+picture to `runs/recall/PRESET-seed`.
+"""
+
+import dataclasses
+import sys
+
+import jax
+
+from experiments import cli, recall_run, training_run
+from inf_former_jax.data.recall import Sizes, generate
+from inf_former_jax.memory.long_term import LongTermConfig
+from inf_former_jax.models import presets
+from inf_former_jax.models.decoder import ModelConfig
+from inf_former_jax.training import optim, step
+from inf_former_jax.training.checkpoint import CheckpointConfig
+from inf_former_jax.training.loop import LoopConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class RecallConfig:
+    """One run of the recall experiment."""
+
+    model: ModelConfig
+    optim: optim.OptimConfig
+    task: Sizes = dataclasses.field(default_factory=Sizes)
+    objective: step.Objective = dataclasses.field(default_factory=step.Objective)
+    loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    batch_size: int = 16
+    test_documents: int = 800
+    valid_documents: int = 160
+    seed: int = 0
+    out: str = ""
+    """Run folder; "" = runs/recall/PRESET-seed. The same command goes on where it stopped."""
+    fresh: bool = False
+    """Start anew in a numbered folder if there is a run already."""
+    mesh_model: int = 1
+    """Devices along the mesh's model axis; the others split the batch."""
+    tensorboard: bool = False
+    """Write TensorBoard events too (extra `tensorboard`)."""
+    distributed: bool = False
+    """Several hosts: call jax.distributed.initialize() first; start the same command on each."""
+
+
+def _small(model: ModelConfig, **changes) -> RecallConfig:
+    """A model in the size of the CPU presets: 2 layers of width 64, 8 segments of 16."""
+    sizes = {"num_layers": 2, "num_heads": 4, "head_dim": 16, "d_model": 64, "d_inner": 128}
+    small = {**sizes, "segment_len": 16, "mem_len": 16, "dropout": 0.0, "vocab_size": 32}
+    small["norm"] = "pre"
+    model = dataclasses.replace(model, **{**small, **changes})
+    return RecallConfig(
+        model,
+        optim.OptimConfig(learning_rate=1e-3, steps=6000, warmup_steps=100),
+        loop=LoopConfig(eval_every=500, minutes=10.0),
+    )
+
+
+def _remembering(**changes) -> RecallConfig:
+    """An ∞-former whose long-term memory differs from the small one by these changes."""
+    memory = LongTermConfig(**{"num_basis": 128, "num_samples": 128, **changes})
+    return _small(presets.infinity_former(), long_term=memory)
+
+
+PRESETS: dict[str, tuple[str, RecallConfig]] = {
+    "infinity-former": (
+        "The ∞-former, CPU size: fixed contraction, τ = .75, as the paper's.",
+        _remembering(),
+    ),
+    "infinity-former-tau-.9": (
+        "The same with τ = .9: the past fades more slowly, and the newest write has less room.",
+        _remembering(tau=0.9),
+    ),
+    "infinity-former-lasting": (
+        "The same with power contraction: all segments have the same width, for ever.",
+        _remembering(contraction="power"),
+    ),
+    "infinity-former-sticky": (
+        "The same with fixed contraction and sticky memories.",
+        _remembering(sticky=True),
+    ),
+    "transformer-xl": (
+        "Transformer-XL: no long-term memory, a short-term memory twice as long.",
+        _small(presets.transformer_xl(), mem_len=32),
+    ),
+}
+
+
+def check(cfg: RecallConfig) -> None:
+    """Refuse at the door what would fail after minutes, or silently."""
+    found, least = cfg.model.vocab_size, cfg.task.num_tokens
+    if found < least:
+        raise ValueError(
+            f"model.vocab_size: found {found}, accepted: {least} or more, the "
+            f"{cfg.task.num_keys} keys, {cfg.task.num_values} values and {cfg.task.num_noise} "
+            f"noise tokens of the task"
+        )
+    for name in ("test_documents", "valid_documents"):
+        if getattr(cfg, name) < 1:
+            raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: 1 or more")
+    generate(cfg.seed, "train", [0], cfg.task, cfg.model.segment_len)
+    training_run.check(cfg)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line: `python -m experiments.recall [PRESET] [--options]`."""
+    argv = sys.argv[1:] if argv is None else argv
+    name, cfg = cli.parse("python -m experiments.recall", __doc__, PRESETS, "infinity-former", argv)
+    folder, result = cli.start("recall", name, argv, cfg, check, recall_run.run)
+    if not jax.process_index():
+        recall_run.report(name, folder, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""Associative recall: key–value pairs are given early and asked for late (a probe of memory).
+
+A document has W segments of T tokens. Segments 0..W-2, the context, hold pairs, a key followed by
+its value, at random places among noise; no key is given twice. The last segment asks: an asked key
+is followed by its value, so that a reader is teacher-forced. The age of a question is the number of
+segments between it and its pair. Unlike sorting it needs single facts, not the whole sequence, and
+its accuracy can be told by age.
+
+Token ids: keys first, then values, then noise.
+
+Dimension letters: B rows, W segments of T tokens, S = W T tokens of a document, A = W - 1 ages.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int32, Integer
+
+from inf_former_jax.data.batches import Batch, check_at_least, segment
+
+SPLITS = ("train", "valid", "test")
+"""Names of the disjoint streams of documents."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Sizes of the task.
+
+    Raises:
+        ValueError: on construction, for a combination that no document can have.
+    """
+
+    num_keys: int = 8
+    """Different keys; at least as many as a document has pairs."""
+    num_values: int = 8
+    """Different values, each equally likely for every key: chance is 1 / num_values."""
+    num_noise: int = 1
+    """Different noise tokens between the pairs."""
+    pairs_per_segment: int = 1
+    """Pairs in each segment but the last."""
+    questions: int = 7
+    """Pairs that the last segment asks for, all different, every age equally likely."""
+    segments: int = 8
+    """W, segments of a document, the one with the questions included."""
+
+    def __post_init__(self):
+        least = {"num_values": 2, "segments": 2}
+        for field in dataclasses.fields(self):
+            check_at_least(getattr(self, field.name), least.get(field.name, 1), field.name)
+        if self.num_keys < self.num_pairs:
+            raise ValueError(
+                f"num_keys: expected at least the {self.num_pairs} pairs of a document "
+                f"(pairs_per_segment {self.pairs_per_segment} in {self.segments - 1} segments), "
+                f"since no key is given twice, found {self.num_keys}"
+            )
+        if self.questions > self.num_pairs:
+            raise ValueError(
+                f"questions: expected at most the {self.num_pairs} pairs of a document, since no "
+                f"pair is asked for twice, found {self.questions}"
+            )
+
+    @property
+    def num_pairs(self) -> int:
+        """Pairs of a document."""
+        return self.pairs_per_segment * (self.segments - 1)
+
+    @property
+    def num_tokens(self) -> int:
+        """Size of the model's vocabulary."""
+        return self.num_keys + self.num_values + self.num_noise
+
+    @property
+    def ages(self) -> range:
+        """1 … W-1, the ages that questions have."""
+        return range(1, self.segments)
+
+
+class Documents(NamedTuple):
+    """Documents and what they ask for."""
+
+    tokens: Int32[np.ndarray, "B S"]
+    ages: Int32[np.ndarray, "B S"]  # at an asked key the question's age, elsewhere 0
+
+
+def check_fits(cfg: Sizes, segment_len: int) -> None:
+    """Raise ValueError naming the option unless a segment has room for its pairs and questions."""
+    check_at_least(segment_len, 2, "segment_len")
+    for name in ("pairs_per_segment", "questions"):
+        if 2 * getattr(cfg, name) > segment_len:
+            raise ValueError(
+                f"{name}: expected at most {segment_len // 2}, two tokens each in a segment of "
+                f"segment_len {segment_len}, found {getattr(cfg, name)}"
+            )
+
+
+def generate(
+    seed: int,
+    split: str,
+    indices: Sequence[int] | Integer[np.ndarray, " B"],
+    cfg: Sizes,
+    segment_len: int,
+) -> Documents:
+    """Make the documents `indices` of a split: tokens and ages [B, S].
+
+    A document depends on (seed, split, index) and the sizes only, so that any host makes any one.
+
+    Raises:
+        ValueError: an unknown split, a negative seed or index, sizes that do not fit segment_len.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, found {split!r}")
+    check_at_least(seed, 0, "seed")
+    check_fits(cfg, segment_len)
+    made = Documents(*np.zeros((2, len(indices), cfg.segments * segment_len), np.int32))
+    for row, index in enumerate(map(int, indices)):
+        check_at_least(index, 0, "index")
+        # `spawn_key` pads the seed, so that no two places share a stream; a flat list would not.
+        stream = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index))
+        random = np.random.Generator(np.random.PCG64(stream))
+        made.tokens[row], made.ages[row] = _document(random, cfg, segment_len)
+    return made
+
+
+def _document(random, cfg, segment_len):
+    noise = cfg.num_keys + cfg.num_values
+    tokens = random.integers(noise, cfg.num_tokens, size=(cfg.segments, segment_len))
+    ages = np.zeros_like(tokens)
+    keys = random.permutation(cfg.num_keys)[: cfg.num_pairs]
+    values = random.integers(cfg.num_keys, noise, size=cfg.num_pairs)
+    given = np.arange(cfg.num_pairs) // cfg.pairs_per_segment  # the segment of each pair
+    places = _places(random, cfg, segment_len).ravel()
+    tokens[given, places], tokens[given, places + 1] = keys, values
+    asked = random.permutation(cfg.num_pairs)[: cfg.questions]
+    tokens[-1, : 2 * cfg.questions : 2] = keys[asked]
+    tokens[-1, 1 : 2 * cfg.questions : 2] = values[asked]
+    ages[-1, : 2 * cfg.questions : 2] = cfg.segments - 1 - given[asked]
+    return tokens.ravel(), ages.ravel()
+
+
+def _places(random, cfg, segment_len):
+    """Where the pairs of each context segment begin, [A, pairs], all arrangements alike likely."""
+    pairs = cfg.pairs_per_segment
+    # Pairs as single tokens among T - P; then each one makes those behind it a place later.
+    order = random.random((cfg.segments - 1, segment_len - pairs)).argsort(axis=1, kind="stable")
+    return np.sort(order[:, :pairs], axis=1) + np.arange(pairs)
+
+
+def batch(documents: Documents, segment_len: int) -> Batch:
+    """Model input in segments: target the next token, weight 1 at asked keys, 0 elsewhere.
+
+    Raises:
+        ValueError: arrays of different shapes, or segment_len < 1.
+    """
+    targets = np.roll(documents.tokens, -1, axis=1)
+    weights = (documents.ages > 0).astype(np.float32)
+    return segment(documents.tokens, targets, weights, segment_len)
+
+
+def chance(cfg: Sizes) -> float:
+    """Accuracy of a uniform guess among the values."""
+    return 1 / cfg.num_values
+
+
+def lookup_accuracy(cfg: Sizes, window: int, age: int | None = None) -> float:
+    """Expected accuracy of exact look-up in the last `window` segments, chance beyond them.
+
+    Args:
+        age: of this age only; None = of all questions.
+
+    Raises:
+        ValueError: a negative window, or an age that no question has.
+    """
+    check_at_least(window, 0, "window")
+    if age is None:
+        return sum(lookup_accuracy(cfg, window, one) for one in cfg.ages) / len(cfg.ages)
+    if age not in cfg.ages:
+        raise ValueError(f"age: expected 1..{cfg.segments - 1}, found {age}")
+    return 1.0 if age <= window else chance(cfg)
+
+
+def counting_accuracy(cfg: Sizes, documents: Documents, segment_len: int) -> float:
+    """Accuracy, in [0, 1], of a reader that counts the values but binds none to its key.
+
+    At each question it predicts the value that the document has given most often, the answers so
+    far deducted; ties go to the smaller id. Above this a model has associated, not counted.
+
+    Raises:
+        ValueError: documents that cannot be cut into `cfg.segments` segments of segment_len.
+    """
+    rows, size = documents.tokens.shape
+    if size != cfg.segments * segment_len:
+        raise ValueError(
+            f"documents: expected {cfg.segments} segments of {segment_len} tokens, found {size}"
+        )
+    values = documents.tokens - cfg.num_keys
+    given = values[:, :-segment_len, None] == np.arange(cfg.num_values)
+    left, every, hits = given.sum(axis=1), np.arange(rows), 0
+    for i in range(0, 2 * cfg.questions, 2):
+        right = values[:, size - segment_len + i + 1]
+        hits += np.count_nonzero(left.argmax(axis=1) == right)
+        left[every, right] -= 1
+    return hits / (rows * cfg.questions)
