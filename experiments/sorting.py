@@ -95,6 +95,22 @@ PRESETS: dict[str, tuple[str, SortingConfig]] = {
             long_term=dataclasses.replace(_SMALL_MEMORY, sticky=True),
         ),
     ),
+    "infinity-former-lasting": (
+        "The same with τ_k = k/(k+1) and constants chosen by retention, at equal cost.",
+        small(
+            presets.infinity_former_lasting(),
+            long_term=dataclasses.replace(_SMALL_MEMORY, contraction="power", widths=(0.015,)),
+        ),
+    ),
+    "infinity-former-small": (
+        "The same with half the basis functions, which retain as much.",
+        small(
+            presets.infinity_former_small(),
+            long_term=LongTermConfig(
+                num_basis=32, num_samples=256, contraction="power", widths=(0.015,)
+            ),
+        ),
+    ),
     "compressive": (
         "The Compressive Transformer at equal cost, CPU size: 64 short-term, 64 compressed.",
         small(presets.compressive(), compressed=CompressedConfig(length=64)),

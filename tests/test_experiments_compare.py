@@ -155,6 +155,7 @@ def test_lasting_rows_differ_in_their_memory_only(tmp_path):
     assert taus == {
         "infinity-former": (0.75, 0.75),
         "infinity-former-tau-0.9": (0.9, 0.9),
+        "infinity-former-power": (0.5, 0.9),
         "infinity-former-lasting": (0.5, 0.9),
         "infinity-former-sticky": (0.75, 0.75),
         "infinity-former-sticky-drawn": (0.75, 0.75),
@@ -165,6 +166,9 @@ def test_lasting_rows_differ_in_their_memory_only(tmp_path):
         "infinity-former-sticky", "infinity-former-sticky-drawn", "infinity-former-lasting-sticky"
     }  # fmt: skip
     assert memories["infinity-former-sticky-drawn"].locations == "draw"
+    assert memories["infinity-former-power"].widths == memories["infinity-former"].widths
+    assert memories["infinity-former-lasting"].widths == (0.0078,)
+    assert {memory.num_basis for memory in memories.values()} == {128}
     for name, config in table.items():
         assert (config.length, config.batch_size, config.optim.steps) == (2028, 8, 50)
         assert (config.model.segment_len, config.optim.warmup_steps) == (32, 25)

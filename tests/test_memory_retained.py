@@ -7,6 +7,7 @@ import inf_former_jax.memory
 from inf_former_jax.memory import degrees_of_freedom, regression, retention
 from inf_former_jax.memory.basis import evaluate, gaussian_basis
 from inf_former_jax.memory.long_term import LongTermConfig
+from inf_former_jax.models import presets
 from tests import oracle
 
 L, M, W, J = 8, 12, 6, 4
@@ -190,3 +191,16 @@ def test_degrees_of_freedom_are_the_shrunk_singular_values():
 def test_the_package_has_the_functions_at_hand():
     """`inf_former_jax.memory.retention` is the function and no module of that name."""
     assert inf_former_jax.memory.retention is retention
+
+
+@pytest.mark.slow
+def test_the_lasting_presets_retain_what_they_say():
+    """64 segments: the worst density of each, and more on average than τ = .75 and τ = .9."""
+    lasting, small = (
+        retention(preset().long_term, 64).density[:, 0]
+        for preset in (presets.infinity_former_lasting, presets.infinity_former_small)
+    )
+    fixed = [retention(LongTermConfig(tau=tau), 64).density[:, 0] for tau in (0.75, 0.9)]
+    assert lasting.min() > 0.8 and small.min() > 0.7
+    assert min(lasting.mean(), small.mean()) > 0.3 + max(of.mean() for of in fixed)
+    assert (fixed[0][20:] < 0.05).all() and fixed[0][14] > 0.3

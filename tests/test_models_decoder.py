@@ -363,3 +363,16 @@ def test_published_options_that_are_not_ours_are_refused():
         published.load(weights, **sizes)
     with pytest.raises(ValueError, match="augment_len: found 4"):
         published.load(weights, **sizes, tgt_len=T, ltm=True, augment_len=4)
+
+
+def test_lasting_presets_differ_in_their_memory_only():
+    """Hand-written: equal cost is N and M of the paper; small has a quarter of the functions."""
+    plain, lasting, small = (
+        getattr(presets, name)()
+        for name in ("infinity_former", "infinity_former_lasting", "infinity_former_small")
+    )
+    for made in (lasting, small):
+        assert dataclasses.replace(made, long_term=plain.long_term) == plain
+        assert made.long_term.contraction == "power" and made.long_term.power == 1
+    assert (lasting.long_term.num_basis, lasting.long_term.num_samples) == (512, 512)
+    assert small.long_term.num_basis == 128

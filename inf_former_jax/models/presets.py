@@ -34,3 +34,24 @@ def infinity_former_sticky(**changes) -> ModelConfig:
     """The ∞-former with sticky memories, by quantile locations (§3.3)."""
     sticky = LongTermConfig(sticky=True)
     return dataclasses.replace(_SORTING, **{"long_term": sticky, **changes})
+
+
+def infinity_former_lasting(**changes) -> ModelConfig:
+    """The ∞-former whose memory lasts, at equal cost: τ_k = k/(k+1), one narrow width.
+
+    Of 64 segments every one can still be read with R² ≥ .8 by one density; the paper's constants
+    have lost all but the last 20 (`python -m experiments.analysis retention`; `choose` finds the
+    constants for other lengths).
+    """
+    lasting = LongTermConfig(contraction="power", widths=(0.0039,))
+    return dataclasses.replace(_SORTING, **{"long_term": lasting, **changes})
+
+
+def infinity_former_small(**changes) -> ModelConfig:
+    """As lasting with a quarter of the basis functions: what one density reads needs no more.
+
+    64 segments are retained as well (their means; finer detail is not); a read costs a quarter. The
+    many samples M enter the operators of a uniform memory only, not the cost of its writes.
+    """
+    small = LongTermConfig(num_basis=128, num_samples=1024, contraction="power", widths=(0.0078,))
+    return dataclasses.replace(_SORTING, **{"long_term": small, **changes})
