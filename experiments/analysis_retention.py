@@ -10,6 +10,7 @@ figures (result.json), the full arrays (retention.npz) and a picture (retention.
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from rich.console import Console
@@ -46,6 +47,8 @@ class RetentionConfig:
     """p of the memories with power contraction."""
     horizon: int = 64
     """Power contraction: τ_k of later writes than this many stays what it is."""
+    locations: tuple[Literal["uniform", "quantile", "draw"], ...] = ("uniform",)
+    """Where writes read the old signal: a uniform grid, or as a sticky memory of flat salience."""
     length: int = 128
     """L, vectors of a segment."""
     writes: int = 64
@@ -66,12 +69,18 @@ def memories(cfg: RetentionConfig) -> dict[str, LongTermConfig]:
     """
     fields = ("num_basis", "num_samples", "widths", "ridge")
     base = {name: getattr(cfg, name) for name in fields}
-    made = {f"τ = {tau:g}": LongTermConfig(**base, tau=tau) for tau in cfg.taus}
+    contractions = {f"τ = {tau:g}": {"tau": tau} for tau in cfg.taus}
     for power in cfg.powers:
         kind = {"contraction": "power", "power": power, "horizon": cfg.horizon}
-        made[f"p = {power:g}"] = LongTermConfig(**base, **kind)
+        contractions[f"p = {power:g}"] = kind
+    made = {}
+    for locations in cfg.locations:
+        sticky = {} if locations == "uniform" else {"sticky": True, "locations": locations}
+        for label, contraction in contractions.items():
+            named = f"{label}, {locations}" if sticky else label
+            made[named] = LongTermConfig(**base, **contraction, **sticky)
     if not made:
-        raise ValueError("taus, powers: found neither, accepted: one τ or one p at least")
+        raise ValueError("taus, powers, locations: found none, accepted: one memory at least")
     return made
 
 
@@ -104,6 +113,7 @@ def compute(
                     cfg.writes,
                     length=cfg.length,
                     detail=cfg.detail,
+                    salience=np.ones(memory.bins) if memory.sticky else None,
                     progress=lambda written: bar.advance(task),
                 ),
             )

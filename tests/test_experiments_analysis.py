@@ -45,6 +45,19 @@ def test_retention_writes_what_the_function_finds(tmp_path, capsys):
     assert (folder / "retention.png").stat().st_size > 10_000
 
 
+def test_retention_of_sticky_memories_is_at_flat_salience(tmp_path):
+    """Each way to place the samples beside the uniform grid, named."""
+    options = ["--taus", "0.5", "--powers", "--locations", "uniform", "quantile", "draw"]
+    analysis.main(["retention", *SMALL, *options, "--out", str(tmp_path)])
+    found = json.loads((tmp_path / "result.json").read_text())["retention"]
+    base = {"num_basis": 12, "num_samples": 16, "widths": (0.05, 0.2), "tau": 0.5}
+    assert list(found) == ["τ = 0.5", "τ = 0.5, quantile", "τ = 0.5, draw"]
+    for label, locations in zip(list(found)[1:], ("quantile", "draw"), strict=True):
+        cfg = LongTermConfig(**base, sticky=True, locations=locations)
+        expected = retention(cfg, 5, length=8, salience=np.ones(128)).density[:, 0]
+        assert found[label]["density"] == expected.tolist() != found["τ = 0.5"]["density"]
+
+
 @pytest.fixture
 def coarse_grid(monkeypatch):
     """Two or three values of each coordinate."""
