@@ -126,7 +126,49 @@ def comparison_table(results: list[Result]) -> str:
     return markdown((*COMPARISON, "device, commit, date"), rows)
 
 
-TABLES = {"sorting": sorting_table, "compare": comparison_table}
+def _spell(values: Iterable[float]) -> str:
+    return "(" + ", ".join(f"{value:g}" for value in values) + ")"
+
+
+def retention_table(results: list[Result]) -> str:
+    """R² of a segment's mean by its age: by the best linear read-out and by the best density."""
+    ages = results[0]["settings"]["ages"] if results else []
+    rows = []
+    for result in results:
+        settings = result["settings"]
+        for contraction, curves in result["retention"].items():
+            for read, values in curves.items():
+                cells = [f"{values[age]:.2f}" for age in ages]
+                memory = [str(settings["num_basis"]), _spell(settings["widths"])]
+                mean = f"{statistics.mean(values):.3f}"
+                rows.append([*memory, contraction, read, *cells, mean, _source([result])])
+    header = ("N", "widths", "contraction", "read by", *map(str, ages), "mean")
+    return markdown((*header, "device, commit, date"), rows)
+
+
+STREAM = ("contraction", "writes", "rms after 1", "after 100", "after all", "largest ever",
+          "bound", "float32's worst error", "device, commit, date")  # fmt: skip
+
+
+def stream_table(results: list[Result]) -> str:
+    """Coefficients along a stream of writes, and how far float32's signal is from float64's."""
+    rows = []
+    for result in results:
+        for contraction, of in result["found"].items():
+            sizes = [f"{of['rms'][at]:.4f}" for at in (0, min(99, len(of["rms"]) - 1), -1)]
+            worst = [f"{max(of['largest']):.3f}", f"{of['bound']:.2f}", f"{max(of['error']):.1e}"]
+            count = f"{len(of['rms']):,}"
+            rows.append([contraction, count, *sizes, *worst, _source([result])])
+    return markdown(STREAM, rows)
+
+
+TABLES = {
+    "sorting": sorting_table,
+    "compare": comparison_table,
+    "lasting": comparison_table,
+    "retention": retention_table,
+    "stream": stream_table,
+}
 
 
 def render(text: str, root: Path = ROOT) -> str:
