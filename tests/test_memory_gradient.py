@@ -68,19 +68,20 @@ def carried(cfg):
 
 
 @cache
-def step_of(cfg):
+def step_of(cfg, empty):
     """The compiled update: plain descent at rate 1, so old - new parameters is the gradient."""
-    return step.make_train_step(cfg, optax.sgd(1.0), step.Objective(KL_WEIGHT))
+    objective = step.Objective(KL_WEIGHT, empty_memory=empty)
+    return step.make_train_step(cfg, optax.sgd(1.0), objective)
 
 
-def train(cfg, batch, reach):
+def train(cfg, batch, reach, empty=False):
     """(gradient, sums) of one update whose gradient goes `reach` segments back."""
     params, tx = params_of(cfg), optax.sgd(1.0)
     state = TrainState(
         jnp.zeros((), jnp.int32), jax.tree.map(jnp.asarray, params), tx.init(params),
         jax.tree.map(jnp.copy, carried(cfg)), jax.random.key(KEY),
     )  # fmt: skip
-    train_step = step_of(dataclasses.replace(cfg, memory_gradient=reach))
+    train_step = step_of(dataclasses.replace(cfg, memory_gradient=reach), empty)
     new, row = train_step(state, batch, operators(cfg))
     grads = jax.tree.map(lambda old, new: np.asarray(old) - np.asarray(new), params, new.params)
     return grads, jax.device_get({name: row[name] for name in step.SUMS})
@@ -109,7 +110,7 @@ def model_of(cfg):
     return model
 
 
-def objective_of(params, cfg, batch, reach):
+def objective_of(params, cfg, batch, reach, empty=False):
     """The objective of the whole batch as one chain that is cut where groups begin."""
     model, ops, memory = model_of(cfg), operators(cfg), carried(cfg)
     segments = batch.tokens.shape[1]
@@ -118,6 +119,7 @@ def objective_of(params, cfg, batch, reach):
     for w in range(segments):
         memory = jax.lax.stop_gradient(memory) if w in cut else memory
         memory = memories.reset(memory, batch.resets[:, w])
+        memory = memories.empty_long_term(cfg, memory) if empty else memory
         weights = batch.weights[:, w]
         scored = np.repeat((weights > 0).any(axis=1)[:, None], LENGTH, axis=1)
         out = model(params, batch.tokens[:, w], memory, ops, jax.random.key(0), scored)
@@ -159,6 +161,7 @@ def kind(cfg, **changes):
 CASES = {  # the ∞-former's changes, k, segments; with 5: remainder 1, remainder 2, none
     "uniform": ({"num_layers": 2}, 1, 5),
     "sticky, pre-norm": ({"norm": "pre", "long_term_sticky": True, "mem_len": 0}, 2, 5),
+    "emptied": ({}, 2, 5),
     "power, all": (
         {"long_term_contraction": "power", "long_term_horizon": 4, "mem_len": 0}, 4, 5
     ),
@@ -171,8 +174,9 @@ def test_gradient_is_that_of_the_cut_chain(tiny_model, case):
     changes, reach, segments = CASES[case]
     cfg, batch = kind(tiny_model, **{"num_layers": 1, **changes}), random_batch(segments=segments)
     take = jax.value_and_grad(objective_of, has_aux=True)
-    (_, sums), expected = take(params_of(cfg), cfg, batch, reach)
-    grads, found = train(cfg, batch, reach)
+    empty = case == "emptied"  # then the gradient goes through the short-term memory only
+    (_, sums), expected = take(params_of(cfg), cfg, batch, reach, empty)
+    grads, found = train(cfg, batch, reach, empty)
     np.testing.assert_allclose([found[n] for n in ("loss", "kl", "kl_count")], sums, rtol=1e-12)
     assert sums[2] > 0
     check_gradient(grads, expected)
@@ -210,6 +214,20 @@ def test_reach(tiny_model):
     assert not trained[1][10] and trained[1][11]
     gates = [grads["block_0"]["long_term"]["gate"]["kernel"] for grads in (none, two)]
     assert relative_error(*gates) > 1e-3
+
+
+def test_evaluation_knows_no_gradient(tiny_model):
+    """Sums and memory of an evaluation are the same to the bit, whatever `memory_gradient` is."""
+    cfg, batch = kind(tiny_model, num_layers=1), random_batch()
+    params, key = params_of(cfg), jax.random.key(0)
+    plain, reaching = (
+        step.make_eval_step(dataclasses.replace(cfg, memory_gradient=k))(
+            params, carried(cfg), batch, operators(cfg), key
+        )
+        for k in (0, 3)
+    )
+    jax.tree.map(np.testing.assert_array_equal, plain, reaching)
+    assert plain[0]["loss"] > 0
 
 
 # Groups of any size, by a recurrence that takes no time to compile
