@@ -179,7 +179,7 @@ class Block(nn.Module):
         pending = state.pending(self.cfg, memory)
         written = self.long_term.write(
             memory.long_term, pending, operators=operators, rows=due, key=key,
-            detach=True,
+            detach=self.cfg.memory_gradient == 0,
         )  # fmt: skip
         return self.long_term(q, written, where=where)
 
