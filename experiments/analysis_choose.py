@@ -188,8 +188,9 @@ def check(cfg: ChooseConfig) -> None:
     for name in ("min_var", "minutes"):
         if not getattr(cfg, name) > 0:
             raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: a number > 0")
-    if cfg.restarts < 0:
-        raise ValueError(f"restarts: found {cfg.restarts}, accepted: 0 or more")
+    for name in ("restarts", "seed"):
+        if getattr(cfg, name) < 0:
+            raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: 0 or more")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -199,8 +200,8 @@ def main(argv: Sequence[str]) -> None:
     folder = Path(cfg.out)
     with cli.refusals():
         check(cfg)
-        runs.made(folder)
-        runs.write_json(folder / "config.json", runs.to_json(cfg))
+        if runs.open_run(folder, cfg) is not None:
+            return print(f"{folder} holds the finished result; --out for another one")
         rows, tried = search(cfg)
         widths = LongTermConfig.widths if cfg.num_basis % 2 == 0 else LongTermConfig.widths[:1]
         sizes = {"num_basis": cfg.num_basis, "num_samples": cfg.num_basis, "min_var": cfg.min_var}

@@ -44,11 +44,11 @@ def _captured(module, method):
 
 
 @partial(jax.jit, static_argnums=0)
-def _read_segment(decoder: Decoder, params, memory, tokens, ops):
+def _read_segment(decoder: Decoder, params, memory, tokens, ops, key):
     """One segment: (memory, and by layer: densities, |context| beside |local|, gate values)."""
     out, captured = decoder.apply(
         {"params": params}, tokens, memory, operators=ops,
-        capture_intermediates=_captured, mutable=["intermediates"],
+        capture_intermediates=_captured, mutable=["intermediates"], rngs={"locations": key},
     )  # fmt: skip
     shares, gates = [], []
     for j, layer in enumerate(memory.layers):
@@ -63,13 +63,15 @@ def _read_segment(decoder: Decoder, params, memory, tokens, ops):
 
 def _heads(cfg, densities, writes):
     """Of each head: its densities' middle and width, and their mass by time and by age."""
-    borders = edges(cfg, writes)
+    borders = edges(cfg, writes)  # of uniform locations
     found = []
     for head in range(densities.mean.shape[1]):
         of_head = GaussianDensity(*(field[:, head : head + 1] for field in densities))
         mass = np.asarray(bin_mass(of_head, _TIME_BINS)).mean(0)
         times = np.linspace(0, 1, _TIME_BINS + 1)
         by_age = np.diff(np.interp(borders, times, np.append(0, np.cumsum(mass))))[::-1]
+        if cfg.sticky:  # it moves what attention dwells on apart: the edges are not known
+            by_age = np.zeros(0)
         scales = np.sqrt(np.asarray(of_head.var))
         found.append(
             {
@@ -108,11 +110,15 @@ def look(run: Path, sequences: int = 64) -> dict[str, Any]:
     writes = segments - state.fifo_len(cfg.model) // cfg.model.segment_len
     if writes < 1:
         raise ValueError(f"run: found {run}, too short for a write, accepted: a longer one")
+    if cfg.objective.empty_memory:
+        writes = 1
     memory = state.init(cfg.model, sequences)
     ops, gates = jax.device_put(operators(cfg.model)), []
     for w in range(segments):
+        if cfg.objective.empty_memory:
+            memory = state.empty_long_term(cfg.model, memory)
         memory, densities, shares, gate = _read_segment(
-            decoder, params, memory, batch.tokens[:, w], ops
+            decoder, params, memory, batch.tokens[:, w], ops, jax.random.key(w)
         )
         if w >= segments - writes:
             gates.append(gate)
@@ -145,7 +151,8 @@ def report(found: dict[str, Any]) -> None:
             quarter = max(1, len(age) // 4)
             table.add_row(
                 str(j), str(h), f"{head['mean']:.2f} ± {head['mean_spread']:.2f}",
-                f"{head['scale']:.3f}", f"{age[:quarter].sum():.2f}", f"{age[-quarter:].sum():.2f}",
+                f"{head['scale']:.3f}",
+                *(f"{of.sum():.2f}" if len(age) else "" for of in (age[:quarter], age[-quarter:])),
                 f"{layer['context_to_local']:.2f}", gate,
             )  # fmt: skip
     Console(width=110).print(table)

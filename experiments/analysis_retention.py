@@ -169,8 +169,9 @@ def main(argv: Sequence[str]) -> None:
     cfg = cli.options(program, __doc__, RetentionConfig(), argv)
     with cli.refusals():
         made = check(cfg)
-        folder = runs.made(cfg.out)
-        runs.write_json(folder / "config.json", runs.to_json(cfg))
+        folder = Path(cfg.out)
+        if runs.open_run(folder, cfg) is not None:
+            return print(f"{folder} holds the finished result; --out for another one")
         found = dict(compute(cfg, made))
     report(cfg, found)
     save(folder, cfg, found, runs.provenance("analysis", "retention", ["retention", *argv]))

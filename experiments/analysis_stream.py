@@ -55,6 +55,8 @@ def memories(cfg: StreamConfig) -> dict[str, LongTermConfig]:
     for name in ("segments", "length", "channels"):
         if getattr(cfg, name) < 1:
             raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: 1 or more")
+    if cfg.seed < 0:
+        raise ValueError(f"seed: found {cfg.seed}, accepted: 0 or more")
     if not cfg.taus and not cfg.powers:
         raise ValueError("taus: found none, and no powers, accepted: at least one contraction")
     same = {"num_basis": cfg.num_basis, "num_samples": cfg.num_samples, "widths": cfg.widths}
@@ -85,14 +87,15 @@ def stream(memory: LongTermConfig, x: np.ndarray) -> dict[str, Any]:
 
     begin = long_term.init(memory, 1, x.shape[2])
     single = np.asarray(all_writes(begin, jnp.asarray(x, jnp.float32), ops))
-    psi, coeffs, found = evaluate(memory.basis, _TIMES), None, []
-    for now, of_single in zip(_exact(memory, x), single, strict=True):
-        coeffs, signal = now, psi @ now
+    psi, found = evaluate(memory.basis, _TIMES), []
+    exact = _by_count(memory, x.shape[1], len(x))
+    for coeffs, of_single in zip(_exact(exact, x), single, strict=True):
+        signal = psi @ coeffs
         error = np.abs(psi @ of_single.astype(np.float64) - signal).max() / np.abs(signal).max()
         found.append((np.sqrt((coeffs**2).mean()), np.abs(coeffs).max(), error))
     columns = (list(map(float, column)) for column in zip(*found, strict=True))
     named = dict(zip(("rms", "largest", "error"), columns, strict=True))
-    return named | {"bound": _bound(memory, x.shape[1], len(x))}
+    return named | {"bound": _bound(exact)}
 
 
 def _by_count(memory, length, count):
@@ -105,17 +108,17 @@ def _by_count(memory, length, count):
     return [made[min(k, len(made) - 1)] for k in range(count)]
 
 
-def _exact(memory, x):
+def _exact(exact, x):
     coeffs = None
-    for (decay, new), now in zip(_by_count(memory, x.shape[1], len(x)), x, strict=True):
+    for (decay, new), now in zip(exact, x, strict=True):
         coeffs = new.T @ now if decay is None else decay @ coeffs + new.T @ now
         yield coeffs
 
 
-def _bound(memory, length, writes):
-    """The largest coefficient that vectors in [-1, 1] can lead to after so many writes."""
-    later, total = np.eye(memory.num_basis), 0.0
-    for decay, new in reversed(_by_count(memory, length, writes)):
+def _bound(exact):
+    """The largest coefficient that vectors in [-1, 1] can lead to after all these writes."""
+    later, total = np.eye(exact[0][1].shape[1]), 0.0
+    for decay, new in reversed(exact):
         total = total + np.abs(later @ new.T).sum(axis=1)
         if decay is not None:
             later = later @ decay
@@ -130,7 +133,8 @@ def main(argv: Sequence[str]) -> None:
         wanted = memories(cfg)
         for memory in wanted.values():
             long_term.operators(memory, cfg.length, np.float32)
-        runs.made(folder)
+        if runs.open_run(folder, cfg) is not None:
+            return print(f"{folder} holds the finished result; --out for another one")
     shape = (cfg.segments, cfg.length, cfg.channels)
     x = np.random.default_rng(cfg.seed).uniform(-1, 1, shape)
     found = {}
@@ -138,10 +142,10 @@ def main(argv: Sequence[str]) -> None:
         print(f"{cfg.segments:,} writes with {label}")
         found[label] = stream(memory, x)
     said = runs.provenance("analysis", "stream", ["stream", *argv])
-    runs.write_json(folder / "stream.json", said | {"settings": runs.to_json(cfg), "found": found})
+    runs.write_json(folder / "result.json", said | {"settings": runs.to_json(cfg), "found": found})
     report(found)
     plots.streams(folder / "stream.png", found)
-    print(f"{folder}/stream.json, {folder}/stream.png")
+    print(f"{folder}/result.json, {folder}/stream.png")
 
 
 def report(found: dict[str, dict[str, Any]]) -> None:

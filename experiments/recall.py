@@ -78,7 +78,7 @@ PRESETS: dict[str, tuple[str, RecallConfig]] = {
         _remembering(tau=0.9),
     ),
     "infinity-former-lasting": (
-        "The same with power contraction: all segments have the same width, for ever.",
+        "The same with power contraction: all 64 and fewer segments have the same width.",
         _remembering(contraction="power"),
     ),
     "infinity-former-sticky": (

@@ -132,13 +132,13 @@ def _spell(values: Iterable[float]) -> str:
 
 def retention_table(results: list[Result]) -> str:
     """R² of a segment's mean by its age: by the best linear read-out and by the best density."""
-    ages = results[0]["settings"]["ages"] if results else []
+    ages = sorted({age for result in results for age in result["settings"]["ages"]})
     rows = []
     for result in results:
         settings = result["settings"]
         for contraction, curves in result["retention"].items():
             for read, values in curves.items():
-                cells = [f"{values[age]:.2f}" for age in ages]
+                cells = [f"{values[age]:.2f}" if age < len(values) else "" for age in ages]
                 memory = [str(settings["num_basis"]), _spell(settings["widths"])]
                 mean = f"{statistics.mean(values):.3f}"
                 rows.append([*memory, contraction, read, *cells, mean, _source([result])])
@@ -175,8 +175,13 @@ def render(text: str, root: Path = ROOT) -> str:
     """README's text with every table made anew."""
     for name, table in TABLES.items():
         pattern = rf"(<!-- results: {name} -->\n).*?(<!-- end -->)"
-        made = table(load(name, root))
-        text = re.sub(pattern, lambda m, made=made: f"{m[1]}{made}\n{m[2]}", text, flags=re.DOTALL)
+        results = load(name, root)
+        made = table(results)
+        text, places = re.subn(
+            pattern, lambda m, made=made: f"{m[1]}{made}\n{m[2]}", text, flags=re.DOTALL
+        )
+        if results and not places:
+            raise ValueError(f"README.md: found no place for results/{name}, accepted: its markers")
     return text
 
 

@@ -109,7 +109,7 @@ def open_run(folder: Path, config: Any) -> dict[str, Any] | None:
 def _open(folder, config):
     new = to_json(config)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        rows = differences(read_config(folder), new)
+        rows = differences(_completed(read_config(folder), type(config)), new)
         if rows:
             raise ValueError(
                 f"out: {folder} holds a run of another config: {'; '.join(rows)}; accepted: the "
@@ -120,6 +120,14 @@ def _open(folder, config):
         write_json(folder / "config.json", new)
     result = folder / "result.json"
     return json.loads(result.read_text()) if result.exists() else None
+
+
+def _completed(fields, kind):
+    """A config of an older version with the defaults of the fields that it did not have."""
+    try:
+        return to_json(from_json(kind, fields))
+    except ValueError:
+        return fields
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

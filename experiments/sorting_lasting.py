@@ -75,6 +75,12 @@ def cells(cfg: LastingConfig) -> list[Cell]:
     Raises:
         ValueError: an unknown model, or a number of segments or updates that cannot be.
     """
+    for name, least in (("seeds", 1), ("updates", 2)):
+        if getattr(cfg, name) < least:
+            raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: {least} or more")
+    for name in ("models", "segments"):
+        if not getattr(cfg, name):
+            raise ValueError(f"{name}: found none, accepted: one or more")
     return list(_cells(cfg))
 
 

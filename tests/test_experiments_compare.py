@@ -87,6 +87,18 @@ def test_a_signal_ends_compare_after_the_step_and_it_goes_on(tiny_presets, tmp_p
     assert json.loads((tmp_path / "28/transformer-xl-0/result.json").read_text())["steps"] == 4
 
 
+def test_a_run_that_ended_before_its_result_is_finished(tiny_presets, tmp_path):
+    """All updates done, killed in the final evaluation: repeating writes the same result."""
+    sorting.main(options(tmp_path))
+    path = tmp_path / "28/transformer-xl-0/result.json"
+    before = json.loads(path.read_text())
+    path.unlink()
+    sorting.main(options(tmp_path))
+    after = json.loads(path.read_text())
+    for name in ("steps", "curve", "test", "training_seconds", "tokens_per_second"):
+        assert after[name] == before[name]
+
+
 def test_what_has_not_run_stays_empty(tiny_presets, tmp_path):
     """Cells without a result are rows without figures."""
     cfg = sorting_compare.CompareConfig(
@@ -193,7 +205,8 @@ def test_lasting_fills_its_table(monkeypatch, tmp_path, capsys):
     "given, said",
     [(["--models", "unknown"], "models: found unknown, accepted: transformer-xl, "),
      (["--segments", "0"], "segments: found 0, accepted: 1 or more"),
-     (["--updates", "0"], "found 0")],
+     (["--updates", "0"], "updates: found 0"), (["--seeds", "0"], "seeds: found 0"),
+     (["--models"], "models: found none")],
 )  # fmt: skip
 def test_lasting_refuses_in_one_line(given, said, tmp_path, capsys):
     """Exit 2 before anything is written."""

@@ -1,5 +1,6 @@
 """Run folders: what is in them comes back; what is not a run is refused."""
 
+import dataclasses
 import json
 
 import jax
@@ -81,6 +82,18 @@ def test_what_is_no_run_is_refused(tmp_path):
     runs.open_run(tmp_path, sorting.PRESETS["vanilla"][1])
     with pytest.raises(ValueError, match="found no checkpoint"):
         sorting_run.load_run(tmp_path)
+
+
+def test_a_folder_of_an_older_version_is_taken_with_the_defaults(tmp_path):
+    """A field that did not exist yet had its default; one that differs is still refused."""
+    config = sorting.PRESETS["infinity-former"][1]
+    assert runs.open_run(tmp_path, config) is None
+    old = json.loads((tmp_path / "config.json").read_text())
+    del old["model"]["memory_gradient"], old["model"]["long_term"]["contraction"]
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    assert runs.open_run(tmp_path, config) is None
+    with pytest.raises(ValueError, match=r"another config: seed: 0 → 1; accepted"):
+        runs.open_run(tmp_path, dataclasses.replace(config, seed=1))
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch):

@@ -32,7 +32,7 @@ def oracle_stream(cfg, x):
 def test_the_float64_stream_is_the_oracles(cfg):
     """Seven writes, four of them beyond the horizon."""
     x = noise(7)
-    *_, coeffs = analysis_stream._exact(cfg, x)
+    *_, coeffs = analysis_stream._exact(analysis_stream._by_count(cfg, 8, 7), x)
     assert relative_error(coeffs, oracle_stream(cfg, x)) < 1e-10
     found = analysis_stream.stream(cfg, x)
     assert found["largest"][-1] == pytest.approx(np.abs(coeffs).max())
@@ -48,7 +48,8 @@ def test_the_bound_is_the_largest_that_can_be_reached(cfg):
     worst = np.abs(response).sum(0).argmax()
     x = np.sign(response[:, worst]).reshape(writes, length, 1)
     reached = oracle_stream(cfg, x)[worst, 0]
-    assert analysis_stream._bound(cfg, length, writes) == pytest.approx(reached)
+    exact = analysis_stream._by_count(cfg, length, writes)
+    assert analysis_stream._bound(exact) == pytest.approx(reached)
 
 
 @pytest.mark.parametrize("change", [{"tau": 0.9}, {"contraction": "power"}])
@@ -67,7 +68,7 @@ def test_the_command_reports_every_contraction(tmp_path, capsys):
     analysis_stream.main(["--segments", "5", "--length", "8", "--num-basis", "8", "--num-samples",
                           "8", "--taus", "0.5", "--powers", "1", "2",
                           "--out", str(tmp_path)])  # fmt: skip
-    made = json.loads((tmp_path / "stream.json").read_text())
+    made = json.loads((tmp_path / "result.json").read_text())
     assert list(made["found"]) == ["τ = 0.5", "(k/(k+1))^1", "(k/(k+1))^2"]
     assert made["settings"]["segments"] == 5 and len(made["found"]["τ = 0.5"]["error"]) == 5
     assert (tmp_path / "stream.png").stat().st_size > 5000
@@ -76,7 +77,8 @@ def test_the_command_reports_every_contraction(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "given, said",
-    [(["--segments", "0"], "segments: found 0"), (["--powers", "0"], "power: found 0.0"),
+    [(["--segments", "0"], "segments: found 0"), (["--seed", "-1"], "seed: found -1"),
+     (["--powers", "0"], "power: found 0.0"),
      (["--taus", "1.5"], "tau: found 1.5"), (["--num-basis", "7"], "num_basis: found 7")],
 )  # fmt: skip
 def test_impossible_streams_are_refused(given, said, tmp_path, capsys):

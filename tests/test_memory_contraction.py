@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from inf_former_jax.memory import long_term
 from inf_former_jax.memory.long_term import LongTermConfig
@@ -73,6 +75,47 @@ def test_one_operator_for_all_rows_is_each_rows_own():
             np.testing.assert_allclose(grad[b], table[k] @ cotangent[b], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("writes", [[3, 3, 3, 3], [0, 1, 9, 2]], ids=["one count", "own counts"])
+def test_a_sharded_batch_is_written_as_a_whole_one(writes):
+    """Rows on four devices, operators on all: the same memory, wherever the counts differ."""
+    mesh = jax.make_mesh((4,), ("data",), (AxisType.Auto,), devices=jax.devices()[:4])
+    rng = np.random.default_rng(0)
+    memory = long_term.LongTermMemory(
+        rng.normal(size=(4, 8, E)).astype(np.float32), salience(0)[[0, 1, 2, 0]],
+        np.array(writes, np.int32),
+    )  # fmt: skip
+    x = rng.normal(size=(4, L, E)).astype(np.float32)
+    placed, spread = jax.device_put((memory, x), NamedSharding(mesh, P("data")))
+    for cfg in (UNIFORM, STICKY):
+        ops = long_term.operators(cfg, L)
+        everywhere = jax.device_put(ops, NamedSharding(mesh, P()))
+        whole = WRITE(cfg, memory, x, operators=ops)
+        parts = WRITE(cfg, placed, spread, operators=everywhere)
+        assert len(parts.coeffs.sharding.device_set) == 4
+        np.testing.assert_allclose(parts.coeffs, whole.coeffs, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(parts.writes, whole.writes)
+
+
+def test_no_gradient_goes_to_the_locations():
+    """They steer what is read again; nobody differentiates the salience by accident."""
+    memory = long_term.init(STICKY, B, E)._replace(writes=jnp.full(B, 2))
+    memory = memory._replace(coeffs=jnp.ones_like(memory.coeffs))
+    ops = long_term.operators(STICKY, L)
+
+    def total(mass):
+        given = memory._replace(salience=mass)
+        return long_term.write(STICKY, given, vectors(0), operators=ops, detach=False).coeffs.sum()
+
+    np.testing.assert_array_equal(jax.jit(jax.grad(total))(jnp.asarray(salience(0))), 0.0)
+
+
+def test_operators_of_another_configuration_are_refused():
+    """A uniform memory needs A, a sticky one G_past."""
+    memory = long_term.init(UNIFORM, B, E)
+    with pytest.raises(ValueError, match="operators: found those of another configuration"):
+        long_term.write(UNIFORM, memory, vectors(0), operators=long_term.operators(STICKY, L))
+
+
 def test_uniform_history_gives_every_segment_the_same_width():
     """p = 1: after k further writes each of the k + 1 segments has 1/(k + 1) of the signal."""
     cfg = LongTermConfig(contraction="power")
@@ -125,6 +168,8 @@ def test_the_gradient_goes_through_the_stored_signal_on_demand():
      ({"contraction": "power", "horizon": 0}, "horizon"),
      ({"contraction": "power", "tau": 0.9}, "tau"),
      ({"contraction": "power", "tau": 0.9, "power": 2.0}, "tau"),
+     ({"contraction": "power", "power": 1e-17}, "power"),
+     ({"contraction": "power", "power": 1e4}, "power"),
      ({"power": 2.0}, "power"), ({"max_operator_mib": 0}, "max_operator_mib")],
 )  # fmt: skip
 def test_impossible_contractions_are_refused(change, name):

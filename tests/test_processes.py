@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 TINY = shlex.split(
     "--model.num-layers 1 --model.d-model 16 --model.d-inner 16 --model.num-heads 2 "
     "--model.head-dim 8 --model.segment-len 24 --model.mem-len 24 --model.long-term.num-basis 8 "
+    "--model.long-term.contraction power --model.long-term.horizon 2 "
     "--model.long-term.num-samples 8 --model.dropout 0.1 --length 100 --batch-size 4 "
     "--test-sequences 8 --valid-sequences 8 --optim.steps 40 --optim.warmup-steps 2 "
     "--loop.log-every 5 --loop.eval-every 20 --loop.minutes 0 --checkpoint.every 10"

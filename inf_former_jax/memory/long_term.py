@@ -119,7 +119,8 @@ def _contract(cfg, memory, writes, ops, locations):
         return by_writes(ops.decay, index, memory.coeffs)
     accepted = "sticky memories, or fixed contraction"
     require(ops.past is not None, "locations", f"them with {cfg.contraction} contraction", accepted)
-    psi = evaluate(cfg.basis, jnp.asarray(locations, memory.coeffs.dtype))  # Ψ(u) [B, M, N]
+    locations = jax.lax.stop_gradient(jnp.asarray(locations, memory.coeffs.dtype))
+    psi = evaluate(cfg.basis, locations)  # Ψ(u) [B, M, N]
     samples = jnp.einsum("bmn,bne->bme", psi, memory.coeffs, precision=HIGHEST)
     return by_writes(ops.past, index, samples)
 
@@ -139,6 +140,8 @@ def _check_write(cfg, memory, x, ops):
     )
     shape = (cfg.num_contractions + 1, x.shape[1], num_basis)
     require(ops.new.shape == shape, "operators", ops.new.shape, f"{shape} for this x")
+    there = (ops.past if cfg.sticky else ops.decay) is not None
+    require(there, "operators", "those of another configuration", "operators(cfg, L) of this one")
 
 
 def remember(

@@ -5,13 +5,13 @@ again. Its operators depend on the configuration and on k only, never on data:
 
     G = [G_past (M rows); G_new (L rows)],    A = G_pastᵀ Ψ(u),    C ← sg(A C) + G_newᵀ X.
 
-Fixed contraction, τ_k = τ, is the paper's: what was written k writes ago has τ^k of its width left,
-and below the basis functions' widths it is gone. Power contraction, τ_k = (k/(k+1))^p, gives the
-past its share: with p = 1 all segments of the history have the same width, for ever.
+Fixed contraction, τ_k = τ, is the paper's: of a segment's width τ^k is left after k writes, and
+below the basis functions' widths it is gone. Power contraction is τ_k = (k/(k+1))^p: with p = 1 all
+segments have the same width while k is within `horizon`; later they fade by τ_horizon a write.
 """
 
 import dataclasses
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Literal, NamedTuple
 
 import jax
@@ -83,7 +83,8 @@ class LongTermConfig:
         for name in ("ridge", "min_var", "prior_scale", "power"):
             require(getattr(self, name) > 0, name, getattr(self, name), "a number > 0")
         for name in ("num_samples", "bins", "horizon", "max_operator_mib"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "a whole number ≥ 1")
+            whole = isinstance(getattr(self, name), int) and getattr(self, name) >= 1
+            require(whole, name, getattr(self, name), "a whole number ≥ 1")
         kinds = {"locations": ("quantile", "draw"), "contraction": ("fixed", "power")}
         for name, known in kinds.items():
             require(getattr(self, name) in known, name, getattr(self, name), " or ".join(known))
@@ -96,6 +97,9 @@ class LongTermConfig:
         found = f"{getattr(self, other)} with contraction = {self.contraction}"
         accepted = f"only its default {default} there: tau is of fixed, power of power contraction"
         require(getattr(self, other) == default, other, found, accepted)
+        far = self.tau_of(self.num_contractions)
+        accepted = "a power with 0 < τ_k < 1 for every k up to horizon"
+        require(0 < self.tau_of(1) <= far < 1, "power", self.power, accepted)
 
     @property
     def basis(self) -> GaussianBasis:
@@ -160,14 +164,30 @@ def operators(cfg: LongTermConfig, length: int, dtype=None) -> Operators:
         ValueError: no such length, or a table above `cfg.max_operator_mib`.
     """
     require(length >= 1, "length", length, "a whole number ≥ 1")
-    dtype = np.dtype(dtype or jnp.zeros(()).dtype)
-    check_size(cfg, length, dtype)
-    return _operators(cfg, length, dtype)
+    check_size(cfg, length)
+    return _operators(cfg, length, np.dtype(dtype or jnp.zeros(()).dtype))
 
 
-def check_size(cfg: LongTermConfig, length: int, dtype=np.float32) -> None:
+def shapes(cfg: LongTermConfig, length: int, dtype=np.float32) -> Operators:
+    """Shapes and dtypes of the operators for writes of `length` vectors; nothing is built."""
+    count, n = cfg.num_contractions, cfg.num_basis
+    # With one contraction only, room is no question, and any locations may be given.
+    past = cfg.sticky or cfg.contraction == "fixed"
+    return Operators(
+        jax.ShapeDtypeStruct((count + 1, length, n), dtype),
+        None if cfg.sticky else jax.ShapeDtypeStruct((count, n, n), dtype),
+        jax.ShapeDtypeStruct((count, cfg.num_samples, n), dtype) if past else None,
+    )
+
+
+def operator_mib(cfg: LongTermConfig, length: int) -> float:
+    """Room of the float32 operators for writes of `length` vectors, in MiB; nothing is built."""
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes(cfg, length))) * 4 / 2**20
+
+
+def check_size(cfg: LongTermConfig, length: int) -> None:
     """Refuse operators that would take more room than `cfg.max_operator_mib`, with the numbers."""
-    mib = operator_mib(cfg, length, dtype)
+    mib = operator_mib(cfg, length)
     found = (
         f"{cfg.max_operator_mib} for the operators of {cfg.num_contractions} contractions (N = "
         f"{cfg.num_basis}, L = {length}, M = {cfg.num_samples}), which take {mib:,.1f} MiB"
@@ -176,36 +196,18 @@ def check_size(cfg: LongTermConfig, length: int, dtype=np.float32) -> None:
     require(mib <= cfg.max_operator_mib, "max_operator_mib", found, accepted)
 
 
-def operator_mib(cfg: LongTermConfig, length: int, dtype=np.float32) -> float:
-    """Room of the operators for writes of `length` vectors, in MiB; nothing is built."""
-    n, count = cfg.num_basis, cfg.num_contractions
-    rows = (count + 1) * length + count * (_has_decay(cfg) * n + _has_past(cfg) * cfg.num_samples)
-    return rows * n * np.dtype(dtype).itemsize / 2**20
-
-
-def _has_decay(cfg):
-    return not cfg.sticky
-
-
-def _has_past(cfg):
-    # With one contraction only, room is no question, and any locations may be given.
-    return cfg.sticky or cfg.contraction == "fixed"
-
-
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=8)
 def _operators(cfg, length, dtype):
-    count, n = cfg.num_contractions, cfg.num_basis
-    new = np.empty((count + 1, length, n), dtype)
-    decay = np.empty((count, n, n), dtype) if _has_decay(cfg) else None
-    past = np.empty((count, cfg.num_samples, n), dtype) if _has_past(cfg) else None
+    made = jax.tree.map(lambda of: np.empty(of.shape, of.dtype), shapes(cfg, length, dtype))
     grid = evaluate(cfg.basis, densities.uniform_locations(cfg.num_samples))  # Ψ(u) [M, N]
-    for k in range(count + 1):
-        g_past, new[k] = write_operator(cfg, length, k)
-        if decay is not None and k:
-            decay[k - 1] = grid.T @ g_past
-        if past is not None and k:
-            past[k - 1] = g_past
-    return Operators(new, decay, past)
+    _, made.new[0] = write_operator(cfg, length, 0)
+    for k in range(cfg.num_contractions):
+        g_past, made.new[k + 1] = write_operator(cfg, length, k + 1)
+        if made.decay is not None:
+            made.decay[k] = grid.T @ g_past
+        if made.past is not None:
+            made.past[k] = g_past
+    return made
 
 
 def by_writes(
@@ -219,11 +221,7 @@ def by_writes(
     return _by_writes(jnp.asarray(table), index, x)
 
 
-@jax.custom_vjp
-def _by_writes(table, index, x):
-    return _apply(table, index, x, "rn,bre->bne")
-
-
+@partial(jax.jit, static_argnums=3)  # else every eager call would compile the branches anew
 def _apply(table, index, x, formula):
     """The einsum with one operator for all rows, or with each row's own."""
 
@@ -238,13 +236,8 @@ def _apply(table, index, x, formula):
     return jax.lax.cond((index == index[0]).all(), shared, each, table, index, x)
 
 
-def _by_writes_forward(table, index, x):
-    return _by_writes(table, index, x), (table, index)
-
-
-def _by_writes_backward(residuals, cotangent):
-    table, index = residuals
-    return None, None, _apply(table, index, cotangent, "rn,bne->bre")
-
-
-_by_writes.defvjp(_by_writes_forward, _by_writes_backward)
+_by_writes = jax.custom_vjp(lambda table, index, x: _apply(table, index, x, "rn,bre->bne"))
+_by_writes.defvjp(
+    lambda table, index, x: (_by_writes(table, index, x), (table, index)),
+    lambda kept, cotangent: (None, None, _apply(*kept, cotangent, "rn,bne->bre")),
+)

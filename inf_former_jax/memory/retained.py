@@ -146,7 +146,8 @@ def _best_density(cfg, second, first, points):
     best = np.full((3, first.shape[1]), -np.inf)
     for scale in scales:
         w, power = scores(means, np.full_like(means, scale))
-        score = (w @ first) ** 2 / power[:, None]
+        # Between narrow functions far apart w underflows: there is nothing to read.
+        score = (w @ first) ** 2 / np.maximum(power, np.finfo(np.float64).tiny)[:, None]
         at = score.argmax(0)
         found = np.stack([score[at, np.arange(len(at))], means[at], np.full(len(at), scale)])
         best = np.where(found[0] > best[0], found, best)
@@ -157,6 +158,7 @@ def _best_density(cfg, second, first, points):
             mean = np.clip(best[1] + shift[0] * step[0], 0.0, 1.0)
             scale = np.maximum(best[2] * math.exp(shift[1] * step[1]), smallest)
             w, power = scores(mean, scale)
+            power = np.maximum(power, np.finfo(np.float64).tiny)
             found = np.stack([(w * first.T).sum(-1) ** 2 / power, mean, scale])
             best = np.where(found[0] > best[0], found, best)
     return best[0], best[1], np.maximum(best[2] ** 2, cfg.min_var)

@@ -83,6 +83,10 @@ class ModelConfig:
             kind = "compressed" if self.long_term is None else "long-term"
             accepted = f"a multiple of segment_len {self.segment_len} beside a {kind} memory"
             require(self.mem_len % self.segment_len == 0, "mem_len", self.mem_len, accepted)
+        if self.memory_gradient:
+            carried = self.mem_len > 0 or self.long_term is not None
+            accepted = "0 without a short-term or long-term memory"
+            require(carried, "memory_gradient", self.memory_gradient, accepted)
         if self.long_term is not None:
             check_size(self.long_term, self.segment_len)
         if self.compressed is not None:

@@ -39,9 +39,9 @@ def infinity_former_sticky(**changes) -> ModelConfig:
 def infinity_former_lasting(**changes) -> ModelConfig:
     """The ∞-former whose memory lasts, at equal cost: τ_k = k/(k+1), one narrow width.
 
-    Of 64 segments every one can still be read with R² ≥ .8 by one density; the paper's constants
-    have lost all but the last 20 (`python -m experiments.analysis retention`; `choose` finds the
-    constants for other lengths).
+    Of 64 segments of 128 tokens every one can still be read with R² ≥ .8 by one density; the
+    paper's constants have lost all but the last 20 (`python -m experiments.analysis retention`;
+    `choose` finds the constants for other lengths).
     """
     lasting = LongTermConfig(contraction="power", widths=(0.0039,))
     return dataclasses.replace(_SORTING, **{"long_term": lasting, **changes})

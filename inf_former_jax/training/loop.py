@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import signal
-import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -86,7 +85,6 @@ class Reporter:
 
     def __post_init__(self):
         self._waiting: list[dict[str, Any]] = []
-        self._rates: list[float] = []
         self._since = time.perf_counter()
         self._task = None
 
@@ -115,7 +113,6 @@ class Reporter:
             "tokens_per_second": self.tokens_per_step * len(steps) / passed,
             "seconds": self.seconds,
         }
-        self._rates.append(row["tokens_per_second"])
         self.writer.write("train", step, row)
         self._show("train", step, row)
         self._waiting.clear()
@@ -133,10 +130,6 @@ class Reporter:
     def resume(self) -> None:
         """Restart the clock after time that is not a training step's."""
         self._since = time.perf_counter()
-
-    def median_rate(self) -> float:
-        """Tokens a second, the median of all rows but the first, which has the compilation."""
-        return statistics.median(self._rates[1:] or self._rates)
 
     def _show(self, split, step, row):
         figures = f"loss {row['loss']:.3f} accuracy {row['accuracy']:.3f}"
@@ -188,6 +181,8 @@ def train(
         Interrupted: SIGTERM or SIGINT, after the step was finished and saved.
     """
     done = int(state.step)
+    if done and _agreed(_time_over(cfg, reporter.seconds))[0]:
+        return state  # a run that had ended, but for what comes after it
     every = checkpoints.every if checkpoints else 0
     reporter.start(done, steps)
     with reporter.progress, StopSignal() as stop:
@@ -219,11 +214,19 @@ def train(
 
 def _endings(cfg, done, reporter, stop):
     """Whether the time is over and whether a signal came: the same answer on every host."""
-    flags = (bool(cfg.minutes) and reporter.elapsed() > 60 * cfg.minutes, bool(stop.received))
+    if jax.process_count() > 1 and done % cfg.log_every:
+        return False, False
+    return _agreed(_time_over(cfg, reporter.elapsed()), bool(stop.received))
+
+
+def _time_over(cfg, seconds):
+    return bool(cfg.minutes) and seconds > 60 * cfg.minutes
+
+
+def _agreed(*flags):
+    """The first process's flags, on every one of them."""
     if jax.process_count() == 1:
         return flags
-    if done % cfg.log_every:
-        return False, False
     return tuple(multihost_utils.broadcast_one_to_all(np.array(flags)).tolist())
 
 

@@ -9,8 +9,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from inf_former_jax.memory import state as memories
+from inf_former_jax.memory.operators import shapes
 from inf_former_jax.memory.state import Memory
-from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
+from inf_former_jax.models.decoder import Decoder, ModelConfig
 from inf_former_jax.training import sharding
 
 
@@ -25,9 +26,10 @@ class TrainState(NamedTuple):
 
 
 def _maker(cfg, tx, batch_size):
-    ops = operators(cfg)
-
     def make(key):
+        # No parameter depends on the operators' numbers: nothing is built, or folded in, for them.
+        of = None if cfg.long_term is None else shapes(cfg.long_term, cfg.segment_len)
+        ops = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), of)
         param_key, key = jax.random.split(key)
         memory = memories.init(cfg, batch_size)
         tokens = jnp.zeros((batch_size, cfg.segment_len), jnp.int32)
