@@ -1,0 +1,189 @@
+"""The B rows of a batch, each of which walks its own documents from beginning to end.
+
+Within an epoch every document is read by one row, exactly once. In a document of n tokens, its end
+included, the first token is context only and each of the other n-1 is predicted once, from the
+token before it; ceil((n-1) / T) segments hold the n-1 pairs, the last one right-padded. The next
+segment of the row begins the next document and resets. A row whose documents are all read before
+the epoch ends is padding from there on. Padding weighs 0.
+
+What a batch holds depends on its number alone: a run that goes on from a checkpoint needs no more
+than its step, and a process needs no other's rows.
+
+Dimension letters: B rows, R of them asked for, W segments of T tokens in a batch.
+"""
+
+import dataclasses
+import functools
+import heapq
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int32, Int64, Integer
+
+from inf_former_jax.data.batches import Batch, check_at_least
+from inf_former_jax.data.splits import TokenizedSplit
+
+
+class Places(NamedTuple):
+    """Where the tokens of a batch stand; -1 at padding."""
+
+    documents: Int32[np.ndarray, "R W"]  # numbers in the split
+    positions: Int32[np.ndarray, "R W T"]  # of the input in its document; its target stands 1 later
+
+
+class _Walk(NamedTuple):
+    """A row's documents of an epoch, and the number of its segments when each of them ends."""
+
+    documents: Int64[np.ndarray, " walked"]
+    ends: Int64[np.ndarray, " walked"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Streams:
+    """Batches [B, W, T] of a split.
+
+    Documents go to rows longest first, each to the row with the fewest segments so far, which
+    makes an epoch's length independent of their order. Nothing depends on the number of processes.
+
+    Raises:
+        ValueError: on construction, for an option out of range, a split without documents, or a
+            document shorter than two tokens, its end included.
+    """
+
+    split: TokenizedSplit
+    batch_size: int
+    """B, rows of the global batch."""
+    segment_len: int
+    """T, tokens of a segment."""
+    segments: int = 1
+    """W, segments of a batch."""
+    seed: int = 0
+    """With the epoch, decides on the order; without effect unless shuffled."""
+    shuffle: bool = False
+    """Each row walks its documents in an order of the epoch's own; False = as in the split."""
+    _plans: dict[int, list[_Walk]] = dataclasses.field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self):
+        for name in ("batch_size", "segment_len", "segments"):
+            check_at_least(getattr(self, name), 1, name)
+        check_at_least(self.seed, 0, "seed")
+        check_at_least(len(self.split.names), 1, "documents")
+        short = self._predicted.argmin()
+        if self._predicted[short] < 1:
+            raise ValueError(
+                f"document {self.split.names[short]!r}: expected at least 2 tokens, its end "
+                f"included, found {self._predicted[short] + 1}"
+            )
+
+    @functools.cached_property
+    def steps_per_epoch(self) -> int:
+        """Batches of an epoch: of the row with the most segments."""
+        most = max(int(walk.ends[-1]) for walk in self._plan(0) if len(walk.ends))
+        return -(-most // self.segments)
+
+    @property
+    def num_predicted(self) -> int:
+        """Tokens predicted in an epoch, ends included: the sum of its weights."""
+        return len(self.split.tokens) - len(self.split.names)
+
+    @property
+    def fill(self) -> float:
+        """Share of an epoch's places that are not padding, in (0, 1]."""
+        places = self.steps_per_epoch * self.batch_size * self.segments * self.segment_len
+        return self.num_predicted / places
+
+    def batch(self, step: int, rows: Sequence[int] | Integer[np.ndarray, " R"]) -> Batch:
+        """Batch number `step`, counted over all epochs, of the given rows: arrays [R, W, T].
+
+        `valid` is always an array, so that every batch has the same structure. Raises ValueError
+        for a negative step or a row outside 0..B-1.
+        """
+        documents, first, valid = self._cut(step, rows)
+        begins = self.split.starts[documents] + first
+        places = np.where(valid, begins[..., None] + np.arange(self.segment_len), 0)
+        inputs, targets = (
+            np.where(valid, self.split.tokens[places + later], 0).astype(np.int32)
+            for later in (0, 1)
+        )
+        resets = (first == 0) & valid.any(axis=-1)
+        return Batch(inputs, targets, valid.astype(np.float32), resets, valid)
+
+    def places(self, step: int, rows: Sequence[int] | Integer[np.ndarray, " R"]) -> Places:
+        """Document and position of everything in `batch` of the same arguments.
+
+        For losses by document or by position in it. Raises ValueError as `batch` does.
+        """
+        documents, first, valid = self._cut(step, rows)
+        positions = np.where(valid, first[..., None] + np.arange(self.segment_len), -1)
+        documents = np.where(valid.any(axis=-1), documents, -1)
+        return Places(documents.astype(np.int32), positions.astype(np.int32))
+
+    def word_perplexity(self, nats: float) -> float:
+        """exp(nats / words), of the sum of cross-entropies over an epoch.
+
+        Whatever the tokens are, per word that white space separates. Documents' first tokens are in
+        the words but not among what is predicted, ends the other way round.
+        """
+        return math.exp(nats / int(self.split.words.sum()))
+
+    def bits_per_byte(self, nats: float) -> float:
+        """Bits per byte of UTF-8, of the sum of cross-entropies over an epoch; see above."""
+        return nats / math.log(2) / int(self.split.bytes.sum())
+
+    def _cut(
+        self, step: int, rows: Sequence[int] | Integer[np.ndarray, " R"]
+    ) -> tuple[Int64[np.ndarray, "R W"], Int64[np.ndarray, "R W"], Bool[np.ndarray, "R W T"]]:
+        """Documents, the position in them at which segments begin (both 0 at padding), valid."""
+        check_at_least(step, 0, "step")
+        epoch, within = divmod(step, self.steps_per_epoch)
+        plan = self._plan(epoch)
+        numbers = within * self.segments + np.arange(self.segments)
+        documents, first, count = np.zeros((3, len(rows), self.segments), np.int64)
+        for i, row in enumerate(map(int, rows)):
+            if not 0 <= row < self.batch_size:
+                raise ValueError(f"row: expected 0..{self.batch_size - 1}, found {row}")
+            walk = plan[row]
+            held = np.searchsorted(walk.ends, numbers, side="right")
+            here = held < len(walk.ends)  # the others come after the row's last document
+            documents[i, here] = walk.documents[held[here]]
+            begins = walk.ends[held[here]] - self._sizes[documents[i, here]]
+            first[i, here] = (numbers[here] - begins) * self.segment_len
+            count[i, here] = self._predicted[documents[i, here]] - first[i, here]
+        return documents, first, np.arange(self.segment_len) < count[..., None]
+
+    @functools.cached_property
+    def _predicted(self) -> Int64[np.ndarray, " documents"]:
+        return np.diff(self.split.starts) - 1
+
+    @functools.cached_property
+    def _sizes(self) -> Int64[np.ndarray, " documents"]:
+        """Segments of each document."""
+        return -(-self._predicted // self.segment_len)
+
+    def _plan(self, epoch: int) -> list[_Walk]:
+        """The walks of all rows; only the newest epoch's are kept."""
+        epoch = epoch if self.shuffle else 0
+        if (plan := self._plans.get(epoch)) is None:
+            plan = self._make_plan(epoch)
+            self._plans.clear()
+            self._plans[epoch] = plan
+        return plan
+
+    def _make_plan(self, epoch: int) -> list[_Walk]:
+        sizes = self._sizes
+        order = np.arange(len(sizes))
+        if self.shuffle:
+            stream = np.random.SeedSequence(self.seed, spawn_key=(epoch,))
+            np.random.Generator(np.random.PCG64(stream)).shuffle(order)
+        # Stable: documents of one size go to rows in the epoch's order.
+        longest_first = np.argsort(-sizes[order], kind="stable")
+        loads = [(0, row) for row in range(self.batch_size)]
+        row_of = np.zeros(len(sizes), np.int64)  # by place in `order`
+        for place in longest_first:
+            load, row = loads[0]
+            row_of[place] = row
+            heapq.heapreplace(loads, (load + int(sizes[order[place]]), row))
+        walks = (order[row_of == row] for row in range(self.batch_size))
+        return [_Walk(walk, np.cumsum(sizes[walk])) for walk in walks]

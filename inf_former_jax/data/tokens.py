@@ -1,0 +1,205 @@
+"""Text to token ids and back, exactly: bytes, GPT-2's byte-level BPE, or one trained on the text.
+
+All that the rest of `data` knows of a tokeniser is `Tokenizer`.
+"""
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Int32, Integer
+
+from inf_former_jax.data.batches import check_at_least, check_tokens
+
+END = "<|endoftext|>"
+"""GPT-2's token at the end of a document."""
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Without loss: decode(encode(text)) == text for every text that UTF-8 can express."""
+
+    vocab_size: int
+    """Ids are in 0..vocab_size-1, the end's among them."""
+    end: int
+    """Id that ends a document; no text encodes to it."""
+    fingerprint: str
+    """Hash of all that decides on the ids, so that what they were stored as can be recognised."""
+
+    def encode(self, text: str) -> Int32[np.ndarray, " n"]:
+        """The text's ids [n], without an end."""
+
+    def decode(self, ids: Integer[np.ndarray, " n"]) -> str:
+        """The ids' text, ends left out and invalid UTF-8 replaced; ValueError for other ids."""
+
+
+class Bytes:
+    """The bytes of UTF-8, ids 0..255, and the end."""
+
+    vocab_size = 257
+    end = 256
+    fingerprint = "bytes"
+
+    def encode(self, text: str) -> Int32[np.ndarray, " n"]:
+        """The text's bytes [n]."""
+        return np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.int32)
+
+    def decode(self, ids: Integer[np.ndarray, " n"]) -> str:
+        """The ids' text, ends left out and invalid UTF-8 replaced; ValueError for other ids."""
+        check_tokens(ids, self.vocab_size, "ids")
+        return ids[ids != self.end].astype(np.uint8).tobytes().decode("utf-8", errors="replace")
+
+
+class ByteLevelBpe:
+    """Byte-level byte-pair encoding (GPT-2), by the `tokenizers` library; see `load_bpe`.
+
+    A text that spells the end is encoded as any other.
+    """
+
+    vocab_size: int
+    end: int
+    fingerprint: str
+
+    def __init__(self, definition: str, where: str, end: str = END):
+        """From the text of a tokenizer.json; `where` is named in errors.
+
+        Raises:
+            ValueError: no such definition, one that would lose text, or without the token `end`.
+        """
+        self._tokenizer = _from_definition(definition, where)
+        spec = json.loads(self._tokenizer.to_str())
+        _check_lossless(spec, where)
+        vocab = self._tokenizer.get_vocab()
+        if end not in vocab:
+            raise ValueError(f"{where}: expected the token {end!r} among {len(vocab)}, found none")
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._tokenizer.encode_special_tokens = True  # as ordinary text, that is
+        self.vocab_size = max(vocab.values()) + 1
+        self.end = vocab[end]
+        self.fingerprint = _fingerprint(spec, vocab, self.end)
+
+    def encode(self, text: str) -> Int32[np.ndarray, " n"]:
+        """The text's ids [n], without an end."""
+        # The batch of one is the variant that computes no offsets.
+        (encoded,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
+        return np.array(encoded.ids, np.int32)
+
+    def decode(self, ids: Integer[np.ndarray, " n"]) -> str:
+        """The ids' text, ends left out and invalid UTF-8 replaced; ValueError for other ids."""
+        check_tokens(ids, self.vocab_size, "ids")
+        return self._tokenizer.decode(ids[ids != self.end].tolist(), skip_special_tokens=False)
+
+
+def load_bpe(path: str | Path, end: str = END) -> ByteLevelBpe:
+    """Byte-level BPE from a tokenizer.json, or a folder with one or with vocab.json and merges.txt.
+
+    Raises:
+        ValueError: none of these found, or as `ByteLevelBpe` does.
+    """
+    path = Path(path)
+    file = path / "tokenizer.json" if path.is_dir() else path
+    pair = path / "vocab.json", path / "merges.txt"
+    if file.is_file():
+        return ByteLevelBpe(file.read_text(encoding="utf-8"), str(file), end)
+    if all(one.is_file() for one in pair):
+        return ByteLevelBpe(_from_pair(*pair), str(path), end)
+    raise ValueError(
+        f"{path}: expected tokenizer.json, or a folder with it or with vocab.json and merges.txt"
+    )
+
+
+def train_bpe(texts: Iterable[str], vocab_size: int, path: str | Path) -> ByteLevelBpe:
+    """Train a byte-level BPE, split into words as GPT-2 does, and write it to `path`.
+
+    Args:
+        vocab_size: with the 256 bytes and the end; a small text may give fewer.
+        path: of the tokenizer.json; replaced at once, so that it is never half a file.
+
+    Raises:
+        ValueError: vocab_size < 257.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    check_at_least(vocab_size, 257, "vocab_size")
+    tokenizer = _byte_level(Tokenizer(models.BPE()))
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=[END],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial-{uuid.uuid4().hex}")
+    partial.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
+    os.replace(partial, path)
+    return load_bpe(path)
+
+
+def _byte_level(tokenizer: Any) -> Any:
+    from tokenizers import decoders, pre_tokenizers
+
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _from_pair(vocab: Path, merges: Path) -> str:
+    from tokenizers import Tokenizer, models
+
+    try:
+        return _byte_level(Tokenizer(models.BPE.from_file(str(vocab), str(merges)))).to_str()
+    except Exception as error:  # the library raises nothing more specific
+        raise ValueError(f"{vocab.parent}: expected vocab.json and merges.txt: {error}") from error
+
+
+def _from_definition(definition: str, where: str) -> Any:
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_str(definition)
+    except Exception as error:  # the library raises nothing more specific
+        raise ValueError(f"{where}: expected a tokenizer.json: {error}") from error
+
+
+def _check_lossless(spec: dict[str, Any], where: str) -> None:
+    """Refuse what would make decode(encode(text)) another text, or random."""
+    from tokenizers import pre_tokenizers
+
+    model = spec["model"]
+    splitter = spec["pre_tokenizer"] or {}
+    steps = splitter.get("pretokenizers", [splitter])
+    missing = set(pre_tokenizers.ByteLevel.alphabet()) - set(model.get("vocab", ()))
+    wrong = {
+        "a model other than BPE": model["type"] != "BPE",
+        "no byte-level decoder": (spec["decoder"] or {}).get("type") != "ByteLevel",
+        "no byte-level pre-tokeniser": all(step.get("type") != "ByteLevel" for step in steps),
+        "a pre-tokeniser that changes the text": any(
+            step.get("add_prefix_space") or step.get("behavior") == "Removed" for step in steps
+        ),
+        "a normaliser": spec["normalizer"] is not None,
+        "dropout": model.get("dropout"),
+        "a mark of word ends or beginnings": model.get("end_of_word_suffix")
+        or model.get("continuing_subword_prefix"),
+        f"{len(missing)} bytes without a token": missing,
+        "added tokens that swallow spaces": any(
+            token["lstrip"] or token["rstrip"] for token in spec["added_tokens"]
+        ),
+    }
+    if found := [name for name, holds in wrong.items() if holds]:
+        raise ValueError(f"{where}: expected a byte-level BPE without loss, found {found[0]}")
+
+
+def _fingerprint(spec: dict[str, Any], vocab: dict[str, int], end: int) -> str:
+    """The same for GPT-2's two forms, and whichever way the library writes merges."""
+    merges = [one if isinstance(one, str) else " ".join(one) for one in spec["model"]["merges"]]
+    added = [token["content"] for token in spec["added_tokens"] if not token["special"]]
+    decisive = [vocab, merges, spec["pre_tokenizer"], spec["model"].get("ignore_merges"), added]
+    return hashlib.sha256(json.dumps([decisive, end], sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,159 @@
+"""Tokens of a split and their cache: never stale, never half, one entry whoever comes first."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from inf_former_jax.data import splits
+from inf_former_jax.data.splits import token_type, tokenize
+from inf_former_jax.data.tokens import Bytes
+
+
+class Counted(Bytes):
+    """Bytes that count how often they encode."""
+
+    def __init__(self, fingerprint="counted", vocab_size=257):
+        self.fingerprint, self.vocab_size, self.calls = fingerprint, vocab_size, 0
+
+    def encode(self, text):
+        self.calls += 1
+        return super().encode(text)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    (folder / "a.txt").write_text("ab c", encoding="utf-8")
+    (folder / "b.txt").write_text("é", encoding="utf-8")
+    return folder
+
+
+def same(one, other):
+    assert one.tokens.tolist() == other.tokens.tolist()
+    assert one.tokens.dtype == other.tokens.dtype
+    for a, b in zip(one[1:], other[1:], strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_by_hand(corpus, tmp_path):
+    for cache in (None, tmp_path / "cache"):
+        split = tokenize(corpus, None, Bytes(), cache)
+        assert split.tokens.tolist() == [97, 98, 32, 99, 256, 0xC3, 0xA9, 256]
+        assert split.tokens.dtype == np.uint16
+        assert split.starts.tolist() == [0, 5, 8] and split.names == ("a", "b")
+        assert split.words.tolist() == [2, 1] and split.bytes.tolist() == [4, 2]
+
+
+def test_the_cache_is_used(corpus, tmp_path):
+    tokenizer = Counted()
+    first = tokenize(corpus, None, tokenizer, tmp_path / "deep" / "cache")
+    again = tokenize(corpus, None, tokenizer, tmp_path / "deep" / "cache")
+    assert tokenizer.calls == 2
+    assert isinstance(again.tokens, np.memmap) and not again.tokens.flags.writeable
+    same(first, again)
+
+
+@pytest.mark.parametrize("change", ["text", "name", "new file", "tokeniser"])
+def test_a_stale_entry_is_not_used(corpus, tmp_path, change):
+    tokenize(corpus, None, Counted(), tmp_path / "cache")
+    if change == "text":  # as long as before
+        (corpus / "a.txt").write_text("ab d", encoding="utf-8")
+    elif change == "name":
+        (corpus / "a.txt").rename(corpus / "aa.txt")
+    elif change == "new file":
+        (corpus / "c.txt").write_text("c", encoding="utf-8")
+    tokenizer = Counted("other" if change == "tokeniser" else "counted")
+    found = tokenize(corpus, None, tokenizer, tmp_path / "cache")
+    assert tokenizer.calls == len(found.names)
+    same(found, tokenize(corpus, None, tokenizer))
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda entry: cut(entry / "tokens.bin"),
+        lambda entry: (entry / "tokens.bin").write_bytes(b""),
+        lambda entry: (entry / "tokens.bin").unlink(),
+        lambda entry: cut(entry / "header.json"),
+        lambda entry: (entry / "header.json").write_text("[]"),
+        lambda entry: (entry / "header.json").unlink(),
+    ],
+)
+def test_a_damaged_entry_is_made_again(corpus, tmp_path, damage):
+    cache, tokenizer = tmp_path / "cache", Counted()
+    first = tokenize(corpus, None, tokenizer)
+    tokenize(corpus, None, tokenizer, cache)
+    (entry,) = cache.iterdir()
+    damage(entry)
+    same(tokenize(corpus, None, tokenizer, cache), first)
+    assert tokenizer.calls == 6
+    same(tokenize(corpus, None, tokenizer, cache), first)
+    assert tokenizer.calls == 6 and list(cache.iterdir()) == [entry]
+
+
+def test_a_partly_written_entry_is_never_used(corpus, tmp_path):
+    """A process that dies while it writes: its folder is found by nobody, whole as it may look."""
+    cache, tokenizer = tmp_path / "cache", Counted()
+    tokenize(corpus, None, tokenizer, cache)
+    (entry,) = cache.iterdir()
+    entry.rename(cache / f"{entry.name}.partial-0")
+    tokenize(corpus, None, tokenizer, cache)
+    assert tokenizer.calls == 4
+    assert sorted(path.name for path in cache.iterdir()) == [entry.name, f"{entry.name}.partial-0"]
+
+
+def test_a_failure_leaves_nothing(corpus, tmp_path):
+    (corpus / "b.txt").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"b\.txt: byte 0: expected UTF-8"):
+        tokenize(corpus, None, Bytes(), tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_another_process_was_first(corpus, tmp_path, monkeypatch):
+    """Both find nothing and write; the second keeps what it has read back, and one entry stays."""
+    cache = tmp_path / "cache"
+
+    def write(folder, *given):
+        monkeypatch.undo()
+        tokenize(corpus, None, Bytes(), cache)
+        splits._write(folder, *given)
+
+    monkeypatch.setattr(splits, "_write", write)
+    found = tokenize(corpus, None, Bytes(), cache)
+    same(found, tokenize(corpus, None, Bytes()))
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_what_is_mapped_outlives_its_entry(corpus, tmp_path):
+    found = tokenize(corpus, None, Bytes(), tmp_path / "cache")
+    shutil.rmtree(tmp_path / "cache")
+    same(found, tokenize(corpus, None, Bytes()))
+
+
+def test_wide_vocabularies(corpus, tmp_path):
+    kinds = {257: "u2", 2**16: "u2", 2**16 + 1: "u4", 2**31: "u4"}
+    assert {size: token_type(size).str[1:] for size in kinds} == kinds
+    for cache in (None, tmp_path / "cache"):
+        wide = tokenize(corpus, None, Counted(vocab_size=2**16 + 1), cache)
+        assert wide.tokens.dtype == np.uint32 and wide.tokens[4] == 256
+        with pytest.raises(ValueError, match=r"vocab_size: expected at most 2147483648, found"):
+            tokenize(corpus, None, Counted(vocab_size=2**31 + 1), cache)
+        with pytest.raises(ValueError, match=r"^a: ids\[0\]: expected a token id in 0\.\.50"):
+            tokenize(corpus, None, Counted("narrow", vocab_size=51), cache)
+
+
+def test_splits_have_entries_of_their_own(tmp_path):
+    lines = [json.dumps({"text": text}) for text in ("one", "two")]
+    for name, line in zip(("train", "test"), lines, strict=True):
+        (tmp_path / f"{name}.jsonl").write_text(line, encoding="utf-8")
+    found = [tokenize(tmp_path, s, Bytes(), tmp_path / "cache") for s in ("train", "test")]
+    assert [one.tokens.tolist()[:3] for one in found] == [list(b"one"), list(b"two")]
+    names = sorted(path.name.split("-")[0] for path in (tmp_path / "cache").iterdir())
+    assert names == ["test", "train"]

@@ -1,0 +1,169 @@
+"""Readers of the corpora's layouts, against files written by hand; nothing is lost between them."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inf_former_jax.data import text
+from inf_former_jax.data.text import Document
+
+# The heading of level 2, the formula without blank lines and the half of a heading open nothing.
+ARTICLES = [
+    " \n = One <unk> = \n \n A first line . \n = 1 / s = \n as it is . \n \n = = Part = = \n \n"
+    " More . \n = Half \n \n",
+    " \n = Two = x = \n \n = = = Deep = = = \n \n",
+    " \n = Three = \n \n End",
+]
+
+
+def write(folder, **contents):
+    """Files by name; `__` stands for a folder."""
+    for name, content in contents.items():
+        path = folder / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["wiki.valid.tokens", "wiki.valid.raw", "wiki.validation.tokens"])
+def test_wikitext(tmp_path, name):
+    write(tmp_path, **{name: "".join(ARTICLES), "wiki.test.tokens": " = X = \n\n other"})
+    expected = list(map(Document, ["One <unk>", "Two = x", "Three"], ARTICLES))
+    assert list(text.documents(tmp_path, "valid")) == expected
+    assert list(text.documents(tmp_path / name)) == expected
+    assert text.files(tmp_path, "valid") == [tmp_path / name]
+    assert list(text.documents(tmp_path, "test")) == [Document("X", " = X = \n\n other")]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("words \n = One = \n \n", "expected headings .* found none"),
+        ("words \n \n = One = \n \n", "text before the first heading"),
+        (" = = Part = = \n \n words", "expected headings .* found none"),
+        ("", "expected text, found an empty file"),
+    ],
+)
+def test_wikitext_without_a_beginning(tmp_path, content, message):
+    write(tmp_path, **{"wiki.train.tokens": content})
+    with pytest.raises(ValueError, match=message) as error:
+        list(text.documents(tmp_path, "train"))
+    assert str(tmp_path / "wiki.train.tokens") in str(error.value)
+
+
+def test_books_and_their_titles(tmp_path):
+    odd = "A\r\nB\rC\u2028\x0c D\n"
+    write(tmp_path, train__10="no book", **{
+        "train__10.txt": "ten", "train__9.txt": odd, "validation__a.txt": "v",
+    })  # fmt: skip
+    assert list(text.documents(tmp_path, "train")) == [Document("10", "ten"), Document("9", odd)]
+    assert list(text.documents(tmp_path, "valid")) == [Document("a", "v")]
+    write(tmp_path, **{"metadata.csv": '9,"Nine, or ""N""",1900,url\n11,Other,1,u\n12\n'})
+    assert [one.name for one in text.documents(tmp_path, "train")] == ["10", 'Nine, or "N"']
+    # A changed title has to be seen as a change of the documents.
+    names = [path.name for path in text.files(tmp_path, "train")]
+    assert names == ["10.txt", "9.txt", "metadata.csv"]
+
+
+def test_plain_folder_and_file(tmp_path):
+    write(tmp_path, **{"b.txt": "bee", "a.txt": "an ant", "c.md": "no"})
+    assert list(text.documents(tmp_path)) == [Document("a", "an ant"), Document("b", "bee")]
+    assert list(text.documents(str(tmp_path / "b.txt"))) == [Document("b", "bee")]
+
+
+def test_json_lines(tmp_path):
+    records = [
+        {"text": "one\u2028 ", "title": "T", "id": 3},
+        {"text": "two", "title": None, "id": 0},
+        {"text": "three"},
+    ]
+    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+    write(tmp_path, **{"test.jsonl": "".join([lines[0], "\n", *lines[1:]])})
+    expected = [Document("T", "one\u2028 "), Document("0", "two"), Document("line 4", "three")]
+    assert list(text.documents(tmp_path, "test")) == expected
+    assert list(text.documents(tmp_path / "test.jsonl")) == expected
+
+
+@pytest.mark.parametrize(
+    "line", ["[1]", '"text"', '{"text": 1}', '{"title": "x"}', '{"text": ""}', "{", "x"]
+)
+def test_json_lines_refused(tmp_path, line):
+    write(tmp_path, **{"a.jsonl": '{"text": "good"}\n' + line})
+    with pytest.raises(ValueError, match=r"a\.jsonl: line 2: expected"):
+        list(text.documents(tmp_path / "a.jsonl"))
+
+
+def test_json_lines_with_half_a_character(tmp_path):
+    write(tmp_path, **{"a.jsonl": '{"text": "\\ud800"}'})
+    with pytest.raises(ValueError, match=r"a\.jsonl: line 1: text: .*surrogates"):
+        list(text.documents(tmp_path / "a.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "byte"),
+    [
+        ("a.txt", b"ok\n\xc3\xa9\xff", 5),
+        ("a.jsonl", b'{"text": "\xc3\xa9"}\n{"text": "\xe9"}', 25),
+        ("a.tokens", b" = A = \n\nwords\nmore \xc3", 20),
+    ],
+)
+def test_invalid_utf8_names_the_byte(tmp_path, name, content, byte):
+    write(tmp_path, **{name: content})
+    with pytest.raises(ValueError, match=rf"{name}: byte {byte}: expected UTF-8, found 0x"):
+        list(text.documents(tmp_path / name))
+
+
+def test_empty_book(tmp_path):
+    write(tmp_path, **{"train__a.txt": "a", "train__b.txt": ""})
+    with pytest.raises(ValueError, match=r"b\.txt: expected text, found an empty file"):
+        list(text.documents(tmp_path, "train"))
+
+
+def test_what_is_found_and_what_is_accepted(tmp_path):
+    """Refused when asked for, not when first read."""
+    write(tmp_path, **{"wiki.test.tokens": "x", "notes.md": "x"})
+    with pytest.raises(ValueError, match=r"split: expected one of train, valid, test, found 'dev'"):
+        text.documents(tmp_path, "dev")
+    accepted = r"wiki\.train\.tokens, wiki\.train\.raw, train\.jsonl, train/\*\.txt"
+    with pytest.raises(ValueError, match=rf"{accepted}, found notes\.md, wiki\.test\.tokens$"):
+        text.documents(tmp_path, "train")
+    with pytest.raises(ValueError, match=r"expected \.txt files or a split, found notes\.md, wiki"):
+        text.documents(tmp_path)
+    with pytest.raises(ValueError, match="expected a folder or file of text, found nothing"):
+        text.documents(tmp_path / "absent", "train")
+    with pytest.raises(ValueError, match=r"a file has no splits: expected none, found 'test'"):
+        text.documents(tmp_path / "wiki.test.tokens", "test")
+    with pytest.raises(ValueError, match=r"expected a file .*, found '\.md'"):
+        text.documents(tmp_path / "notes.md")
+    write(tmp_path, **{"test__a.txt": "x"})
+    with pytest.raises(ValueError, match=r"found wiki\.test\.tokens and test/\*\.txt$"):
+        text.documents(tmp_path, "test")
+
+
+lines = st.sampled_from([
+    " \n", "\n", " = A = \n", " = B c = \n", " = = S = = \n", " = 1 = 2 \n", " words . \n", "= \n",
+])  # fmt: skip
+
+
+@settings(deadline=None)
+@given(st.lists(lines, max_size=12))
+def test_joined_articles_are_the_file(tmp_path_factory, more):
+    content = " = First = \n \n" + "".join(more)
+    file = tmp_path_factory.mktemp("wiki") / "a.tokens"
+    file.write_text(content, encoding="utf-8", newline="")
+    found = list(text.documents(file))
+    assert "".join(one.text for one in found) == content
+    # Counted another way: a heading's line between two blank ones, or at the very beginning.
+    every = ["\n", *content.splitlines(keepends=True)]
+    headings = {" = First = \n", " = A = \n", " = B c = \n"}
+    count = sum(
+        here in headings and not before.strip() and not after.strip()
+        for before, here, after in zip(every, every[1:], every[2:], strict=False)
+    )
+    assert len(found) == count
+
+
+def test_words():
+    assert text.num_words(" = One <unk> = \n two\u2028three\t") == 6

@@ -1,0 +1,186 @@
+"""Tokenisers: no text is changed by them, and what would change one is refused."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inf_former_jax.data import tokens
+from inf_former_jax.data.tokens import END, Bytes, Tokenizer, load_bpe, train_bpe
+
+TEXTS = ["the cat sat on the mat . the end", "a café , the café ; \n\n the mat", "mat mat mat"]
+
+# GPT-2's: printable bytes stand for themselves, the others for characters from 256 on.
+_PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
+_OTHERS = {byte: 256 + i for i, byte in enumerate(sorted(set(range(256)) - set(_PRINTABLE)))}
+ALPHABET = [chr(_OTHERS.get(byte, byte)) for byte in [*_PRINTABLE, *_OTHERS]]
+
+
+def write_pair(folder, merges=("t h", "Ġ th", "Ġth e")):
+    """GPT-2's two files with few merges: 256 bytes, what the merges make, the end."""
+    made = ["".join(merge.split()) for merge in merges]
+    vocab = {token: i for i, token in enumerate([*ALPHABET, *made, END])}
+    (folder / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
+    lines = ["#version: 0.2", *merges]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return vocab
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return train_bpe(TEXTS, 280, tmp_path_factory.mktemp("bpe") / "tokenizer.json")
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pair")
+    write_pair(folder)
+    return load_bpe(folder)
+
+
+text_of_any_kind = st.one_of(
+    st.text(),
+    st.text(alphabet="the caf\u00e9\u2028\x00\r\n\t \ufeff'<|>"),
+    st.lists(st.sampled_from(["the", " ", END, "\u0301", "😀", "'s", "  \n"])).map("".join),
+)
+
+
+@settings(deadline=None)
+@given(text_of_any_kind)
+def test_round_trip(trained, pair, text):
+    for tokenizer in (Bytes(), trained, pair):
+        ids = tokenizer.encode(text)
+        assert tokenizer.decode(ids) == text
+        assert ids.dtype == np.int32 and ids.ndim == 1
+        assert tokenizer.end not in ids
+        assert ids.min(initial=0) >= 0 and ids.max(initial=0) < tokenizer.vocab_size
+        assert tokenizer.decode(np.append(ids, tokenizer.end)) == text
+
+
+def test_bytes_by_hand():
+    assert Bytes().encode("aé").tolist() == [97, 0xC3, 0xA9]
+    assert Bytes().decode(np.array([97, 256, 0xC3])) == "a\ufffd"
+    assert isinstance(Bytes(), Tokenizer)
+
+
+def test_gpt2_files_by_hand(tmp_path):
+    vocab = write_pair(tmp_path)
+    tokenizer = load_bpe(tmp_path)
+    assert (tokenizer.vocab_size, tokenizer.end) == (260, 259)
+    pieces = ["th", "e", "Ġthe", "Ġ", "t", "n", "Ċ"]
+    found = tokenizer.encode("the the tn\n")
+    assert found.tolist() == [vocab[piece] for piece in [*pieces[:3], *pieces[3:6], pieces[6]]]
+
+
+def test_the_two_forms_are_one_tokeniser(tmp_path):
+    write_pair(tmp_path)
+    first = load_bpe(tmp_path)
+    definition = tokens._from_pair(tmp_path / "vocab.json", tmp_path / "merges.txt")
+    # As GPT-2's own tokenizer.json: the end is special, merges are strings, a post-processor.
+    spec = json.loads(definition)
+    spec["model"]["merges"] = [" ".join(merge) for merge in spec["model"]["merges"]]
+    spec["added_tokens"] = [{
+        "id": 259, "content": END, "single_word": False, "lstrip": False, "rstrip": False,
+        "normalized": False, "special": True,
+    }]  # fmt: skip
+    spec["post_processor"] = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False}
+    spec["truncation"] = {
+        "direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0,
+    }  # fmt: skip
+    other = tmp_path / "json"
+    other.mkdir()
+    (other / "tokenizer.json").write_text(json.dumps(spec), encoding="utf-8")
+    second = load_bpe(other)
+    assert (second.fingerprint, second.end) == (first.fingerprint, first.end)
+    text = f"the then {END} theth"
+    assert second.encode(text).tolist() == first.encode(text).tolist()
+    write_pair(tmp_path, merges=("t h", "h e", "Ġ th"))
+    assert load_bpe(tmp_path).fingerprint != first.fingerprint
+    assert load_bpe(other / "tokenizer.json", end="th").fingerprint != first.fingerprint
+
+
+def test_training(tmp_path, trained):
+    """Merges shorten the text; the same texts give the same tokeniser; the file is complete."""
+    assert trained.vocab_size == 280
+    text = TEXTS[0]
+    assert len(trained.encode(text)) < len(text) / 2
+    again = train_bpe(iter(TEXTS), 280, tmp_path / "new" / "tokenizer.json")
+    assert again.fingerprint == trained.fingerprint
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["tokenizer.json"]
+    assert load_bpe(tmp_path / "new").encode(text).tolist() == trained.encode(text).tolist()
+    assert train_bpe(TEXTS, 270, tmp_path / "small.json").fingerprint != trained.fingerprint
+    with pytest.raises(ValueError, match="vocab_size: expected at least 257, found 256"):
+        train_bpe(TEXTS, 256, tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("bad", [-1, 280])
+def test_decode_refuses_other_ids(trained, bad):
+    with pytest.raises(ValueError, match=rf"ids\[1\]: expected .* 0\.\.279, found {bad}"):
+        trained.decode(np.array([1, bad]))
+    with pytest.raises(ValueError, match=r"ids\[0\]: expected .* 0\.\.256, found 257"):
+        Bytes().decode(np.array([257]))
+
+
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+SPLIT = {"type": "Split", "pattern": {"String": " "}, "behavior": "Isolated", "invert": False}
+ADDED = {
+    "id": 300, "content": "[X]", "single_word": False, "lstrip": True, "rstrip": False,
+    "normalized": False, "special": False,
+}  # fmt: skip
+LOSSES = {
+    "a normaliser": {"normalizer": {"type": "Lowercase"}},
+    "no byte-level decoder": {"decoder": None},
+    "no byte-level pre-tokeniser": {"pre_tokenizer": SPLIT},
+    "a pre-tokeniser that changes": {"pre_tokenizer": BYTE_LEVEL | {"add_prefix_space": True}},
+    "a pre-tokeniser that changes the text": {
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [SPLIT | {"behavior": "Removed"}, BYTE_LEVEL],
+        }
+    },
+    "added tokens that swallow": {"added_tokens": [ADDED]},
+}
+
+
+@pytest.mark.parametrize("found", LOSSES)
+def test_a_definition_that_loses_text_is_refused(tmp_path, found):
+    write_pair(tmp_path)
+    spec = json.loads(tokens._from_pair(tmp_path / "vocab.json", tmp_path / "merges.txt"))
+    sequence = {"type": "Sequence", "pretokenizers": [SPLIT, BYTE_LEVEL]}
+    tokens.ByteLevelBpe(json.dumps(spec | {"pre_tokenizer": sequence}), "lossless")
+    with pytest.raises(ValueError, match=f"^here: expected a byte-level BPE .*, found {found}"):
+        tokens.ByteLevelBpe(json.dumps(spec | LOSSES[found]), "here")
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"dropout": 0.1}, "dropout"),
+        ({"end_of_word_suffix": "</w>"}, "a mark of word ends or beginnings"),
+        ({"vocab": {"a": 0, END: 1}, "merges": []}, "255 bytes without a token"),
+        ({"type": "WordLevel", "unk_token": "a"}, "a model other than BPE"),
+    ],
+)
+def test_a_model_that_loses_text_is_refused(tmp_path, change, found):
+    write_pair(tmp_path, merges=())
+    spec = json.loads(tokens._from_pair(tmp_path / "vocab.json", tmp_path / "merges.txt"))
+    spec["model"] |= change
+    with pytest.raises(ValueError, match=f"^here: .* found {found}"):
+        tokens.ByteLevelBpe(json.dumps(spec), "here")
+
+
+def test_files_that_are_no_tokeniser(tmp_path):
+    with pytest.raises(ValueError, match=r"expected tokenizer\.json, or a folder with it or with"):
+        load_bpe(tmp_path)
+    vocab = write_pair(tmp_path)
+    with pytest.raises(ValueError, match=r"expected the token '</s>' among 260, found none"):
+        load_bpe(tmp_path, end="</s>")
+    (tmp_path / "merges.txt").write_text("q z\n", encoding="utf-8")
+    assert "qz" not in vocab
+    with pytest.raises(ValueError, match=r"expected vocab\.json and merges\.txt: "):
+        load_bpe(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"tokenizer\.json: expected a tokenizer\.json: "):
+        load_bpe(tmp_path)
