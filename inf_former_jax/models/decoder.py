@@ -19,7 +19,8 @@ from inf_former_jax.memory import long_term, state
 from inf_former_jax.memory.basis import AnyArray
 from inf_former_jax.memory.operators import require
 from inf_former_jax.memory.state import Memory
-from inf_former_jax.models.block import Block, ModelConfig
+from inf_former_jax.models.architecture import ModelConfig
+from inf_former_jax.models.block import Block, layer_norm
 from inf_former_jax.models.dropout import dropout, row_keys
 from inf_former_jax.models.local import F32, sinusoid
 
@@ -88,24 +89,42 @@ class Decoder(nn.Module):
         if train and max(cfg.dropout, cfg.attention_dropout) > 0:
             rows = row_keys(self.make_rng("dropout"), tokens.shape[0])
         embed = nn.Embed(cfg.vocab_size, cfg.d_model, embedding_init=_EMBEDDING, name="embed")
-        x = dropout(embed(tokens) * cfg.d_model**0.5, cfg.dropout, rows, 0, "input")
-        shape = (cfg.num_heads, cfg.head_dim)
-        biases = [self.param(n, _BIAS, shape, F32) for n in ("bias_u", "bias_w")]
-        positions = sinusoid(state.window_len(cfg) + tokens.shape[1], cfg.d_model, cfg.clamp_len)
+        x = embed(tokens) * cfg.d_model**0.5 if cfg.scale_embedding else embed(tokens)
+        x, positions, biases = self._placed(x)
+        x = dropout(x, cfg.dropout, rows, 0, "input")
         layers, info = [], []
         for j, layer in enumerate(memory.layers):
             block = Block(cfg, j, name=f"block_{j}")
             key = self.make_rng("locations") if _draws(cfg) else None
             x, new_layer, of_layer = block(
-                x, layer, memory.seen, positions, tuple(biases), operators, rows, where, key
+                x, layer, memory.seen, positions, biases, operators, rows, where, key
             )
             layers.append(new_layer)
             info.append(of_layer)
-        x = dropout(x, cfg.dropout, rows, cfg.num_layers - 1, "output")
-        logits = nn.Dense(cfg.vocab_size, use_bias=False, name="logits")(x)
+        logits = self._logits(x, embed, rows)
         new = Memory(state.advance(memory.seen, tokens.shape[1]), tuple(layers))
         aux = _aux(cfg, info, new, where if kl_where is None else jnp.asarray(kl_where))
         return Output(logits, new, aux, tuple(info))
+
+    def _placed(self, x):
+        """x with learned positions, or beside it what relative attention needs of all layers."""
+        cfg, length = self.cfg, x.shape[1]
+        if cfg.position == "learned":
+            table = self.param("positions", _EMBEDDING, (cfg.max_position, cfg.d_model), F32)
+            return x + table[None, :length], None, None
+        shape = (cfg.num_heads, cfg.head_dim)
+        biases = tuple(self.param(n, _BIAS, shape, F32) for n in ("bias_u", "bias_w"))
+        return x, sinusoid(state.window_len(cfg) + length, cfg.d_model, cfg.clamp_len), biases
+
+    def _logits(self, x, embed, rows):
+        cfg = self.cfg
+        if cfg.final_norm:
+            x = layer_norm(name="norm_final")(x)
+        if cfg.inner_dropout:
+            x = dropout(x, cfg.dropout, rows, cfg.num_layers - 1, "output")
+        if cfg.tied:
+            return embed.attend(x)
+        return nn.Dense(cfg.vocab_size, use_bias=False, name="logits")(x)
 
 
 _EMBEDDING = nn.initializers.normal(0.02)

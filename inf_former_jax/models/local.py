@@ -1,4 +1,4 @@
-"""Attention over the window: Transformer-XL's relative attention, in chunks of queries.
+"""Attention over the window in chunks of queries: Transformer-XL's relative one, or the plain one.
 
 The window is [compressed | short-term memory]; what is compressed is told by `Compression`.
 """
@@ -13,7 +13,6 @@ from jaxtyping import Array, Float, Int
 
 from inf_former_jax.memory import compressed
 from inf_former_jax.memory.basis import AnyArray
-from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.models.dropout import RowKeys, dropout
 
 #: Parameters are float32 whatever JAX's default is.
@@ -43,17 +42,17 @@ def sinusoid(
 
 
 class Heads(NamedTuple):
-    """What relative attention needs of its inputs, all by head first."""
+    """What attention needs of its inputs, all by head first; without r, u and w it is absolute."""
 
     q: Float[AnyArray, "H B T K"]
     k: Float[AnyArray, "H B S K"]  # S = short-term rows + T
     v: Float[AnyArray, "H B S K"]
-    r: Float[Array, "H S+1 K"]  # projected positions of the distances S … 0
-    u: Float[Array, "H K"]  # content bias
-    w: Float[Array, "H K"]  # position bias
+    r: Float[Array, "H S+1 K"] | None = None  # projected positions of the distances S … 0
+    u: Float[Array, "H K"] | None = None  # content bias
+    w: Float[Array, "H K"] | None = None  # position bias
 
 
-def relative_attention(
+def causal_attention(
     heads: Heads,
     filled: Int[AnyArray, " B"],
     *,
@@ -63,11 +62,11 @@ def relative_attention(
     rows: RowKeys | None = None,
     layer: int = 0,
 ) -> Float[Array, "H B T K"]:
-    """Causal attention with relative positions over [memory | segment] (Dai et al. 2019, §3.3).
+    """Causal attention over [memory | segment], with relative positions or without.
 
-    `score = ((q+u)·k + (q+w)·R(d)) / √K` with d = query time - key time; a key is seen iff d ≥ 0,
-    it is filled and, with same_length, d < same_length. Computed over chunks of queries, each on
-    the keys that it can see at all.
+    `score = ((q+u)·k + (q+w)·R(d)) / √K` (Dai et al. 2019, §3.3) or, absolute, `q·k / √K`, with
+    d = query time - key time; a key is seen iff d ≥ 0, it is filled and, with same_length,
+    d < same_length. Computed over chunks of queries, each on the keys that it can see at all.
 
     Args:
         filled: how many of the S - T memory rows hold something (the newest ones).
@@ -85,7 +84,7 @@ def relative_attention(
             q=heads.q[:, :, start:stop],
             k=heads.k[:, :, first:last],
             v=heads.v[:, :, first:last],
-            r=heads.r[:, total - (last - first) :],
+            r=None if heads.r is None else heads.r[:, total - (last - first) :],
         )
         empty = memory - filled - first  # keys before this one are empty slots of the memory
         outputs.append(_attend(piece, empty, same_length, rate, rows, (layer, part)))
@@ -94,10 +93,7 @@ def relative_attention(
 
 def _attend(heads, empty, same_length, rate, rows, place):
     queries, keys = heads.q.shape[2], heads.k.shape[2]
-    scale = heads.q.shape[-1] ** -0.5
-    content = jnp.einsum("hbtk,hbsk->hbts", (heads.q + heads.u[:, None, None]) * scale, heads.k)
-    position = jnp.einsum("hbtk,hsk->hbts", (heads.q + heads.w[:, None, None]) * scale, heads.r)
-    scores = content + _relative_shift(position)
+    scores = _scores(heads)
     distance = np.arange(keys - queries, keys)[:, None] - np.arange(keys)[None, :]
     seen = distance >= 0
     if same_length:
@@ -110,6 +106,15 @@ def _attend(heads, empty, same_length, rate, rows, place):
         by_row = dropout(jnp.swapaxes(probs, 0, 1), rate, rows, place[0], "attention", place[1])
         probs = jnp.swapaxes(by_row, 0, 1)
     return jnp.einsum("hbts,hbsk->hbtk", probs, heads.v)
+
+
+def _scores(heads):
+    scale = heads.q.shape[-1] ** -0.5
+    if heads.r is None:
+        return jnp.einsum("hbtk,hbsk->hbts", heads.q * scale, heads.k)
+    content = jnp.einsum("hbtk,hbsk->hbts", (heads.q + heads.u[:, None, None]) * scale, heads.k)
+    position = jnp.einsum("hbtk,hsk->hbts", (heads.q + heads.w[:, None, None]) * scale, heads.r)
+    return content + _relative_shift(position)
 
 
 def _relative_shift(x):
@@ -128,10 +133,10 @@ def _at_least_float32(x):
 
 
 class LocalAttention(nn.Module):
-    """Multi-head relative attention over [compressed | short-term | segment]; no biases.
+    """Multi-head attention over [compressed | short-term | segment].
 
-    Called with normalised inputs where the block is pre-norm. The two position biases are given,
-    since all layers share them.
+    Called with normalised inputs where the block is pre-norm. The two position biases of relative
+    attention are given, since all layers share them.
     """
 
     num_heads: int
@@ -140,22 +145,31 @@ class LocalAttention(nn.Module):
     same_length: int = 0
     chunk: int = 128
     rate: float = 0.0
+    relative: bool = True
+    bias: bool = False
 
     def setup(self):
         shape = (self.dim, self.num_heads, self.head_dim)
         self.query = self.param("query", TO_HEADS, shape, F32)
         self.key = self.param("key", TO_HEADS, shape, F32)
         self.value = self.param("value", TO_HEADS, shape, F32)
-        self.position = self.param("position", TO_HEADS, shape, F32)
+        if self.relative:
+            self.position = self.param("position", TO_HEADS, shape, F32)
         self.out = self.param("out", FROM_HEADS, (self.num_heads, self.head_dim, self.dim), F32)
+        if self.bias:
+            zeros, heads = nn.initializers.zeros, shape[1:]
+            self.query_bias = self.param("query_bias", zeros, heads, F32)
+            self.key_bias = self.param("key_bias", zeros, heads, F32)
+            self.value_bias = self.param("value_bias", zeros, heads, F32)
+            self.out_bias = self.param("out_bias", zeros, (self.dim,), F32)
 
     def __call__(
         self,
         x: Float[AnyArray, "B T E"],
         window: Float[Array, "B S E"] | None,
         filled: Int[AnyArray, " B"],
-        positions: Float[AnyArray, "P E"],
-        biases: tuple[Float[Array, "H K"], Float[Array, "H K"]],
+        positions: Float[AnyArray, "P E"] | None,
+        biases: tuple[Float[Array, "H K"], Float[Array, "H K"]] | None,
         rows: RowKeys | None = None,
         layer: int = 0,
     ) -> tuple[Float[Array, "B T E"], Float[Array, "B H T K"]]:
@@ -163,23 +177,31 @@ class LocalAttention(nn.Module):
 
         Args:
             window: [compressed | short-term] rows, oldest first; the newest `filled` count.
-            positions: `sinusoid(S + T, E)`, of P = S + T + 1 rows.
-            biases: u and w of the scores.
+            positions: `sinusoid(S + T, E)`, of P = S + T + 1 rows; None in absolute attention.
+            biases: u and w of the scores; None in absolute attention.
         """
         context = x if window is None else jnp.concatenate([window, x], axis=1)
-        heads = Heads(
-            q=_to_heads(x, self.query),
-            k=_to_heads(context, self.key),
-            v=_to_heads(context, self.value),
-            r=jnp.einsum("se,ehk->hsk", jnp.asarray(positions, x.dtype), self.position),
-            u=biases[0],
-            w=biases[1],
-        )
-        attended = relative_attention(
+        query, key, value = self._projections()
+        heads = Heads(q=_to_heads(x, *query), k=_to_heads(context, *key),
+                      v=_to_heads(context, *value))  # fmt: skip
+        if self.relative:
+            r = jnp.einsum("se,ehk->hsk", jnp.asarray(positions, x.dtype), self.position)
+            heads = heads._replace(r=r, u=biases[0], w=biases[1])
+        attended = causal_attention(
             heads, filled, same_length=self.same_length, chunk=self.chunk,
             rate=self.rate, rows=rows, layer=layer,
         )  # fmt: skip
-        return jnp.einsum("hbtk,hke->bte", attended, self.out), jnp.swapaxes(heads.q, 0, 1)
+        output = jnp.einsum("hbtk,hke->bte", attended, self.out)
+        if self.bias:
+            output = output + self.out_bias[None, None]
+        return output, jnp.swapaxes(heads.q, 0, 1)
+
+    def _projections(self):
+        """(kernel, bias or None) of queries, keys and values."""
+        if not self.bias:
+            return (self.query, None), (self.key, None), (self.value, None)
+        return ((self.query, self.query_bias), (self.key, self.key_bias),
+                (self.value, self.value_bias))  # fmt: skip
 
     def reconstruction(
         self, x: Float[AnyArray, "B T E"], old: Float[Array, "B L E"], new: Float[Array, "B C E"]
@@ -188,30 +210,12 @@ class LocalAttention(nn.Module):
 
         Everything but `new` is detached: inputs, old vectors, and this layer's projections.
         """
-        query, key, value, x, old = jax.lax.stop_gradient(
-            (self.query, self.key, self.value, x, old)
-        )
-        keys, values = ([_to_heads(m, kernel) for m in (old, new)] for kernel in (key, value))
+        (query, key, value), x, old = jax.lax.stop_gradient((self._projections(), x, old))
+        keys, values = ([_to_heads(m, *into) for m in (old, new)] for into in (key, value))
         pairs = zip(keys, values, strict=True)
-        return compressed.reconstruction(_to_heads(x, query), *pairs)
+        return compressed.reconstruction(_to_heads(x, *query), *pairs)
 
 
-def _to_heads(x, kernel):
-    return jnp.einsum("bte,ehk->hbtk", x, kernel)
-
-
-class Compression(nn.Module):
-    """f_c: c neighbours become one vector, by convolution or pooling (SPEC §5b)."""
-
-    cfg: CompressedConfig
-
-    @nn.compact
-    def __call__(self, x: Float[AnyArray, "B L E"]) -> Float[Array, "B C E"]:
-        """The compressed vectors, C = L/c."""
-        rate, dim = self.cfg.rate, x.shape[-1]
-        if self.cfg.function != "convolution":
-            return compressed.pool(x, rate, self.cfg.function)
-        kernel = self.param("kernel", nn.initializers.lecun_normal((0, 1)), (rate, dim, dim), F32)
-        bias = self.param("bias", nn.initializers.zeros, (dim,), F32)
-        flat = kernel.reshape(rate * dim, dim)
-        return jnp.einsum("bcw,we->bce", compressed.windows(x, rate), flat) + bias[None, None]
+def _to_heads(x, kernel, bias=None):
+    heads = jnp.einsum("bte,ehk->hbtk", x, kernel)
+    return heads if bias is None else heads + bias[:, None, None]

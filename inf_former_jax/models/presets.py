@@ -1,4 +1,7 @@
-"""The models of the paper as values of `ModelConfig`, in its sizes for sorting (SPEC §5)."""
+"""The models of the paper as values of `ModelConfig`: for sorting (SPEC §5), and GPT-2 (§6).
+
+`models.gpt2` loads published GPT-2 parameters and adds a memory to them.
+"""
 
 import dataclasses
 
@@ -55,3 +58,72 @@ def infinity_former_small(**changes) -> ModelConfig:
     """
     small = LongTermConfig(num_basis=128, num_samples=1024, contraction="power", widths=(0.0078,))
     return dataclasses.replace(_SORTING, **{"long_term": small, **changes})
+
+
+#: Layers, heads and width of the published GPT-2 models.
+_GPT2_SIZES = {
+    "small": (12, 12, 768),
+    "medium": (24, 16, 1024),
+    "large": (36, 20, 1280),
+    "xl": (48, 25, 1600),
+}
+
+#: SPEC §6: what the paper's GPT-2 remembers with. The gate is the published code's.
+_GPT2_MEMORY = LongTermConfig(widths=(0.005, 0.01), ridge=0.5, tau=0.5, min_var=1e-4)
+
+
+def gpt2(size: str = "small", **changes) -> ModelConfig:
+    """GPT-2 on segments of 512, each alone: the plain baseline of SPEC §6.
+
+    Args:
+        size: small, medium, large or xl.
+
+    Raises:
+        ValueError: no such size, or changes that do not fit.
+    """
+    if size not in _GPT2_SIZES:
+        raise ValueError(f"size: found {size}, accepted: {' or '.join(_GPT2_SIZES)}")
+    layers, heads, width = _GPT2_SIZES[size]
+    made = ModelConfig(
+        vocab_size=50257,
+        num_layers=layers,
+        num_heads=heads,
+        head_dim=width // heads,
+        d_model=width,
+        d_inner=4 * width,
+        segment_len=512,
+        mem_len=0,
+        norm="pre",
+        final_norm=True,
+        position="learned",
+        activation="gelu",
+        attention_bias=True,
+        tied=True,
+        scale_embedding=False,
+        attention_dropout=0.1,
+        inner_dropout=False,
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def gpt2_compressive(size: str = "small", **changes) -> ModelConfig:
+    """GPT-2 beside a compressed memory of 512 vectors, as many as the ∞-former's N (SPEC §5b)."""
+    return gpt2(size, **{"compressed": CompressedConfig(length=512), **changes})
+
+
+def gpt2_infinity(size: str = "small", **changes) -> ModelConfig:
+    """GPT-2 with a long-term memory in every layer (SPEC §6): segment s - 1 is written before s."""
+    return gpt2(size, **{"long_term": _GPT2_MEMORY, **changes})
+
+
+def gpt2_infinity_sticky(size: str = "small", **changes) -> ModelConfig:
+    """The same with sticky memories, by quantile locations."""
+    sticky = dataclasses.replace(_GPT2_MEMORY, sticky=True)
+    return gpt2(size, **{"long_term": sticky, **changes})
+
+
+def gpt2_infinity_lasting(size: str = "small", **changes) -> ModelConfig:
+    """The same with power contraction, τ_k = k/(k+1): all of a document keeps its share."""
+    default = LongTermConfig().tau
+    lasting = dataclasses.replace(_GPT2_MEMORY, contraction="power", tau=default)
+    return gpt2(size, **{"long_term": lasting, **changes})

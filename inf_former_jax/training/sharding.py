@@ -18,6 +18,7 @@ P = PartitionSpec
 #: Attention is split by whole heads; the first pattern found in a leaf's path decides.
 RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"(attention|read)/(query|key|value|position)$", P(None, "model", None)),
+    (r"attention/(query|key|value)_bias$", P("model", None)),
     (r"(attention|read)/out$", P("model", None, None)),
     (r"bias_[uw]$", P("model", None)),
     (r"inner/kernel$", P(None, "model")),
