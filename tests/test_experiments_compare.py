@@ -63,6 +63,7 @@ def test_compare_fills_the_table_and_keeps_what_is_done(tiny_presets, tmp_path, 
     assert len(lines) == 4 and lines[2].startswith("| compressive-emptied | 28 | 1 | 0.")
 
 
+@pytest.mark.slow
 def test_a_signal_ends_compare_after_the_step_and_it_goes_on(tiny_presets, tmp_path, monkeypatch):
     """Exit 3 in the middle of the second cell; the same command keeps the first and goes on."""
 

@@ -168,7 +168,10 @@ CASES = {  # the ∞-former's changes, k, segments; with 5: remainder 1, remaind
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [case if case == "uniform" else pytest.param(case, marks=pytest.mark.slow) for case in CASES],
+)
 def test_gradient_is_that_of_the_cut_chain(tiny_model, case):
     """Loss in three segments, one of them in the middle of a group; a reset inside a group."""
     changes, reach, segments = CASES[case]
