@@ -189,6 +189,7 @@ def test_lasting_rows_differ_in_their_memory_only(tmp_path):
         assert config.objective.empty_memory == name.endswith("-emptied")
 
 
+@pytest.mark.slow
 def test_lasting_fills_its_table(monkeypatch, tmp_path, capsys):
     """One memory through the whole of training, evaluation and report."""
     small = sorting.small

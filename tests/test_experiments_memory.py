@@ -10,6 +10,8 @@ from experiments import analysis_memory, sorting, sorting_run
 from inf_former_jax.memory import state
 from inf_former_jax.models.decoder import operators
 
+pytestmark = pytest.mark.slow  # whole runs
+
 TINY = ["--length", "76", "--batch-size", "8", "--test-sequences", "8", "--valid-sequences", "8",
         "--model.segment-len", "24", "--model.mem-len", "24", "--model.num-layers", "1",
         "--model.num-heads", "2", "--model.head-dim", "4", "--model.d-model", "8",

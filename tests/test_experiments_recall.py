@@ -12,6 +12,8 @@ from inf_former_jax.data import recall as task
 from inf_former_jax.models.decoder import operators
 from inf_former_jax.training import sharding, step
 
+pytestmark = pytest.mark.slow  # whole runs
+
 # 4 segments of 8: ages 1 (in the window), 2 and 3 (in the long-term memory).
 TINY = [
     "infinity-former", "--task.num-keys", "6", "--task.num-values", "3", "--task.num-noise", "1",

@@ -168,10 +168,8 @@ CASES = {  # the ∞-former's changes, k, segments; with 5: remainder 1, remaind
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "case",
-    [case if case == "uniform" else pytest.param(case, marks=pytest.mark.slow) for case in CASES],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
 def test_gradient_is_that_of_the_cut_chain(tiny_model, case):
     """Loss in three segments, one of them in the middle of a group; a reset inside a group."""
     changes, reach, segments = CASES[case]
@@ -199,6 +197,7 @@ def _check_differences(cfg, batch, grads, size=1e-5):
     assert (values[1] - values[0]) / (2 * size) == pytest.approx(float(along), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_reach(tiny_model):
     """Late loss trains the embedding of a token of an early segment iff their group is the same.
 
