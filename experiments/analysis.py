@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if argv[:1] in (["-h"], ["--help"]):
         return print(__doc__)
     with cli.refusals():
-        if argv[:1] == [] or argv[0] not in _COMMANDS:
+        if not argv or argv[0] not in _COMMANDS:
             found = argv[0] if argv else "none"
             raise ValueError(f"command: found {found}, accepted: {', '.join(_COMMANDS)}")
     return _COMMANDS[argv[0]](argv[1:])

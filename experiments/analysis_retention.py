@@ -10,7 +10,7 @@ figures (result.json), the full arrays (retention.npz) and a picture (retention.
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
@@ -61,6 +61,15 @@ class RetentionConfig:
     """Folder of the result, the arrays and the picture."""
 
 
+def contractions(
+    taus: Sequence[float], powers: Sequence[float], horizon: int = LongTermConfig.horizon
+) -> dict[str, dict[str, Any]]:
+    """Fields of `LongTermConfig` that set each contraction, by the name that tables give it."""
+    fixed = {f"τ = {tau:g}": {"tau": tau} for tau in taus}
+    kind = {"contraction": "power", "horizon": horizon}
+    return fixed | {f"p = {power:g}": {**kind, "power": power} for power in powers}
+
+
 def memories(cfg: RetentionConfig) -> dict[str, LongTermConfig]:
     """The memories to compare, by the name of their contraction.
 
@@ -69,14 +78,10 @@ def memories(cfg: RetentionConfig) -> dict[str, LongTermConfig]:
     """
     fields = ("num_basis", "num_samples", "widths", "ridge")
     base = {name: getattr(cfg, name) for name in fields}
-    contractions = {f"τ = {tau:g}": {"tau": tau} for tau in cfg.taus}
-    for power in cfg.powers:
-        kind = {"contraction": "power", "power": power, "horizon": cfg.horizon}
-        contractions[f"p = {power:g}"] = kind
     made = {}
     for locations in cfg.locations:
         sticky = {} if locations == "uniform" else {"sticky": True, "locations": locations}
-        for label, contraction in contractions.items():
+        for label, contraction in contractions(cfg.taus, cfg.powers, cfg.horizon).items():
             named = f"{label}, {locations}" if sticky else label
             made[named] = LongTermConfig(**base, **contraction, **sticky)
     if not made:
@@ -152,15 +157,16 @@ def save(folder: Path, cfg: RetentionConfig, found: dict[str, Retention], said: 
         label: {read: values.tolist() for read, values in curve.items()}
         for label, curve in curves.items()
     }
-    runs.write_json(
-        folder / "result.json", {**said, "settings": runs.to_json(cfg), "retention": plain}
-    )
     arrays = {
         name: np.stack([getattr(result, name) for result in found.values()])
         for name in Retention._fields
     }
     np.savez(folder / "retention.npz", contractions=np.array(list(found)), **arrays)
     plots.retention(folder / "retention.png", f"{cfg.writes} writes of {cfg.length}", curves)
+    # Last: a folder with it is finished.
+    runs.write_json(
+        folder / "result.json", {**said, "settings": runs.to_json(cfg), "retention": plain}
+    )
 
 
 def main(argv: Sequence[str]) -> None:

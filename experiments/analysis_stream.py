@@ -17,11 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import cli, plots, runs
+from experiments.analysis_retention import contractions
 from inf_former_jax.memory import long_term
 from inf_former_jax.memory.basis import evaluate
 from inf_former_jax.memory.long_term import LongTermConfig
-from inf_former_jax.memory.operators import write_operator
 
+_SERIES = ("rms", "largest", "error")
 _TIMES = np.linspace(0.0, 1.0, 257)
 
 
@@ -60,22 +61,20 @@ def memories(cfg: StreamConfig) -> dict[str, LongTermConfig]:
     if not cfg.taus and not cfg.powers:
         raise ValueError("taus: found none, and no powers, accepted: at least one contraction")
     same = {"num_basis": cfg.num_basis, "num_samples": cfg.num_samples, "widths": cfg.widths}
-    fixed = {f"τ = {tau:g}": LongTermConfig(**same, tau=tau) for tau in cfg.taus}
-    power = {
-        f"(k/(k+1))^{p:g}": LongTermConfig(**same, contraction="power", power=p) for p in cfg.powers
-    }
-    return fixed | power
+    named = contractions(cfg.taus, cfg.powers)
+    return {label: LongTermConfig(**same, **kind) for label, kind in named.items()}
 
 
 def stream(memory: LongTermConfig, x: np.ndarray) -> dict[str, Any]:
     """Write x [W, L, E] in float32 and in float64; what is found after each write.
 
     Returns:
-        Lists by write: `rms` and `largest` of the coefficients, `error` of the float32 signal
+        Arrays by write: `rms` and `largest` of the coefficients, `error` of the float32 signal
         relative to its largest value in float64; and `bound`, the largest that any coefficient
         could be after the last write if |x| ≤ 1.
     """
-    ops = long_term.operators(memory, x.shape[1], np.float32)
+    exact = long_term.operators(memory, x.shape[1], np.float64)
+    ops = jax.tree.map(lambda leaf: leaf.astype(np.float32), exact)
 
     @jax.jit
     def all_writes(begin, x, ops):
@@ -88,41 +87,43 @@ def stream(memory: LongTermConfig, x: np.ndarray) -> dict[str, Any]:
     begin = long_term.init(memory, 1, x.shape[2])
     single = np.asarray(all_writes(begin, jnp.asarray(x, jnp.float32), ops))
     psi, found = evaluate(memory.basis, _TIMES), []
-    exact = _by_count(memory, x.shape[1], len(x))
     for coeffs, of_single in zip(_exact(exact, x), single, strict=True):
         signal = psi @ coeffs
         error = np.abs(psi @ of_single.astype(np.float64) - signal).max() / np.abs(signal).max()
         found.append((np.sqrt((coeffs**2).mean()), np.abs(coeffs).max(), error))
-    columns = (list(map(float, column)) for column in zip(*found, strict=True))
-    named = dict(zip(("rms", "largest", "error"), columns, strict=True))
-    return named | {"bound": _bound(exact)}
-
-
-def _by_count(memory, length, count):
-    """(A, G_new) of writes 0, 1, … in float64; those beyond the horizon are formed once."""
-    grid = evaluate(memory.basis, np.arange(1, memory.num_samples + 1) / memory.num_samples)
-    made = []
-    for k in range(min(count, memory.num_contractions + 1)):
-        g_past, g_new = write_operator(memory, length, k)
-        made.append((None if g_past is None else g_past.T @ grid, g_new))
-    return [made[min(k, len(made) - 1)] for k in range(count)]
+    columns = map(np.array, zip(*found, strict=True))
+    named = dict(zip(_SERIES, columns, strict=True))
+    return named | {"bound": _bound(exact, len(x))}
 
 
 def _exact(exact, x):
-    coeffs = None
-    for (decay, new), now in zip(exact, x, strict=True):
-        coeffs = new.T @ now if decay is None else decay @ coeffs + new.T @ now
+    coeffs, last = exact.new[0].T @ x[0], len(exact.decay)
+    yield coeffs
+    for k, now in enumerate(x[1:], start=1):
+        coeffs = exact.decay[min(k, last) - 1].T @ coeffs + exact.new[min(k, last)].T @ now
         yield coeffs
 
 
-def _bound(exact):
+def _bound(exact, writes):
     """The largest coefficient that vectors in [-1, 1] can lead to after all these writes."""
-    later, total = np.eye(exact[0][1].shape[1]), 0.0
-    for decay, new in reversed(exact):
-        total = total + np.abs(later @ new.T).sum(axis=1)
-        if decay is not None:
-            later = later @ decay
-    return float(total.max())
+    total, last = 0.0, len(exact.decay)
+    later = np.eye(exact.new.shape[-1])
+    for k in range(writes - 1, 0, -1):
+        total = total + np.abs(later @ exact.new[min(k, last)].T).sum(axis=1)
+        later = later @ exact.decay[min(k, last) - 1].T
+    return float((total + np.abs(later @ exact.new[0].T).sum(axis=1)).max())
+
+
+def summary(of: dict[str, Any]) -> dict[str, Any]:
+    """A stream as JSON has it: coefficients' rms after 1, 10, 100, … writes and the extremes."""
+    count = len(of["rms"])
+    marks = sorted({min(mark, count) for mark in (1, 10, 100, count)})
+    return {
+        "rms": {str(mark): float(of["rms"][mark - 1]) for mark in marks},
+        "largest": float(of["largest"].max()),
+        "error": float(of["error"].max()),
+        "bound": of["bound"],
+    }
 
 
 def main(argv: Sequence[str]) -> None:
@@ -132,7 +133,7 @@ def main(argv: Sequence[str]) -> None:
     with cli.refusals():
         wanted = memories(cfg)
         for memory in wanted.values():
-            long_term.operators(memory, cfg.length, np.float32)
+            long_term.operators(memory, cfg.length, np.float64)
         if runs.open_run(folder, cfg) is not None:
             return print(f"{folder} holds the finished result; --out for another one")
     shape = (cfg.segments, cfg.length, cfg.channels)
@@ -142,10 +143,13 @@ def main(argv: Sequence[str]) -> None:
         print(f"{cfg.segments:,} writes with {label}")
         found[label] = stream(memory, x)
     said = runs.provenance("analysis", "stream", ["stream", *argv])
-    runs.write_json(folder / "result.json", said | {"settings": runs.to_json(cfg), "found": found})
-    report(found)
+    short = {label: summary(of) for label, of in found.items()}
+    report(short)
     plots.streams(folder / "stream.png", found)
-    print(f"{folder}/result.json, {folder}/stream.png")
+    series = {name: np.stack([of[name] for of in found.values()]) for name in _SERIES}
+    np.savez(folder / "stream.npz", contractions=np.array(list(found)), **series)
+    runs.write_json(folder / "result.json", said | {"settings": runs.to_json(cfg), "found": short})
+    print(f"{folder}/result.json, stream.npz, stream.png")
 
 
 def report(found: dict[str, dict[str, Any]]) -> None:
@@ -153,15 +157,14 @@ def report(found: dict[str, dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    count = len(next(iter(found.values()))["rms"])
-    marks = sorted({1, min(10, count), min(100, count), count})
     table = Table(title="coefficients and float32's error along the stream", title_justify="left")
     table.add_column("contraction")
-    names = [f"rms after {mark:,}" for mark in marks] + ["largest ever", "bound", "error, worst"]
+    marks = next(iter(found.values()))["rms"]
+    names = [f"rms after {mark}" for mark in marks] + ["largest ever", "bound", "error, worst"]
     for name in names:
         table.add_column(name, justify="right")
     for label, of in found.items():
-        sizes = [f"{of['rms'][mark - 1]:.4f}" for mark in marks]
-        worst = [f"{max(of['largest']):.3f}", f"{of['bound']:.2f}", f"{max(of['error']):.1e}"]
+        sizes = [f"{size:.4f}" for size in of["rms"].values()]
+        worst = [f"{of['largest']:.3f}", f"{of['bound']:.2f}", f"{of['error']:.1e}"]
         table.add_row(label, *sizes, *worst)
     Console(width=120).print(table)

@@ -146,8 +146,8 @@ def retention_table(results: list[Result]) -> str:
     return markdown((*header, "device, commit, date"), rows)
 
 
-STREAM = ("contraction", "writes", "rms after 1", "after 100", "after all", "largest ever",
-          "bound", "float32's worst error", "device, commit, date")  # fmt: skip
+STREAM = ("contraction", "writes: rms of the coefficients", "largest ever", "bound",
+          "float32's worst error", "device, commit, date")  # fmt: skip
 
 
 def stream_table(results: list[Result]) -> str:
@@ -155,11 +155,26 @@ def stream_table(results: list[Result]) -> str:
     rows = []
     for result in results:
         for contraction, of in result["found"].items():
-            sizes = [f"{of['rms'][at]:.4f}" for at in (0, min(99, len(of["rms"]) - 1), -1)]
-            worst = [f"{max(of['largest']):.3f}", f"{of['bound']:.2f}", f"{max(of['error']):.1e}"]
-            count = f"{len(of['rms']):,}"
-            rows.append([contraction, count, *sizes, *worst, _source([result])])
+            sizes = ", ".join(f"{mark}: {size:.4f}" for mark, size in of["rms"].items())
+            worst = [f"{of['largest']:.3f}", f"{of['bound']:.2f}", f"{of['error']:.1e}"]
+            rows.append([contraction, sizes, *worst, _source([result])])
     return markdown(STREAM, rows)
+
+
+CHOICE = ("tokens", "segment", "N", "memories tried", "best density", "its worst", "published",
+          "configuration", "device, commit, date")  # fmt: skip
+
+
+def choice_table(results: list[Result]) -> str:
+    """What a search for constants found: mean R² by one density over all segments, and the code."""
+    rows = []
+    for result in results:
+        settings, best = result["settings"], result["best"][0]
+        sizes = [f"{settings[name]:,}" for name in ("tokens", "segment", "num_basis")]
+        scores = (best["density"], best["worst"], result["published"]["density"])
+        figures = [str(result["tried"]), *(f"{score:.3f}" for score in scores)]
+        rows.append([*sizes, *figures, f"`{best['config']}`", _source([result])])
+    return markdown(CHOICE, rows)
 
 
 TABLES = {
@@ -168,6 +183,7 @@ TABLES = {
     "lasting": comparison_table,
     "retention": retention_table,
     "stream": stream_table,
+    "choose": choice_table,
 }
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import analysis_stream
-from inf_former_jax.memory.long_term import LongTermConfig
+from inf_former_jax.memory.long_term import LongTermConfig, operators
 from tests import oracle
 from tests.golden import relative_error
 
@@ -32,7 +32,7 @@ def oracle_stream(cfg, x):
 def test_the_float64_stream_is_the_oracles(cfg):
     """Seven writes, four of them beyond the horizon."""
     x = noise(7)
-    *_, coeffs = analysis_stream._exact(analysis_stream._by_count(cfg, 8, 7), x)
+    *_, coeffs = analysis_stream._exact(operators(cfg, 8, np.float64), x)
     assert relative_error(coeffs, oracle_stream(cfg, x)) < 1e-10
     found = analysis_stream.stream(cfg, x)
     assert found["largest"][-1] == pytest.approx(np.abs(coeffs).max())
@@ -48,8 +48,8 @@ def test_the_bound_is_the_largest_that_can_be_reached(cfg):
     worst = np.abs(response).sum(0).argmax()
     x = np.sign(response[:, worst]).reshape(writes, length, 1)
     reached = oracle_stream(cfg, x)[worst, 0]
-    exact = analysis_stream._by_count(cfg, length, writes)
-    assert analysis_stream._bound(exact) == pytest.approx(reached)
+    exact = operators(cfg, length, np.float64)
+    assert analysis_stream._bound(exact, writes) == pytest.approx(reached)
 
 
 @pytest.mark.parametrize("change", [{"tau": 0.9}, {"contraction": "power"}])
@@ -69,8 +69,11 @@ def test_the_command_reports_every_contraction(tmp_path, capsys):
                           "8", "--taus", "0.5", "--powers", "1", "2",
                           "--out", str(tmp_path)])  # fmt: skip
     made = json.loads((tmp_path / "result.json").read_text())
-    assert list(made["found"]) == ["τ = 0.5", "(k/(k+1))^1", "(k/(k+1))^2"]
-    assert made["settings"]["segments"] == 5 and len(made["found"]["τ = 0.5"]["error"]) == 5
+    assert list(made["found"]) == ["τ = 0.5", "p = 1", "p = 2"]
+    series = np.load(tmp_path / "stream.npz")
+    assert made["settings"]["segments"] == 5 and series["error"].shape == (3, 5)
+    assert made["found"]["p = 2"]["error"] == series["error"][2].max()
+    assert made["found"]["p = 2"]["rms"] == {"1": series["rms"][2, 0], "5": series["rms"][2, 4]}
     assert (tmp_path / "stream.png").stat().st_size > 5000
     assert "error, worst" in capsys.readouterr().out
 

@@ -170,7 +170,8 @@ def test_the_gradient_goes_through_the_stored_signal_on_demand():
      ({"contraction": "power", "tau": 0.9, "power": 2.0}, "tau"),
      ({"contraction": "power", "power": 1e-17}, "power"),
      ({"contraction": "power", "power": 1e4}, "power"),
-     ({"power": 2.0}, "power"), ({"max_operator_mib": 0}, "max_operator_mib")],
+     ({"power": 2.0}, "power"), ({"horizon": 32}, "horizon"),
+     ({"max_operator_mib": 0}, "max_operator_mib")],
 )  # fmt: skip
 def test_impossible_contractions_are_refused(change, name):
     """One line: option, found, accepted."""

@@ -88,15 +88,15 @@ class LongTermConfig:
         kinds = {"locations": ("quantile", "draw"), "contraction": ("fixed", "power")}
         for name, known in kinds.items():
             require(getattr(self, name) in known, name, getattr(self, name), " or ".join(known))
-        self._refuse_both()
+        self._check_contraction()
 
-    def _refuse_both(self):
-        """τ belongs to one contraction and p to the other: what would be ignored is refused."""
-        other = "tau" if self.contraction == "power" else "power"
-        default = {field.name: field.default for field in dataclasses.fields(self)}[other]
-        found = f"{getattr(self, other)} with contraction = {self.contraction}"
-        accepted = f"only its default {default} there: tau is of fixed, power of power contraction"
-        require(getattr(self, other) == default, other, found, accepted)
+    def _check_contraction(self):
+        """τ belongs to one contraction, p and horizon to the other: what is ignored is refused."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in ("tau",) if self.contraction == "power" else ("power", "horizon"):
+            found = f"{getattr(self, name)} with contraction = {self.contraction}"
+            accepted = f"only its default {defaults[name]} there, since it would be ignored"
+            require(getattr(self, name) == defaults[name], name, found, accepted)
         far = self.tau_of(self.num_contractions)
         accepted = "a power with 0 < τ_k < 1 for every k up to horizon"
         require(0 < self.tau_of(1) <= far < 1, "power", self.power, accepted)

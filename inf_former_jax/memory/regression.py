@@ -8,7 +8,6 @@ has a condition number of 5e5 to 4e6, which leaves float32 an error of 1e-2.
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 from jaxtyping import Float, Real
 
 from inf_former_jax.memory.basis import AnyArray, GaussianBasis, evaluate
@@ -98,14 +97,15 @@ def ridge_operator(
         zeros_gram = gram(basis, zeros)
     normal = design @ design.T + zeros_gram + ridge * np.eye(len(design))
     try:
-        factor = scipy.linalg.cho_factor(normal, overwrite_a=True)
+        np.linalg.cholesky(normal)
     except np.linalg.LinAlgError:
         raise ValueError(
             f"ridge: found {ridge}, too small beside N={len(normal)} for float64, accepted: 0 or "
             f"{np.finfo(np.float64).eps * np.abs(normal).sum(axis=1).max():.1g} and more"
         ) from None
-    # The normal matrix is symmetric, so only the rows of G that are kept need solving.
-    return scipy.linalg.cho_solve(factor, design, overwrite_b=True).T
+    # In float64 the inverse is as good as solving (1e-10), and it is twice as fast as SciPy's
+    # triangular solves beside NumPy's products: each brings a BLAS, whose threads get in the way.
+    return design.T @ np.linalg.inv(normal)
 
 
 def fit(

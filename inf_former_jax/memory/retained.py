@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg
 from jaxtyping import Float, Real
 
 from inf_former_jax.memory import density as densities
@@ -79,7 +78,7 @@ def retention(
     n = cfg.num_basis
     second += RELATIVE_NOISE * np.trace(second) / n * np.eye(n)
     # cᵀ S⁻¹ c as a squared norm is never negative.
-    half = scipy.linalg.solve_triangular(np.linalg.cholesky(second), first, lower=True)
+    half = np.linalg.solve(np.linalg.cholesky(second), first)
     scale = length / blocks  # 1/v
     found = _best_density(cfg, second, first, points)
     linear, density = (half**2).sum(0) * scale, found[0] * scale

@@ -123,7 +123,10 @@ def gpt2_infinity_sticky(size: str = "small", **changes) -> ModelConfig:
 
 
 def gpt2_infinity_lasting(size: str = "small", **changes) -> ModelConfig:
-    """The same with power contraction, τ_k = k/(k+1): all of a document keeps its share."""
+    """The same with power contraction, τ_k = k/(k+1): 65 segments share the signal equally.
+
+    A longer document fades by τ_64 = .985 a write.
+    """
     default = LongTermConfig().tau
     lasting = dataclasses.replace(_GPT2_MEMORY, contraction="power", tau=default)
     return gpt2(size, **{"long_term": lasting, **changes})
