@@ -15,7 +15,7 @@ from inf_former_jax.data import recall as task
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory.state import Memory
 from inf_former_jax.models.decoder import Decoder
-from inf_former_jax.training import metrics, step
+from inf_former_jax.training import evaluation, metrics
 from inf_former_jax.training.state import TrainState
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Recall:
 
     def __init__(self, cfg: RecallConfig, mesh: Mesh, ops: Any):
         self._cfg, self._mesh, self._ops = cfg, mesh, ops
-        self._steps = [step.make_eval_step(cfg.model, empty) for empty in (False, True)]
+        self._steps = [evaluation.make_eval_step(cfg.model, empty) for empty in (False, True)]
         self._memory = batching.fresh_memory(cfg.model, cfg.batch_size, mesh)
         size = cfg.task.segments * cfg.model.segment_len
         self.row = f"documents of {size:,} tokens in {cfg.task.segments} segments"

@@ -6,20 +6,17 @@ A table stands in README.md between `<!-- results: NAME -->` and `<!-- end -->`.
 nothing is written, and the exit status is 1 if README is not what results/ say.
 """
 
-import collections
 import json
 import re
 import statistics
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+
+from experiments.results_language import language_table
+from experiments.tables import CONTROL, Result, groups, markdown, source, spread, updates
 
 ROOT = Path(__file__).parent.parent
-
-Result = Mapping[str, Any]
-
-_CONTROL = "memory emptied before every segment"
 
 
 def load(experiment: str, root: Path = ROOT) -> list[Result]:
@@ -28,42 +25,10 @@ def load(experiment: str, root: Path = ROOT) -> list[Result]:
     return [json.loads(file.read_text()) for file in files]
 
 
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _spread(values: Iterable[float]) -> str:
-    """Mean ± standard deviation over seeds; a single figure stands alone."""
-    values = list(values)
-    mean = f"{statistics.mean(values):.3f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.3f}"
-
-
 def _emptied(runs: Sequence[Result]) -> str:
     tests = [run["test"] for run in runs]
-    accuracies = [test[_CONTROL]["accuracy"] for test in tests if _CONTROL in test]
-    return _spread(accuracies) if accuracies else ""
-
-
-def _updates(runs: Sequence[Result]) -> str:
-    return "–".join(f"{steps:,}" for steps in sorted({run["steps"] for run in runs}))
-
-
-def _source(runs: Sequence[Result]) -> str:
-    commits = sorted({run["commit"] for run in runs})
-    return ", ".join([runs[0]["device"], *commits, runs[-1]["date"]])
-
-
-def _groups(results: Iterable[Result]) -> Iterable[list[Result]]:
-    """Runs that differ in their seed only, together."""
-    groups = collections.defaultdict(list)
-    for result in results:
-        same = {k: v for k, v in result["settings"].items() if k not in ("seed", "out")}
-        key = (result["preset"], result["device"], json.dumps(same, sort_keys=True))
-        groups[key].append(result)
-    return groups.values()
+    accuracies = [test[CONTROL]["accuracy"] for test in tests if CONTROL in test]
+    return spread(accuracies) if accuracies else ""
 
 
 SORTING = ("preset", "tokens", "seeds", "accuracy", "memory emptied",
@@ -73,7 +38,7 @@ SORTING = ("preset", "tokens", "seeds", "accuracy", "memory emptied",
 
 def sorting_table(results: list[Result]) -> str:
     """Accuracy by preset and length: as trained, memory emptied, and what needs no learning."""
-    return markdown(SORTING, map(_sorting_row, _groups(results)))
+    return markdown(SORTING, map(_sorting_row, groups(results)))
 
 
 def _sorting_row(runs: list[Result]) -> list[str]:
@@ -82,14 +47,14 @@ def _sorting_row(runs: list[Result]) -> list[str]:
         f"`{runs[0]['preset']}`",
         f"{runs[0]['settings']['length']:,}",
         str(len({run["settings"]["seed"] for run in runs})),
-        _spread(run["test"]["as trained"]["accuracy"] for run in runs),
+        spread(run["test"]["as trained"]["accuracy"] for run in runs),
         _emptied(runs),
-        _spread(run["baselines"][window] for run in runs),
+        spread(run["baselines"][window] for run in runs),
         f"{runs[0]['parameters']:,}",
-        _updates(runs),
+        updates(runs),
         f"{statistics.median(run['tokens_per_second'] for run in runs):,.0f}",
         f"{statistics.median(run['seconds'] for run in runs) / 60:.1f}",
-        _source(runs),
+        source(runs),
     ]
 
 
@@ -106,10 +71,10 @@ def comparison_row(model: str, length: int, runs: Sequence[Result]) -> list[str]
         model,
         f"{length:,}",
         str(len(runs)),
-        _spread(run["test"]["as trained"]["accuracy"] for run in runs),
+        spread(run["test"]["as trained"]["accuracy"] for run in runs),
         _emptied(runs),
-        _spread(run["test"]["as trained"]["loss"] for run in runs),
-        _updates(runs),
+        spread(run["test"]["as trained"]["loss"] for run in runs),
+        updates(runs),
         f"{rate:,.0f}",
         f"{runs[0]['settings']['batch_size'] * (length + 20) / rate:.3f}",
         f"{runs[0]['parameters']:,}",
@@ -120,9 +85,9 @@ def comparison_row(model: str, length: int, runs: Sequence[Result]) -> list[str]
 def comparison_table(results: list[Result]) -> str:
     """Every model on the same data, and where the figures come from."""
     rows = []
-    for runs in _groups(results):
+    for runs in groups(results):
         length = runs[0]["settings"]["length"]
-        rows.append([*comparison_row(runs[0]["preset"], length, runs), _source(runs)])
+        rows.append([*comparison_row(runs[0]["preset"], length, runs), source(runs)])
     return markdown((*COMPARISON, "device, commit, date"), rows)
 
 
@@ -141,7 +106,7 @@ def retention_table(results: list[Result]) -> str:
                 cells = [f"{values[age]:.2f}" if age < len(values) else "" for age in ages]
                 memory = [str(settings["num_basis"]), _spell(settings["widths"])]
                 mean = f"{statistics.mean(values):.3f}"
-                rows.append([*memory, contraction, read, *cells, mean, _source([result])])
+                rows.append([*memory, contraction, read, *cells, mean, source([result])])
     header = ("N", "widths", "contraction", "read by", *map(str, ages), "mean")
     return markdown((*header, "device, commit, date"), rows)
 
@@ -157,7 +122,7 @@ def stream_table(results: list[Result]) -> str:
         for contraction, of in result["found"].items():
             sizes = ", ".join(f"{mark}: {size:.4f}" for mark, size in of["rms"].items())
             worst = [f"{of['largest']:.3f}", f"{of['bound']:.2f}", f"{of['error']:.1e}"]
-            rows.append([contraction, sizes, *worst, _source([result])])
+            rows.append([contraction, sizes, *worst, source([result])])
     return markdown(STREAM, rows)
 
 
@@ -173,7 +138,7 @@ def choice_table(results: list[Result]) -> str:
         sizes = [f"{settings[name]:,}" for name in ("tokens", "segment", "num_basis")]
         scores = (best["density"], best["worst"], result["published"]["density"])
         figures = [str(result["tried"]), *(f"{score:.3f}" for score in scores)]
-        rows.append([*sizes, *figures, f"`{best['config']}`", _source([result])])
+        rows.append([*sizes, *figures, f"`{best['config']}`", source([result])])
     return markdown(CHOICE, rows)
 
 
@@ -184,6 +149,7 @@ TABLES = {
     "retention": retention_table,
     "stream": stream_table,
     "choose": choice_table,
+    "language_modeling": language_table,
 }
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments import cli, plots, runs, sorting, sorting_run
-from experiments.results import COMPARISON, comparison_row, markdown
+from experiments.results import COMPARISON, comparison_row
+from experiments.tables import markdown
 from inf_former_jax.models import presets
 from inf_former_jax.training.step import Objective
 

@@ -13,7 +13,7 @@ from experiments import batching
 from inf_former_jax.data import sorting as task
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.models.decoder import ModelConfig
-from inf_former_jax.training import metrics, step
+from inf_former_jax.training import evaluation, metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Evaluator:
     """
 
     def __init__(self, model: ModelConfig, examples: Examples, batch_size: int, mesh: Mesh):
-        self._steps = [step.make_eval_step(model, empty) for empty in (False, True)]
+        self._steps = [evaluation.make_eval_step(model, empty) for empty in (False, True)]
         self._examples, self._batch_size, self._mesh = examples, batch_size, mesh
         self._memory = batching.fresh_memory(model, batch_size, mesh)
 

@@ -79,18 +79,20 @@ def run(
     folder: Path,
     provenance: dict[str, Any],
     make_task: Callable[[Mesh, Any], Task],
+    params: Any = None,
 ) -> dict[str, Any]:
     """Train, or go on training, evaluate, and write metrics and result into the run folder.
 
     Args:
         make_task: (mesh, operators on its devices) → the task.
+        params: what a run that is not resumed begins with; None = fresh ones.
     """
     clock = Clock()
     mesh = sharding.make_mesh(cfg.mesh_model)
     ops = sharding.everywhere(operators(cfg.model), mesh)
     clock.mark("operators")
     task = make_task(mesh, ops)
-    final, waited = _train(cfg, folder, mesh, ops, task, clock)
+    final, waited = _train(cfg, folder, mesh, ops, task, clock, params)
     rows = metrics.read_rows(folder / "metrics.jsonl")
     result = provenance | {
         "settings": runs.to_json(cfg),
@@ -143,7 +145,7 @@ class Clock:
         return marked
 
 
-def _train(cfg, folder, mesh, ops, task, clock):
+def _train(cfg, folder, mesh, ops, task, clock, params):
     """The trained state, and the seconds that checkpoints took."""
     tx, sign = optim.optimizer(cfg.optim), 1 if task.higher_is_better else -1
 
@@ -155,6 +157,9 @@ def _train(cfg, folder, mesh, ops, task, clock):
         resumed = begin is not None
         if not resumed:
             begin = state.init_state(cfg.model, tx, cfg.batch_size, cfg.seed, mesh)
+            if params is not None:
+                placed = sharding.shardings(begin, mesh).params
+                begin = begin._replace(params=jax.device_put(params, placed))
         _announce(cfg, begin, mesh, task, resumed)
         done = int(begin.step)
         clock.mark("state")

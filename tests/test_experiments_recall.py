@@ -10,7 +10,7 @@ import pytest
 from experiments import batching, recall, recall_run, runs
 from inf_former_jax.data import recall as task
 from inf_former_jax.models.decoder import operators
-from inf_former_jax.training import sharding, step
+from inf_former_jax.training import evaluation, sharding
 
 pytestmark = pytest.mark.slow  # whole runs
 
@@ -99,7 +99,7 @@ def test_figures_by_age_are_those_of_whole_documents(finished):
     batch = task.batch(documents, 8)
     for empty in (False, True):
         found = made.figures(now, "test", 8, empty)
-        evaluate = step.make_eval_step(cfg.model, empty)
+        evaluate = evaluation.make_eval_step(cfg.model, empty)
         fresh = batching.fresh_memory(cfg.model, 8, mesh)
         sums, _ = evaluate(params, fresh, batch, ops, now.key)
         assert found["loss"] == pytest.approx(float(sums["loss"] / sums["weight"]), rel=1e-5)

@@ -17,7 +17,7 @@ from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory import state as memories
 from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.models.decoder import Decoder, operators
-from inf_former_jax.training import gradient, step
+from inf_former_jax.training import evaluation, gradient, step
 from inf_former_jax.training.state import TrainState
 from tests.golden import relative_error
 
@@ -223,7 +223,7 @@ def test_evaluation_knows_no_gradient(tiny_model):
     cfg, batch = kind(tiny_model, num_layers=1), random_batch()
     params, key = params_of(cfg), jax.random.key(0)
     plain, reaching = (
-        step.make_eval_step(dataclasses.replace(cfg, memory_gradient=k))(
+        evaluation.make_eval_step(dataclasses.replace(cfg, memory_gradient=k))(
             params, carried(cfg), batch, operators(cfg), key
         )
         for k in (0, 3)

@@ -20,7 +20,7 @@ from rich.console import Console
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory import state as memories
 from inf_former_jax.models.decoder import Decoder, operators
-from inf_former_jax.training import loop, metrics, optim, sharding, step
+from inf_former_jax.training import evaluation, loop, metrics, optim, sharding, step
 from inf_former_jax.training.state import TrainState, init_state
 
 ROWS, SEGMENTS, LENGTH, VOCAB = 8, 4, 8, 12
@@ -132,7 +132,7 @@ def dropping(tiny_model, plain):
 
 @pytest.fixture(scope="module")
 def eval_step(tiny_model):
-    return step.make_eval_step(tiny_model)
+    return evaluation.make_eval_step(tiny_model)
 
 
 def gradient(trainer, state, batch):
@@ -415,7 +415,7 @@ def test_one_segment_a_step_equals_all_in_one(plain, eval_step):
 def test_evaluation_with_the_memory_emptied(tiny_model, plain, eval_step):
     """Emptied before every segment: no more than the write before its own reading is left."""
     batch = random_batch(6)
-    emptied = step.make_eval_step(tiny_model, empty_memory=True)
+    emptied = evaluation.make_eval_step(tiny_model, empty_memory=True)
     sums, memory = evaluate(emptied, plain, batch)
     total, by_hand = None, plain.initial.memory
     for part in single_segments(batch):

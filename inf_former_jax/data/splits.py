@@ -39,10 +39,12 @@ def tokenize(
     split: str | None,
     tokenizer: Tokenizer,
     cache: str | Path | None = None,
+    characters: int = 0,
 ) -> TokenizedSplit:
     """The documents of a split (`text.documents`) in tokens.
 
     Args:
+        characters: of each document only so many, down to the last whole word; 0 = all.
         cache: folder to keep the tokens in, and to find them in; None = in memory only. A stale or
             truncated entry is made again. Any number of processes may share it.
 
@@ -52,13 +54,15 @@ def tokenize(
     """
     kind = token_type(tokenizer.vocab_size)
     if cache is None:
-        ids, *facts = zip(*_encoded(path, split, tokenizer), strict=True)
+        ids, *facts = zip(*_encoded(path, split, tokenizer, characters), strict=True)
         lengths = [len(one) for one in ids]
         return _split(np.concatenate(ids).astype(kind), lengths, *facts)
-    key = _key(path, split, tokenizer)
+    key = _key(path, split, tokenizer, characters)
     entry = Path(cache) / f"{split or 'all'}-{key[:16]}"
     found = _load(entry, key)
-    return _build(entry, key, kind, _encoded(path, split, tokenizer)) if found is None else found
+    if found is not None:
+        return found
+    return _build(entry, key, kind, _encoded(path, split, tokenizer, characters))
 
 
 def token_type(vocab_size: int) -> np.dtype:
@@ -74,17 +78,21 @@ def _split(tokens, lengths, names, words, sizes) -> TokenizedSplit:
     return TokenizedSplit(tokens, starts, tuple(names), words, sizes)
 
 
-def _encoded(path, split, tokenizer) -> Iterator[tuple[np.ndarray, str, int, int]]:
+def _encoded(path, split, tokenizer, characters) -> Iterator[tuple[np.ndarray, str, int, int]]:
     """(ids with the end, name, words, bytes) of each document."""
     for name, content in text.documents(path, split):
+        if 0 < characters < len(content):
+            begin = content[:characters]
+            content = (begin.rsplit(maxsplit=1) or [begin])[0]
         ids = tokenizer.encode(content)
         check_tokens(ids, tokenizer.vocab_size, f"{name}: ids")
         with_end = np.append(ids, np.int32(tokenizer.end))
         yield with_end, name, text.num_words(content), len(content.encode("utf-8"))
 
 
-def _key(path, split, tokenizer) -> str:
-    digest = hashlib.sha256(json.dumps([_VERSION, split, tokenizer.fingerprint]).encode())
+def _key(path, split, tokenizer, characters) -> str:
+    decisive = [_VERSION, split, tokenizer.fingerprint, characters]
+    digest = hashlib.sha256(json.dumps(decisive).encode())
     for file in text.files(path, split):
         with open(file, "rb") as opened:
             contents = hashlib.file_digest(opened, "sha256").hexdigest()

@@ -63,12 +63,17 @@ class Streams:
     """With the epoch, decides on the order; without effect unless shuffled."""
     shuffle: bool = False
     """Each row walks its documents in an order of the epoch's own; False = as in the split."""
+    stride: int = 0
+    """A segment begins this many tokens after the last one; 0 = T, none read twice. Less is the
+    sliding window of a model without memory: what was predicted before weighs 0 as context."""
     _plans: dict[int, list[_Walk]] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self):
         for name in ("batch_size", "segment_len", "segments"):
             check_at_least(getattr(self, name), 1, name)
         check_at_least(self.seed, 0, "seed")
+        if not 0 <= self.stride <= self.segment_len:
+            raise ValueError(f"stride: expected 0..{self.segment_len}, found {self.stride}")
         check_at_least(len(self.split.names), 1, "documents")
         short = self._predicted.argmin()
         if self._predicted[short] < 1:
@@ -108,7 +113,9 @@ class Streams:
             for later in (0, 1)
         )
         resets = (first == 0) & valid.any(axis=-1)
-        return Batch(inputs, targets, valid.astype(np.float32), resets, valid)
+        context = np.where(first == 0, 0, self.segment_len - self._stride)
+        weights = valid & (np.arange(self.segment_len) >= context[..., None])
+        return Batch(inputs, targets, weights.astype(np.float32), resets, valid)
 
     def places(self, step: int, rows: Sequence[int] | Integer[np.ndarray, " R"]) -> Places:
         """Document and position of everything in `batch` of the same arguments.
@@ -149,7 +156,7 @@ class Streams:
             here = held < len(walk.ends)  # the others come after the row's last document
             documents[i, here] = walk.documents[held[here]]
             begins = walk.ends[held[here]] - self._sizes[documents[i, here]]
-            first[i, here] = (numbers[here] - begins) * self.segment_len
+            first[i, here] = (numbers[here] - begins) * self._stride
             count[i, here] = self._predicted[documents[i, here]] - first[i, here]
         return documents, first, np.arange(self.segment_len) < count[..., None]
 
@@ -160,7 +167,11 @@ class Streams:
     @functools.cached_property
     def _sizes(self) -> Int64[np.ndarray, " documents"]:
         """Segments of each document."""
-        return -(-self._predicted // self.segment_len)
+        return 1 + -(-np.maximum(self._predicted - self.segment_len, 0) // self._stride)
+
+    @property
+    def _stride(self) -> int:
+        return self.stride or self.segment_len
 
     def _plan(self, epoch: int) -> list[_Walk]:
         """The walks of all rows; only the newest epoch's are kept."""

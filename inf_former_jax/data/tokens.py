@@ -77,12 +77,17 @@ class ByteLevelBpe:
         vocab = self._tokenizer.get_vocab()
         if end not in vocab:
             raise ValueError(f"{where}: expected the token {end!r} among {len(vocab)}, found none")
+        self._definition = definition
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._tokenizer.encode_special_tokens = True  # as ordinary text, that is
         self.vocab_size = max(vocab.values()) + 1
         self.end = vocab[end]
         self.fingerprint = _fingerprint(spec, vocab, self.end)
+
+    def save(self, path: str | Path) -> None:
+        """Write the tokenizer.json that `load_bpe` reads as the same tokeniser."""
+        Path(path).write_text(self._definition, encoding="utf-8")
 
     def encode(self, text: str) -> Int32[np.ndarray, " n"]:
         """The text's ids [n], without an end."""

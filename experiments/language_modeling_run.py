@@ -1,0 +1,226 @@
+"""One run of the language-modelling experiment: its streams, its evaluations, its report."""
+
+from __future__ import annotations
+
+import collections
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from experiments import batching, language_modeling_init, training_run
+from experiments.corpora import Corpus
+from inf_former_jax.data.batches import Batch
+from inf_former_jax.data.streams import Streams
+from inf_former_jax.training import evaluation, sharding
+from inf_former_jax.training.state import TrainState
+
+if TYPE_CHECKING:
+    from experiments.language_modeling import LanguageModelingConfig
+
+#: Segments of a batch of an evaluation: how many the device reads before the host looks up.
+_EVALUATED = 8
+
+
+def run(cfg: LanguageModelingConfig, folder: Path, provenance: dict[str, Any]) -> dict[str, Any]:
+    """Train, or go on training, evaluate, and write metrics and result into the run folder."""
+    from experiments.language_modeling import corpora_of
+
+    corpus, params = corpora_of(cfg), language_modeling_init.parameters(cfg)
+    if hasattr(corpus.tokenizer, "save") and not jax.process_index():
+        corpus.tokenizer.save(folder / language_modeling_init.TOKENIZER)
+    return training_run.run(
+        cfg, folder, provenance | facts(cfg, corpus),
+        lambda mesh, ops: LanguageModeling(cfg, corpus, mesh, ops), params,
+    )  # fmt: skip
+
+
+def facts(cfg: LanguageModelingConfig, corpus: Corpus) -> dict[str, Any]:
+    """What was read: sizes of the splits, for the result."""
+    return {
+        "corpus": corpus.name,
+        "splits": {
+            name: {
+                "documents": len(split.names),
+                "tokens": len(split.tokens),
+                "words": int(split.words.sum()),
+                "bytes": int(split.bytes.sum()),
+            }
+            for name, split in zip(("train", "valid", "test"), corpus[2:], strict=True)
+        },
+    }
+
+
+def streams(cfg: LanguageModelingConfig, corpus: Corpus) -> dict[str, Streams]:
+    """The rows of every split; those that are evaluated are read in order.
+
+    Raises:
+        ValueError: a document shorter than two tokens, or an option out of range.
+    """
+    length = cfg.model.segment_len
+    made = {
+        "train": Streams(
+            corpus.train, cfg.batch_size, length, cfg.segments, seed=cfg.seed, shuffle=True
+        )
+    }
+    for name, split in (("valid", corpus.valid), ("test", corpus.test)):
+        made[name] = Streams(split, _rows(cfg, split), length, _EVALUATED)
+    return made
+
+
+def _rows(cfg, split):
+    """Rows of an evaluation: as many as documents keep busy, in multiples of the data axis."""
+    data = sharding.make_mesh(cfg.mesh_model).shape["data"]
+    return data * max(1, min(cfg.batch_size, len(split.names)) // data)
+
+
+class _Tally(NamedTuple):
+    """Sums over the tokens of a split."""
+
+    nats: float
+    right: float
+    tokens: int
+    by_segment: dict[int, list[float]]  # [nats, tokens] of the segments of that number
+
+
+class LanguageModeling:
+    """The task as a run asks for it (`training_run.Task`).
+
+    Args:
+        ops: the model's operators on the devices of the mesh.
+    """
+
+    best, higher_is_better = "loss", False
+
+    def __init__(self, cfg: LanguageModelingConfig, corpus: Corpus, mesh: Mesh, ops: Any):
+        self._cfg, self._mesh, self._ops, self.corpus = cfg, mesh, ops, corpus
+        self._streams = streams(cfg, corpus)
+        self._steps = {e: evaluation.make_token_step(cfg.model, e) for e in (False, True)}
+        tokens = cfg.segments * cfg.model.segment_len
+        self.row = f"rows of {tokens:,} tokens of {corpus.name}"
+        self.tokens_per_step = cfg.batch_size * tokens
+
+    def batches(self, begin: int) -> Iterator[Batch]:
+        """The documents of the training text, epoch after epoch."""
+        return self._batches(self._streams["train"], begin)
+
+    def _batches(self, of: Streams, begin: int = 0) -> Iterator[Batch]:
+        number = begin
+        while True:
+            yield sharding.place_batch(
+                lambda rows, n=number: of.batch(n, rows), of.batch_size, self._mesh
+            )
+            number += 1
+
+    def evaluate(self, now: TrainState) -> dict[str, float]:
+        """Loss, accuracy and perplexities on the validation documents."""
+        figures = self.figures(now, "valid", self._cfg.objective.empty_memory)
+        return {name: value for name, value in figures.items() if isinstance(value, float)}
+
+    def figures(
+        self, now: TrainState, split: str, empty_memory: bool, stride: int = 0
+    ) -> dict[str, Any]:
+        """Every document of a split, read once from its beginning.
+
+        Args:
+            empty_memory: clear the memory before every segment (the control).
+            stride: of the sliding window; 0 = segments one after the other.
+
+        Returns:
+            loss (nats a token) and accuracy; perplexity (a token), word_perplexity,
+            bits_per_byte; by_segment: lists of equal length, `first` segment of a document, loss
+            and tokens from there to the next `first`.
+        """
+        of = self._streams[split]
+        if stride:
+            of = Streams(of.split, of.batch_size, of.segment_len, of.segments, stride=stride)
+        tally = self._read(now, of, self._steps[empty_memory])
+        loss = tally.nats / tally.tokens
+        return {
+            "loss": loss,
+            "accuracy": tally.right / tally.tokens,
+            "perplexity": math.exp(loss),
+            "word_perplexity": of.word_perplexity(tally.nats),
+            "bits_per_byte": of.bits_per_byte(tally.nats),
+            "by_segment": {
+                "first": sorted(tally.by_segment),
+                "loss": [tally.by_segment[k][0] / tally.by_segment[k][1]
+                         for k in sorted(tally.by_segment)],
+                "tokens": [int(tally.by_segment[k][1]) for k in sorted(tally.by_segment)],
+            },
+        }  # fmt: skip
+
+    def _read(self, now, of, token_step):
+        memory = batching.fresh_memory(self._cfg.model, of.batch_size, self._mesh)
+        nats = right = count = 0
+        by_segment = collections.defaultdict(lambda: [0.0, 0.0])
+        every = np.arange(of.batch_size)
+        for number, batch in zip(range(of.steps_per_epoch), self._batches(of), strict=False):
+            key = jax.random.fold_in(now.key, number)
+            figures, memory = token_step(now.params, memory, batch, self._ops, key)
+            losses, hits = map(_on_host, figures)
+            weights = of.batch(number, every).weights > 0
+            losses = np.where(weights, losses.astype(np.float64), 0)
+            nats, right, count = (
+                nats + losses.sum(),
+                right + hits[weights].sum(),
+                count + weights.sum(),
+            )
+            segments = of.places(number, every).positions[..., 0] // of.segment_len
+            for first in np.unique(_bucket(segments[segments >= 0])):
+                here = (segments >= 0) & (_bucket(segments) == first)
+                by_segment[int(first)][0] += losses[here].sum()
+                by_segment[int(first)][1] += weights[here].sum()
+        return _Tally(float(nats), float(right), int(count), by_segment)
+
+    def results(self, final: TrainState) -> dict[str, Any]:
+        """Figures on validation and test documents, with the controls."""
+        asked = {label: (empty, 0) for label, empty in training_run.controls(self._cfg).items()}
+        model = self._cfg.model
+        if not (model.long_term or model.compressed or model.mem_len):
+            asked["sliding window"] = (False, max(model.segment_len // 2, 1))
+        return {
+            split: {
+                label: self.figures(final, split, empty, stride)
+                for label, (empty, stride) in asked.items()
+            }
+            for split in ("valid", "test")
+        }
+
+
+def _bucket(segments):
+    """0, 1, 2, 4, 8, …: the power of two at which a segment's bucket begins."""
+    floor = np.maximum(segments, 1)
+    return np.where(segments < 1, 0, 2 ** np.floor(np.log2(floor)).astype(int))
+
+
+def _on_host(array):
+    """The whole array, wherever its rows are."""
+    if jax.process_count() > 1:
+        array = multihost_utils.process_allgather(array, tiled=True)
+    return np.asarray(array)
+
+
+def report(name: str, folder: Path, result: dict[str, Any]) -> None:
+    """Print the table of a finished run, and draw its pictures."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from experiments import plots_text
+
+    table = Table(title=f"{result['corpus']}, {name}, {result['steps']:,} updates",
+                  title_justify="left")  # fmt: skip
+    table.add_column("test documents")
+    names = ("perplexity", "word_perplexity", "bits_per_byte", "accuracy")
+    for column in ("perplexity a token", "a word", "bits a byte", "accuracy"):
+        table.add_column(column, justify="right")
+    for label, row in result["test"].items():
+        table.add_row(label, *(f"{row[one]:.3f}" for one in names))
+    Console(width=110).print(table)
+    plots_text.perplexity(folder / "perplexity.png", f"{result['corpus']}, {name}", result)
+    print(f"{folder}/result.json, {folder}/perplexity.png")

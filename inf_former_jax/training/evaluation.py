@@ -1,0 +1,88 @@
+"""Evaluations: a scan over the segments of a batch, without dropout, without a gradient."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from inf_former_jax.data.batches import Batch
+from inf_former_jax.memory.state import Memory
+from inf_former_jax.models.decoder import Decoder, ModelConfig
+from inf_former_jax.training.step import forward, in_time, start_of_segment, zero_sums
+
+# Folded into the key of an evaluation, above any step number, which training folds in.
+_EVALUATION = 2**31 - 1
+
+
+def make_eval_step(cfg: ModelConfig, empty_memory: bool = False):
+    """The jitted `(params, memory, batch, operators, key) -> (sums, memory)`, without dropout.
+
+    Args:
+        empty_memory: clear the long-term or compressed memory before every segment (the control).
+    """
+
+    def eval_step(params, memory, batch: Batch, ops, key):
+        key = jax.random.fold_in(key, _EVALUATION)
+
+        def body(carry, now):
+            total, memory = carry
+            segment, number = now
+            memory = start_of_segment(cfg, memory, segment.resets, empty_memory)
+            run = partial(forward, cfg, params, ops=ops, train=False)
+            sums, memory = jax.lax.cond(
+                (segment.weights > 0).any(),
+                lambda *given: run(*given),
+                lambda *given: (zero_sums(), run(*given)[1]),
+                memory, segment, jax.random.fold_in(key, number),
+            )  # fmt: skip
+            return (jax.tree.map(jnp.add, total, sums), memory), None
+
+        segments = in_time(batch)
+        xs = (segments, jnp.arange(segments.tokens.shape[0]))
+        (sums, memory), _ = jax.lax.scan(body, (zero_sums(), memory), xs)
+        return sums, memory
+
+    return jax.jit(eval_step)
+
+
+class TokenFigures(NamedTuple):
+    """What a model made of every token, whatever its weight."""
+
+    nats: Float[Array, "B W T"]  # cross-entropy
+    right: Bool[Array, "B W T"]  # the target was the likeliest token
+
+
+def make_token_step(cfg: ModelConfig, empty_memory: bool = False):
+    """The jitted `(params, memory, batch, operators, key) -> (TokenFigures, memory)`.
+
+    For figures by document or by position, which sums do not tell. Arguments as `make_eval_step`.
+    """
+    decoder = Decoder(cfg)
+
+    def token_step(params, memory: Memory, batch: Batch, ops, key):
+        key = jax.random.fold_in(key, _EVALUATION)
+
+        def body(memory, now):
+            segment, number = now
+            memory = start_of_segment(cfg, memory, segment.resets, empty_memory)
+            out = decoder.apply(
+                {"params": params}, segment.tokens, memory, operators=ops, where=segment.valid,
+                rngs={"locations": jax.random.fold_in(key, number)},
+            )  # fmt: skip
+            return out.memory, _figures(out.logits, segment.targets)
+
+        segments = in_time(batch)
+        xs = (segments, jnp.arange(segments.tokens.shape[0]))
+        memory, figures = jax.lax.scan(body, memory, xs)
+        return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), figures), memory
+
+    return jax.jit(token_step)
+
+
+def _figures(logits: Float[Array, "B T V"], targets: Int[Array, "B T"]):
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    nats = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    return TokenFigures(nats, jnp.argmax(logits, axis=-1) == targets)
