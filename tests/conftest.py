@@ -9,6 +9,9 @@ os.environ["XLA_FLAGS"] = (
     "--xla_llvm_disable_expensive_passes=true " + os.environ.get("XLA_FLAGS", "")
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Threads that run the 8 devices. A program that waits for two reductions at once needs two threads
+# a device: with one each, as on a machine of few cores, some wait in one and some in the other.
+os.environ.setdefault("NPROC", "32")
 os.environ["MPLBACKEND"] = "Agg"
 
 import jax

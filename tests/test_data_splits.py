@@ -47,6 +47,17 @@ def test_by_hand(corpus, tmp_path):
         assert split.words.tolist() == [2, 1] and split.bytes.tolist() == [4, 2]
 
 
+def test_documents_are_cut_at_whole_words(corpus, tmp_path):
+    """A limit has an entry of its own; what is shorter than it stays whole."""
+    for cache in (None, tmp_path / "cache"):
+        whole = tokenize(corpus, None, Bytes(), cache)
+        cut = tokenize(corpus, None, Bytes(), cache, characters=3)
+        assert cut.tokens.tolist() == [97, 98, 256, 0xC3, 0xA9, 256]
+        assert cut.words.tolist() == [1, 1] and cut.bytes.tolist() == [2, 2]
+        same(tokenize(corpus, None, Bytes(), cache), whole)
+        same(tokenize(corpus, None, Bytes(), cache, characters=4), whole)
+
+
 def test_the_cache_is_used(corpus, tmp_path):
     tokenizer = Counted()
     first = tokenize(corpus, None, tokenizer, tmp_path / "deep" / "cache")

@@ -58,6 +58,19 @@ def test_an_epoch_by_hand():
     assert streams.num_predicted == 11 and streams.fill == 11 / 12
 
 
+def test_a_sliding_window_by_hand():
+    """Windows of 4 every 2 tokens over 8 predictions, and one document that fits into one."""
+    streams = Streams(split_of([9, 3]), batch_size=1, segment_len=4, stride=2)
+    tokens, targets, weights, resets, valid, _, positions = epoch_of(streams)
+    assert tokens.tolist() == [[[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 6, 7], [100, 101, 0, 0]]]
+    assert targets.tolist() == [[[1, 2, 3, 4], [3, 4, 5, 6], [5, 6, 7, END], [101, END, 0, 0]]]
+    assert weights.tolist() == [[[1, 1, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1], [1, 1, 0, 0]]]
+    assert resets.tolist() == [[True, False, False, True]]
+    assert valid[0, :3].all() and positions[0, 2].tolist() == [4, 5, 6, 7]
+    odd = Streams(split_of([8]), batch_size=1, segment_len=4, stride=3)  # 7 predictions
+    assert epoch_of(odd)[2].tolist() == [[[1, 1, 1, 1], [0, 1, 1, 1]]]
+
+
 def test_a_row_that_runs_out():
     streams = Streams(split_of([2, 6]), batch_size=3, segment_len=2, segments=2)
     assert streams.steps_per_epoch == 2
@@ -193,6 +206,9 @@ def test_refusals():
         given = {"batch_size": 1, "segment_len": 1, name: value}
         with pytest.raises(ValueError, match=rf"^{name}: expected at least .*, found {value}$"):
             Streams(split, **given)
+    for stride in (-1, 3):
+        with pytest.raises(ValueError, match=rf"^stride: expected 0\.\.2, found {stride}$"):
+            Streams(split, batch_size=1, segment_len=2, stride=stride)
     with pytest.raises(ValueError, match="document 'document 1': expected at least 2 tokens"):
         Streams(split_of([3, 1]), batch_size=1, segment_len=2)
     empty = TokenizedSplit(split.tokens[:0], split.starts[:1], (), split.words[:0], split.bytes[:0])
@@ -204,3 +220,16 @@ def test_refusals():
     for row in (-1, 2):
         with pytest.raises(ValueError, match=rf"row: expected 0\.\.1, found {row}"):
             streams.batch(0, [0, row])
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(2, 12), min_size=1, max_size=5), st.integers(1, 5), st.data())
+def test_a_sliding_window_predicts_every_token_once(lengths, segment_len, data):
+    stride = data.draw(st.integers(1, segment_len))
+    streams = Streams(split_of(lengths), 2, segment_len, stride=stride)
+    _, _, weights, _, valid, documents, positions = epoch_of(streams)
+    assert (valid >= (weights > 0)).all()
+    counted = weights > 0
+    of = np.broadcast_to(documents[..., None], counted.shape)[counted]
+    pairs = sorted(zip(of.tolist(), positions[counted].tolist(), strict=True))
+    assert pairs == [(i, j) for i, size in enumerate(lengths) for j in range(size - 1)]

@@ -55,9 +55,75 @@ def test_optimizer_is_clipped_adam():
         ({"learning_rate": float("nan")}, "learning_rate: found nan, accepted: a number > 0"),
         ({"clip": -1.0}, "clip: found -1.0, accepted: a number > 0"),
         ({"steps": 5, "warmup_steps": 5}, "warmup_steps: found 5 with steps 5, accepted: .*"),
+        ({"weight_decay": -1.0}, "weight_decay: found -1.0, accepted: a number ≥ 0"),
+        ({"memory_learning_rate": -1.0}, "memory_learning_rate: found -1.0, accepted: .*"),
+        ({"steps": 5, "accumulate": 2}, "accumulate: found 2, accepted: a divisor of steps 5"),
+        ({"accumulate": 0}, "accumulate: found 0, accepted: a divisor of steps 20000"),
         ({"steps": 0}, "warmup_steps: found 0 with steps 0, accepted: .*"),
     ],
 )
 def test_impossible_optimisers_are_refused(change, expected):
     with pytest.raises(ValueError, match=f"^{expected}$"):
         OptimConfig(**change)
+
+
+def test_schedules():
+    linear = OptimConfig(learning_rate=2.0, steps=6, warmup_steps=2, schedule="linear")
+    np.testing.assert_allclose([schedule(linear)(s) for s in range(7)], [0, 1, 2, 1.5, 1, 0.5, 0])
+    constant = OptimConfig(learning_rate=2.0, steps=6, warmup_steps=2, schedule="constant")
+    np.testing.assert_allclose([schedule(constant)(s) for s in range(7)], [0, 1, 2, 2, 2, 2, 2])
+    # By updates, of which there is one every second step; and with another peak.
+    halved = OptimConfig(steps=12, warmup_steps=4, schedule="linear", accumulate=2)
+    rates = [schedule(halved, 2.0)(s) for s in range(7)]
+    np.testing.assert_allclose(rates, [0, 1, 2, 1.5, 1, 0.5, 0])
+
+
+PARAMS = {
+    "block_0": {
+        "attention": {"query": np.array([[1.0]]), "query_bias": np.array([[1.0]])},
+        "long_term": {"read": {"out": np.array([[1.0]])}, "gate": {"kernel": np.array([[1.0]])}},
+        "compression": {"kernel": np.array([[1.0]])},
+        "inner": {"kernel": np.array([[1.0]]), "bias": np.array([1.0])},
+        "norm": {"scale": np.array([1.0])},
+    }
+}
+
+
+def test_memory_learns_at_its_own_rate_and_does_not_decay():
+    """Adam's first update is the rate, whatever the gradient; decay adds rate · .5 · weight."""
+    cfg = OptimConfig(
+        learning_rate=0.1, memory_learning_rate=0.3, weight_decay=0.5, steps=4, clip=1e9
+    )
+    params = jax.tree.map(jnp.asarray, PARAMS)
+    tx = optimizer(cfg)
+    grads = jax.tree.map(lambda leaf: 0.01 * jnp.ones_like(leaf), params)
+    updates = tx.update(grads, tx.init(params), params)[0]["block_0"]
+    for name, expected in (
+        (("attention", "query"), -0.15), (("attention", "query_bias"), -0.1),
+        (("long_term", "read", "out"), -0.3), (("long_term", "gate", "kernel"), -0.3),
+        (("compression", "kernel"), -0.3), (("inner", "kernel"), -0.15),
+        (("inner", "bias"), -0.1), (("norm", "scale"), -0.1),
+    ):  # fmt: skip
+        found = updates
+        for part in name:
+            found = found[part]
+        np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=str(name))
+
+
+def test_accumulated_steps_are_one_update_of_their_mean():
+    many = OptimConfig(learning_rate=0.1, steps=4, clip=0.25, accumulate=2)
+    one = OptimConfig(learning_rate=0.1, steps=2, clip=0.25)
+    params = jnp.array([1.0, -1.0])
+    gradients = jnp.array([[3.0, 4.0], [0.1, -0.2], [0.0, 0.24], [0.2, 0.0]])
+    states = [optimizer(cfg).init(params) for cfg in (many, one)]
+    found = expected = params
+    for i, gradient in enumerate(gradients):
+        updates, states[0] = optimizer(many).update(gradient, states[0], found)
+        found = optax.apply_updates(found, updates)
+        if i % 2 == 0:
+            np.testing.assert_array_equal(found, expected)
+            continue
+        mean = gradients[i - 1 : i + 1].mean(axis=0)
+        updates, states[1] = optimizer(one).update(mean, states[1], expected)
+        expected = optax.apply_updates(expected, updates)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
