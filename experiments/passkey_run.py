@@ -156,7 +156,9 @@ class Probe:
         distances = sorted(self._cfg.task.distances)
         sums = [self._sums(now, split, count, empty_memory, distance) for distance in distances]
         total = functools.reduce(metrics.add, sums, None)
-        return metrics.ratios(total) | {
+        return {
+            "loss": total["loss"] / total["weight"],
+            "accuracy": total["correct"] / total["weight"],
             "keys": total["keys"] / total["documents"],
             "documents": count,
             "distances": distances,

@@ -72,11 +72,11 @@ class Transformer(nn.Module):
 #
 # A document is three segments: one announces a symbol somewhere among noise, one is all noise, the
 # last ends in a question whose answer is the symbol. Segments share nothing but the memory: without
-# it one symbol in eight is right. The rows of a batch are out of step, as streams of documents are,
+# it one symbol in four is right. The rows of a batch are out of step, as streams of documents are,
 # so at any segment a third of them begins anew.
 
 # %%
-SYMBOLS, NOISE, QUESTION, W = 8, 8, 9, 6  # W segments an update: two documents a row
+SYMBOLS, NOISE, QUESTION, W = 4, 4, 5, 6  # W segments an update: two documents a row
 
 
 def batch(rng):
@@ -133,7 +133,7 @@ model, optimiser, rng = Transformer(), optax.adam(7e-3), np.random.default_rng(0
 data = batch(rng)
 params = jit(model.init)(jax.random.key(0), data[0][0], fresh(), OPERATORS)
 state, curve = optimiser.init(params), []
-for _ in range(70):
+for _ in range(60):
     params, state, right = update(params, state, batch(rng), OPERATORS)
     curve.append(float(right))
 print(f"accuracy of the last ten updates: {np.mean(curve[-10:]):.2f}")
@@ -145,13 +145,13 @@ print(f"accuracy of the last ten updates: {np.mean(curve[-10:]):.2f}")
 
 # %%
 evaluate = jit(run)
-test = [batch(rng) for _ in range(8)]
+test = [batch(rng) for _ in range(4)]
 carried, emptied = (
     np.mean([evaluate(params, data, OPERATORS, empty)[1] for data in test])
     for empty in (False, True)
 )
 print(f"accuracy: {carried:.3f} with the memory, {emptied:.3f} emptied, chance {1 / SYMBOLS:.3f}")
-assert carried > 0.9 and emptied < 0.25
+assert carried > 0.9 and emptied < 0.4
 
 # %%
 plt.plot(curve, label="with the memory")

@@ -13,7 +13,12 @@ import pytest
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.py"))
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+TRAINING = {"02_plug_in_memory": pytest.mark.slow}  # the others compute a few seconds only
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(p, id=p.stem, marks=TRAINING.get(p.stem, ())) for p in NOTEBOOKS]
+)
 def test_notebook_runs(path, monkeypatch):
     """Executed as a script; its own assertions hold; `show` finds a figure with content."""
     shown = []
