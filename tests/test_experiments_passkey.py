@@ -154,6 +154,14 @@ def test_the_text_has_its_weight_in_training_only(texts):
     assert ((weights == 1).sum(axis=1) == 2).all()
 
 
+def test_a_resumed_run_goes_on_with_the_next_batch(probe):
+    """From update 1 on: what update 1 would have read, and not what update 0 did."""
+    batches = probe[1].batches(0)
+    first, second = (np.asarray(next(batches).tokens) for _ in range(2))
+    resumed = np.asarray(next(probe[1].batches(1)).tokens)
+    assert (resumed == second).all() and (resumed != first).any()
+
+
 # Options → all that the line has to say: which option, what was found, what is accepted.
 BAD = {
     "no data": (["--data", ""], ["data: found nothing, accepted: a folder of text"]),
