@@ -161,3 +161,30 @@ def accuracy_by_age(path: Path, title: str, result: Mapping[str, Any]) -> None:
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+def accuracy_by_distance(path: Path, title: str, result: Mapping[str, Any]) -> None:
+    """Digits (solid) and whole keys (dashed) that are right, against distance, as a PNG.
+
+    Args:
+        result: as a run of `experiments.passkey` leaves it.
+    """
+    figure, axes = plt.subplots(figsize=(8, 5), constrained_layout=True)
+    for number, (label, row) in enumerate(result["test"].items()):
+        for what, whole, style in (("accuracy", "digits", "o-"), ("keys", "whole keys", "s--")):
+            axes.plot(
+                row["distances"], row[f"{what}_by_distance"], style, color=f"C{number}",
+                label=f"{whole}, {label} {row[what]:.3f}",
+            )  # fmt: skip
+    distances = next(iter(result["test"].values()))["distances"]
+    styles = ("-", "--", ":")
+    for style, (label, values) in zip(
+        styles, result["baselines_by_distance"].items(), strict=False
+    ):
+        axes.plot(distances, values, style, color="0.6", linewidth=1, label=f"digits, {label}")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(distances, [str(distance) for distance in distances])
+    axes.set(title=title, xlabel="distance in segments", ylabel="right", ylim=(0, 1.05))
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

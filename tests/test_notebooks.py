@@ -13,7 +13,12 @@ import pytest
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.py"))
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+TRAINING = {"02_plug_in_memory": pytest.mark.slow}  # the others compute a few seconds only
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(p, id=p.stem, marks=TRAINING.get(p.stem, ())) for p in NOTEBOOKS]
+)
 def test_notebook_runs(path, monkeypatch):
     """Executed as a script; its own assertions hold; `show` finds a figure with content."""
     shown = []
@@ -25,7 +30,8 @@ def test_notebook_runs(path, monkeypatch):
 
 def test_there_are_notebooks():
     """The parametrised test above must not pass by having nothing to run."""
-    assert [path.stem for path in NOTEBOOKS] == ["01_sequence_as_signal"]
+    names = ["01_sequence_as_signal", "02_plug_in_memory"]
+    assert [path.stem for path in NOTEBOOKS] == names
 
 
 @pytest.mark.slow

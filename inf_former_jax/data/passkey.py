@@ -1,0 +1,227 @@
+"""The passkey probe: a number stated once in the text of a book, asked for many segments later.
+
+A document has W segments of T tokens: a stretch of one text, into which one sentence that states
+the key is put, and behind which the question with its answer stands, so that a reader is
+teacher-forced. The statement begins in the segment exactly `distance` before the question's;
+statement and question lie whole in their segments. Digits are tokenised one by one.
+
+    … filler … The pass key is 7 3 1 4 2. Remember it. … filler … | … filler …
+    What is the pass key? The pass key is 7 3 1 4 2
+
+Text and key of a document are the same at every distance, so that accuracies differ by it alone.
+
+Dimension letters: B rows, W segments of T tokens, S = W T tokens of a document.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int32, Integer
+
+from inf_former_jax.data.batches import Batch, check_at_least, segment
+from inf_former_jax.data.splits import TokenizedSplit
+from inf_former_jax.data.tokens import Tokenizer
+
+SPLITS = ("train", "valid", "test")
+"""Names of the disjoint streams of documents."""
+
+STATEMENT = (" The pass key is", ". Remember it.")
+"""Before and after the digits where the key is stated."""
+QUESTION = " What is the pass key? The pass key is"
+"""Before the digits at the end of the document."""
+
+CHANCE = 1 / 10
+"""Accuracy of a uniform guess of a digit; of a whole key it is CHANCE ** digits."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Passkey:
+    """Sizes of the task.
+
+    Raises:
+        ValueError: on construction, for distances or digits that no document can have.
+    """
+
+    distances: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    """Segments from the statement's to the question's; equally likely in training."""
+    digits: int = 5
+    """Digits of a key, each of ten equally likely."""
+    text_weight: float = 0.0
+    """Loss weight of a token of the text beside 1 of a digit of the answer."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "distances", tuple(self.distances))
+        if not self.distances or len(set(self.distances)) < len(self.distances):
+            raise ValueError(
+                f"distances: expected one or more, all different, found {self.distances}"
+            )
+        check_at_least(min(self.distances), 1, "distances")
+        check_at_least(self.digits, 1, "digits")
+        if not 0 <= self.text_weight < np.inf:
+            raise ValueError(f"text_weight: expected a number ≥ 0, found {self.text_weight}")
+
+    @property
+    def segments(self) -> int:
+        """W, of every document: as many as the longest distance needs."""
+        return max(self.distances) + 1
+
+
+class Sentences(NamedTuple):
+    """What is said of a key, in tokens; a digit is P of them, of which one differs by digit."""
+
+    before: Int32[np.ndarray, " before"]
+    after: Int32[np.ndarray, " after"]
+    question: Int32[np.ndarray, " question"]
+    digits: Int32[np.ndarray, "10 P"]
+    telling: int  # which of the P
+
+
+class Documents(NamedTuple):
+    """Documents and what they ask for."""
+
+    tokens: Int32[np.ndarray, "B S"]
+    answers: Bool[np.ndarray, "B S"]  # the next token is a digit of the answer
+    text: Bool[np.ndarray, "B S"]  # the next token is of the text
+    distances: Int32[np.ndarray, " B"]
+
+
+def sentences(tokenizer: Tokenizer) -> Sentences:
+    """The statement, the question and the ten digits in tokens, each encoded by itself.
+
+    Raises:
+        ValueError: a tokeniser whose digits do not differ in exactly one token.
+    """
+    before, after, question = (tokenizer.encode(part) for part in (*STATEMENT, QUESTION))
+    pieces = [tokenizer.encode(f" {digit}") for digit in range(10)]
+    if len({len(piece) for piece in pieces}) == 1:
+        digits = np.stack(pieces)
+        different = [len(set(place)) for place in digits.T.tolist()]
+        if sorted(different) == [1] * (len(different) - 1) + [10]:
+            return Sentences(before, after, question, digits, different.index(10))
+    found = [piece.tolist() for piece in pieces]
+    raise ValueError(f"tokenizer: expected digits that differ in one token each, found {found}")
+
+
+def check_fits(cfg: Passkey, segment_len: int, words: Sentences) -> None:
+    """Raise ValueError unless a segment has room for the statement, and for the question."""
+    statement, question = _lengths(cfg, words)
+    if segment_len < max(statement, question):
+        raise ValueError(
+            f"segment_len: expected at least {max(statement, question)}, since with digits "
+            f"{cfg.digits} the statement has {statement} tokens and the question {question}, "
+            f"found {segment_len}"
+        )
+
+
+def generate(
+    seed: int,
+    split: str,
+    indices: Sequence[int] | Integer[np.ndarray, " B"],
+    cfg: Passkey,
+    segment_len: int,
+    text: TokenizedSplit,
+    tokenizer: Tokenizer,
+    distance: int | None = None,
+) -> Documents:
+    """Make the documents `indices` of a split: W segments of tokens each.
+
+    A document depends on (seed, split, index), the sizes and the text only, so that any host makes
+    any one. An index has the same key and the same stretch of text at every distance.
+
+    Args:
+        text: the split's; every stretch of the length needed, within one text, is equally likely.
+        distance: of all rows; None = drawn from `cfg.distances`, each equally likely.
+
+    Raises:
+        ValueError: an unknown split, a negative seed or index, a distance that the segments have no
+            room for, a segment too short, texts that are all too short, or as
+            `sentences` does.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, found {split!r}")
+    check_at_least(seed, 0, "seed")
+    if distance is not None and not 1 <= distance < cfg.segments:
+        raise ValueError(f"distance: expected 1..{cfg.segments - 1}, found {distance}")
+    words = sentences(tokenizer)
+    check_fits(cfg, segment_len, words)
+    size = cfg.segments * segment_len
+    length = size - sum(_lengths(cfg, words))  # of the stretch
+    before = _stretches(text, length)
+    tokens, distances = np.zeros((len(indices), size), np.int32), np.zeros(len(indices), np.int32)
+    answers, of_text = np.zeros((2, len(indices), size), bool)
+    for row, index in enumerate(map(int, indices)):
+        check_at_least(index, 0, "index")
+        # `spawn_key` pads the seed, so that no two places share a stream; a flat list would not.
+        stream = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index))
+        random = np.random.Generator(np.random.PCG64(stream))
+        key = random.integers(10, size=cfg.digits)
+        filler = _stretch(random, text, before, length)
+        offset = random.integers(segment_len - _lengths(cfg, words)[0] + 1)
+        distances[row] = distance or random.choice(cfg.distances)
+        place = (cfg.segments - 1 - distances[row]) * segment_len + offset
+        tokens[row], answers[row], of_text[row] = _document(words, key, filler, place)
+    return Documents(tokens, answers, of_text, distances)
+
+
+def _lengths(cfg, words):
+    """Tokens of the statement, and of the question with its answer."""
+    key = cfg.digits * words.digits.shape[1]
+    return len(words.before) + key + len(words.after), len(words.question) + key
+
+
+def _stretches(text, length):
+    """How many stretches of `length` tokens begin before each document; an end is in none."""
+    sizes = np.diff(text.starts) - 1
+    if not (sizes >= length).any():
+        raise ValueError(
+            f"text: expected a document of at least {length} tokens, its end not counted, found "
+            f"{sizes.max(initial=0)} in the longest of {len(sizes)}"
+        )
+    return np.append(0, np.cumsum(np.maximum(sizes - length + 1, 0)))
+
+
+def _stretch(random, text, before, length):
+    number = random.integers(before[-1])
+    document = np.searchsorted(before, number, side="right") - 1
+    begin = text.starts[document] + number - before[document]
+    return text.tokens[begin : begin + length].astype(np.int32)
+
+
+def _document(words, key, filler, place):
+    """Tokens, and of each place whether its next token answers, and whether it is of the text."""
+    said = words.digits[key].ravel()
+    statement = np.concatenate([words.before, said, words.after])
+    question = np.concatenate([words.question, said])
+    tokens = np.concatenate([filler[:place], statement, filler[place:], question])
+    of_text = np.ones(len(tokens), bool)
+    of_text[place : place + len(statement)] = of_text[-len(question) :] = False
+    answers = np.zeros(len(tokens), bool)
+    answers[len(tokens) - len(said) + words.telling :: words.digits.shape[1]] = True
+    return tokens, np.append(answers[1:], False), np.append(of_text[1:], False)
+
+
+def batch(documents: Documents, segment_len: int, text_weight: float = 0.0) -> Batch:
+    """Model input in segments: target the next token, weight 1 where it is a digit of the answer.
+
+    Args:
+        text_weight: where it is a token of the text; elsewhere the weight is 0.
+
+    Raises:
+        ValueError: segment_len < 1.
+    """
+    targets = np.roll(documents.tokens, -1, axis=1)
+    weights = documents.answers + np.float32(text_weight) * documents.text
+    return segment(documents.tokens, targets, weights.astype(np.float32), segment_len)
+
+
+def lookup_accuracy(window: int, distance: int) -> float:
+    """Expected accuracy of a digit by exact look-up in the last `window` segments, else by chance.
+
+    Raises:
+        ValueError: a negative window, or a distance below 1.
+    """
+    check_at_least(window, 0, "window")
+    check_at_least(distance, 1, "distance")
+    return 1.0 if distance <= window else CHANCE
