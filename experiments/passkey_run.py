@@ -19,7 +19,7 @@ from inf_former_jax.data.tokens import Bytes, Tokenizer, load_bpe
 from inf_former_jax.memory import state as memories
 from inf_former_jax.memory.state import Memory
 from inf_former_jax.models.decoder import Decoder, ModelConfig
-from inf_former_jax.training import metrics, step
+from inf_former_jax.training import evaluation, metrics, step
 from inf_former_jax.training.state import TrainState
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Probe:
     def __init__(self, cfg: PasskeyConfig, mesh: Mesh, ops: Any):
         self._cfg, self._mesh, self._ops, self._texts = cfg, mesh, ops, Texts(cfg)
         self._steps = [
-            (step.make_eval_step(cfg.model, empty), make_answer_step(cfg.model, empty))
+            (evaluation.make_eval_step(cfg.model, empty), make_answer_step(cfg.model, empty))
             for empty in (False, True)
         ]
         self._memory = batching.fresh_memory(cfg.model, cfg.batch_size, mesh)

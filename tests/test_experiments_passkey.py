@@ -11,7 +11,7 @@ from experiments import batching, passkey, passkey_run, runs
 from inf_former_jax.data import passkey as task
 from inf_former_jax.data.passkey import SPLITS
 from inf_former_jax.models.decoder import operators
-from inf_former_jax.training import sharding, step
+from inf_former_jax.training import evaluation, sharding
 
 pytestmark = pytest.mark.slow  # whole runs
 
@@ -115,7 +115,7 @@ def test_figures_are_those_of_whole_documents(probe):
     losses = {}
     for empty in (False, True):
         found = made.figures(now, "test", 8, empty)
-        evaluate = step.make_eval_step(cfg.model, empty)
+        evaluate = evaluation.make_eval_step(cfg.model, empty)
         losses[empty] = []
         for number, distance in enumerate((1, 3)):
             documents = passkey_run.Texts(cfg).documents("test", np.arange(8), distance)
