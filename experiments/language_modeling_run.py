@@ -17,6 +17,7 @@ from experiments import batching, language_modeling_init, training_run
 from experiments.corpora import Corpus
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.data.streams import Streams
+from inf_former_jax.models.decoder import Decoder
 from inf_former_jax.training import evaluation, sharding
 from inf_former_jax.training.state import TrainState
 
@@ -179,7 +180,7 @@ class LanguageModeling:
         return _Tally(float(nats), float(right), int(count), by_segment)
 
     def results(self, final: TrainState) -> dict[str, Any]:
-        """Figures on validation and test documents, with the controls."""
+        """Figures on validation and test documents, with the controls; a sample of text."""
         asked = {label: (empty, 0) for label, empty in training_run.controls(self._cfg).items()}
         model = self._cfg.model
         if not (model.long_term or model.compressed or model.mem_len):
@@ -190,7 +191,18 @@ class LanguageModeling:
                 for label, (empty, stride) in asked.items()
             }
             for split in ("valid", "test")
-        }
+        } | ({"sample": self._sample(final)} if self._cfg.sample else {})
+
+    def _sample(self, final):
+        """What the model writes after three segments of the first test document."""
+        from experiments.generate import continuation
+
+        decoder, tokenizer = Decoder(self._cfg.model), self.corpus.tokenizer
+        read = self.corpus.test.tokens[: 3 * decoder.cfg.segment_len]
+        prompt = tokenizer.decode(read[read != tokenizer.end])
+        params = jax.device_get(final.params)  # one document: no mesh
+        written = continuation(decoder, params, tokenizer, prompt, self._cfg.sample, self._cfg.seed)
+        return {"document": self.corpus.test.names[0], "after": prompt[-300:], "written": written}
 
 
 def _bucket(segments):
@@ -223,4 +235,7 @@ def report(name: str, folder: Path, result: dict[str, Any]) -> None:
         table.add_row(label, *(f"{row[one]:.3f}" for one in names))
     Console(width=110).print(table)
     plots_text.perplexity(folder / "perplexity.png", f"{result['corpus']}, {name}", result)
+    if "sample" in result:
+        sample = result["sample"]
+        print(f"\n…{sample['after']}⟦{sample['written']}⟧\n")
     print(f"{folder}/result.json, {folder}/perplexity.png")
