@@ -19,9 +19,11 @@ BELOW = {
     "data": set(),
     "models": {"memory"},
     "training": {"memory", "models", "data.batches"},
-    "generate": {"memory", "models"},
-    "": {"memory", "models", "training", "data", "generate"},  # inf_former_jax/__init__.py
-    "experiments": {"memory", "models", "training", "data", "generate", ""},
+    "sampling": {"memory"},
+    "generate": {"memory", "models", "sampling"},
+    # inf_former_jax/__init__.py
+    "": {"memory", "models", "training", "data", "sampling", "generate"},
+    "experiments": {"memory", "models", "training", "data", "sampling", "generate", ""},
 }
 
 # Mathematics knows no Flax, models know no mesh, data runs on the host.
