@@ -122,7 +122,7 @@ class Decoder(nn.Module):
         aux = _aux(cfg, info, new, where if kl_where is None else jnp.asarray(kl_where))
         return Output(logits, new, aux, tuple(info))
 
-    def distances(self) -> tuple[Float[Array, "H S+1 K"] | None, ...]:
+    def distances(self) -> tuple[Float[Array, "H P K"] | None, ...]:
         """What `extend` needs of the parameters alone: each layer's projected position table."""
         cfg, table = self.cfg, None
         if cfg.position == "relative":
@@ -158,7 +158,7 @@ class Decoder(nn.Module):
         position: Int[AnyArray, " B"],
         memory: Memory,
         cache: Cache,
-        distances: tuple[Float[Array, "H S+1 K"] | None, ...],
+        distances: tuple[Float[Array, "H P K"] | None, ...],
     ) -> Cache:
         """The cache after each row's first counts[b] tokens: what the call computes for them alone.
 

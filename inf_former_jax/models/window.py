@@ -81,13 +81,13 @@ class LocalAttention(nn.Module):
         values: Float[AnyArray, "H B S K"],
         first: Int[AnyArray, " B"],
         places: Int[AnyArray, "B T"],
-        distances: Float[AnyArray, "H S+1 K"] | None,
+        distances: Float[AnyArray, "H P K"] | None,
         biases: tuple[Float[Array, "H K"], Float[Array, "H K"]] | None,
     ) -> tuple[Float[Array, "B T E"], Float[Array, "B H T K"]]:
         """What the call returns, on `keys_values` of earlier calls and x: see `cached_attention`.
 
         Args:
-            distances: `distances(sinusoid(S, E))`.
+            distances: `distances(sinusoid(S, E))`, of P = S + 1 rows.
         """
         heads = self._heads(x, keys, values, distances, biases)
         attended = cached_attention(
