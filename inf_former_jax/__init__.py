@@ -3,6 +3,7 @@
 The names that a notebook needs; everything else is in `memory`, `models`, `training`, `data`.
 """
 
+from inf_former_jax import generate
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.memory.state import init, reset
 from inf_former_jax.models import presets
@@ -14,6 +15,7 @@ __all__ = [
     "LongTermAttention",
     "LongTermConfig",
     "ModelConfig",
+    "generate",
     "init",
     "operators",
     "presets",

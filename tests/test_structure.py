@@ -19,9 +19,11 @@ BELOW = {
     "data": set(),
     "models": {"memory"},
     "training": {"memory", "models", "data.batches"},
-    "generate": {"memory", "models"},
-    "": {"memory", "models", "training", "data", "generate"},  # inf_former_jax/__init__.py
-    "experiments": {"memory", "models", "training", "data", "generate", ""},
+    "decoding": {"memory", "models"},
+    "generate": {"memory", "models", "decoding"},
+    # inf_former_jax/__init__.py
+    "": {"memory", "models", "training", "data", "decoding", "generate"},
+    "experiments": {"memory", "models", "training", "data", "decoding", "generate", ""},
 }
 
 # Mathematics knows no Flax, models know no mesh, data runs on the host.

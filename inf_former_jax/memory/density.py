@@ -54,6 +54,13 @@ def bin_mass(
     Returns:
         Rows that sum to 1 (or are all 0).
     """
+    return normalise(bin_sum(density, bins, where))
+
+
+def bin_sum(
+    density: GaussianDensity, bins: int, where: Bool[AnyArray, "B T"] | None = None
+) -> Float[Array, "B D"]:
+    """`Σ_heads Σ_queries ∫_d N(t; μ, σ²) dt`, of which `bin_mass` are the shares."""
     density = GaussianDensity(*map(jnp.asarray, density))
     edges = np.linspace(0.0, 1.0, bins + 1)
     edges[0], edges[-1] = -EDGE_MARGIN, 1.0 + EDGE_MARGIN
@@ -62,11 +69,10 @@ def bin_mass(
     mass = ndtr((edges[..., 1:] - mean) / scale) - ndtr((edges[..., :-1] - mean) / scale)
     if where is not None:
         mass = jnp.where(jnp.asarray(where)[:, None, :, None], mass, 0.0)
-    total = jnp.maximum(mass, 0.0).sum(axis=(1, 2))
-    return _normalise(total)
+    return jnp.maximum(mass, 0.0).sum(axis=(1, 2))
 
 
-def _normalise(mass):
+def normalise(mass: Float[AnyArray, "B D"]) -> Float[Array, "B D"]:
     """Rows divided by their sums; rows of zeros stay zeros, where 0/0 would be NaN."""
     total = mass.sum(axis=-1, keepdims=True)
     return jnp.where(total > 0, mass / jnp.where(total > 0, total, 1.0), 0.0)
@@ -90,7 +96,7 @@ def quantile_locations(salience: Float[AnyArray, "B D"], num_samples: int) -> Fl
         cumulative = jnp.concatenate([jnp.zeros(1, p.dtype), jnp.cumsum(p)])
         return jnp.interp(jnp.asarray(levels, p.dtype), cumulative, jnp.asarray(edges, p.dtype))
 
-    return _uniform_without_salience(salience, jax.vmap(of_row)(_normalise(salience)))
+    return _uniform_without_salience(salience, jax.vmap(of_row)(normalise(salience)))
 
 
 def drawn_locations(
@@ -106,7 +112,7 @@ def drawn_locations(
     def of_row(p, u):
         return jnp.searchsorted(jnp.cumsum(p), u, side="right")
 
-    drawn = jax.vmap(of_row)(_normalise(salience), jnp.asarray(uniforms))
+    drawn = jax.vmap(of_row)(normalise(salience), jnp.asarray(uniforms))
     # A cumulative sum that rounds to below 1 would put the largest draws into a bin D.
     left_edges = jnp.minimum(drawn, bins - 1).astype(salience.dtype) / bins
     return _uniform_without_salience(salience, jnp.sort(left_edges, axis=-1))

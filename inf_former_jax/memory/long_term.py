@@ -30,7 +30,7 @@ from inf_former_jax.memory.operators import (
 )
 
 __all__ = ["LongTermConfig", "LongTermMemory", "Operators", "edges", "init", "operators",
-           "remember", "reset", "signal", "write"]  # fmt: skip
+           "remember", "remember_mass", "reset", "signal", "write"]  # fmt: skip
 
 
 class LongTermMemory(NamedTuple):
@@ -155,8 +155,12 @@ def remember(
         density: this segment's densities, fields [B, H, T].
         where: queries that count. A row without any, or an empty one, gets zero salience.
     """
-    mass = densities.bin_mass(density, memory.salience.shape[-1], where)
-    mass = jax.lax.stop_gradient(mass).astype(memory.salience.dtype)
+    return remember_mass(memory, densities.bin_sum(density, memory.salience.shape[-1], where))
+
+
+def remember_mass(memory: LongTermMemory, mass: Float[AnyArray, "B D"]) -> LongTermMemory:
+    """`remember` of a segment that was read in pieces: the sum of their `density.bin_sum`."""
+    mass = jax.lax.stop_gradient(densities.normalise(mass)).astype(memory.salience.dtype)
     return memory._replace(salience=jnp.where((memory.writes > 0)[:, None], mass, 0.0))
 
 

@@ -4,6 +4,8 @@ One Gaussian density a head and query, over the continuous signal of the long-te
 context is *added* to the local attention's, without a gate.
 """
 
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -59,12 +61,27 @@ def attention_density(
     Since `w · s = q · (W_Kᵀ Cᵀ w) / √K`, the N coefficients are reduced first: neither keys
     [B,N,H,K] nor scores [B,H,T,N] ever exist.
     """
+    return _density(cfg, q, _reduced_keys(coeffs, key, mu, sigma))
+
+
+def _reduced_keys(coeffs, key, mu, sigma):
+    """`W_Kᵀ Cᵀ w / √K` of both w, [B, 2, H, K]."""
     reducers = jnp.stack([mu, sigma])
     reduced = jnp.einsum("dn,bne->bde", reducers, coeffs, precision=HIGHEST)
-    keys = jnp.einsum("bde,ehk->bdhk", reduced, key, precision=HIGHEST) * q.shape[-1] ** -0.5
+    return jnp.einsum("bde,ehk->bdhk", reduced, key, precision=HIGHEST) * key.shape[-1] ** -0.5
+
+
+def _density(cfg, q, keys):
     located, spread = jnp.einsum("bhtk,bdhk->dbht", q, keys, precision=HIGHEST)
     var = jnp.maximum(jax.nn.softplus(spread), cfg.min_var)
     return densities.GaussianDensity(jax.nn.sigmoid(located), var)
+
+
+class Projected(NamedTuple):
+    """What any query needs of a long-term memory: the same until the next write."""
+
+    keys: Float[AnyArray, "B 2 H K"]  # reduced by w_μ and w_σ
+    values: Float[AnyArray, "B H N K"]  # V = C W_V
 
 
 class LongTermRead(nn.Module):
@@ -74,9 +91,16 @@ class LongTermRead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, q: Float[AnyArray, "B H T K"], memory: LongTermMemory
+        self,
+        q: Float[AnyArray, "B H T K"],
+        memory: LongTermMemory,
+        projected: Projected | None = None,
     ) -> tuple[Float[Array, "B T E"], densities.GaussianDensity]:
-        """The context `concat_heads(E_p[ψ]ᵀ C W_V) W_O`, and the densities p."""
+        """The context `concat_heads(E_p[ψ]ᵀ C W_V) W_O`, and the densities p.
+
+        Args:
+            projected: `project(memory)`, if it is at hand.
+        """
         cfg, (_, heads, _, width), dim = self.cfg, q.shape, memory.coeffs.shape[-1]
         key = self.param("key", TO_HEADS, (dim, heads, width), F32)
         value = self.param("value", TO_HEADS, (dim, heads, width), F32)
@@ -84,10 +108,21 @@ class LongTermRead(nn.Module):
         scatter = nn.initializers.normal(cfg.num_basis**-0.5)
         mu = self.param("mu", scatter, (cfg.num_basis,), F32)
         sigma = self.param("sigma", scatter, (cfg.num_basis,), F32)
-        density = attention_density(cfg, q, memory.coeffs, key, mu, sigma)
-        values = jnp.einsum("bne,ehk->bhnk", memory.coeffs, value, precision=HIGHEST)
-        z = expected_value(cfg.basis, density, values)
+        if projected is None:
+            projected = _project(memory.coeffs, key, value, mu, sigma)
+        density = _density(cfg, q, projected.keys)
+        z = expected_value(cfg.basis, density, projected.values)
         return jnp.einsum("bhtk,hke->bte", z, out, precision=HIGHEST), density
+
+    def project(self, memory: LongTermMemory) -> Projected:
+        """What all queries of a segment share; the parameters are there already."""
+        params = (self.get_variable("params", n) for n in ("key", "value", "mu", "sigma"))
+        return _project(memory.coeffs, *params)
+
+
+def _project(coeffs, key, value, mu, sigma):
+    values = jnp.einsum("bne,ehk->bhnk", coeffs, value, precision=HIGHEST)
+    return Projected(_reduced_keys(coeffs, key, mu, sigma), values)
 
 
 class LongTermAttention(nn.Module):
@@ -133,12 +168,14 @@ class LongTermAttention(nn.Module):
         memory: LongTermMemory,
         *,
         where: Bool[AnyArray, "B T"] | None = None,
+        projected: Projected | None = None,
     ) -> tuple[Float[Array, "B T E"], LongTermMemory, dict]:
         """Read: (context, memory with this attention remembered if sticky, info).
 
         Args:
             q: projected queries, before any 1/√K and without position biases.
             where: queries that count for the salience; padding does not.
+            projected: `project(memory)`, which a segment that is read in pieces makes once.
 
         Returns:
             The context is 0 in rows whose memory is empty. info["density"] has fields [B, H, T];
@@ -146,10 +183,14 @@ class LongTermAttention(nn.Module):
         """
         if self.is_initializing() and self.cfg.gate:
             self.gate(memory.coeffs[:, :1])  # so that init by this call alone makes all parameters
-        context, density = self.read(q, memory)
+        context, density = self.read(q, memory, projected)
         holds = (jnp.asarray(memory.writes) > 0)[:, None, None]
         kl = densities.kl(density, self.cfg.prior_scale, self.cfg.prior_mean)
         info = {"density": density, "kl": jnp.where(holds, kl, 0.0)}
         if self.cfg.sticky:
             memory = long_term.remember(memory, density, where)
         return jnp.where(holds, context, 0.0), memory, info
+
+    def project(self, memory: LongTermMemory) -> Projected:
+        """What the reads until the next write have in common."""
+        return self.read.project(memory)

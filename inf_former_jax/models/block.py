@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from inf_former_jax.memory import state
 from inf_former_jax.models.architecture import ModelConfig
 from inf_former_jax.models.attention import LongTermAttention
+from inf_former_jax.models.cache import LayerCache, append, attend, opened
 from inf_former_jax.models.compression import Compression
 from inf_former_jax.models.dropout import RowKeys, dropout
-from inf_former_jax.models.local import LocalAttention
+from inf_former_jax.models.window import LocalAttention
 
 
 class Block(nn.Module):
@@ -43,8 +44,7 @@ class Block(nn.Module):
 
     def __call__(self, x, memory, seen, positions, biases, operators, rows, where, key):
         """One segment through the layer: (x, memory, info); arguments as `Decoder` makes them."""
-        pre = self.norm_attention if self.cfg.norm == "pre" else _identity
-        post = self.norm_attention if self.cfg.norm == "post" else _identity
+        pre = self._pre_attention()
         due = state.has_pending(self.cfg, seen)
         if where is not None:  # a row that is all padding has ended: nothing more of it is written
             due &= where.any(axis=1)
@@ -61,9 +61,53 @@ class Block(nn.Module):
         )
         context, remembered, read = self._long_term(q, memory, due, operators, where, key)
         new_memory = state.push(memory._replace(long_term=remembered), x)
+        return self._rest(x, attended, context, rows), new_memory, info | read
+
+    def open(self, memory, cache: LayerCache, rows, seen, operators, key):
+        """What a new segment finds in the given rows: (memory, cache).
+
+        What is pending there is compressed or written, as the call does it.
+        """
+        due = rows & state.has_pending(self.cfg, seen)
+        if self.cfg.compressed is not None:
+            memory = self._compressed(memory, due)[-1]
+        window, of_window, projected = state.window(self.cfg, memory), None, None
+        if window is not None:
+            of_window = self.attention.keys_values(self._pre_attention()(window))
+        if self.cfg.long_term is not None:
+            memory = memory._replace(long_term=self._written(memory, due, operators, key))
+            projected = self.long_term.project(memory.long_term)
+        return memory, opened(cache, rows, of_window, projected)
+
+    def extend(self, x, memory, cache: LayerCache, seen, places, where, distances, biases):
+        """The call on x [B, C, E] at places [B, C] of segments that are open: (x, cache)."""
+        cfg, skipped = self.cfg, state.window_len(self.cfg)
+        inputs = self._pre_attention()(x)
+        cache = append(cfg, cache, x, self.attention.keys_values(inputs), places, where)
+        attended, q = self.attention.cached(
+            inputs,
+            jnp.moveaxis(cache.keys, 2, 0),
+            jnp.moveaxis(cache.values, 2, 0),
+            skipped - state.num_filled(cfg, seen),
+            skipped + places,
+            distances,
+            biases,
+        )
+        context = None
+        if cfg.long_term is not None:
+            context, _, info = self.long_term(q, memory.long_term, projected=cache.projected)
+            cache = attend(cache, info["density"], where)
+        return self._rest(x, attended, context, None), cache
+
+    def _pre_attention(self):
+        return self.norm_attention if self.cfg.norm == "pre" else _identity
+
+    def _rest(self, x, attended, context, rows):
+        """What follows once both attentions are known."""
+        post = self.norm_attention if self.cfg.norm == "post" else _identity
         attended = attended if context is None else attended + context
         x = post(x + self._dropout(attended, rows, "context"))
-        return self._feed_forward(x, rows), new_memory, info | read
+        return self._feed_forward(x, rows)
 
     def _compress(self, memory, x, due):
         """The pending segment into the compressed memory, and what it lost (SPEC §5b).
@@ -72,11 +116,15 @@ class Block(nn.Module):
         """
         if self.cfg.compressed is None:
             return memory, {}
+        pending, slots, memory = self._compressed(memory, due)
+        lost = self.attention.reconstruction(*(self._detached_norm(m) for m in (x, pending, slots)))
+        return memory, {"reconstruction": jnp.where(due[:, None], lost, 0.0), "compressed": due}
+
+    def _compressed(self, memory, due):
+        """(pending, its compressed vectors, the memory with them in the rows that are due)."""
         pending = jax.lax.stop_gradient(state.pending(self.cfg, memory))
         slots = self.compression(pending)
-        lost = self.attention.reconstruction(*(self._detached_norm(m) for m in (x, pending, slots)))
-        memory = state.append_compressed(memory, jax.lax.stop_gradient(slots), due)
-        return memory, {"reconstruction": jnp.where(due[:, None], lost, 0.0), "compressed": due}
+        return pending, slots, state.append_compressed(memory, jax.lax.stop_gradient(slots), due)
 
     def _detached_norm(self, x):
         """What the attention sees of x, without a gradient to the norm's own parameters."""
@@ -89,12 +137,14 @@ class Block(nn.Module):
     def _long_term(self, q, memory, due, operators, where, key):
         if self.cfg.long_term is None:
             return None, None, {}
-        pending = state.pending(self.cfg, memory)
-        written = self.long_term.write(
-            memory.long_term, pending, operators=operators, rows=due, key=key,
-            detach=self.cfg.memory_gradient == 0,
-        )  # fmt: skip
+        written = self._written(memory, due, operators, key)
         return self.long_term(q, written, where=where)
+
+    def _written(self, memory, due, operators, key):
+        return self.long_term.write(
+            memory.long_term, state.pending(self.cfg, memory), operators=operators, rows=due,
+            key=key, detach=self.cfg.memory_gradient == 0,
+        )  # fmt: skip
 
     def _feed_forward(self, x, rows):
         pre = self.norm_feed_forward if self.cfg.norm == "pre" else _identity

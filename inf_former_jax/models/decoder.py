@@ -21,6 +21,7 @@ from inf_former_jax.memory.operators import require
 from inf_former_jax.memory.state import Memory
 from inf_former_jax.models.architecture import ModelConfig
 from inf_former_jax.models.block import Block, layer_norm
+from inf_former_jax.models.cache import Cache
 from inf_former_jax.models.dropout import dropout, row_keys
 from inf_former_jax.models.local import F32, sinusoid
 
@@ -49,7 +50,22 @@ class Decoder(nn.Module):
 
     cfg: ModelConfig
 
-    @nn.compact
+    def setup(self):
+        cfg = self.cfg
+        self.embed = nn.Embed(cfg.vocab_size, cfg.d_model, embedding_init=_EMBEDDING)
+        if cfg.position == "learned":
+            shape = (cfg.max_position, cfg.d_model)
+            self.positions = self.param("positions", _EMBEDDING, shape, F32)
+        else:
+            shape = (cfg.num_heads, cfg.head_dim)
+            self.bias_u = self.param("bias_u", _BIAS, shape, F32)
+            self.bias_w = self.param("bias_w", _BIAS, shape, F32)
+        self.block = [Block(cfg, j) for j in range(cfg.num_layers)]
+        if cfg.final_norm:
+            self.norm_final = layer_norm()
+        if not cfg.tied:
+            self.logits = nn.Dense(cfg.vocab_size, use_bias=False)
+
     def __call__(
         self,
         tokens: Int[AnyArray, "B T"],
@@ -88,43 +104,102 @@ class Decoder(nn.Module):
         rows = None
         if train and max(cfg.dropout, cfg.attention_dropout) > 0:
             rows = row_keys(self.make_rng("dropout"), tokens.shape[0])
-        embed = nn.Embed(cfg.vocab_size, cfg.d_model, embedding_init=_EMBEDDING, name="embed")
-        x = embed(tokens) * cfg.d_model**0.5 if cfg.scale_embedding else embed(tokens)
-        x, positions, biases = self._placed(x)
-        x = dropout(x, cfg.dropout, rows, 0, "input")
+        places, positions = np.arange(tokens.shape[1])[None], None
+        if cfg.position == "relative":
+            farthest = state.window_len(cfg) + tokens.shape[1]
+            positions = sinusoid(farthest, cfg.d_model, cfg.clamp_len)
+        x = dropout(self._embedded(tokens, places), cfg.dropout, rows, 0, "input")
         layers, info = [], []
-        for j, layer in enumerate(memory.layers):
-            block = Block(cfg, j, name=f"block_{j}")
+        for block, layer in zip(self.block, memory.layers, strict=True):
             key = self.make_rng("locations") if _draws(cfg) else None
             x, new_layer, of_layer = block(
-                x, layer, memory.seen, positions, biases, operators, rows, where, key
+                x, layer, memory.seen, positions, self._biases(), operators, rows, where, key
             )
             layers.append(new_layer)
             info.append(of_layer)
-        logits = self._logits(x, embed, rows)
+        logits = self._logits(x, rows)
         new = Memory(state.advance(memory.seen, tokens.shape[1]), tuple(layers))
         aux = _aux(cfg, info, new, where if kl_where is None else jnp.asarray(kl_where))
         return Output(logits, new, aux, tuple(info))
 
-    def _placed(self, x):
-        """x with learned positions, or beside it what relative attention needs of all layers."""
-        cfg, length = self.cfg, x.shape[1]
-        if cfg.position == "learned":
-            table = self.param("positions", _EMBEDDING, (cfg.max_position, cfg.d_model), F32)
-            return x + table[None, :length], None, None
-        shape = (cfg.num_heads, cfg.head_dim)
-        biases = tuple(self.param(n, _BIAS, shape, F32) for n in ("bias_u", "bias_w"))
-        return x, sinusoid(state.window_len(cfg) + length, cfg.d_model, cfg.clamp_len), biases
+    def distances(self) -> tuple[Float[Array, "H P K"] | None, ...]:
+        """What `extend` needs of the parameters alone: each layer's projected position table."""
+        cfg, table = self.cfg, None
+        if cfg.position == "relative":
+            farthest = state.window_len(cfg) + cfg.segment_len
+            table = sinusoid(farthest, cfg.d_model, cfg.clamp_len)
+        return tuple(block.attention.distances(table) for block in self.block)
 
-    def _logits(self, x, embed, rows):
+    def open(
+        self,
+        memory: Memory,
+        cache: Cache,
+        rows: Bool[AnyArray, " B"],
+        *,
+        operators: long_term.Operators | None = None,
+    ) -> tuple[Memory, Cache]:
+        """Begin a segment in the given rows: write what is pending, as the call does before it.
+
+        Args:
+            cache: of `models.cache`; arguments else as for the call.
+        """
+        memories, caches = [], []
+        for block, layer, of_layer in zip(self.block, memory.layers, cache.layers, strict=True):
+            key = self.make_rng("locations") if _draws(self.cfg) else None
+            layer, of_layer = block.open(layer, of_layer, rows, memory.seen, operators, key)
+            memories.append(layer)
+            caches.append(of_layer)
+        return memory._replace(layers=tuple(memories)), cache._replace(layers=tuple(caches))
+
+    def extend(
+        self,
+        tokens: Int[AnyArray, "B C"],
+        counts: Int[AnyArray, " B"],
+        position: Int[AnyArray, " B"],
+        memory: Memory,
+        cache: Cache,
+        distances: tuple[Float[Array, "H P K"] | None, ...],
+    ) -> Cache:
+        """The cache after each row's first counts[b] tokens: what the call computes for them alone.
+
+        Args:
+            tokens: right-padded; counts[b] ≤ T - position[b] of them count, none where it is 0.
+            position: tokens of the row's segment so far; it was opened before its first one.
+            memory: as `open` left it.
+            distances: of `distances()`.
+        """
+        steps = np.arange(tokens.shape[1])[None]
+        where = steps < counts[:, None]
+        # Padding attends somewhere, and nobody sees it.
+        places = jnp.minimum(position[:, None] + steps, self.cfg.segment_len - 1)
+        x, layers, of_layers = self._embedded(tokens, places), [], (memory.layers, cache.layers)
+        for block, r, *of_layer in zip(self.block, distances, *of_layers, strict=True):
+            x, layer = block.extend(x, *of_layer, memory.seen, places, where, r, self._biases())
+            layers.append(layer)
+        last = jnp.maximum(counts - 1, 0)[:, None, None]
+        logits = self._logits(jnp.take_along_axis(x, last, axis=1), None)[:, 0]
+        logits = jnp.where((counts > 0)[:, None], logits.astype(cache.logits.dtype), cache.logits)
+        return Cache(tuple(layers), logits)
+
+    def _embedded(self, tokens, places):
+        """Embeddings, with learned positions if there are any; places [B or 1, T]."""
+        x = self.embed(tokens)
+        if self.cfg.scale_embedding:
+            x = x * self.cfg.d_model**0.5
+        return x + self.positions[places] if self.cfg.position == "learned" else x
+
+    def _biases(self):
+        return (self.bias_u, self.bias_w) if self.cfg.position == "relative" else None
+
+    def _logits(self, x, rows):
         cfg = self.cfg
         if cfg.final_norm:
-            x = layer_norm(name="norm_final")(x)
+            x = self.norm_final(x)
         if cfg.inner_dropout:
             x = dropout(x, cfg.dropout, rows, cfg.num_layers - 1, "output")
         if cfg.tied:
-            return embed.attend(x)
-        return nn.Dense(cfg.vocab_size, use_bias=False, name="logits")(x)
+            return self.embed.attend(x)
+        return self.logits(x)
 
 
 _EMBEDDING = nn.initializers.normal(0.02)
@@ -164,8 +239,4 @@ def _check_call(cfg, tokens, memory):
     accepted = f"[B, T] with T ≤ segment_len {cfg.segment_len}"
     require(len(shape) == 2 and shape[1] <= cfg.segment_len, "tokens", shape, accepted)
     expected = jax.eval_shape(lambda: state.init(cfg, shape[0]))
-    pairs = (jax.tree_util.tree_leaves_with_path(tree) for tree in (memory, expected))
-    found, accepted = ({jax.tree_util.keystr(p): leaf.shape for p, leaf in pair} for pair in pairs)
-    for name in sorted(found.keys() | accepted.keys()):
-        of = (found.get(name, "nothing"), accepted.get(name, "nothing"))
-        require(of[0] == of[1], f"memory{name}", *of)
+    state.require_same("memory", state.shapes(memory), state.shapes(expected))

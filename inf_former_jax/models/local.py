@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from inf_former_jax.memory import compressed
 from inf_former_jax.memory.basis import AnyArray
 from inf_former_jax.models.dropout import RowKeys, dropout
 
@@ -75,6 +74,7 @@ def causal_attention(
     """
     length, total = heads.q.shape[2], heads.k.shape[2]
     memory = total - length
+    distance = np.arange(memory, total)[:, None] - np.arange(total)[None, :]
     outputs = []
     for part, start in enumerate(range(0, length, chunk)):
         stop = min(start + chunk, length)
@@ -87,19 +87,47 @@ def causal_attention(
             r=None if heads.r is None else heads.r[:, total - (last - first) :],
         )
         empty = memory - filled - first  # keys before this one are empty slots of the memory
-        outputs.append(_attend(piece, empty, same_length, rate, rows, (layer, part)))
+        apart = distance[None, start:stop, first:last]
+        outputs.append(_attend(piece, apart, empty, same_length, rate, rows, (layer, part)))
+    return _joined(outputs)
+
+
+def cached_attention(
+    heads: Heads,
+    first: Int[AnyArray, " B"],
+    places: Int[AnyArray, "B T"],
+    *,
+    same_length: int = 0,
+    chunk: int = 128,
+) -> Float[Array, "H B T K"]:
+    """`causal_attention` of queries that stand anywhere among the keys, elsewhere in each row.
+
+    Args:
+        heads: k and v [H, B, S, K] of a cache, behind whose filled part anything may lie.
+        first: the first filled key of each row.
+        places: each query's own key, the last that it sees.
+    """
+    keys = np.arange(heads.k.shape[2])[None, None]
+    outputs = []
+    for start in range(0, places.shape[1], chunk):
+        piece = heads._replace(q=heads.q[:, :, start : start + chunk])
+        apart = places[:, start : start + chunk, None] - keys
+        outputs.append(_attend(piece, apart, first, same_length))
+    return _joined(outputs)
+
+
+def _joined(outputs):
     return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=2)
 
 
-def _attend(heads, empty, same_length, rate, rows, place):
-    queries, keys = heads.q.shape[2], heads.k.shape[2]
-    scores = _scores(heads)
-    distance = np.arange(keys - queries, keys)[:, None] - np.arange(keys)[None, :]
+def _attend(heads, distance, empty, same_length, rate=0.0, rows=None, place=(0, 0)):
+    """Attention given each query's distance [B or 1, T, S] from each key."""
+    scores = _scores(heads, distance)
     seen = distance >= 0
     if same_length:
         seen &= distance < same_length
-    filled = np.arange(keys)[None, :] >= empty[:, None]  # [B, S]
-    mask = seen[None, None] & filled[None, :, None]
+    filled = np.arange(heads.k.shape[2])[None, :] >= empty[:, None]  # [B, S]
+    mask = seen[None] & filled[None, :, None]
     scores = jnp.where(mask, scores.astype(_at_least_float32(scores)), -jnp.inf)
     probs = jax.nn.softmax(scores, axis=-1).astype(heads.v.dtype)
     if rate > 0 and rows is not None:
@@ -108,13 +136,17 @@ def _attend(heads, empty, same_length, rate, rows, place):
     return jnp.einsum("hbts,hbsk->hbtk", probs, heads.v)
 
 
-def _scores(heads):
+def _scores(heads, distance):
     scale = heads.q.shape[-1] ** -0.5
     if heads.r is None:
         return jnp.einsum("hbtk,hbsk->hbts", heads.q * scale, heads.k)
     content = jnp.einsum("hbtk,hbsk->hbts", (heads.q + heads.u[:, None, None]) * scale, heads.k)
     position = jnp.einsum("hbtk,hsk->hbts", (heads.q + heads.w[:, None, None]) * scale, heads.r)
-    return content + _relative_shift(position)
+    if isinstance(distance, np.ndarray):  # the queries are the last keys: no gather is needed
+        return content + _relative_shift(position)
+    farthest = position.shape[-1] - 1
+    row_of = jnp.clip(farthest - distance, 0, farthest)[None]
+    return content + jnp.take_along_axis(position, row_of, axis=-1)
 
 
 def _relative_shift(x):
@@ -130,92 +162,3 @@ def _relative_shift(x):
 
 def _at_least_float32(x):
     return jnp.promote_types(x.dtype, jnp.float32)
-
-
-class LocalAttention(nn.Module):
-    """Multi-head attention over [compressed | short-term | segment].
-
-    Called with normalised inputs where the block is pre-norm. The two position biases of relative
-    attention are given, since all layers share them.
-    """
-
-    num_heads: int
-    head_dim: int
-    dim: int
-    same_length: int = 0
-    chunk: int = 128
-    rate: float = 0.0
-    relative: bool = True
-    bias: bool = False
-
-    def setup(self):
-        shape = (self.dim, self.num_heads, self.head_dim)
-        self.query = self.param("query", TO_HEADS, shape, F32)
-        self.key = self.param("key", TO_HEADS, shape, F32)
-        self.value = self.param("value", TO_HEADS, shape, F32)
-        if self.relative:
-            self.position = self.param("position", TO_HEADS, shape, F32)
-        self.out = self.param("out", FROM_HEADS, (self.num_heads, self.head_dim, self.dim), F32)
-        if self.bias:
-            zeros, heads = nn.initializers.zeros, shape[1:]
-            self.query_bias = self.param("query_bias", zeros, heads, F32)
-            self.key_bias = self.param("key_bias", zeros, heads, F32)
-            self.value_bias = self.param("value_bias", zeros, heads, F32)
-            self.out_bias = self.param("out_bias", zeros, (self.dim,), F32)
-
-    def __call__(
-        self,
-        x: Float[AnyArray, "B T E"],
-        window: Float[Array, "B S E"] | None,
-        filled: Int[AnyArray, " B"],
-        positions: Float[AnyArray, "P E"] | None,
-        biases: tuple[Float[Array, "H K"], Float[Array, "H K"]] | None,
-        rows: RowKeys | None = None,
-        layer: int = 0,
-    ) -> tuple[Float[Array, "B T E"], Float[Array, "B H T K"]]:
-        """The attention's output, and the projected queries, for the long-term memory to use.
-
-        Args:
-            window: [compressed | short-term] rows, oldest first; the newest `filled` count.
-            positions: `sinusoid(S + T, E)`, of P = S + T + 1 rows; None in absolute attention.
-            biases: u and w of the scores; None in absolute attention.
-        """
-        context = x if window is None else jnp.concatenate([window, x], axis=1)
-        query, key, value = self._projections()
-        heads = Heads(q=_to_heads(x, *query), k=_to_heads(context, *key),
-                      v=_to_heads(context, *value))  # fmt: skip
-        if self.relative:
-            r = jnp.einsum("se,ehk->hsk", jnp.asarray(positions, x.dtype), self.position)
-            heads = heads._replace(r=r, u=biases[0], w=biases[1])
-        attended = causal_attention(
-            heads, filled, same_length=self.same_length, chunk=self.chunk,
-            rate=self.rate, rows=rows, layer=layer,
-        )  # fmt: skip
-        output = jnp.einsum("hbtk,hke->bte", attended, self.out)
-        if self.bias:
-            output = output + self.out_bias[None, None]
-        return output, jnp.swapaxes(heads.q, 0, 1)
-
-    def _projections(self):
-        """(kernel, bias or None) of queries, keys and values."""
-        if not self.bias:
-            return (self.query, None), (self.key, None), (self.value, None)
-        return ((self.query, self.query_bias), (self.key, self.key_bias),
-                (self.value, self.value_bias))  # fmt: skip
-
-    def reconstruction(
-        self, x: Float[AnyArray, "B T E"], old: Float[Array, "B L E"], new: Float[Array, "B C E"]
-    ) -> Float[Array, "B T"]:
-        """How well attention to compressed vectors equals attention to the old ones (SPEC §5b).
-
-        Everything but `new` is detached: inputs, old vectors, and this layer's projections.
-        """
-        (query, key, value), x, old = jax.lax.stop_gradient((self._projections(), x, old))
-        keys, values = ([_to_heads(m, *into) for m in (old, new)] for into in (key, value))
-        pairs = zip(keys, values, strict=True)
-        return compressed.reconstruction(_to_heads(x, *query), *pairs)
-
-
-def _to_heads(x, kernel, bias=None):
-    heads = jnp.einsum("bte,ehk->hbtk", x, kernel)
-    return heads if bias is None else heads + bias[:, None, None]

@@ -1,0 +1,144 @@
+"""The layer of local attention: projections around `local.causal_attention`."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from inf_former_jax.memory import compressed
+from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.models.dropout import RowKeys
+from inf_former_jax.models.local import (
+    F32,
+    FROM_HEADS,
+    TO_HEADS,
+    Heads,
+    cached_attention,
+    causal_attention,
+)
+
+
+class LocalAttention(nn.Module):
+    """Multi-head attention over [compressed | short-term | segment].
+
+    Called with normalised inputs where the block is pre-norm. The two position biases of relative
+    attention are given, since all layers share them.
+    """
+
+    num_heads: int
+    head_dim: int
+    dim: int
+    same_length: int = 0
+    chunk: int = 128
+    rate: float = 0.0
+    relative: bool = True
+    bias: bool = False
+
+    def setup(self):
+        shape = (self.dim, self.num_heads, self.head_dim)
+        self.query = self.param("query", TO_HEADS, shape, F32)
+        self.key = self.param("key", TO_HEADS, shape, F32)
+        self.value = self.param("value", TO_HEADS, shape, F32)
+        if self.relative:
+            self.position = self.param("position", TO_HEADS, shape, F32)
+        self.out = self.param("out", FROM_HEADS, (self.num_heads, self.head_dim, self.dim), F32)
+        if self.bias:
+            zeros, heads = nn.initializers.zeros, shape[1:]
+            self.query_bias = self.param("query_bias", zeros, heads, F32)
+            self.key_bias = self.param("key_bias", zeros, heads, F32)
+            self.value_bias = self.param("value_bias", zeros, heads, F32)
+            self.out_bias = self.param("out_bias", zeros, (self.dim,), F32)
+
+    def __call__(
+        self,
+        x: Float[AnyArray, "B T E"],
+        window: Float[Array, "B S E"] | None,
+        filled: Int[AnyArray, " B"],
+        positions: Float[AnyArray, "P E"] | None,
+        biases: tuple[Float[Array, "H K"], Float[Array, "H K"]] | None,
+        rows: RowKeys | None = None,
+        layer: int = 0,
+    ) -> tuple[Float[Array, "B T E"], Float[Array, "B H T K"]]:
+        """The attention's output, and the projected queries, for the long-term memory to use.
+
+        Args:
+            window: [compressed | short-term] rows, oldest first; the newest `filled` count.
+            positions: `sinusoid(S + T, E)`, of P = S + T + 1 rows; None in absolute attention.
+            biases: u and w of the scores; None in absolute attention.
+        """
+        context = x if window is None else jnp.concatenate([window, x], axis=1)
+        heads = self._heads(x, *self.keys_values(context), self.distances(positions), biases)
+        attended = causal_attention(
+            heads, filled, same_length=self.same_length, chunk=self.chunk,
+            rate=self.rate, rows=rows, layer=layer,
+        )  # fmt: skip
+        return self._output(attended), jnp.swapaxes(heads.q, 0, 1)
+
+    def cached(
+        self,
+        x: Float[AnyArray, "B T E"],
+        keys: Float[AnyArray, "H B S K"],
+        values: Float[AnyArray, "H B S K"],
+        first: Int[AnyArray, " B"],
+        places: Int[AnyArray, "B T"],
+        distances: Float[AnyArray, "H P K"] | None,
+        biases: tuple[Float[Array, "H K"], Float[Array, "H K"]] | None,
+    ) -> tuple[Float[Array, "B T E"], Float[Array, "B H T K"]]:
+        """What the call returns, on `keys_values` of earlier calls and x: see `cached_attention`.
+
+        Args:
+            distances: `distances(sinusoid(S, E))`, of P = S + 1 rows.
+        """
+        heads = self._heads(x, keys, values, distances, biases)
+        attended = cached_attention(
+            heads, first, places, same_length=self.same_length, chunk=self.chunk
+        )
+        return self._output(attended), jnp.swapaxes(heads.q, 0, 1)
+
+    def keys_values(
+        self, x: Float[AnyArray, "B S E"]
+    ) -> tuple[Float[Array, "H B S K"], Float[Array, "H B S K"]]:
+        """What others see of x."""
+        _, key, value = self._projections()
+        return _to_heads(x, *key), _to_heads(x, *value)
+
+    def distances(self, positions: Float[AnyArray, "P E"] | None) -> Float[Array, "H P K"] | None:
+        """The projected position table, None in absolute attention."""
+        if not self.relative:
+            return None
+        table = jnp.asarray(positions, self.position.dtype)
+        return jnp.einsum("se,ehk->hsk", table, self.position)
+
+    def _heads(self, x, keys, values, distances, biases):
+        heads = Heads(_to_heads(x, *self._projections()[0]), keys, values)
+        return heads if biases is None else heads._replace(r=distances, u=biases[0], w=biases[1])
+
+    def _output(self, attended):
+        output = jnp.einsum("hbtk,hke->bte", attended, self.out)
+        if self.bias:
+            output = output + self.out_bias[None, None]
+        return output
+
+    def _projections(self):
+        """(kernel, bias or None) of queries, keys and values."""
+        if not self.bias:
+            return (self.query, None), (self.key, None), (self.value, None)
+        return ((self.query, self.query_bias), (self.key, self.key_bias),
+                (self.value, self.value_bias))  # fmt: skip
+
+    def reconstruction(
+        self, x: Float[AnyArray, "B T E"], old: Float[Array, "B L E"], new: Float[Array, "B C E"]
+    ) -> Float[Array, "B T"]:
+        """How well attention to compressed vectors equals attention to the old ones (SPEC §5b).
+
+        Everything but `new` is detached: inputs, old vectors, and this layer's projections.
+        """
+        (query, key, value), x, old = jax.lax.stop_gradient((self._projections(), x, old))
+        keys, values = ([_to_heads(m, *into) for m in (old, new)] for into in (key, value))
+        pairs = zip(keys, values, strict=True)
+        return compressed.reconstruction(_to_heads(x, *query), *pairs)
+
+
+def _to_heads(x, kernel, bias=None):
+    heads = jnp.einsum("bte,ehk->hbtk", x, kernel)
+    return heads if bias is None else heads + bias[:, None, None]
