@@ -113,9 +113,9 @@ def small(**memory) -> LanguageModelingConfig:
     return LanguageModelingConfig(
         model,
         optim.OptimConfig(
-            learning_rate=2e-3, steps=2000, warmup_steps=100, clip=1.0, weight_decay=0.01
+            learning_rate=2e-3, steps=900, warmup_steps=50, clip=1.0, weight_decay=0.01
         ),
-        loop=LoopConfig(eval_every=200, minutes=3.0),
+        loop=LoopConfig(eval_every=100, minutes=4.0),
     )
 
 

@@ -77,7 +77,7 @@ def test_refusals(model, tmp_path, capsys):
     cfg = generate.load(str(model[0]))[0].cfg
     gpt2.save(cfg, params, gpt2_folder)
     for options, message in (
-        ([], "model: found none"),
+        (["--prompt", "a"], "model: found none"),
         (["--model", model[0]], "prompt: found none, accepted: --prompt, --prompt-file"),
         (["--model", model[0], "--prompt-file", tmp_path / "latin.txt"],
          "prompt_file: found invalid UTF-8 at byte 3"),
