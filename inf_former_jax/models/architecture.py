@@ -1,7 +1,12 @@
 """The configuration that says what a decoder is made of: every model is a value of it."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import DTypeLike
 
 from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.operators import LongTermConfig, check_size, require
@@ -63,6 +68,9 @@ class ModelConfig:
     """Let every query see the same number of keys, mem_len."""
     clamp_len: int = 0
     """Relative distances above it count as it; 0 = no clamping."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16: of activations and products in embedding, local attention, feed-forward and output
+    matrix. Parameters, statistics, softmax, logits and all of the long-term memory stay float32."""
     query_chunk: int = 128
     """Queries whose local attention scores exist at a time."""
     memory_gradient: int = 0
@@ -106,7 +114,7 @@ class ModelConfig:
 
     def _check_kinds(self):
         kinds = {"norm": ("post", "pre"), "position": ("relative", "learned"),
-                 "activation": ("relu", "gelu")}  # fmt: skip
+                 "activation": ("relu", "gelu"), "dtype": ("float32", "bfloat16")}  # fmt: skip
         for name, known in kinds.items():
             require(getattr(self, name) in known, name, getattr(self, name), " or ".join(known))
         if self.position == "learned":
@@ -125,6 +133,17 @@ class ModelConfig:
         accepted = f"a multiple of the {slots} vectors that a segment yields"
         length = compressed.length
         require(length % slots == 0, "compressed.length", length, accepted)
+
+
+def compute_dtype(cfg: ModelConfig) -> DTypeLike | None:
+    """What layers compute in; None = the dtype of their inputs and parameters."""
+    return jnp.bfloat16 if cfg.dtype == "bfloat16" else None
+
+
+def exact_dot(x: Array, y: Array, dimension_numbers: Any, precision: Any = None, **_: Any) -> Array:
+    """`lax.dot_general` that sums in float32 at least, whatever it sums the products of."""
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    return jax.lax.dot_general(x, y, dimension_numbers, precision, preferred_element_type=wide)
 
 
 def _is_whole(value):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from inf_former_jax.memory import state
-from inf_former_jax.models.architecture import ModelConfig
+from inf_former_jax.models.architecture import ModelConfig, compute_dtype
 from inf_former_jax.models.attention import LongTermAttention
 from inf_former_jax.models.cache import LayerCache, append, attend, opened
 from inf_former_jax.models.compression import Compression
@@ -37,10 +37,11 @@ class Block(nn.Module):
             self.long_term = LongTermAttention(cfg.long_term)
         if cfg.compressed is not None:
             self.compression = Compression(cfg.compressed)
-        self.norm_attention = layer_norm()
-        self.norm_feed_forward = layer_norm()
-        self.inner = nn.Dense(cfg.d_inner)
-        self.outer = nn.Dense(cfg.d_model)
+        dtype = compute_dtype(cfg)
+        self.norm_attention = layer_norm(dtype=dtype)
+        self.norm_feed_forward = layer_norm(dtype=dtype)
+        self.inner = nn.Dense(cfg.d_inner, dtype=dtype)
+        self.outer = nn.Dense(cfg.d_model, dtype=dtype)
 
     def __call__(self, x, memory, seen, positions, biases, operators, rows, where, key):
         """One segment through the layer: (x, memory, info); arguments as `Decoder` makes them."""
@@ -95,7 +96,9 @@ class Block(nn.Module):
         )
         context = None
         if cfg.long_term is not None:
-            context, _, info = self.long_term(q, memory.long_term, projected=cache.projected)
+            context, _, info = self.long_term(
+                _at_least_float32(q), memory.long_term, projected=cache.projected
+            )
             cache = attend(cache, info["density"], where)
         return self._rest(x, attended, context, None), cache
 
@@ -105,7 +108,9 @@ class Block(nn.Module):
     def _rest(self, x, attended, context, rows):
         """What follows once both attentions are known."""
         post = self.norm_attention if self.cfg.norm == "post" else _identity
-        attended = attended if context is None else attended + context
+        attended = attended.astype(x.dtype)
+        if context is not None:
+            attended = attended + context.astype(x.dtype)
         x = post(x + self._dropout(attended, rows, "context"))
         return self._feed_forward(x, rows)
 
@@ -132,13 +137,13 @@ class Block(nn.Module):
             return x
         self.norm_attention(x)  # creates the parameters when the module is initialised
         detached = jax.lax.stop_gradient(self.norm_attention.variables)
-        return layer_norm(parent=None).apply(detached, x)
+        return layer_norm(parent=None, dtype=compute_dtype(self.cfg)).apply(detached, x)
 
     def _long_term(self, q, memory, due, operators, where, key):
         if self.cfg.long_term is None:
             return None, None, {}
         written = self._written(memory, due, operators, key)
-        return self.long_term(q, written, where=where)
+        return self.long_term(_at_least_float32(q), written, where=where)
 
     def _written(self, memory, due, operators, key):
         return self.long_term.write(
@@ -168,3 +173,7 @@ def layer_norm(**fields) -> nn.LayerNorm:
 
 def _identity(x):
     return x
+
+
+def _at_least_float32(x):
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

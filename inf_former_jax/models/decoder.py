@@ -19,7 +19,7 @@ from inf_former_jax.memory import long_term, state
 from inf_former_jax.memory.basis import AnyArray
 from inf_former_jax.memory.operators import require
 from inf_former_jax.memory.state import Memory
-from inf_former_jax.models.architecture import ModelConfig
+from inf_former_jax.models.architecture import ModelConfig, compute_dtype, exact_dot
 from inf_former_jax.models.block import Block, layer_norm
 from inf_former_jax.models.cache import Cache
 from inf_former_jax.models.dropout import dropout, row_keys
@@ -52,7 +52,8 @@ class Decoder(nn.Module):
 
     def setup(self):
         cfg = self.cfg
-        self.embed = nn.Embed(cfg.vocab_size, cfg.d_model, embedding_init=_EMBEDDING)
+        dtype = compute_dtype(cfg)
+        self.embed = nn.Embed(cfg.vocab_size, cfg.d_model, dtype, embedding_init=_EMBEDDING)
         if cfg.position == "learned":
             shape = (cfg.max_position, cfg.d_model)
             self.positions = self.param("positions", _EMBEDDING, shape, F32)
@@ -62,9 +63,11 @@ class Decoder(nn.Module):
             self.bias_w = self.param("bias_w", _BIAS, shape, F32)
         self.block = [Block(cfg, j) for j in range(cfg.num_layers)]
         if cfg.final_norm:
-            self.norm_final = layer_norm()
+            self.norm_final = layer_norm(dtype=dtype)
         if not cfg.tied:
-            self.logits = nn.Dense(cfg.vocab_size, use_bias=False)
+            self.logits = nn.Dense(
+                cfg.vocab_size, use_bias=False, dtype=dtype, dot_general=exact_dot
+            )
 
     def __call__(
         self,
@@ -186,7 +189,9 @@ class Decoder(nn.Module):
         x = self.embed(tokens)
         if self.cfg.scale_embedding:
             x = x * self.cfg.d_model**0.5
-        return x + self.positions[places] if self.cfg.position == "learned" else x
+        if self.cfg.position == "relative":
+            return x
+        return x + self.positions[places].astype(x.dtype)
 
     def _biases(self):
         return (self.bias_u, self.bias_w) if self.cfg.position == "relative" else None
@@ -197,9 +202,10 @@ class Decoder(nn.Module):
             x = self.norm_final(x)
         if cfg.inner_dropout:
             x = dropout(x, cfg.dropout, rows, cfg.num_layers - 1, "output")
-        if cfg.tied:
-            return self.embed.attend(x)
-        return self.logits(x)
+        if not cfg.tied:
+            return self.logits(x)
+        contracted = (((2,), (1,)), ((), ()))
+        return exact_dot(x, self.embed.embedding.astype(x.dtype), contracted)
 
 
 _EMBEDDING = nn.initializers.normal(0.02)

@@ -66,7 +66,8 @@ class LocalAttention(nn.Module):
             positions: `sinusoid(S + T, E)`, of P = S + T + 1 rows; None in absolute attention.
             biases: u and w of the scores; None in absolute attention.
         """
-        context = x if window is None else jnp.concatenate([window, x], axis=1)
+        # What is remembered is float32 whatever x is.
+        context = x if window is None else jnp.concatenate([window.astype(x.dtype), x], axis=1)
         heads = self._heads(x, *self.keys_values(context), self.distances(positions), biases)
         attended = causal_attention(
             heads, filled, same_length=self.same_length, chunk=self.chunk,
@@ -111,12 +112,15 @@ class LocalAttention(nn.Module):
 
     def _heads(self, x, keys, values, distances, biases):
         heads = Heads(_to_heads(x, *self._projections()[0]), keys, values)
-        return heads if biases is None else heads._replace(r=distances, u=biases[0], w=biases[1])
+        if biases is None:
+            return heads
+        r, u, w = (part.astype(x.dtype) for part in (distances, *biases))
+        return heads._replace(r=r, u=u, w=w)
 
     def _output(self, attended):
-        output = jnp.einsum("hbtk,hke->bte", attended, self.out)
+        output = jnp.einsum("hbtk,hke->bte", attended, self.out.astype(attended.dtype))
         if self.bias:
-            output = output + self.out_bias[None, None]
+            output = output + self.out_bias.astype(output.dtype)[None, None]
         return output
 
     def _projections(self):
@@ -140,5 +144,5 @@ class LocalAttention(nn.Module):
 
 
 def _to_heads(x, kernel, bias=None):
-    heads = jnp.einsum("bte,ehk->hbtk", x, kernel)
-    return heads if bias is None else heads + bias[:, None, None]
+    heads = jnp.einsum("bte,ehk->hbtk", x, kernel.astype(x.dtype))
+    return heads if bias is None else heads + bias.astype(x.dtype)[:, None, None]

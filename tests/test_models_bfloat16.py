@@ -1,0 +1,81 @@
+"""bfloat16 by option: what is computed in it, what is not, and how far it is from float32."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.extend import core
+
+from inf_former_jax.memory import state
+from inf_former_jax.memory.compressed import CompressedConfig
+from inf_former_jax.memory.long_term import LongTermConfig
+from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
+
+MEMORY = LongTermConfig(num_basis=8, widths=(0.1, 0.3), num_samples=8, bins=8)
+BASE = ModelConfig(
+    vocab_size=12, num_layers=2, num_heads=4, head_dim=4, d_model=16, d_inner=16, segment_len=8,
+    mem_len=8, dropout=0.0, long_term=dataclasses.replace(MEMORY, sticky=True),
+)  # fmt: skip
+GPT2 = dataclasses.replace(
+    BASE, mem_len=0, norm="pre", final_norm=True, position="learned", max_position=8,
+    activation="gelu", attention_bias=True, tied=True, long_term=MEMORY,
+)  # fmt: skip
+COMPRESSIVE = dataclasses.replace(BASE, long_term=None, compressed=CompressedConfig(length=4))
+
+
+@pytest.mark.parametrize("cfg", [BASE, GPT2, COMPRESSIVE], ids=["post", "gpt2", "compressive"])
+def test_bfloat16_is_close_and_the_memory_stays_float32(cfg):
+    """Four segments; bfloat16 has 8 bits: 2⁻⁸ = .4 % a product, some of them one after another."""
+    tokens = np.random.default_rng(0).integers(0, 12, (4, 2, 8)).astype(np.int32)
+    ops, fresh = jax.device_put(operators(cfg)), state.init(cfg, 2)
+    params = jax.jit(Decoder(cfg).init)(jax.random.key(0), tokens[0], fresh, operators=ops)
+    # Embeddings of size 1, so that layers matter.
+    params = jax.tree.map(lambda leaf: leaf * (50 if 0 < leaf.std() < 0.05 else 1), params)
+    half = dataclasses.replace(cfg, dtype="bfloat16")
+    outs = {}
+    for of in (cfg, half):
+        run, memory = jax.jit(Decoder(of).apply), fresh
+        logits = []
+        for segment in tokens:
+            out = run(params, segment, memory, operators=ops)
+            memory = out.memory
+            logits.append(out.logits)
+        outs[of.dtype] = np.stack(logits), memory
+    exact, rounded = (outs[name][0] for name in ("float32", "bfloat16"))
+    # Summed in float32: logits are no multiples of bfloat16's steps.
+    assert rounded.dtype == np.float32
+    assert (rounded != rounded.astype(jnp.bfloat16).astype(np.float32)).mean() > 0.5
+    error = np.abs(rounded - exact).max() / np.abs(exact).max()
+    assert 1e-4 < error < 8e-2
+    for leaf, other in zip(*(jax.tree.leaves(outs[n][1]) for n in outs), strict=True):
+        assert leaf.dtype == other.dtype and leaf.dtype in (np.float32, np.int32)
+        np.testing.assert_allclose(leaf, other, atol=8e-2 * np.abs(leaf).max())
+
+
+def test_products_are_bfloat16():
+    """All large products but the long-term memory's: what the option is for."""
+    cfg = dataclasses.replace(GPT2, dtype="bfloat16")
+    ops, memory = operators(cfg), state.init(cfg, 2)
+    tokens = np.zeros((2, 8), np.int32)
+    params = jax.eval_shape(Decoder(cfg).init, jax.random.key(0), tokens, memory, operators=ops)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(np.float32)}
+    shapes = jax.make_jaxpr(Decoder(cfg).apply)(params, tokens, memory, operators=ops)
+    assert products(shapes.jaxpr, "bfloat16") == 2 * 8 + 1  # q, k, v, scores, values, out, 2 × FF
+
+
+def products(jaxpr, dtype):
+    """Matrix products of operands of this dtype, in all that is called."""
+    count = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            count += all(str(v.aval.dtype) == dtype for v in equation.invars)
+        for inner in core.jaxprs_in_params(equation.params):
+            count += products(inner, dtype)
+    return count
+
+
+def test_another_precision_is_refused():
+    with pytest.raises(Exception, match="dtype"):
+        dataclasses.replace(BASE, dtype="float16")
