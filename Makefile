@@ -8,7 +8,7 @@ STAMP := $(VENV)/.stamp
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help env sorting test check lint wheel format clean
+.PHONY: help env sorting text test check lint wheel format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,9 @@ $(STAMP): requirements.txt pyproject.toml
 
 sorting: $(STAMP)  ## python -m experiments.sorting (ARGS="infinity-former --loop.minutes 5")
 	$(BIN)/python -m experiments.sorting $(ARGS)
+
+text: $(STAMP)  ## python -m experiments.language_modeling (ARGS="gpt2 --data FOLDER")
+	$(BIN)/python -m experiments.language_modeling $(ARGS)
 
 test: $(STAMP)  ## the tests that take seconds (ARGS="-k sorting")
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)

@@ -2,9 +2,11 @@
 
     python -m experiments.analysis memory --run FOLDER [--options]
 
-Reads test sequences with a finished sorting run's newest checkpoint. Of the last segment, where
-the answers are: each head's densities over the memory's time, and over the age of what was written;
-how large the memory's context is beside the local attention's; the gate's values at all writes.
+Reads test sequences with the newest checkpoint of a run of `experiments.sorting`, or the beginnings
+of test documents with one of `experiments.language_modeling`. Of the last segment that is read (in
+sorting, where the answers are): each head's densities over the memory's time, and over the age of
+what was written; how large the memory's context is beside the local attention's; the gate's values
+at all writes.
 """
 
 import dataclasses
@@ -17,7 +19,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import cli, plots, runs, sorting_run
+from experiments import (
+    cli,
+    language_modeling,
+    language_modeling_init,
+    plots,
+    runs,
+    sorting_run,
+)
 from inf_former_jax.memory import state
 from inf_former_jax.memory.density import GaussianDensity, bin_mass
 from inf_former_jax.memory.long_term import edges
@@ -32,9 +41,11 @@ class MemoryConfig:
     """Which run is looked at."""
 
     run: str = ""
-    """Folder of a sorting run of a model with a long-term memory."""
+    """Folder of a run of sorting or language modelling of a model with a long-term memory."""
     sequences: int = 64
-    """Test sequences that are read."""
+    """Test sequences that are read; of text at most as many documents as are long enough."""
+    segments: int = 65
+    """Of text: segments of each document."""
     out: str = ""
     """Where the figures and the picture go; "" = the run's folder."""
 
@@ -95,18 +106,35 @@ def _gate(values):
     return {"mean": float(joined.mean()), "median": middle, "deciles": [low, high]}
 
 
-def look(run: Path, sequences: int = 64) -> dict[str, Any]:
+def _sequences(run, sequences, segments):
+    """(config, decoder, params, tokens [B, W, T], which of the last T are asked about)."""
+    if "tokenizer" not in runs.read_config(run):
+        cfg, decoder, params, _ = sorting_run.load_run(run)
+        batch = sorting_run.examples_of(cfg).batch("test", np.arange(sequences))
+        return cfg, decoder, params, batch.tokens, batch.weights[0, -1] > 0
+    cfg, decoder, params, _ = language_modeling_init.load_run(run, ("params",))
+    test, length = language_modeling.corpora_of(cfg).test, cfg.model.segment_len
+    long = [start for start, end in zip(test.starts, test.starts[1:], strict=False)
+            if end - start >= segments * length]  # fmt: skip
+    if not long:
+        most = np.diff(test.starts).max() // length
+        raise ValueError(f"segments: found {segments}, accepted: at most {most}, the longest test")
+    begins = np.array(long[:sequences])[:, None] + np.arange(segments * length)
+    tokens = test.tokens[begins].astype(np.int32).reshape(len(begins), segments, length)
+    return cfg, decoder, params, tokens, np.ones(length, bool)
+
+
+def look(run: Path, sequences: int = 64, segments: int = 65) -> dict[str, Any]:
     """What the run's model does with its memory on `sequences` test sequences, as JSON has it.
 
     Raises:
         ValueError: no run, or a model without a long-term memory, or a document without a write.
     """
-    cfg, decoder, params, _ = sorting_run.load_run(run)
+    cfg, decoder, params, tokens, answers = _sequences(run, sequences, segments)
     long_term = cfg.model.long_term
     if long_term is None:
         raise ValueError(f"run: found {run}, without a long-term memory, accepted: one with it")
-    batch = sorting_run.examples_of(cfg).batch("test", np.arange(sequences))
-    segments = batch.tokens.shape[1]
+    sequences, segments = tokens.shape[:2]
     writes = segments - state.fifo_len(cfg.model) // cfg.model.segment_len
     if writes < 1:
         raise ValueError(f"run: found {run}, too short for a write, accepted: a longer one")
@@ -118,11 +146,10 @@ def look(run: Path, sequences: int = 64) -> dict[str, Any]:
         if cfg.objective.empty_memory:
             memory = state.empty_long_term(cfg.model, memory)
         memory, densities, shares, gate = _read_segment(
-            decoder, params, memory, batch.tokens[:, w], ops, jax.random.key(w)
+            decoder, params, memory, tokens[:, w], ops, jax.random.key(w)
         )
         if w >= segments - writes:
             gates.append(gate)
-    answers = batch.weights[0, -1] > 0
     layers = []
     for j in range(cfg.model.num_layers):
         at_answers = GaussianDensity(*(field[:, :, answers] for field in densities[j]))
@@ -141,7 +168,7 @@ def report(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"the memory at the answers, after {found['writes']} writes")
+    table = Table(title=f"the memory in the last segment, after {found['writes']} writes")
     for name in ("layer", "head", "μ", "σ", "newest ¼", "oldest ¼", "context/local", "gate"):
         table.add_column(name, justify="right")
     for j, layer in enumerate(found["layers"]):
@@ -163,12 +190,13 @@ def main(argv: Sequence[str]) -> None:
     cfg = cli.options("python -m experiments.analysis memory", __doc__, MemoryConfig(), argv)
     with cli.refusals():
         if not cfg.run:
-            raise ValueError("run: found none, accepted: the folder of a sorting run")
-        if cfg.sequences < 1:
-            raise ValueError(f"sequences: found {cfg.sequences}, accepted: 1 or more")
+            raise ValueError("run: found none, accepted: the folder of a run")
+        for name in ("sequences", "segments"):
+            if getattr(cfg, name) < 1:
+                raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: 1 or more")
         folder = Path(cfg.out or cfg.run)
         runs.made(folder)
-        found = look(Path(cfg.run), cfg.sequences)
+        found = look(Path(cfg.run), cfg.sequences, cfg.segments)
     said = runs.provenance("analysis", "memory", ["memory", *argv])
     runs.write_json(folder / "memory.json", said | found)
     report(found)

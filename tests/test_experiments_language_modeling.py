@@ -7,7 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import corpora, language_modeling, language_modeling_init, language_modeling_run
+from experiments import (
+    analysis_memory,
+    corpora,
+    language_modeling,
+    language_modeling_init,
+    language_modeling_run,
+)
 from inf_former_jax.data.tokens import Bytes
 from inf_former_jax.models import gpt2
 
@@ -164,6 +170,21 @@ def test_a_trained_tokeniser_stays_with_the_run(run, data):
     split = result["splits"]["test"]
     assert split["tokens"] < split["bytes"]
     assert isinstance(language_modeling_init.tokenizer_of_run(folder.parent / "plain"), Bytes)
+
+
+def test_the_memory_of_a_text_can_be_looked_into(remembering, tmp_path, capsys):
+    """The last of 6 segments of both test documents, after 5 writes of equal width."""
+    analysis_memory.main(
+        ["--run", str(remembering[0]), "--segments", "6", "--out", str(tmp_path / "look")]
+    )
+    found = json.loads((tmp_path / "look" / "memory.json").read_text())
+    assert (found["writes"], found["sequences"]) == (5, 2)
+    for layer in found["layers"]:
+        assert layer["context_to_local"] == pytest.approx(0, abs=1e-6)  # W_O = 0 still
+        assert all(len(head["mass_by_age"]) == 5 for head in layer["heads"])
+    with pytest.raises(SystemExit):
+        analysis_memory.main(["--run", str(remembering[0]), "--segments", "999"])
+    assert "segments: found 999, accepted: at most" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,172 @@
+"""Speed, measured: interleaved medians in one run, a table for people and JSON for programs.
+
+    python -m experiments.benchmark [--measure gpt2 stream] [--quick]
+
+gpt2: one segment through GPT-2 small with a long-term memory and without, logits of all positions.
+stream: time a segment and live memory along one document of a million tokens.
+"""
+
+import dataclasses
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments import cli, language_modeling, runs
+from inf_former_jax.memory import state
+from inf_former_jax.models import presets
+from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
+from inf_former_jax.training.step import memory_finite
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkConfig:
+    """What to measure."""
+
+    measure: tuple[str, ...] = ("gpt2", "stream")
+    """Any of gpt2, stream."""
+    repeats: int = 15
+    """Runs of each variant, taken in turns; their median is reported."""
+    tokens: int = 2**20
+    """Length of the streamed document."""
+    quick: bool = False
+    """Tiny shapes and few repeats: that it runs, not how fast."""
+    out: str = "runs/benchmark"
+    """Folder of result.json."""
+
+
+def interleaved(variants: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """Label → seconds of each run: one of every variant, then the next, after one to warm up."""
+    for run in variants.values():
+        jax.block_until_ready(run())
+    seconds: dict[str, list[float]] = {label: [] for label in variants}
+    for _ in range(repeats):
+        for label, run in variants.items():
+            begun = time.perf_counter()
+            jax.block_until_ready(run())
+            seconds[label].append(time.perf_counter() - begun)
+    return seconds
+
+
+def _model(cfg: ModelConfig, rows: int):
+    """(jitted segment, params, operators, memory) of random parameters."""
+    decoder, ops, memory = Decoder(cfg), jax.device_put(operators(cfg)), state.init(cfg, rows)
+    tokens = np.zeros((rows, cfg.segment_len), np.int32)
+    params = jax.jit(decoder.init)(jax.random.key(0), tokens, memory, operators=ops)
+
+    @jax.jit
+    def segment(params, tokens, memory, ops):
+        out = decoder.apply(params, tokens, memory, operators=ops)
+        return out.logits, out.memory
+
+    return segment, params, ops, memory
+
+
+def gpt2(cfg: BenchmarkConfig) -> dict[str, Any]:
+    """Seconds of one segment of 512, B 1, whose memory holds something already."""
+    changes = {"num_layers": 2, "d_model": 64, "num_heads": 2, "head_dim": 32, "d_inner": 256,
+               "vocab_size": 1000, "segment_len": 64} if cfg.quick else {}  # fmt: skip
+    variants = {}
+    for label, make in (("plain", presets.gpt2), ("with memory", presets.gpt2_infinity)):
+        model = make(**changes)
+        segment, params, ops, memory = _model(model, 1)
+        tokens = np.random.default_rng(0).integers(0, model.vocab_size, (1, model.segment_len))
+        for _ in range(3):
+            _, memory = segment(params, tokens.astype(np.int32), memory, ops)
+        variants[label] = _bound(segment, params, tokens.astype(np.int32), memory, ops)
+    seconds = interleaved(variants, 3 if cfg.quick else cfg.repeats)
+    medians = {label: statistics.median(of) for label, of in seconds.items()}
+    ratios = [b / a for a, b in zip(*seconds.values(), strict=True)]
+    return {"seconds": medians, "ratio": statistics.median(ratios)}
+
+
+def _bound(function, *arguments):
+    return lambda: function(*arguments)
+
+
+def stream(cfg: BenchmarkConfig) -> dict[str, Any]:
+    """One document through the CPU language model: seconds a segment near each power of two.
+
+    Raises:
+        RuntimeError: a retrace, a memory that is not finite, or a wrong number of writes.
+    """
+    model = language_modeling.PRESETS["gpt2-infinity-lasting"][1].model
+    segment, params, ops, memory = _model(model, 1)
+    length, total = model.segment_len, 2**14 if cfg.quick else cfg.tokens
+    rng, seconds, rows = np.random.default_rng(0), [], []
+    for number in range(1, total // length + 1):
+        tokens = rng.integers(0, model.vocab_size, (1, length)).astype(np.int32)
+        begun = time.perf_counter()
+        logits, memory = segment(params, tokens, memory, ops)
+        jax.block_until_ready(logits)
+        seconds.append(time.perf_counter() - begun)
+        read = number * length
+        if read >= 2**12 and read & (read - 1) == 0:
+            rows.append({
+                "tokens": read,
+                "seconds_per_segment": statistics.median(seconds[-64:]),
+                "live_mib": sum(array.nbytes for array in jax.live_arrays()) / 2**20,
+                "host_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10,
+            })  # fmt: skip
+    writes = int(memory.layers[0].long_term.writes[0])
+    whole = segment._cache_size() == 1 and bool(memory_finite(memory)) and writes == number - 1
+    if not whole:
+        raise RuntimeError(
+            f"stream: found {segment._cache_size()} programs, {writes} writes, finite "
+            f"{bool(memory_finite(memory))}; expected 1, {number - 1}, True"
+        )
+    return {"rows": rows, "writes": writes}
+
+
+MEASURES = {"gpt2": gpt2, "stream": stream}
+
+
+def report(found: Mapping[str, Any]) -> None:
+    """Print what was measured."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=100)
+    if "gpt2" in found:
+        of = found["gpt2"]
+        table = Table("GPT-2 small, one segment forward", "seconds", title_justify="left")
+        for label, seconds in of["seconds"].items():
+            table.add_row(label, f"{seconds:.4f}")
+        table.add_row("ratio", f"{of['ratio']:.3f}")
+        console.print(table)
+    if "stream" in found:
+        table = Table("tokens read", "ms a segment", "live arrays, MiB", "host at most, MiB")
+        for row in found["stream"]["rows"]:
+            table.add_row(
+                f"{row['tokens']:,}", f"{1e3 * row['seconds_per_segment']:.2f}",
+                f"{row['live_mib']:.1f}", f"{row['host_mib']:.0f}",
+            )  # fmt: skip
+        console.print(table)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line: `python -m experiments.benchmark [--options]`."""
+    argv = sys.argv[1:] if argv is None else argv
+    cfg = cli.options("python -m experiments.benchmark", __doc__, BenchmarkConfig(), argv)
+    with cli.refusals():
+        for name in cfg.measure:
+            if name not in MEASURES:
+                raise ValueError(f"measure: found {name}, accepted: {', '.join(MEASURES)}")
+        for name, least in (("repeats", 1), ("tokens", 2**12)):
+            if getattr(cfg, name) < least:
+                raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: {least} or more")
+        folder = runs.made(cfg.out)
+    said = runs.provenance("benchmark", "", argv) | {"settings": runs.to_json(cfg)}
+    found = {name: MEASURES[name](cfg) for name in cfg.measure}
+    runs.write_json(folder / "result.json", said | {"found": found})
+    report(found)
+    print(f"{folder}/result.json")
+
+
+if __name__ == "__main__":
+    main()
