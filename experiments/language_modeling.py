@@ -2,6 +2,7 @@
 
     python -m experiments.language_modeling [PRESET] [--options]
     python -m experiments.language_modeling compare [--options]   all models from one checkpoint
+    python -m experiments.language_modeling evaluate --run FOLDER --data DIR    on another text
 
 Trains on documents read from beginning to end, each row of the batch its own, and reports
 perplexity on the test documents: as trained, and with the memory emptied before every segment.
@@ -177,6 +178,10 @@ def main(argv: list[str] | None = None) -> None:
         from experiments import language_modeling_compare
 
         return language_modeling_compare.main(argv[1:])
+    if argv[:1] == ["evaluate"]:
+        from experiments import language_modeling_evaluate
+
+        return language_modeling_evaluate.main(argv[1:])
     program = "python -m experiments.language_modeling"
     name, cfg = cli.parse(program, __doc__, PRESETS, "gpt2-infinity-lasting", argv)
     with cli.refusals():

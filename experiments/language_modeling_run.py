@@ -53,24 +53,26 @@ def facts(cfg: LanguageModelingConfig, corpus: Corpus) -> dict[str, Any]:
                 "bytes": int(split.bytes.sum()),
             }
             for name, split in zip(("train", "valid", "test"), corpus[2:], strict=True)
+            if split is not None
         },
     }
 
 
 def streams(cfg: LanguageModelingConfig, corpus: Corpus) -> dict[str, Streams]:
-    """The rows of every split; those that are evaluated are read in order.
+    """The rows of every split that is there; those that are evaluated are read in order.
 
     Raises:
         ValueError: a document shorter than two tokens, or an option out of range.
     """
     length = cfg.model.segment_len
-    made = {
-        "train": Streams(
+    made = {}
+    if corpus.train is not None:
+        made["train"] = Streams(
             corpus.train, cfg.batch_size, length, cfg.segments, seed=cfg.seed, shuffle=True
         )
-    }
     for name, split in (("valid", corpus.valid), ("test", corpus.test)):
-        made[name] = Streams(split, _rows(cfg, split), length, _EVALUATED)
+        if split is not None:
+            made[name] = Streams(split, _rows(cfg, split), length, _EVALUATED)
     return made
 
 
@@ -181,17 +183,19 @@ class LanguageModeling:
 
     def results(self, final: TrainState) -> dict[str, Any]:
         """Figures on validation and test documents, with the controls; a sample of text."""
+        made = {split: self.controls(final, split) for split in ("valid", "test")}
+        return made | ({"sample": self._sample(final)} if self._cfg.sample else {})
+
+    def controls(self, final: TrainState, split: str) -> dict[str, dict[str, Any]]:
+        """Figures of a split as trained, and with what stands beside it in every table."""
         asked = {label: (empty, 0) for label, empty in training_run.controls(self._cfg).items()}
         model = self._cfg.model
         if not (model.long_term or model.compressed or model.mem_len):
             asked["sliding window"] = (False, max(model.segment_len // 2, 1))
         return {
-            split: {
-                label: self.figures(final, split, empty, stride)
-                for label, (empty, stride) in asked.items()
-            }
-            for split in ("valid", "test")
-        } | ({"sample": self._sample(final)} if self._cfg.sample else {})
+            label: self.figures(final, split, empty, stride)
+            for label, (empty, stride) in asked.items()
+        }
 
     def _sample(self, final):
         """What the model writes after three segments of the first test document."""
@@ -218,22 +222,25 @@ def _on_host(array):
     return np.asarray(array)
 
 
-def report(name: str, folder: Path, result: dict[str, Any]) -> None:
-    """Print the table of a finished run, and draw its pictures."""
+def table(title: str, rows: dict[str, dict[str, Any]]) -> None:
+    """Print the figures of a split, a row for each control."""
     from rich.console import Console
     from rich.table import Table
 
-    from experiments import plots_text
-
-    table = Table(title=f"{result['corpus']}, {name}, {result['steps']:,} updates",
-                  title_justify="left")  # fmt: skip
-    table.add_column("test documents")
+    made = Table("", title=title, title_justify="left")
     names = ("perplexity", "word_perplexity", "bits_per_byte", "accuracy")
     for column in ("perplexity a token", "a word", "bits a byte", "accuracy"):
-        table.add_column(column, justify="right")
-    for label, row in result["test"].items():
-        table.add_row(label, *(f"{row[one]:.3f}" for one in names))
-    Console(width=110).print(table)
+        made.add_column(column, justify="right")
+    for label, row in rows.items():
+        made.add_row(label, *(f"{row[one]:.3f}" for one in names))
+    Console(width=110).print(made)
+
+
+def report(name: str, folder: Path, result: dict[str, Any]) -> None:
+    """Print the table of a finished run, and draw its pictures."""
+    from experiments import plots_text
+
+    table(f"{result['corpus']}, {name}, {result['steps']:,} updates", result["test"])
     plots_text.perplexity(folder / "perplexity.png", f"{result['corpus']}, {name}", result)
     if "sample" in result:
         sample = result["sample"]

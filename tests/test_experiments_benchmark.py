@@ -18,6 +18,9 @@ def test_quick(tmp_path, capsys):
     # 128 segments: all but the last are written, and no array is kept of any.
     assert found["stream"]["writes"] == 127
     assert rows[0]["live_mib"] == pytest.approx(rows[-1]["live_mib"], rel=0.01)
+    for rows in found["memory_gradient"].values():
+        assert rows["1"]["temporaries_mib"] > rows["0"]["temporaries_mib"] > 0
+        assert rows["0"]["seconds"] > 0
     assert "16,384" in capsys.readouterr().out
 
 
@@ -30,7 +33,7 @@ def test_variants_take_turns():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--measure", "all"], "measure: found all, accepted: gpt2, stream"),
+        (["--measure", "all"], "measure: found all, accepted: gpt2, stream, memory_gradient"),
         (["--repeats", "0"], "repeats: found 0, accepted: 1 or more"),
         (["--tokens", "9"], "tokens: found 9, accepted: 4096 or more"),
     ],

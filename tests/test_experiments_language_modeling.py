@@ -172,6 +172,30 @@ def test_a_trained_tokeniser_stays_with_the_run(run, data):
     assert isinstance(language_modeling_init.tokenizer_of_run(folder.parent / "plain"), Bytes)
 
 
+def test_another_text_is_read_by_the_runs_tokeniser(remembering, data, tmp_path, capsys):
+    """The test split again gives the run's own figures; a part of it gives others."""
+    evaluate = ["evaluate", "--run", str(remembering[0]), "--data", str(data),
+                "--cache", str(tmp_path / "cache")]  # fmt: skip
+    language_modeling.main([*evaluate, "--splits", "test", "--out", str(tmp_path)])
+    found = json.loads((tmp_path / "evaluation.json").read_text())
+    assert set(found["test"]) == {"as trained", EMPTIED} and "valid" not in found
+    for label, row in found["test"].items():
+        assert row["loss"] == pytest.approx(remembering[1]["test"][label]["loss"], rel=1e-6)
+    language_modeling.main([*evaluate, "--characters", "30", "--out", str(tmp_path)])
+    part = json.loads((tmp_path / "evaluation.json").read_text())
+    assert sum(part["test"]["as trained"]["by_segment"]["tokens"]) <= 2 * 30
+    whole = remembering[1]["valid"]["as trained"]  # a run's own limit is 30, too
+    assert part["valid"]["as trained"]["loss"] == pytest.approx(whole["loss"], rel=1e-6)
+    for options, message in (
+        (["evaluate"], "run: found none"),
+        ([*evaluate, "--splits", "train"], "splits: found train, accepted: valid, test"),
+        ([*evaluate, "--characters", "-1"], "characters: found -1"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            language_modeling.main(options)
+        assert stopped.value.code == 2 and message in capsys.readouterr().err
+
+
 def test_the_memory_of_a_text_can_be_looked_into(remembering, tmp_path, capsys):
     """The last of 6 segments of both test documents, after 5 writes of equal width."""
     analysis_memory.main(
