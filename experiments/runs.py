@@ -48,9 +48,12 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{folder}: found no config.json, accepted: a run folder")
     try:
-        return json.loads(path.read_text())
+        fields = json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: found damaged JSON ({error}), accepted: a config") from None
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path}: found {type(fields).__name__}, accepted: a config")
+    return fields
 
 
 def from_json(kind: type[Config], fields: Mapping[str, Any]) -> Config:

@@ -233,7 +233,7 @@ def load(
     if saved.is_dir():
         mesh, tx = sharding.make_mesh(), optim.optimizer(cfg.optim)
         target = state.abstract_state(cfg.model, tx, cfg.batch_size, mesh)
-        with Checkpoints(saved, cfg.checkpoint) as checkpoints:
+        with Checkpoints(saved, cfg.checkpoint, read_only=True) as checkpoints:
             restored = checkpoints.restore(target, parts)
     if restored is None:
         raise ValueError(f"{folder}: found no checkpoint, accepted: a run that has saved one")

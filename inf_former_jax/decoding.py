@@ -102,7 +102,7 @@ def load_state(path: str | os.PathLike, decoder: Decoder, batch: int) -> DecodeS
     try:
         with np.load(path, allow_pickle=False) as arrays:
             found = dict(arrays)
-    except (zipfile.BadZipFile, EOFError, ValueError) as error:
+    except (zipfile.BadZipFile, EOFError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: found {error}, accepted: a file of save_state") from error
     target = jax.eval_shape(lambda: start(decoder, batch))
     leaves, tree = jax.tree_util.tree_flatten_with_path(target)

@@ -50,6 +50,7 @@ def generate(
     top_p: float | int = 1.0,
     top_k: int = 0,
     stop: Iterable[int] = (),
+    vocab_size: int = 0,
     operators: long_term.Operators | None = None,
 ) -> tuple[Int[Array, "B num_tokens"], DecodeState]:
     """Read a prompt, then sample: the new tokens, and the state that has read them too.
@@ -64,6 +65,7 @@ def generate(
         temperature, top_p, top_k: see `sample`.
         stop: ids that end a row: it says and reads one of them, repeats it as padding up to
             num_tokens, and reads nothing more in this call.
+        vocab_size: ids from it on, which a tokeniser has no text for, are never said; 0 = all.
         operators: `jax.device_put(operators(cfg))`; None makes them for this call.
 
     Raises:
@@ -71,7 +73,7 @@ def generate(
     """
     steps = stream(
         decoder, params, state, prompt, num_tokens, key, lengths=lengths, temperature=temperature,
-        top_p=top_p, top_k=top_k, stop=stop, operators=operators,
+        top_p=top_p, top_k=top_k, stop=stop, vocab_size=vocab_size, operators=operators,
     )  # fmt: skip
     said = []
     while True:
@@ -98,6 +100,7 @@ def stream(
     top_p: float | int = 1.0,
     top_k: int = 0,
     stop: Iterable[int] = (),
+    vocab_size: int = 0,
     operators: long_term.Operators | None = None,
 ) -> Generator[Int[Array, " B"], None, DecodeState]:
     """`generate`, whose arguments and errors these are, a step at a time: yields tokens [B].
@@ -119,7 +122,12 @@ def stream(
         require(0 <= token < cfg.vocab_size, "prompt", token, f"ids 0 … {cfg.vocab_size - 1}")
     if operators is None:
         operators = jax.device_put(write_operators(cfg))
-    choose = partial(_say, stop=stop, temperature=temperature, top_p=top_p, top_k=top_k)
+    known = "0 (all) … the decoder's"
+    require(
+        0 <= vocab_size <= cfg.vocab_size, "vocab_size", vocab_size, f"{known} {cfg.vocab_size}"
+    )
+    say = partial(_say, vocab_size=vocab_size or cfg.vocab_size)
+    choose = partial(say, stop=stop, temperature=temperature, top_p=top_p, top_k=top_k)
     return _steps(decoder, params, state, prompt, lengths, num_tokens, key, choose, operators)
 
 
@@ -150,6 +158,7 @@ def _steps(decoder, params, state, prompt, lengths, num_tokens, key, choose, ope
     samples, writes = jax.random.split(key)
     constants = (operators, distances(decoder, params))
     state = jax.tree.map(jnp.array, state)  # the caller's stays theirs, while ours are donated
+    params = jax.device_put(params)  # once, not at every token
     reads = 0
     for tokens, counts in _pieces(prompt, lengths, state.position, decoder.cfg.segment_len):
         state = extend(decoder, params, state, tokens, counts, constants, writes, reads)
@@ -181,9 +190,9 @@ def _pieces(prompt, lengths, position, segment_len) -> Iterator[tuple[np.ndarray
         position, done = (position + counts) % segment_len, done + counts
 
 
-@partial(jax.jit, static_argnames=("stop", "temperature", "top_p", "top_k"))
-def _say(logits, key, step, before, ended, *, stop, temperature, top_p, top_k):
-    key = jax.random.fold_in(key, step)
+@partial(jax.jit, static_argnames=("vocab_size", "stop", "temperature", "top_p", "top_k"))
+def _say(logits, key, step, before, ended, *, vocab_size, stop, temperature, top_p, top_k):
+    key, logits = jax.random.fold_in(key, step), logits[:, :vocab_size]
     sampled = sample(logits, key, temperature=temperature, top_p=top_p, top_k=top_k)
     token = jnp.where(ended, before, sampled)
     return token, ended | jnp.isin(token, jnp.array(stop, jnp.int32))

@@ -190,6 +190,13 @@ def test_perplexity_per_word_and_bits_per_byte_by_hand():
     assert np.isclose(streams.bits_per_byte(8 * math.log(4)), 16 / 20)
 
 
+def test_without_words_there_is_no_perplexity_a_word():
+    """Text without spaces: infinite, as is what no float holds."""
+    split = split_of([3, 4])._replace(words=np.array([0, 0]))
+    assert Streams(split, 1, 2).word_perplexity(5.0) == math.inf
+    assert Streams(split_of([3, 4]), 1, 2).word_perplexity(1e5) == math.inf  # 6 words
+
+
 def test_from_text_to_batches(tmp_path: Path):
     for name, content in {"a.txt": "ab", "b.txt": "cdé"}.items():
         (tmp_path / name).write_text(content, encoding="utf-8")

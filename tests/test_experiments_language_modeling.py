@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import jax
 import numpy as np
@@ -160,6 +161,33 @@ def test_gpt2s_files_decide_on_the_sizes(run, plain, tmp_path):
     assert result["test"]["as trained"]["loss"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_windows_are_counted_where_their_tokens_are(plain):
+    """The sliding window's tokens by segment are those of the segments themselves."""
+    test = plain[1]["test"]
+    assert (
+        test["sliding window"]["by_segment"]["tokens"]
+        == (test["as trained"]["by_segment"]["tokens"])
+    )
+
+
+def test_a_run_does_not_go_on_with_other_tokens(run, data, tmp_path, capsys):
+    """Its text has changed, and the tokeniser trained on it: refused, the run's own is kept."""
+    books = tmp_path / "books"
+    shutil.copytree(data, books)
+    options = [*TINY, "--tokenizer", "", "--model.vocab-size", "270", "--data", str(books)]
+    folder, _ = run("changing", "gpt2", *options)
+    kept = (folder / "tokenizer.json").read_bytes()
+    (books / "train" / "0.txt").write_text("quite other words " * 20)
+    (folder / "result.json").unlink()
+    with pytest.raises(SystemExit) as stopped:
+        run("changing", "gpt2", *options)
+    assert stopped.value.code == 2 and (folder / "tokenizer.json").read_bytes() == kept
+    assert "was begun with another tokeniser" in capsys.readouterr().err
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match=r"expected tokenizer\.json"):  # never bytes instead
+        language_modeling_init.tokenizer_of_run(folder)
+
+
 def test_a_trained_tokeniser_stays_with_the_run(run, data):
     folder, result = run(
         "bpe", "gpt2", *TINY, "--tokenizer", "", "--model.vocab-size", "270", "--optim.steps", "2"
@@ -177,12 +205,12 @@ def test_another_text_is_read_by_the_runs_tokeniser(remembering, data, tmp_path,
     evaluate = ["evaluate", "--run", str(remembering[0]), "--data", str(data),
                 "--cache", str(tmp_path / "cache")]  # fmt: skip
     language_modeling.main([*evaluate, "--splits", "test", "--out", str(tmp_path)])
-    found = json.loads((tmp_path / "evaluation.json").read_text())
+    found = json.loads((tmp_path / f"evaluation-{data.name}.json").read_text())
     assert set(found["test"]) == {"as trained", EMPTIED} and "valid" not in found
     for label, row in found["test"].items():
         assert row["loss"] == pytest.approx(remembering[1]["test"][label]["loss"], rel=1e-6)
     language_modeling.main([*evaluate, "--characters", "30", "--out", str(tmp_path)])
-    part = json.loads((tmp_path / "evaluation.json").read_text())
+    part = json.loads((tmp_path / f"evaluation-{data.name}.json").read_text())
     assert sum(part["test"]["as trained"]["by_segment"]["tokens"]) <= 2 * 30
     whole = remembering[1]["valid"]["as trained"]  # a run's own limit is 30, too
     assert part["valid"]["as trained"]["loss"] == pytest.approx(whole["loss"], rel=1e-6)

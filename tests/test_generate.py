@@ -172,6 +172,15 @@ def test_a_stream_is_generate(sticky, said):
     assert (np.asarray(uniform[:, 1:]) != uniform[:, :-1]).any(axis=1).all(), "one draw for all"
 
 
+def test_what_a_tokeniser_does_not_know_is_never_said(sticky, said):
+    """The 5 first ids only, greedily and at any temperature."""
+    read, none = said[0], prompts(0)[:, :0]
+    greedy, _ = sticky.run(read, none, 1, vocab_size=5)
+    np.testing.assert_array_equal(greedy[:, 0], read.cache.logits[:, :5].argmax(axis=1))
+    wild, _ = sticky.run(read, none, 13, temperature=1e6, vocab_size=5)
+    assert set(np.asarray(wild).ravel().tolist()) == set(range(5))
+
+
 def test_a_row_stops_alone(sticky, said):
     """It says the stop token, reads it, repeats it and reads nothing more; others go on."""
     read, greedy = said
@@ -238,7 +247,7 @@ def test_drawn_locations_take_the_key():
      ({"temperature": float("nan")}, "temperature: found nan"),
      ({"top_p": 0.0}, "top_p: found 0"), ({"top_p": 1.1}, "top_p: found 1.1"),
      ({"top_k": -1}, "top_k: found -1"), ({"stop": [3, V]}, "stop: found 19"),
-     ({"stop": [-1]}, "stop: found -1")],
+     ({"stop": [-1]}, "stop: found -1"), ({"vocab_size": V + 1}, "vocab_size: found 20")],
 )  # fmt: skip
 def test_bad_input_is_refused_at_the_door(sticky, change, match):
     """In one line, by `stream` before its first step."""

@@ -238,8 +238,9 @@ def test_a_saved_model_is_loaded_again_to_the_bit(tmp_path):
     same(load_file(tmp_path / "plain" / "model.safetensors"), weights)
     assert gpt2.load(tmp_path / "plain" / "model.safetensors")[0] == plain
     cfg = dataclasses.replace(
-        plain, segment_len=T, long_term=MEMORY, compressed=CompressedConfig(2, 8), memory_gradient=1
-    )
+        plain, segment_len=T, long_term=MEMORY, compressed=CompressedConfig(2, 8),
+        memory_gradient=1, dtype="bfloat16",
+    )  # fmt: skip
     grafted = gpt2.graft(cfg, params, jax.random.key(0))
     gpt2.save(cfg, grafted, tmp_path / "ours")
     again, loaded = gpt2.load(tmp_path / "ours")

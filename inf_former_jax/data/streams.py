@@ -131,9 +131,11 @@ class Streams:
         """exp(nats / words), of the sum of cross-entropies over an epoch.
 
         Whatever the tokens are, per word that white space separates. Documents' first tokens are in
-        the words but not among what is predicted, ends the other way round.
+        the words but not among what is predicted, ends the other way round. Infinite where there
+        is hardly any white space, above e^700.
         """
-        return math.exp(nats / int(self.split.words.sum()))
+        words = int(self.split.words.sum())
+        return math.exp(nats / words) if words and nats / words < 700 else math.inf
 
     def bits_per_byte(self, nats: float) -> float:
         """Bits per byte of UTF-8, of the sum of cross-entropies over an epoch; see above."""

@@ -4,6 +4,7 @@ All that the rest of `data` knows of a tokeniser is `Tokenizer`.
 """
 
 import hashlib
+import importlib.util
 import json
 import os
 import uuid
@@ -71,6 +72,7 @@ class ByteLevelBpe:
         Raises:
             ValueError: no such definition, one that would lose text, or without the token `end`.
         """
+        _require_library()
         self._tokenizer = _from_definition(definition, where)
         spec = json.loads(self._tokenizer.to_str())
         _check_lossless(spec, where)
@@ -113,6 +115,7 @@ def load_bpe(path: str | Path, end: str = END) -> ByteLevelBpe:
     if file.is_file():
         return ByteLevelBpe(file.read_text(encoding="utf-8"), str(file), end)
     if all(one.is_file() for one in pair):
+        _require_library()
         return ByteLevelBpe(_from_pair(*pair), str(path), end)
     raise ValueError(
         f"{path}: expected tokenizer.json, or a folder with it or with vocab.json and merges.txt"
@@ -129,6 +132,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, path: str | Path) -> ByteLe
     Raises:
         ValueError: vocab_size < 257.
     """
+    _require_library()
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     check_at_least(vocab_size, 257, "vocab_size")
@@ -146,6 +150,14 @@ def train_bpe(texts: Iterable[str], vocab_size: int, path: str | Path) -> ByteLe
     partial.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     os.replace(partial, path)
     return load_bpe(path)
+
+
+def _require_library() -> None:
+    if importlib.util.find_spec("tokenizers") is None:
+        raise ValueError(
+            "tokenizer: the package tokenizers is not installed, accepted: bytes, or any after "
+            "pip install 'inf_former_jax[text]'"
+        )
 
 
 def _byte_level(tokenizer: Any) -> Any:

@@ -31,7 +31,7 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 #: In config.json, what GPT-2 has no option for.
 _OURS = "inf_former"
 _OWN_OPTIONS = ("segment_len", "mem_len", "same_length", "query_chunk", "memory_gradient",
-                "inner_dropout")  # fmt: skip
+                "inner_dropout", "dtype")  # fmt: skip
 
 #: Options of GPT-2's config.json that change what is computed, and the values that we compute.
 _ACCEPTED = {
@@ -188,8 +188,10 @@ def _weight_files(path):
     require(path.suffix not in _PICKLES, str(path), "a pickle", _CONVERT)
     if path.is_dir():
         if (path / _INDEX).is_file():
-            names = json.loads((path / _INDEX).read_text(encoding="utf-8"))["weight_map"].values()
-            return [path / Path(name).name for name in sorted(set(names))]
+            index = json.loads((path / _INDEX).read_text(encoding="utf-8"))
+            names = index.get("weight_map") if isinstance(index, dict) else None
+            require(isinstance(names, dict), str(path / _INDEX), "no weight_map", "GPT-2's index")
+            return [path / Path(name).name for name in sorted(set(names.values()))]
         pickled = [file for file in sorted(path.iterdir()) if file.suffix in _PICKLES]
         if pickled and not (path / _WEIGHTS).is_file():
             require(False, str(pickled[0]), "a pickle", _CONVERT)

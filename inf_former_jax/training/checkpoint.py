@@ -105,6 +105,7 @@ class Checkpoints:
         folder: Path,
         cfg: CheckpointConfig,
         best: Callable[[dict[str, float]], float] | None = None,
+        read_only: bool = False,
     ):
         self.every, self.seconds = cfg.every, 0.0
         keep: list[Any] = [policies.LatestN(cfg.keep)]
@@ -114,7 +115,10 @@ class Checkpoints:
                 policies.BestN(get_metric_fn=best, n=1, keep_checkpoints_without_metrics=unmeasured)
             )
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=policies.AnyPreservationPolicy(keep), cleanup_tmp_directories=True
+            preservation_policy=policies.AnyPreservationPolicy(keep),
+            # What a reader finds unfinished may be another process's, that is still writing.
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
         )
         self._manager = ocp.CheckpointManager(Path(folder).absolute(), options=options)
 
