@@ -91,6 +91,16 @@ def comparison_table(results: list[Result]) -> str:
     return markdown((*COMPARISON, "device, commit, date"), rows)
 
 
+def gradient_table(results: list[Result]) -> str:
+    """Models whose gradient goes k segments back through the memory, k in the first column."""
+    rows = []
+    for runs in groups(results):
+        settings = runs[0]["settings"]
+        row = comparison_row(runs[0]["preset"], settings["length"], runs)
+        rows.append([str(settings["model"]["memory_gradient"]), *row, source(runs)])
+    return markdown(("k", *COMPARISON, "device, commit, date"), rows)
+
+
 def _spell(values: Iterable[float]) -> str:
     return "(" + ", ".join(f"{value:g}" for value in values) + ")"
 
@@ -146,6 +156,7 @@ TABLES = {
     "sorting": sorting_table,
     "compare": comparison_table,
     "lasting": comparison_table,
+    "memory_gradient": gradient_table,
     "retention": retention_table,
     "stream": stream_table,
     "choose": choice_table,

@@ -8,6 +8,9 @@ from experiments.tables import CONTROL, Result, groups, markdown, source, spread
 
 _SLID = "sliding window"
 
+#: Decimals of each figure, which is small or large.
+_DIGITS = {"perplexity": 2, "word_perplexity": 0, "bits_per_byte": 4}
+
 LANGUAGE = ("model", "seeds", "valid", "test", "memory emptied", "a word", "bits a byte",
             "updates", "words/s", "parameters", "memory of a row")  # fmt: skip
 
@@ -19,7 +22,7 @@ def language_row(model: str, runs: Sequence[Result]) -> list[str]:
 
     def of(split, label, figure):
         found = [run[split][label][figure] for run in runs if label in run[split]]
-        return spread(found) if found else ""
+        return spread(found, _DIGITS[figure]) if found else ""
 
     test = runs[0]["splits"]["test"]
     # Of what is read, padding is no words; the share that is none is in newer results.
@@ -49,7 +52,7 @@ def language_table(results: list[Result]) -> str:
         rows.append([runs[0]["corpus"], *language_row(name, runs), source(runs)])
         if window := [run["test"][_SLID] for run in runs if _SLID in run["test"]]:
             figures = ("perplexity", "word_perplexity", "bits_per_byte")
-            test, word, bits = (spread(one[name] for one in window) for name in figures)
+            test, word, bits = (spread((one[n] for one in window), _DIGITS[n]) for n in figures)
             slid = [f"{name}, sliding window", str(len(runs)), "", test, "", word, bits]
             rows.append([runs[0]["corpus"], *slid, *[""] * (len(LANGUAGE) - len(slid)), ""])
     return markdown(("text", *LANGUAGE, "device, commit, date"), rows)
@@ -70,7 +73,7 @@ def other_text_table(results: list[Result]) -> str:
 
         def of(label, figure, tests=tests):
             values = [test[label][figure] for test in tests if label in test]
-            return spread(values) if values else ""
+            return spread(values, _DIGITS[figure]) if values else ""
 
         perplexities = [of(label, "perplexity") for label in ("as trained", CONTROL, _SLID)]
         others = [of("as trained", figure) for figure in ("word_perplexity", "bits_per_byte")]
