@@ -119,6 +119,8 @@ class Checkpoints:
             # What a reader finds unfinished may be another process's, that is still writing.
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
+            create=not read_only,
+            save_interval_steps=0 if read_only else 1,
         )
         self._manager = ocp.CheckpointManager(Path(folder).absolute(), options=options)
 
