@@ -98,25 +98,32 @@ def forward(
     return {name: value.astype(jnp.zeros(()).dtype) for name, value in sums.items()}, out.memory
 
 
-def _num_reading(cfg, seen, batch):
-    """Queries in segments with loss whose row has written: known before any of it is run."""
+def _denominators(cfg, seen, batch):
+    """(weight of the batch, its queries in segments with loss whose row has written).
+
+    Known before any of it is run. Both are summed over rows at once: on a mesh two sums would be
+    two collectives that wait for each other on a CPU with few threads.
+    """
     valid = jnp.ones_like(batch.weights, bool) if batch.valid is None else batch.valid
     queries = jnp.where((batch.weights > 0).any(-1), valid.sum(-1), 0)  # [B, W]
 
     def count(seen, now):
         queries, resets = now
         seen = jnp.where(resets, 0, seen)
-        counted = jnp.where(memories.has_pending(cfg, seen), queries, 0).sum()
+        counted = jnp.where(memories.has_pending(cfg, seen), queries, 0)
         return memories.advance(seen, cfg.segment_len), counted
 
     _, counts = jax.lax.scan(count, seen, (queries.T, batch.resets.T))
-    return jnp.maximum(counts.sum(), 1)
+    terms = (batch.weights.sum(axis=(1, 2)), counts.sum(axis=0))
+    by_row = jnp.stack([term.astype(jnp.zeros(()).dtype) for term in terms], axis=1)
+    weight, reading = by_row.sum(axis=0)
+    return jnp.maximum(weight, 1e-9), jnp.maximum(reading, 1)
 
 
 def _grads(cfg, objective_cfg, state, batch, ops):
     """Gradient of the batch's objective, its sums, and the memory after it."""
-    per_weight = 1.0 / jnp.maximum(batch.weights.sum(), 1e-9)
-    reading = _num_reading(cfg, state.memory.seen, batch)
+    weight, reading = _denominators(cfg, state.memory.seen, batch)
+    per_weight = 1.0 / weight
     per_kl = objective_cfg.kl_weight / (cfg.num_heads * reading)
     per_reconstruction = objective_cfg.reconstruction_weight / reading
     step_key = jax.random.fold_in(state.key, state.step)
