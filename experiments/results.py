@@ -13,7 +13,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from experiments.results_language import language_table, other_text_table, passkey_table
+from experiments.results_language import (
+    benchmark_table,
+    language_table,
+    other_text_table,
+    passkey_table,
+)
 from experiments.tables import CONTROL, Result, groups, markdown, source, spread, updates
 
 ROOT = Path(__file__).parent.parent
@@ -163,6 +168,7 @@ TABLES = {
     "language_modeling": language_table,
     "other_text": other_text_table,
     "passkey": passkey_table,
+    "benchmark": benchmark_table,
 }
 
 
