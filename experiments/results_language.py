@@ -99,7 +99,7 @@ def benchmark_table(results: list[Result]) -> str:
     for result in results:
         found, said = result["found"], source([result])
         for label, seconds in found.get("gpt2", {}).get("seconds", {}).items():
-            ratio = f"{found['gpt2']['ratio']:.2f} of plain" if label != "plain" else ""
+            ratio = f"{found['gpt2']['ratio']:.2f} × plain, in pairs" if label != "plain" else ""
             what = f"GPT-2 small, one segment of 512 forward, {label}"
             rows.append([what, f"{1e3 * seconds:,.0f} ms", ratio, said])
         for row in found.get("stream", {}).get("rows", []):

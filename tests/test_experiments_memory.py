@@ -73,7 +73,7 @@ def test_what_cannot_be_looked_at_is_refused(run, tmp_path, capsys):
                   "--out", str(plain)])  # fmt: skip
     capsys.readouterr()
     for given, said in [
-        ([], "run: found none, accepted: the folder of a sorting run"),
+        ([], "run: found none, accepted: the folder of a run"),
         (["--run", str(tmp_path)], "found no config.json"),
         (["--run", str(run), "--sequences", "0"], "sequences: found 0"),
         (["--run", str(plain)], "without a long-term memory"),
