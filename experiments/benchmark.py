@@ -139,7 +139,7 @@ def memory_gradient(cfg: BenchmarkConfig) -> dict[str, Any]:
         number = 3 if cfg.quick else 8 if task.startswith("language") else 17
         variants, temporaries = {}, {}
         for k in (0, 1) if cfg.quick else (0, 1, 3, 7):
-            of = dataclasses.replace(model, memory_gradient=k)
+            of = dataclasses.replace(model, memory_gradient=k, **(_TINY if cfg.quick else {}))
             run, size = _update(of, 4, number, weighted)
             variants[k], temporaries[k] = run, size / 2**20
         seconds = interleaved(variants, repeats)
@@ -148,6 +148,10 @@ def memory_gradient(cfg: BenchmarkConfig) -> dict[str, Any]:
             for k in variants
         }
     return found
+
+
+_TINY = {"num_layers": 1, "num_heads": 2, "head_dim": 8, "d_model": 16, "d_inner": 16,
+         "segment_len": 16, "mem_len": 16, "vocab_size": 32}  # fmt: skip
 
 
 def _update(model, rows, number, weighted):

@@ -25,7 +25,14 @@ GPT2 = dataclasses.replace(
 COMPRESSIVE = dataclasses.replace(BASE, long_term=None, compressed=CompressedConfig(length=4))
 
 
-@pytest.mark.parametrize("cfg", [BASE, GPT2, COMPRESSIVE], ids=["post", "gpt2", "compressive"])
+@pytest.mark.parametrize(
+    "cfg",
+    [
+        pytest.param(BASE, id="post", marks=pytest.mark.slow),
+        pytest.param(GPT2, id="gpt2"),
+        pytest.param(COMPRESSIVE, id="compressive", marks=pytest.mark.slow),
+    ],
+)
 def test_bfloat16_is_close_and_the_memory_stays_float32(cfg):
     """Four segments; bfloat16 has 8 bits: 2⁻⁸ = .4 % a product, some of them one after another."""
     tokens = np.random.default_rng(0).integers(0, 12, (4, 2, 8)).astype(np.int32)

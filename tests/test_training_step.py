@@ -162,7 +162,15 @@ def check_trees(actual, expected, rtol, atol=0.0):
 # The same on any mesh
 
 
-@pytest.mark.parametrize("shape", [(8, 1), (4, 2), (2, 4)], ids=lambda s: f"{s[0]}x{s[1]}")
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param((8, 1), marks=pytest.mark.slow),
+        (4, 2),
+        pytest.param((2, 4), marks=pytest.mark.slow),
+    ],
+    ids=["8x1", "4x2", "2x4"],
+)
 def test_sharded_equals_unsharded(dropping, shape):
     """Dropout included: a row's mask depends on its number in the global batch alone."""
     one, many = dropping(1, 1), dropping(*shape)
