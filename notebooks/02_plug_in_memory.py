@@ -40,6 +40,8 @@ jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 # %%
 class Block(nn.Module):
+    """A pre-norm layer, causal within a segment: (x, memory) -> (x, memory)."""
+
     @nn.compact
     def __call__(self, x, memory, operators):  # x [B, T, E]
         y = nn.LayerNorm()(x)
@@ -56,6 +58,8 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
+    """Logits [B, T, SYMBOLS] of a segment, and the memory of each layer after it."""
+
     @nn.compact
     def __call__(self, tokens, memories, operators):  # tokens [B, T], a memory a layer
         x = nn.Embed(SYMBOLS + 2, E, embedding_init=nn.initializers.normal(1.0))(tokens)
@@ -103,6 +107,7 @@ def batch(rng):
 
 # %%
 def fresh():
+    """An empty memory a layer."""
     return tuple(long_term.init(MEMORY, B, E) for _ in range(LAYERS))
 
 
@@ -124,6 +129,7 @@ def run(params, data, operators, empty=False):
 
 @jit
 def update(params, state, data, operators):
+    """One step of the optimiser: (params, its state, accuracy before it)."""
     (_, right), grads = jax.value_and_grad(run, has_aux=True)(params, data, operators)
     updates, state = optimiser.update(grads, state)
     return optax.apply_updates(params, updates), state, right
