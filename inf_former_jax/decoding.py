@@ -50,6 +50,7 @@ def extend(
     constants: tuple[long_term.Operators | None, Any],
     key: PRNGKeyArray,
     number: Int[Array, ""] | int,
+    types: Int[Array, "B C"] | None = None,
 ) -> DecodeState:
     """The state after counts[b] more tokens, which must fit into each row's open segment.
 
@@ -59,6 +60,7 @@ def extend(
         tokens: right-padded; counts[b] ≤ min(C, segment_len - position[b]) of them count.
         constants: (operators, distances(decoder, params)).
         key, number: of the calls, and of this one, for locations that are drawn.
+        types: of the tokens, see `Decoder`.
     """
     (memory, cache, position), (operators, distances) = state, constants
     rngs = {"locations": jax.random.fold_in(key, number)}
@@ -70,7 +72,7 @@ def extend(
         lambda *old: old,
         *(memory, cache),
     )
-    cache = apply(tokens, counts, position, memory, cache, distances, method="extend")
+    cache = apply(tokens, counts, position, memory, cache, distances, types, method="extend")
     position = position + counts
     full = position == decoder.cfg.segment_len
     memory = jax.lax.cond(

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from inf_former_jax.decoding import (
     DecodeState,
@@ -33,6 +33,8 @@ from inf_former_jax.memory.basis import AnyArray
 from inf_former_jax.memory.operators import require
 from inf_former_jax.models.decoder import Decoder
 from inf_former_jax.models.decoder import operators as write_operators
+from inf_former_jax.sampling import check as check_sampling
+from inf_former_jax.sampling import sample, say
 
 __all__ = ["DecodeState", "generate", "load_state", "sample", "save_state", "start", "stream"]
 
@@ -52,6 +54,8 @@ def generate(
     stop: Iterable[int] = (),
     vocab_size: int = 0,
     operators: long_term.Operators | None = None,
+    types: Int[AnyArray, "B T"] | None = None,
+    reply_types: Int[AnyArray, " B"] | None = None,
 ) -> tuple[Int[Array, "B num_tokens"], DecodeState]:
     """Read a prompt, then sample: the new tokens, and the state that has read them too.
 
@@ -67,6 +71,8 @@ def generate(
             num_tokens, and reads nothing more in this call.
         vocab_size: ids from it on, which a tokeniser has no text for, are never said; 0 = all.
         operators: `jax.device_put(operators(cfg))`; None makes them for this call.
+        types: of the prompt's tokens, see `Decoder`; None = without.
+        reply_types: of what each row says; wanted where the prompt has types.
 
     Raises:
         ValueError: before anything is computed, for arguments that do not fit the decoder.
@@ -74,6 +80,7 @@ def generate(
     steps = stream(
         decoder, params, state, prompt, num_tokens, key, lengths=lengths, temperature=temperature,
         top_p=top_p, top_k=top_k, stop=stop, vocab_size=vocab_size, operators=operators,
+        types=types, reply_types=reply_types,
     )  # fmt: skip
     said = []
     while True:
@@ -102,6 +109,8 @@ def stream(
     stop: Iterable[int] = (),
     vocab_size: int = 0,
     operators: long_term.Operators | None = None,
+    types: Int[AnyArray, "B T"] | None = None,
+    reply_types: Int[AnyArray, " B"] | None = None,
 ) -> Generator[Int[Array, " B"], None, DecodeState]:
     """`generate`, whose arguments and errors these are, a step at a time: yields tokens [B].
 
@@ -115,7 +124,7 @@ def stream(
     accepted = memories.shapes(jax.eval_shape(lambda: start(decoder, prompt.shape[0])))
     memories.require_same("state", memories.shapes(state), accepted)
     require(num_tokens >= 0, "num_tokens", num_tokens, "0 or more")
-    _check_sampling(cfg.vocab_size, temperature, top_p, top_k, stop)
+    check_sampling(cfg.vocab_size, temperature, top_p, top_k, stop)
     lengths = _lengths(state, prompt, lengths)
     real = prompt[np.arange(prompt.shape[1]) < lengths[:, None]]
     for token in (int(real.min(initial=0)), int(real.max(initial=0))):
@@ -126,8 +135,12 @@ def stream(
     require(
         0 <= vocab_size <= cfg.vocab_size, "vocab_size", vocab_size, f"{known} {cfg.vocab_size}"
     )
-    say = partial(_say, vocab_size=vocab_size or cfg.vocab_size)
-    choose = partial(say, stop=stop, temperature=temperature, top_p=top_p, top_k=top_k)
+    types = _types(cfg, prompt, types, reply_types, num_tokens)
+    choose = partial(
+        say, vocab_size=vocab_size or cfg.vocab_size, stop=stop, temperature=temperature,
+        top_p=top_p, top_k=top_k,
+    )  # fmt: skip
+    prompt = (prompt, *types)
     return _steps(decoder, params, state, prompt, lengths, num_tokens, key, choose, operators)
 
 
@@ -145,31 +158,26 @@ def _lengths(state, prompt, lengths):
     return lengths
 
 
-def _check_sampling(vocab_size, temperature, top_p, top_k, stop):
-    finite = "a finite number ≥ 0"
-    require(0 <= temperature < float("inf"), "temperature", temperature, finite)
-    require(0 < top_p <= 1, "top_p", top_p, "a number in (0, 1]")
-    require(top_k >= 0, "top_k", top_k, "0 (all) or more")
-    for token in stop:
-        require(0 <= token < vocab_size, "stop", token, f"ids 0 … {vocab_size - 1}")
-
-
 def _steps(decoder, params, state, prompt, lengths, num_tokens, key, choose, operators):
-    samples, writes = jax.random.split(key)
+    (prompt, types, reply_types), (samples, writes) = prompt, jax.random.split(key)
     constants = (operators, distances(decoder, params))
     state = jax.tree.map(jnp.array, state)  # the caller's stays theirs, while ours are donated
     params = jax.device_put(params)  # once, not at every token
     reads = 0
-    for tokens, counts in _pieces(prompt, lengths, state.position, decoder.cfg.segment_len):
-        state = extend(decoder, params, state, tokens, counts, constants, writes, reads)
+    pieces = _pieces(prompt, types, lengths, state.position, decoder.cfg.segment_len)
+    for tokens, of_tokens, counts in pieces:
+        state = extend(decoder, params, state, tokens, counts, constants, writes, reads, of_tokens)
         reads += 1
     token = jnp.zeros(len(lengths), jnp.int32)
     ended = jnp.zeros(len(lengths), bool)
+    said = None if reply_types is None else jnp.asarray(reply_types, jnp.int32)[:, None]
     for step in range(num_tokens):
         going = ~ended
         token, ended = choose(state.cache.logits, samples, step, token, ended)
         counts = going.astype(jnp.int32)
-        state = extend(decoder, params, state, token[:, None], counts, constants, writes, reads)
+        state = extend(
+            decoder, params, state, token[:, None], counts, constants, writes, reads, said
+        )
         reads += 1
         yield token
         if choose.keywords["stop"] and bool(ended.all()):
@@ -177,52 +185,38 @@ def _steps(decoder, params, state, prompt, lengths, num_tokens, key, choose, ope
     return state
 
 
-def _pieces(prompt, lengths, position, segment_len) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The prompt as tokens [B, segment_len] and counts [B]: none crosses a segment end."""
+def _types(cfg, prompt, types, reply_types, num_tokens):
+    """(types, reply_types) as arrays or None; ValueError unless they go with the prompt."""
+    if types is None:
+        require(reply_types is None, "reply_types", "some", "none for a prompt without types")
+        return None, None
+    types = np.asarray(types)
+    require(types.shape == prompt.shape, "types", list(types.shape), list(prompt.shape))
+    if reply_types is None:
+        require(num_tokens == 0, "reply_types", "none", "ids [B] for a prompt with types")
+    else:
+        reply_types = np.asarray(reply_types)
+        require(
+            reply_types.shape == prompt.shape[:1], "reply_types", list(reply_types.shape), "[B]"
+        )
+    for name, ids in (("types", types), ("reply_types", reply_types)):
+        for one in () if ids is None else (int(ids.min(initial=0)), int(ids.max(initial=0))):
+            require(0 <= one < cfg.vocab_size, name, one, f"ids 0 … {cfg.vocab_size - 1}")
+    return types, reply_types
+
+
+def _pieces(prompt, types, lengths, position, segment_len) -> Iterator[tuple[Any, Any, Any]]:
+    """The prompt as tokens and types [B, segment_len], counts [B]: none crosses a segment end."""
     position, done = np.asarray(position), np.zeros_like(lengths)
     place = np.arange(segment_len)[None]
     while (done < lengths).any():
         counts = np.minimum(segment_len - position, lengths - done)
         columns = np.minimum(done[:, None] + place, prompt.shape[1] - 1)
-        tokens = np.take_along_axis(prompt, columns, axis=1)
-        tokens = np.where(place < counts[:, None], tokens, 0)
-        yield tokens.astype(np.int32), counts.astype(np.int32)
+
+        def taken(ids, columns=columns, counts=counts):
+            ids = np.take_along_axis(ids, columns, axis=1)
+            return np.where(place < counts[:, None], ids, 0).astype(np.int32)
+
+        of_tokens = None if types is None else taken(types)
+        yield taken(prompt), of_tokens, counts.astype(np.int32)
         position, done = (position + counts) % segment_len, done + counts
-
-
-@partial(jax.jit, static_argnames=("vocab_size", "stop", "temperature", "top_p", "top_k"))
-def _say(logits, key, step, before, ended, *, vocab_size, stop, temperature, top_p, top_k):
-    key, logits = jax.random.fold_in(key, step), logits[:, :vocab_size]
-    sampled = sample(logits, key, temperature=temperature, top_p=top_p, top_k=top_k)
-    token = jnp.where(ended, before, sampled)
-    return token, ended | jnp.isin(token, jnp.array(stop, jnp.int32))
-
-
-def sample(
-    logits: Float[AnyArray, "B V"],
-    key: PRNGKeyArray,
-    *,
-    temperature: float | int = 1.0,
-    top_p: float | int = 1.0,
-    top_k: int = 0,
-) -> Int[Array, " B"]:
-    """A token a row from `softmax(logits / temperature)`, cut to its most probable tokens.
-
-    Args:
-        temperature: 0 = the most probable token.
-        top_p: then only the smallest set of most probable tokens with this mass (Holtzman et al.
-            2020), of what top_k leaves; at least one.
-        top_k: only so many tokens; 0 = all.
-    """
-    if temperature == 0:
-        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    logits = jnp.asarray(logits, jnp.float32) / temperature
-    if top_k == 0 and top_p == 1:
-        return jax.random.categorical(key, logits).astype(jnp.int32)
-    vocab_size = logits.shape[-1]
-    sorted_logits, order = jax.lax.top_k(logits, min(top_k or vocab_size, vocab_size))
-    probs = jax.nn.softmax(sorted_logits, axis=-1)
-    before = jnp.cumsum(probs, axis=-1) - probs  # mass of what is more probable
-    kept = jnp.where(before < top_p, sorted_logits, -jnp.inf) if top_p < 1 else sorted_logits
-    rank = jax.random.categorical(key, kept)
-    return jnp.take_along_axis(order, rank[:, None], axis=1)[:, 0].astype(jnp.int32)

@@ -143,6 +143,35 @@ def test_greedy_is_the_decoder_on_whole_segments(kind, request):
     assert jax.eval_shape(lambda: carried) == shapes
 
 
+def test_types_are_embeddings_added(sticky):
+    """As a model whose vocabulary has an entry for every pair of token and type."""
+    rng = np.random.default_rng(4)
+    tokens, types = prompts(6), rng.integers(0, V, (B, 11))
+    said = rng.integers(0, V, B)
+    table = np.asarray(sticky.params["embed"]["embedding"])
+    pairs = (table[:, None] + table[None]).reshape(V * V, -1)
+    paired = Model(dataclasses.replace(INFINITE, vocab_size=V * V))
+    kept = {name: leaf for name, leaf in sticky.params.items() if name not in ("embed", "logits")}
+    # The logits of the first V entries are those of the tokens, and only these are said.
+    head = np.zeros((sticky.cfg.d_model, V * V), np.float32)
+    head[:, :V] = sticky.params["logits"]["kernel"]
+    paired.params = {**kept, "embed": {"embedding": pairs}, "logits": {"kernel": head}}
+    ours, _ = sticky.run(sticky.fresh(), tokens, 1, types=types, reply_types=said)
+    theirs, _ = paired.run(paired.fresh(), tokens * V + types, 1, vocab_size=V)
+    np.testing.assert_array_equal(ours, theirs)
+    replies, state = sticky.run(
+        sticky.fresh(), tokens, 7, lengths=LENGTHS, types=types, reply_types=said
+    )
+    for b in range(B):
+        n = LENGTHS[b]
+        words = np.concatenate([tokens[b, :n], np.asarray(replies[b])])
+        of = np.concatenate([types[b, :n], np.full(7, said[b])])
+        logits, _ = paired.walk(words * V + of)
+        np.testing.assert_allclose(state.cache.logits[b], logits[-1, :V], atol=1e-5, rtol=0)
+        np.testing.assert_array_equal(replies[b], logits[n - 1 : -1, :V].argmax(-1))
+        assert np.abs(logits[-1, :V] - sticky.walk(words)[0][-1]).max() > 1e-3
+
+
 def test_two_calls_are_one(sticky, said):
     """To the bit, tokens and states; and the state that both began with is still usable."""
     read, _ = said
@@ -247,7 +276,10 @@ def test_drawn_locations_take_the_key():
      ({"temperature": float("nan")}, "temperature: found nan"),
      ({"top_p": 0.0}, "top_p: found 0"), ({"top_p": 1.1}, "top_p: found 1.1"),
      ({"top_k": -1}, "top_k: found -1"), ({"stop": [3, V]}, "stop: found 19"),
-     ({"stop": [-1]}, "stop: found -1"), ({"vocab_size": V + 1}, "vocab_size: found 20")],
+     ({"stop": [-1]}, "stop: found -1"), ({"vocab_size": V + 1}, "vocab_size: found 20"),
+     ({"types": np.full((B, 5), V), "reply_types": np.zeros(B, int)}, "types: found 19"),
+     ({"types": np.zeros((B, 5), int)}, "reply_types: found none"),
+     ({"reply_types": np.zeros(B, int)}, "reply_types: found some, accepted: none")],
 )  # fmt: skip
 def test_bad_input_is_refused_at_the_door(sticky, change, match):
     """In one line, by `stream` before its first step."""
@@ -258,6 +290,17 @@ def test_bad_input_is_refused_at_the_door(sticky, change, match):
             given.pop("num_tokens"), jax.random.key(0), **given,
         )  # fmt: skip
     assert "accepted: " in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "types, reply_types, match",
+    [(np.zeros((B, 4), int), np.zeros(B, int), r"types: found \[3, 4\], accepted: \[3, 5\]"),
+     (np.zeros((B, 5), int), np.zeros(2, int), r"reply_types: found \[2\], accepted: \[B\]")],
+)  # fmt: skip
+def test_types_of_another_shape_are_refused(types, reply_types, match):
+    """Where shapes are checked by annotations nobody gets that far: tests only."""
+    with pytest.raises(ValueError, match=f"^{match}"):
+        generate._types(INFINITE, np.zeros((B, 5), int), types, reply_types, 1)
 
 
 def test_padding_may_be_any_number(sticky):

@@ -19,8 +19,9 @@ BELOW = {
     "data": set(),
     "models": {"memory"},
     "training": {"memory", "models", "data.batches"},
+    "sampling": {"memory"},
     "decoding": {"memory", "models"},
-    "generate": {"memory", "models", "decoding"},
+    "generate": {"memory", "models", "decoding", "sampling"},
     # inf_former_jax/__init__.py
     "": {"memory", "models", "training", "data", "decoding", "generate"},
     "experiments": {"memory", "models", "training", "data", "decoding", "generate", ""},

@@ -64,7 +64,7 @@ def test_tokens_are_the_decoders(tiny_model, given):
         nats = optax.softmax_cross_entropy_with_integer_labels(
             out.logits, jnp.asarray(batch.targets[:, number])
         )
-        np.testing.assert_allclose(figures.nats[:, number], nats, rtol=1e-5)
+        np.testing.assert_allclose(figures.nats[:, number], nats, rtol=5e-5)
         right = out.logits.argmax(-1) == batch.targets[:, number]
         np.testing.assert_array_equal(figures.right[:, number], right)
     emptied, _ = evaluation.make_token_step(tiny_model, True)(

@@ -293,6 +293,30 @@ def test_a_batch_without_any_loss_changes_the_memory_only(plain):
     ]  # fmt: skip
 
 
+def shifted(batch: Batch, front: int) -> Batch:
+    """Segments 1 and 2 of a batch, fresh documents, with two of padding around them."""
+    order = np.roll([1, 2, 0, 3], front)
+    moved = jax.tree.map(lambda leaf: leaf[:, order], batch)
+    content = np.isin(order, [1, 2])
+    moved.resets[:] = order == 1
+    return moved._replace(
+        weights=moved.weights * content[:, None], valid=moved.valid & content[:, None]
+    )
+
+
+def test_segments_of_padding_are_not_run(plain, eval_step):
+    """Before or behind the document, whatever stands in them: the same to the last bit."""
+    expected = None
+    for front in range(3):
+        batch = shifted(random_batch(9), front)
+        grads, state, row = gradient(plain, plain.fresh(), batch)
+        sums, memory = evaluate(eval_step, plain, batch)
+        assert (np.asarray(state.memory.seen) == 2 * LENGTH).all() and row["weight"] > 0
+        found = grads, state.memory, row, sums, memory
+        expected = found if expected is None else expected
+        check_trees(found, expected, rtol=0.0)
+
+
 # The compiled program
 
 

@@ -22,7 +22,8 @@ class Batch(NamedTuple):
 
     A segment holds tokens of one document only. `weights` are loss weights, 0 for context;
     `resets[b, w]` clears the memory of row b *before* it reads segment w; `valid` is False at
-    right padding, and None says that nothing is padded.
+    right padding, and None says that nothing is padded. `types`, if any, are ids of the vocabulary
+    whose embeddings are added to the tokens': who says them (SPEC §7).
     """
 
     tokens: Int32[np.ndarray, "B W T"]
@@ -30,6 +31,7 @@ class Batch(NamedTuple):
     weights: Float32[np.ndarray, "B W T"]
     resets: Bool[np.ndarray, "B W"]
     valid: Bool[np.ndarray, "B W T"] | None = None
+    types: Int32[np.ndarray, "B W T"] | None = None
 
 
 def check_at_least(value: int, least: int, name: str) -> None:

@@ -78,6 +78,7 @@ class Decoder(nn.Module):
         train: bool = False,
         where: Bool[AnyArray, "B T"] | None = None,
         kl_where: Bool[AnyArray, "B T"] | None = None,
+        types: Int[AnyArray, "B T"] | None = None,
     ) -> Output:
         """Next-token logits of a segment, and the memory for the next one (SPEC §4).
 
@@ -95,6 +96,7 @@ class Decoder(nn.Module):
                 rngs={"locations": key}, in evaluation too.
             where: False at right padding, which counts in neither salience nor KL.
             kl_where: queries that count in `aux`; None = as `where`.
+            types: ids whose embeddings are added to the tokens': who says them (SPEC §7).
 
         Raises:
             ValueError: tokens or memory of a shape that does not fit the configuration.
@@ -111,7 +113,7 @@ class Decoder(nn.Module):
         if cfg.position == "relative":
             farthest = state.window_len(cfg) + tokens.shape[1]
             positions = sinusoid(farthest, cfg.d_model, cfg.clamp_len)
-        x = dropout(self._embedded(tokens, places), cfg.dropout, rows, 0, "input")
+        x = dropout(self._embedded(tokens, places, types), cfg.dropout, rows, 0, "input")
         layers, info = [], []
         for block, layer in zip(self.block, memory.layers, strict=True):
             key = self.make_rng("locations") if _draws(cfg) else None
@@ -141,11 +143,7 @@ class Decoder(nn.Module):
         *,
         operators: long_term.Operators | None = None,
     ) -> tuple[Memory, Cache]:
-        """Begin a segment in the given rows: write what is pending, as the call does before it.
-
-        Args:
-            cache: of `models.cache`; arguments else as for the call.
-        """
+        """Begin a segment in the given rows: write what is pending, as the call does before it."""
         memories, caches = [], []
         for block, layer, of_layer in zip(self.block, memory.layers, cache.layers, strict=True):
             key = self.make_rng("locations") if _draws(self.cfg) else None
@@ -162,20 +160,21 @@ class Decoder(nn.Module):
         memory: Memory,
         cache: Cache,
         distances: tuple[Float[Array, "H P K"] | None, ...],
+        types: Int[AnyArray, "B C"] | None = None,
     ) -> Cache:
         """The cache after each row's first counts[b] tokens: what the call computes for them alone.
 
         Args:
-            tokens: right-padded; counts[b] ≤ T - position[b] of them count, none where it is 0.
+            tokens, types: right-padded; counts[b] ≤ T - position[b] of them count.
             position: tokens of the row's segment so far; it was opened before its first one.
-            memory: as `open` left it.
-            distances: of `distances()`.
+            memory, distances: as `open` left it; of `distances()`.
         """
         steps = np.arange(tokens.shape[1])[None]
         where = steps < counts[:, None]
         # Padding attends somewhere, and nobody sees it.
         places = jnp.minimum(position[:, None] + steps, self.cfg.segment_len - 1)
-        x, layers, of_layers = self._embedded(tokens, places), [], (memory.layers, cache.layers)
+        x, layers = self._embedded(tokens, places, types), []
+        of_layers = memory.layers, cache.layers
         for block, r, *of_layer in zip(self.block, distances, *of_layers, strict=True):
             x, layer = block.extend(x, *of_layer, memory.seen, places, where, r, self._biases())
             layers.append(layer)
@@ -184,9 +183,11 @@ class Decoder(nn.Module):
         logits = jnp.where((counts > 0)[:, None], logits.astype(cache.logits.dtype), cache.logits)
         return Cache(tuple(layers), logits)
 
-    def _embedded(self, tokens, places):
-        """Embeddings, with learned positions if there are any; places [B or 1, T]."""
+    def _embedded(self, tokens, places, types):
+        """Embeddings, with types and learned positions if there are any; places [B or 1, T]."""
         x = self.embed(tokens)
+        if types is not None:
+            x = x + self.embed(types)
         if self.cfg.scale_embedding:
             x = x * self.cfg.d_model**0.5
         if self.cfg.position == "relative":

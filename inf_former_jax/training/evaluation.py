@@ -11,7 +11,14 @@ from jaxtyping import Array, Bool, Float, Int
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory.state import Memory
 from inf_former_jax.models.decoder import Decoder, ModelConfig
-from inf_former_jax.training.step import forward, in_time, start_of_segment, zero_sums
+from inf_former_jax.training.step import (
+    PADDING,
+    forward,
+    in_time,
+    segment_kinds,
+    start_of_segment,
+    zero_sums,
+)
 
 # Folded into the key of an evaluation, above any step number, which training folds in.
 _EVALUATION = 2**31 - 1
@@ -29,19 +36,22 @@ def make_eval_step(cfg: ModelConfig, empty_memory: bool = False):
 
         def body(carry, now):
             total, memory = carry
-            segment, number = now
+            segment, number, kind = now
             memory = start_of_segment(cfg, memory, segment.resets, empty_memory)
             run = partial(forward, cfg, params, ops=ops, train=False)
-            sums, memory = jax.lax.cond(
-                (segment.weights > 0).any(),
-                lambda *given: run(*given),
-                lambda *given: (zero_sums(), run(*given)[1]),
+            sums, memory = jax.lax.switch(
+                kind,
+                (
+                    lambda memory, *_: (zero_sums(), memory),
+                    lambda *given: (zero_sums(), run(*given)[1]),
+                    lambda *given: run(*given),
+                ),
                 memory, segment, jax.random.fold_in(key, number),
             )  # fmt: skip
             return (jax.tree.map(jnp.add, total, sums), memory), None
 
         segments = in_time(batch)
-        xs = (segments, jnp.arange(segments.tokens.shape[0]))
+        xs = (segments, jnp.arange(segments.tokens.shape[0]), segment_kinds(segments))
         (sums, memory), _ = jax.lax.scan(body, (zero_sums(), memory), xs)
         return sums, memory
 
@@ -65,17 +75,24 @@ def make_token_step(cfg: ModelConfig, empty_memory: bool = False):
     def token_step(params, memory: Memory, batch: Batch, ops, key):
         key = jax.random.fold_in(key, _EVALUATION)
 
-        def body(memory, now):
-            segment, number = now
-            memory = start_of_segment(cfg, memory, segment.resets, empty_memory)
+        def read(memory, segment, number):
             out = decoder.apply(
                 {"params": params}, segment.tokens, memory, operators=ops, where=segment.valid,
-                rngs={"locations": jax.random.fold_in(key, number)},
+                types=segment.types, rngs={"locations": jax.random.fold_in(key, number)},
             )  # fmt: skip
             return out.memory, _figures(out.logits, segment.targets)
 
+        def nothing(memory, segment, _):
+            nats = jnp.zeros(segment.targets.shape)
+            return memory, TokenFigures(nats, jnp.zeros(segment.targets.shape, bool))
+
+        def body(memory, now):
+            segment, number, kind = now
+            memory = start_of_segment(cfg, memory, segment.resets, empty_memory)
+            return jax.lax.cond(kind > PADDING, read, nothing, memory, segment, number)
+
         segments = in_time(batch)
-        xs = (segments, jnp.arange(segments.tokens.shape[0]))
+        xs = (segments, jnp.arange(segments.tokens.shape[0]), segment_kinds(segments))
         memory, figures = jax.lax.scan(body, memory, xs)
         return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), figures), memory
 
@@ -85,4 +102,4 @@ def make_token_step(cfg: ModelConfig, empty_memory: bool = False):
 def _figures(logits: Float[Array, "B T V"], targets: Int[Array, "B T"]):
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     nats = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-    return TokenFigures(nats, jnp.argmax(logits, axis=-1) == targets)
+    return TokenFigures(nats.astype(jnp.zeros(()).dtype), jnp.argmax(logits, axis=-1) == targets)

@@ -2,7 +2,8 @@
 
 The memory is a constant to autodiff, so the gradient of a document's loss is the sum of its
 segments' gradients: it is taken *inside* the scan, and one segment's activations are all that is
-ever stored. Segments that carry no loss are run forward only. With `ModelConfig.memory_gradient`
+ever stored. Segments that carry no loss are run forward only, those that are padding in every row
+not at all. With `ModelConfig.memory_gradient`
 the same holds of groups of segments (`training/gradient.py`).
 """
 
@@ -72,6 +73,20 @@ def in_time(batch: Batch) -> Batch:
     return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), batch)
 
 
+#: What a segment is to all rows together.
+PADDING, CONTEXT, LOSS = 0, 1, 2
+
+
+def segment_kinds(segments: Batch) -> Int[Array, " W"]:
+    """PADDING, CONTEXT or LOSS of each segment; leaves [W, B, …].
+
+    One maximum over rows tells all three: on a mesh two would be two collectives.
+    """
+    loss = (segments.weights > 0).any(axis=2)
+    read = jnp.ones_like(loss) if segments.valid is None else segments.valid.any(axis=2)
+    return jnp.where(loss, LOSS, jnp.where(read, CONTEXT, PADDING)).max(axis=1)
+
+
 def start_of_segment(
     cfg: ModelConfig, memory: Memory, resets: Bool[Array, " B"], empty_memory: bool
 ) -> Memory:
@@ -90,7 +105,7 @@ def forward(
     rngs = {name: jax.random.fold_in(key, i) for i, name in enumerate(("dropout", "locations"))}
     out = Decoder(cfg).apply(
         {"params": params}, segment.tokens, memory, operators=ops, train=train,
-        where=segment.valid, kl_where=valid & carries, rngs=rngs,
+        where=segment.valid, kl_where=valid & carries, types=segment.types, rngs=rngs,
     )  # fmt: skip
     sums = zero_sums() | token_sums(out.logits, segment.targets, segment.weights)
     for name, pair in out.aux.items():
@@ -143,28 +158,38 @@ def _grads(cfg, objective_cfg, state, batch, ops):
         _, memory = forward(cfg, state.params, memory, segment, key, ops, train=True)
         return grads, zero_sums(), memory
 
+    def nothing(grads, memory, segment, key):
+        return grads, zero_sums(), memory
+
     def body(carry, now):
         grads, total, memory = carry
-        segment, number = now
+        segment, number, kind = now
         memory = start_of_segment(cfg, memory, segment.resets, objective_cfg.empty_memory)
-        grads, sums, memory = jax.lax.cond(
-            (segment.weights > 0).any(), with_gradient, without_gradient,
+        grads, sums, memory = jax.lax.switch(
+            kind, (nothing, without_gradient, with_gradient),
             grads, memory, segment, jax.random.fold_in(step_key, number),
         )  # fmt: skip
         return (grads, jax.tree.map(jnp.add, total, sums), memory), None
 
     def of_segment(params, memory, now):
-        segment, number = now
+        segment, number, _ = now
         memory = start_of_segment(cfg, memory, segment.resets, objective_cfg.empty_memory)
         return objective(params, memory, segment, jax.random.fold_in(step_key, number))
 
+    def advance(memory, now):
+        kind = now[2]
+        return jax.lax.cond(
+            kind > PADDING, lambda old: of_segment(state.params, old, now)[1][1],
+            lambda old: old, memory,
+        )  # fmt: skip
+
     segments = in_time(batch)
-    xs = (segments, jnp.arange(segments.tokens.shape[0]))
+    kinds = segment_kinds(segments)
+    xs = (segments, jnp.arange(segments.tokens.shape[0]), kinds)
     if cfg.memory_gradient:
-        carries = (segments.weights > 0).any(axis=(1, 2))
         size = cfg.memory_gradient + 1
         return gradient.by_groups(
-            of_segment, state.params, state.memory, zero_sums(), xs, carries, size
+            of_segment, advance, state.params, state.memory, zero_sums(), xs, kinds == LOSS, size
         )
     zeros = jax.tree.map(jnp.zeros_like, state.params)
     (grads, sums, memory), _ = jax.lax.scan(body, (zeros, zero_sums(), state.memory), xs)
