@@ -77,8 +77,12 @@ def _load(folder: str) -> tuple[ModelConfig, Any]:
     return gpt2.load(folder)
 
 
-def resolved(cfg: LanguageModelingConfig) -> LanguageModelingConfig:
+def resolved(cfg: Any, more_ids: int = 0) -> Any:
     """The config with the sizes and the tokeniser of what it begins with.
+
+    Args:
+        cfg: of this experiment, or of one that begins with its runs.
+        more_ids: that the experiment adds to the vocabulary.
 
     Raises:
         ValueError: `init_from` is neither GPT-2's files nor a run.
@@ -92,7 +96,9 @@ def resolved(cfg: LanguageModelingConfig) -> LanguageModelingConfig:
         given = runs.from_json(LanguageModelingConfig, runs.read_config(Path(cfg.init_from))).model
     else:
         given, _ = gpt2.load(cfg.init_from)
-    model = dataclasses.replace(cfg.model, **{name: getattr(given, name) for name in _GIVEN})
+    sizes = {name: getattr(given, name) for name in _GIVEN}
+    sizes["vocab_size"] += more_ids
+    model = dataclasses.replace(cfg.model, **sizes)
     tokenizer = cfg.tokenizer
     if not tokenizer:
         given_tokenizer = tokenizer_of_run(cfg.init_from) if is_run(cfg.init_from) else None
@@ -100,8 +106,11 @@ def resolved(cfg: LanguageModelingConfig) -> LanguageModelingConfig:
     return dataclasses.replace(cfg, model=model, tokenizer=tokenizer)
 
 
-def parameters(cfg: LanguageModelingConfig) -> Any:
+def parameters(cfg: Any) -> Any:
     """The parameters that a run begins with; None = fresh ones.
+
+    Args:
+        cfg: as for `resolved`, which made it: ids that were added get embeddings of their own.
 
     Raises:
         ValueError: they are of another architecture, or have a memory that the model has not.
@@ -112,6 +121,8 @@ def parameters(cfg: LanguageModelingConfig) -> Any:
     bare = given.long_term is None and given.compressed is None
     if bare and (cfg.model.long_term is not None or cfg.model.compressed is not None):
         params = gpt2.graft(cfg.model, params, jax.random.key(cfg.seed))
+    if cfg.model.vocab_size > given.vocab_size:
+        params = gpt2.grow(params, cfg.model.vocab_size, jax.random.key(cfg.seed))
     mesh, tx = sharding.make_mesh(cfg.mesh_model), optim.optimizer(cfg.optim)
     wanted = state.abstract_state(cfg.model, tx, cfg.batch_size, mesh).params
     found, accepted = _leaves(params), _leaves(wanted)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from inf_former_jax.memory.compressed import CompressedConfig
@@ -108,6 +109,22 @@ def graft(cfg: ModelConfig, params: Mapping[str, Any], key: PRNGKeyArray) -> dic
         require(name in params, f"params/{name}", "nothing", f"one of {cfg.num_layers} layers")
         grafted[name] = {**params[name], **make(jax.random.fold_in(key, j))}
     return grafted
+
+
+def grow(params: Mapping[str, Any], vocab_size: int, key: PRNGKeyArray) -> dict:
+    """Parameters with embeddings for further ids: normal around the mean, σ .02 (GPT-2's own).
+
+    The head is tied to them: the logits of the ids that were there stay what they were.
+
+    Raises:
+        ValueError: params know more ids already.
+    """
+    known = params["embed"]["embedding"]
+    fewer = f"at least the {known.shape[0]} that there are"
+    require(vocab_size >= known.shape[0], "vocab_size", vocab_size, fewer)
+    shape = (vocab_size - known.shape[0], known.shape[1])
+    fresh = known.mean(axis=0)[None] + 0.02 * jax.random.normal(key, shape, known.dtype)
+    return {**params, "embed": {"embedding": jnp.concatenate([known, fresh])}}
 
 
 def save(cfg: ModelConfig, params: Mapping[str, Any], path: str | os.PathLike) -> None:

@@ -1,0 +1,124 @@
+"""Conversations of a run: where they are read, in which tokens, and what is made of them."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from inf_former_jax.data import dialogue, tokens
+from inf_former_jax.data.dialogue import Conversation, Reading
+from inf_former_jax.data.dialogue_stream import Encoded, Encoder, Layout, Segments, segments
+from inf_former_jax.data.tokens import Tokenizer
+
+SAMPLE = Path(__file__).parent / "sample_dialogues"
+"""Conversations made up for this project, about works that do not exist."""
+
+SPLITS = ("train", "valid", "test")
+
+
+class Split(NamedTuple):
+    """Conversations, in tokens and in segments; all of equal length."""
+
+    conversations: list[Conversation]
+    encoded: list[Encoded]
+    segments: list[Segments]
+
+
+class Corpus(NamedTuple):
+    """The splits, and the tokens they are in."""
+
+    name: str
+    encoder: Encoder
+    train: Split
+    valid: Split
+    test: Split
+
+
+def folder_of(data: str) -> tuple[str, Path]:
+    """(name for people, folder) of a corpus; the sample if data is "".
+
+    Raises:
+        ValueError: data is no folder.
+    """
+    if not data:
+        return "made-up sample", SAMPLE
+    if not Path(data).is_dir():
+        raise ValueError(
+            f"data: found {data}, accepted: a folder, of CMU-DoG's release or with train.jsonl, "
+            f"valid.jsonl and test.jsonl"
+        )
+    return Path(data).resolve().name, Path(data)
+
+
+def tokenizer_of(
+    kind: str, conversations: Sequence[Conversation], vocab_size: int, cache: str | Path
+) -> Tokenizer:
+    """The tokeniser that an option names.
+
+    Args:
+        kind: "bytes", a tokenizer.json, a folder with one or with vocab.json and merges.txt, a run
+            folder of ours, or "" for a byte-level BPE trained on the conversations, once.
+    """
+    from experiments import language_modeling_init
+
+    if kind == "bytes":
+        return tokens.Bytes()
+    if kind and language_modeling_init.is_run(kind):
+        return language_modeling_init.tokenizer_of_run(kind)
+    if kind:
+        return tokens.load_bpe(kind)
+    texts = sorted({text for one in conversations for text in one.sections})
+    texts += [turn.text for one in conversations for turn in one.turns]
+    digest = hashlib.sha256(str(vocab_size).encode())
+    for text in texts:
+        digest.update(text.encode() + b"\0")
+    path = Path(cache) / f"dialogue-bpe-{digest.hexdigest()[:16]}" / "tokenizer.json"
+    if path.is_file():
+        return tokens.load_bpe(path)
+    return tokens.train_bpe(texts, vocab_size, path)
+
+
+def corpus(
+    data: str,
+    kind: str,
+    vocab_size: int,
+    cache: str | Path,
+    reading: Reading,
+    layout: Layout,
+    segment_len: int,
+    limits: dict[str, int],
+) -> Corpus:
+    """The splits of a corpus as a model reads them.
+
+    Args:
+        kind, vocab_size: of the tokeniser, see `tokenizer_of`; with the three control tokens, which
+            come after its own, it must not need more than vocab_size ids.
+        limits: split → so many conversations of it, evenly chosen; 0 = all.
+
+    Raises:
+        ValueError: as reading, encoding and cutting do, or for a tokeniser with too many tokens.
+    """
+    name, folder = folder_of(data)
+    read = {split: dialogue.read(folder, split, reading) for split in SPLITS}
+    tokenizer = tokenizer_of(kind, read["train"], vocab_size - 3, cache)
+    encoder = Encoder(tokenizer, layout)
+    if encoder.controls.vocab_size > vocab_size:
+        raise ValueError(
+            f"tokenizer: found one of {tokenizer.vocab_size:,} tokens, accepted: at most "
+            f"{vocab_size - 3:,}, model.vocab_size less the 3 control tokens"
+        )
+    made = {}
+    for split, conversations in read.items():
+        some = _evenly(conversations, limits.get(split, 0))
+        encoded = [encoder(one) for one in some]
+        cut = [segments(one, segment_len, layout.window) for one in encoded]
+        made[split] = Split(some, encoded, cut)
+    return Corpus(name, encoder, **made)
+
+
+def _evenly(items, count):
+    if not 0 < count < len(items):
+        return items
+    return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
