@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import experiments
+from experiments import sample_dialogues
 from inf_former_jax.data.dialogue import (
     PUBLISHED,
     RELEASED,
@@ -17,6 +17,7 @@ from inf_former_jax.data.dialogue import (
     read,
     statistics,
 )
+from inf_former_jax.data.text import num_words
 
 FACTS = {  # not in the order in which they are written
     "year": "1999",
@@ -346,4 +347,31 @@ def test_published():
     assert sum(RELEASED.values()) - PUBLISHED.conversations == 109
 
 
-SAMPLE = Path(experiments.__file__).parent / "sample_dialogues"
+SAMPLE = Path(sample_dialogues.__file__).parent
+
+
+@pytest.mark.parametrize(
+    ("split", "conversations", "documents", "turns", "words", "ratings"),
+    [
+        ("train", 20, 10, 215, 2359, {1: 2, 2: 8, 3: 10}),
+        ("valid", 4, 4, 38, 361, {2: 3, 3: 1}),
+        ("test", 6, 6, 61, 585, {2: 2, 3: 4}),
+    ],
+)
+def test_sample(split, conversations, documents, turns, words, ratings):
+    found = statistics(read(SAMPLE, split))
+    assert (found.conversations, found.documents, found.turns) == (conversations, documents, turns)
+    assert round(found.words_per_turn * turns, 6) == words and found.ratings == ratings
+
+
+def test_sample_is_of_a_kind():
+    """Sections and utterances of the corpus's sizes; no document is new in valid or test."""
+    known = {one.title: one.sections for one in read(SAMPLE, "train")}
+    said = [one for split in RELEASED for one in read(SAMPLE, split, Reading(merge=False))]
+    assert all(known[one.title] == one.sections for one in said)
+    lengths = [[num_words(text) for text in sections] for sections in known.values()]
+    assert all(len(one) == 3 and min(one) >= 60 and max(one) <= 100 for one in lengths)
+    assert all(8 <= len(one.turns) <= 12 for one in said)
+    assert all(5 <= num_words(turn.text) <= 25 for one in said for turn in one.turns)
+    texts = [turn.text for one in said for turn in one.turns]
+    assert len(set(texts)) == len(texts)
