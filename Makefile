@@ -49,7 +49,9 @@ wheel: $(STAMP)  ## build the wheel and import it
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target "$$site/lib" "$$site"/*.whl; \
 	python=$$PWD/$(BIN)/python; cd "$$site"; \
 	PYTHONPATH="$$site/lib" "$$python" -P -c 'import sys, inf_former_jax as p; \
-	assert p.__file__.startswith(sys.argv[1]), p.__file__' "$$site/lib"
+	assert p.__file__.startswith(sys.argv[1]), p.__file__; \
+	from importlib.resources import files; \
+	assert files("experiments.sample_dialogues").joinpath("train.jsonl").is_file()' "$$site/lib"
 
 format: $(STAMP)  ## ruff: mend what it can
 	$(BIN)/ruff check --fix .
