@@ -1,0 +1,198 @@
+"""Conversations about a document (paper §4.3): it is read into the memory, then talked about.
+
+    python -m experiments.dialogue [PRESET] [--options]
+    python -m experiments.dialogue compare [--options]      the rows of the paper
+    python -m experiments.dialogue chat --run FOLDER --document FILE
+
+Trains on conversations, the document in front, and reports perplexity of the utterances after the
+first and scores of generated replies. With --data it reads CMU-DoG's release, or JSON lines;
+without, a small sample that was made up for this project. Writes config, metrics, replies and
+figures to `runs/dialogue/PRESET-seed`.
+"""
+
+import dataclasses
+import sys
+
+import jax
+
+from experiments import (
+    cli,
+    dialogue_corpus,
+    dialogue_run,
+    language_modeling,
+    language_modeling_init,
+    scores,
+    training_run,
+)
+from inf_former_jax.data.dialogue import Reading
+from inf_former_jax.data.dialogue_stream import Layout
+from inf_former_jax.models.decoder import ModelConfig
+from inf_former_jax.training import optim, step
+from inf_former_jax.training.checkpoint import CheckpointConfig
+from inf_former_jax.training.loop import LoopConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class DialogueConfig:
+    """One run of the dialogue experiment."""
+
+    model: ModelConfig
+    optim: optim.OptimConfig
+    layout: Layout = dataclasses.field(default_factory=Layout)
+    reading: Reading = dataclasses.field(default_factory=Reading)
+    objective: step.Objective = dataclasses.field(default_factory=step.Objective)
+    loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    data: str = ""
+    """CMU-DoG's release, or a folder with train.jsonl, valid.jsonl and test.jsonl; "" = a small
+    sample of made-up conversations."""
+    tokenizer: str = ""
+    """"bytes", a tokenizer.json, or a folder with one or with vocab.json and merges.txt; "" = the
+    one of --init-from, or a BPE trained on the conversations."""
+    init_from: str = ""
+    """Parameters to begin with: a folder of GPT-2's files, or a run folder of language_modeling.
+    A memory that is not there is grafted on, three control tokens are added to the vocabulary."""
+    batch_size: int = 8
+    """B, conversations in one update."""
+    valid_conversations: int = 0
+    """So many for validation, evenly chosen; 0 = all."""
+    test_conversations: int = 0
+    """So many for the test, evenly chosen; 0 = all."""
+    replies: int = 200
+    """Test utterances that the model answers itself, always the same; 0 = all."""
+    reply_tokens: int = 50
+    """At most so many tokens of a reply."""
+    temperature: float = 1.0
+    """0 = always the likeliest token."""
+    top_p: float = 0.9
+    """Sample from the likeliest tokens whose probabilities sum to this; 1 = all."""
+    wordnet: str = ""
+    """Folder of WordNet 3.0's files for METEOR; "" = Debian's, of wordnet-base."""
+    cache: str = "runs/tokens"
+    """Folder for trained tokenisers."""
+    seed: int = 0
+    out: str = ""
+    """Run folder; "" = runs/dialogue/PRESET-seed. The same command goes on from there."""
+    fresh: bool = False
+    """Start anew in a numbered folder if there is a run already."""
+    mesh_model: int = 1
+    """Devices along the mesh's model axis; the others split the batch."""
+    tensorboard: bool = False
+    """Write TensorBoard events too (extra `tensorboard`)."""
+    distributed: bool = False
+    """Several hosts: call jax.distributed.initialize() first; start the same command on each."""
+
+
+#: The rows: name → (what it is, model of language_modeling, its layout).
+ROWS = {
+    "no-document": ("GPT-2, no document", "gpt2", Layout("none")),
+    "window": ("GPT-2, a quarter of each segment is the document's beginning", "gpt2", None),
+    "compressive": ("GPT-2 with a compressed memory", "gpt2-compressive", Layout()),
+    "infinity": ("GPT-2 with the ∞-former's memory, τ = .5", "gpt2-infinity", Layout()),
+    "infinity-sticky": ("the same with sticky memories", "gpt2-infinity-sticky", Layout()),
+    "infinity-lasting": (
+        "GPT-2 with power contraction: the whole document lasts",
+        "gpt2-infinity-lasting",
+        Layout(),
+    ),
+}
+
+
+def _layout(given: Layout | None, segment_len: int) -> Layout:
+    return Layout(window=segment_len // 4) if given is None else given
+
+
+def small(name: str) -> DialogueConfig:
+    """A row in the size that a CPU trains in minutes, of language_modeling's small models."""
+    _, kind, layout = ROWS[name]
+    model = language_modeling.PRESETS[kind][1].model
+    return DialogueConfig(
+        dataclasses.replace(model, vocab_size=1024),
+        optim.OptimConfig(
+            learning_rate=2e-3, steps=120, warmup_steps=20, clip=1.0, weight_decay=0.01
+        ),
+        layout=_layout(layout, model.segment_len),
+        loop=LoopConfig(log_every=20, eval_every=60, minutes=2.5),
+        batch_size=4,
+    )
+
+
+def paper(name: str) -> DialogueConfig:
+    """SPEC §7: GPT-2's weights (--init-from), 3 epochs of CMU-DoG in batches of 8."""
+    _, kind, layout = ROWS[name]
+    model = language_modeling.PRESETS[f"paper-{kind}"][1].model
+    return DialogueConfig(
+        model,
+        optim.OptimConfig(
+            learning_rate=5e-5, memory_learning_rate=2.5e-4, steps=1266, warmup_steps=50, clip=1.0,
+            weight_decay=0.01, schedule="linear",
+        ),
+        layout=_layout(layout, model.segment_len),
+        loop=LoopConfig(eval_every=200),
+    )  # fmt: skip
+
+
+PRESETS: dict[str, tuple[str, DialogueConfig]] = {
+    name: (f"{text}; CPU size, from scratch.", small(name)) for name, (text, *_) in ROWS.items()
+} | {
+    f"paper-{name}": (f"{text}; GPT-2 small, with --init-from.", paper(name))
+    for name, (text, *_) in ROWS.items()
+}
+
+
+def check(cfg: DialogueConfig) -> None:
+    """Refuse at the door what would fail after minutes, or silently."""
+    least = {"valid_conversations": 0, "test_conversations": 0, "replies": 0, "reply_tokens": 1}
+    for name, value in least.items():
+        if getattr(cfg, name) < value:
+            raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: {value} or more")
+    if not 0 <= cfg.temperature < float("inf"):
+        raise ValueError(f"temperature: found {cfg.temperature}, accepted: a finite number ≥ 0")
+    if not 0 < cfg.top_p <= 1:
+        raise ValueError(f"top_p: found {cfg.top_p}, accepted: a number in (0, 1]")
+    scores.require_libraries()
+    training_run.check(cfg)
+    language_modeling_init.parameters(cfg)
+    dialogue_run.batches(cfg, corpus_of(cfg))
+
+
+def corpus_of(cfg: DialogueConfig) -> dialogue_corpus.Corpus:
+    """The conversations that a config asks for, in tokens."""
+    limits = {"valid": cfg.valid_conversations, "test": cfg.test_conversations}
+    return dialogue_corpus.corpus(
+        cfg.data, cfg.tokenizer, cfg.model.vocab_size, cfg.cache, cfg.reading, cfg.layout,
+        cfg.model.segment_len, limits,
+    )  # fmt: skip
+
+
+def resolved(cfg: DialogueConfig) -> DialogueConfig:
+    """The config with the sizes and the tokeniser of what it begins with.
+
+    Raises:
+        ValueError, FileNotFoundError: as `language_modeling_init.resolved` does.
+    """
+    return language_modeling_init.resolved(cfg, more_ids=3)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line: `python -m experiments.dialogue [PRESET] [--options]`."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["compare"]:
+        from experiments import dialogue_compare
+
+        return dialogue_compare.main(argv[1:])
+    if argv[:1] == ["chat"]:
+        from experiments import dialogue_chat
+
+        return dialogue_chat.main(argv[1:])
+    program = "python -m experiments.dialogue"
+    name, cfg = cli.parse(program, __doc__, PRESETS, "infinity-lasting", argv)
+    with cli.refusals():
+        cfg = resolved(cfg)
+    folder, result = cli.start("dialogue", name, argv, cfg, check, dialogue_run.run)
+    if not jax.process_index():
+        dialogue_run.report(name, folder, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""One run of the dialogue experiment: perplexity of utterances, scores of replies, the report."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+from jax.sharding import Mesh
+
+from experiments import batching, dialogue_replies, language_modeling_init, scores, training_run
+from experiments.dialogue_corpus import SPLITS, Corpus
+from inf_former_jax.data import dialogue
+from inf_former_jax.data.batches import Batch
+from inf_former_jax.data.dialogue_batches import ConversationBatches
+from inf_former_jax.memory.state import Memory
+from inf_former_jax.models.decoder import Decoder, operators
+from inf_former_jax.training import evaluation, metrics, sharding
+from inf_former_jax.training.state import TrainState
+
+if TYPE_CHECKING:
+    from experiments.dialogue import DialogueConfig
+
+REPLIES = "replies.json"
+
+
+def load_run(folder: str | Path) -> tuple[DialogueConfig, Decoder, Any, Memory]:
+    """(config, decoder, params, memory) of a run folder's newest whole checkpoint.
+
+    Raises:
+        ValueError: the folder holds no run, or none of its checkpoints is whole.
+    """
+    from experiments.dialogue import DialogueConfig
+
+    return training_run.load(DialogueConfig, folder)
+
+
+def run(cfg: DialogueConfig, folder: Path, provenance: dict[str, Any]) -> dict[str, Any]:
+    """Train, or go on training, evaluate, and write metrics, replies and result into the folder."""
+    from experiments.dialogue import corpus_of
+
+    corpus, params = corpus_of(cfg), language_modeling_init.parameters(cfg)
+    language_modeling_init.keep_tokenizer(corpus.encoder.tokenizer, folder)
+    return training_run.run(
+        cfg, folder, provenance | facts(corpus),
+        lambda mesh, ops: Dialogue(cfg, corpus, mesh, ops, folder), params,
+    )  # fmt: skip
+
+
+def facts(corpus: Corpus) -> dict[str, Any]:
+    """What was read, for the result."""
+    made = {}
+    for name in SPLITS:
+        split = getattr(corpus, name)
+        said = dialogue.statistics(split.conversations)._asdict()
+        said["ratings"] = {str(rating): n for rating, n in said["ratings"].items()}
+        of = ConversationBatches(split.segments, 1)
+        made[name] = said | {"tokens": of.num_read, "scored_tokens": of.num_predicted}
+    return {"corpus": corpus.name, "splits": made}
+
+
+def batches(cfg: DialogueConfig, corpus: Corpus) -> dict[str, ConversationBatches]:
+    """The batches of every split.
+
+    Raises:
+        ValueError: a split in which nothing is scored, or an option out of range.
+    """
+    made = {}
+    for name in SPLITS:
+        train = name == "train"
+        try:
+            made[name] = ConversationBatches(
+                getattr(corpus, name).segments, cfg.batch_size, cfg.seed if train else 0, train
+            )
+        except ValueError as error:
+            raise ValueError(f"data: {name}: {error}") from error
+    return made
+
+
+class Dialogue:
+    """The task as a run asks for it (`training_run.Task`).
+
+    Args:
+        ops: the model's operators on the devices of the mesh.
+        folder: for the replies.
+    """
+
+    best, higher_is_better = "loss", False
+
+    def __init__(self, cfg: DialogueConfig, corpus: Corpus, mesh: Mesh, ops: Any, folder: Path):
+        self._cfg, self._corpus, self._mesh, self._ops = cfg, corpus, mesh, ops
+        self._folder, self._batches = folder, batches(cfg, corpus)
+        self._steps = {e: evaluation.make_eval_step(cfg.model, e) for e in (False, True)}
+        self._memory = batching.fresh_memory(cfg.model, cfg.batch_size, mesh)
+        train = self._batches["train"]
+        read = train.num_read / train.steps_per_epoch
+        self.row = (
+            f"conversations of {read / cfg.batch_size:,.0f} tokens on average, up to "
+            f"{train.segments} segments, {corpus.name}"
+        )
+        self.tokens_per_step = round(read)
+
+    def batches(self, begin: int) -> Iterator[Batch]:
+        """The training conversations, epoch after epoch."""
+        number = begin
+        while True:
+            yield self._placed("train", number)
+            number += 1
+
+    def _placed(self, split, number):
+        of = self._batches[split]
+        return sharding.place_batch(
+            lambda rows: of.batch(number, rows), self._cfg.batch_size, self._mesh
+        )
+
+    def evaluate(self, now: TrainState) -> dict[str, float]:
+        """Loss, accuracy and perplexity on the validation conversations."""
+        return self.figures(now, "valid", self._cfg.objective.empty_memory)
+
+    def figures(self, now: TrainState, split: str, empty_memory: bool) -> dict[str, float]:
+        """Of all scored tokens of a split.
+
+        Args:
+            empty_memory: clear the memory before every segment (the control).
+        """
+        total = None
+        for number in range(self._batches[split].steps_per_epoch):
+            key = jax.random.fold_in(now.key, number)
+            sums, _ = self._steps[empty_memory](
+                now.params, self._memory, self._placed(split, number), self._ops, key
+            )
+            total = metrics.add(total, sums)
+        ratios = metrics.ratios(total)
+        return ratios | {"perplexity": math.exp(ratios["loss"])}
+
+    def results(self, final: TrainState) -> dict[str, Any]:
+        """Figures on validation and test conversations with the control; scores of replies."""
+        cfg = self._cfg
+        made = {
+            split: {
+                label: self.figures(final, split, empty)
+                for label, empty in training_run.controls(cfg).items()
+            }
+            for split in ("valid", "test")
+        }
+        # A few rows at a time: no mesh.
+        params, ops = jax.device_get(final.params), jax.device_put(operators(cfg.model))
+        decoder, split = Decoder(cfg.model), self._corpus.test
+        said = dialogue_replies.replies(cfg, decoder, params, ops, self._corpus, split, cfg.seed)
+        pairs = [one.reply for one in said], [one.true for one in said]
+        found = scores.scores(*pairs, cfg.wordnet)._asdict()
+        listed = dialogue_replies.as_json(said, split)
+        if not jax.process_index():
+            (self._folder / REPLIES).write_text(
+                json.dumps(listed, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+            )
+        return made | {"replies": found, "ten_replies": listed[:: max(1, len(listed) // 10)][:10]}
+
+
+SCORES = ("f1", "rouge_1", "rouge_1_recall", "rouge_l", "rouge_l_recall", "meteor", "distinct_1",
+          "distinct_2", "words")  # fmt: skip
+
+
+def report(name: str, folder: Path, result: dict[str, Any]) -> None:
+    """Print the tables of a finished run, and ten replies."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(width=130)
+    title = f"{result['corpus']}, {name}, {result['steps']:,} updates"
+    table = Table(title=title, title_justify="left")
+    for column in ("", "perplexity, valid", "test", "accuracy, test"):
+        table.add_column(column, justify="right" if column else "left")
+    for label, row in result["test"].items():
+        valid = result["valid"][label]["perplexity"]
+        table.add_row(label, f"{valid:.2f}", f"{row['perplexity']:.2f}", f"{row['accuracy']:.3f}")
+    console.print(table)
+    table = Table(title=f"{result['replies']['count']} replies", title_justify="left")
+    for column in SCORES:
+        table.add_column(column, justify="right")
+    table.add_row(*score_cells(result["replies"]))
+    console.print(table)
+    for one in result["ten_replies"]:
+        console.print(f"[bold]{escape(one['before'])}[/]\n  true: {escape(one['true'])}\n"
+                      f"  said: {escape(one['reply'])}")  # fmt: skip
+    print(f"{folder}/result.json, {folder}/{REPLIES}")
+
+
+def score_cells(found: dict[str, Any]) -> list[str]:
+    """Cells by SCORES; empty where there is none."""
+    return ["" if found.get(name) is None else f"{found[name]:.2f}" for name in SCORES]
