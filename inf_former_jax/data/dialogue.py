@@ -71,7 +71,7 @@ def read(path: str | Path, split: str, reading: Reading = Reading()) -> list[Con
         log.warning("skipped %s: %s", one.name, one.message)
     good = [one for one in found if isinstance(one, Conversation)]
     least = reading.min_rating
-    kept = [one for one in good if not least or (one.rating or 0) >= least]
+    kept = [one for one in good if (one.rating or 0) >= least]
     if not kept:
         ratings = ", ".join(map(str, sorted({one.rating for one in good} - {None}))) or "none"
         raise ValueError(
