@@ -160,7 +160,8 @@ def _reader(folder: str) -> Any:
         return Dictionary(folder, None)
 
 
-def require_libraries():
+def require_libraries() -> None:
+    """Raise ValueError unless the packages that scores are made with are installed."""
     for name in ("nltk", "rouge_score"):
         if importlib.util.find_spec(name) is None:
             raise ValueError(
