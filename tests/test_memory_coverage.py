@@ -112,8 +112,8 @@ def test_the_memory_holds_tokens_in_their_cells(cfg):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"lengths": (4, 5)}, "lengths: found 5, accepted: 0 to segment_len = 4"),
-        ({"lengths": (-1,)}, "lengths: found -1, accepted: 0 to segment_len = 4"),
+        ({"lengths": (4, 5)}, "lengths: found 5, accepted: each 0 to segment_len = 4"),
+        ({"lengths": (-1,)}, "lengths: found -1, accepted: each 0 to segment_len = 4"),
         ({"segment_len": 0, "lengths": ()}, "segment_len: found 0, accepted: a whole number"),
         ({"cfg": LongTermConfig(sticky=True)}, "sticky: found True, accepted: False"),
     ],

@@ -63,8 +63,9 @@ def coverage(
         ValueError: a sticky memory, as for `token_edges`, or impossible lengths.
     """
     require(segment_len >= 1, "segment_len", segment_len, "a whole number ≥ 1")
-    for length in lengths:
-        require(0 <= length <= segment_len, "lengths", length, f"0 to segment_len = {segment_len}")
+    accepted = f"each 0 to segment_len = {segment_len}"
+    for length in map(int, lengths):
+        require(0 <= length <= segment_len, "lengths", length, accepted)
     borders = token_edges(cfg, len(lengths), segment_len)
     sums = _interval_sum(density, np.concatenate([[-np.inf], borders, [np.inf]]), where)
     batch, heads, queries = np.shape(density.mean)
