@@ -79,7 +79,7 @@ def top_words(
 def levels(relative: np.ndarray) -> np.ndarray:
     """Shades 0 to 9 of masses relative to uniform: how many of LEVELS they reach."""
     # What is uniform but for rounding has one shade.
-    return np.searchsorted(LEVELS, np.asarray(relative) * (1 + 1e-6), side="right")
+    return np.searchsorted(LEVELS, np.asarray(relative) * (1 + 1e-6))
 
 
 def write_page(path: Path | str, title: str, replies: Sequence[Shown]) -> None:

@@ -84,6 +84,9 @@ def test_shades_by_hand(tmp_path):
     source = page_of(tmp_path, shown()).source
     spans = '<span class="m0-4">a</span><span class="m0-3"> b</span><span class="m0-2"> c d</span>'
     assert f'<div class="doc">{spans}</div>' in source
+    half = shown(mass=((0.25, 0.125, 0.0625, 0.0625),))  # the other half is elsewhere
+    spans = '<span class="m0-3">a</span><span class="m0-2"> b</span><span class="m0-1"> c d</span>'
+    assert f'<div class="doc">{spans}</div>' in page_of(tmp_path, half).source
     bare = shown(mass=((0.5, 0.5, 0, 0), (0, 1, 0, 0)))
     spans = '<span class="m0-4">a</span><span class="m0-4 m1-5"> b</span> c d'
     assert f'<div class="doc">{spans}</div>' in page_of(tmp_path, bare).source
@@ -112,18 +115,18 @@ def strip_of(page):
 
 
 def test_strips_by_hand(tmp_path):
-    """A box a piece up to 200; of 300 pieces the last is two thirds of the 200th box."""
+    """A box a piece up to 200; of 500 pieces two and a half are in each."""
     assert strip_of(page_of(tmp_path, shown())) == [(4, 1), (3, 1), (2, 2)]
-    many = ["x "] * 300
-    uniform = shown(many, np.full((1, 300), 1 / 300))
+    many = ["x "] * 500
+    uniform = shown(many, np.full((1, 500), 1 / 500))
     assert strip_of(page_of(tmp_path, uniform)) == [(3, 200)]
-    last = shown(many, [[0] * 299 + [1]])
+    last = shown(many, [[0] * 499 + [1]])
     assert strip_of(page_of(tmp_path, last)) == [(0, 199), (9, 1)]
 
 
 def test_every_layer_can_be_chosen(tmp_path):
     """A button and a row for each layer of each card, and a rule for every shade in the text."""
-    page = page_of(tmp_path, shown(), shown(mass=np.full((3, 4), 0.25)))
+    page = page_of(tmp_path, shown(), shown("a" * 99, np.eye(99)[:3]))
     inputs = [attributes for tag, attributes, _ in page.found if tag == "input"]
     labels = [attributes for tag, attributes, _ in page.found if tag == "label"]
     assert len({button["id"] for button in inputs}) == len(inputs) == 5
