@@ -61,9 +61,18 @@ def bin_sum(
     density: GaussianDensity, bins: int, where: Bool[AnyArray, "B T"] | None = None
 ) -> Float[Array, "B D"]:
     """`Σ_heads Σ_queries ∫_d N(t; μ, σ²) dt`, of which `bin_mass` are the shares."""
-    density = GaussianDensity(*map(jnp.asarray, density))
     edges = np.linspace(0.0, 1.0, bins + 1)
     edges[0], edges[-1] = -EDGE_MARGIN, 1.0 + EDGE_MARGIN
+    return interval_sum(density, edges, where)
+
+
+def interval_sum(
+    density: GaussianDensity,
+    edges: Float[AnyArray, " J"],
+    where: Bool[AnyArray, "B T"] | None = None,
+) -> Float[Array, "B J-1"]:
+    """`Σ_heads Σ_queries ∫_d N(t; μ, σ²) dt` between neighbouring edges, which may be infinite."""
+    density = GaussianDensity(*map(jnp.asarray, density))
     edges = jnp.asarray(edges, dtype=density.mean.dtype).reshape(1, 1, 1, -1)
     mean, scale = density.mean[..., None], jnp.sqrt(density.var)[..., None]
     mass = ndtr((edges[..., 1:] - mean) / scale) - ndtr((edges[..., :-1] - mean) / scale)
