@@ -151,6 +151,8 @@ def check(cfg: DialogueConfig) -> None:
     if not 0 < cfg.top_p <= 1:
         raise ValueError(f"top_p: found {cfg.top_p}, accepted: a number in (0, 1]")
     scores.require_libraries()
+    if cfg.wordnet and (message := scores.missing(cfg.wordnet)):
+        raise ValueError(message)
     training_run.check(cfg)
     language_modeling_init.parameters(cfg)
     dialogue_run.batches(cfg, corpus_of(cfg))
