@@ -127,6 +127,7 @@ def start(
 
 def _unboxed(message: str) -> str:
     """tyro's framed message as one line: option, found, accepted."""
-    lines = [line.strip("│╭╰╮╯─ ") for line in message.splitlines()]
-    text = " ".join(line for line in lines[1:] if line and not line.startswith("For full help"))
+    lines = [line.strip("│|╭╰╮╯+─ ") for line in message.splitlines()]
+    rule = re.compile("-*$|For full help")  # what a terminal without UTF-8 has for a line
+    text = " ".join(line for line in lines[1:] if not rule.match(line))
     return re.sub(r"^Error parsing (\S+): (\w+): found", r"\1.\2: found", text)

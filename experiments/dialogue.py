@@ -3,6 +3,7 @@
     python -m experiments.dialogue [PRESET] [--options]
     python -m experiments.dialogue compare [--options]      the rows of the paper
     python -m experiments.dialogue chat --run FOLDER --document FILE
+    python -m experiments.dialogue page --run FOLDER        what of the document replies attend to
 
 Trains on conversations, the document in front, and reports perplexity of the utterances after the
 first and scores of generated replies. With --data it reads CMU-DoG's release, or JSON lines;
@@ -183,6 +184,10 @@ def main(argv: list[str] | None = None) -> None:
         from experiments import dialogue_compare
 
         return dialogue_compare.main(argv[1:])
+    if argv[:1] == ["page"]:
+        from experiments import dialogue_coverage
+
+        return dialogue_coverage.main(argv[1:])
     if argv[:1] == ["chat"]:
         from experiments import dialogue_chat
 

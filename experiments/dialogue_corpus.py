@@ -118,6 +118,26 @@ def corpus(
     return Corpus(name, encoder, **made)
 
 
+def swapped(split: Split, encoder: Encoder) -> Split:
+    """Each conversation with a document of another one that is not about the same.
+
+    The control of what a document is good for: if nothing changes, nobody has read it. Empty where
+    there is one document only.
+    """
+    sections = list(dict.fromkeys(one.sections for one in split.conversations))
+    if len(sections) < 2:
+        return Split([], [], [])
+    other = dict(zip(sections, sections[1:] + sections[:1], strict=True))
+    made = []
+    for one in split.conversations:
+        document = other[one.sections]
+        turns = (turn._replace(section=turn.section % len(document)) for turn in one.turns)
+        made.append(one._replace(sections=document, turns=tuple(turns)))
+    encoded = [encoder(one) for one in made]
+    length = split.segments[0].tokens.shape[1]
+    return Split(made, encoded, [segments(e, length, encoder.layout.window) for e in encoded])
+
+
 def _evenly(items, count):
     if not 0 < count < len(items):
         return items

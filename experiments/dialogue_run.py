@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 import jax
 from jax.sharding import Mesh
 
-from experiments import batching, dialogue_replies, language_modeling_init, scores, training_run
+from experiments import (
+    batching,
+    dialogue_corpus,
+    dialogue_replies,
+    language_modeling_init,
+    scores,
+    training_run,
+)
 from experiments.dialogue_corpus import SPLITS, Corpus
 from inf_former_jax.data import dialogue
 from inf_former_jax.data.batches import Batch
@@ -25,6 +32,9 @@ if TYPE_CHECKING:
     from experiments.dialogue import DialogueConfig
 
 REPLIES = "replies.json"
+
+ANOTHER = "another document"
+"""Label of the control in which every conversation is read after a document it is not about."""
 
 
 def load_run(folder: str | Path) -> tuple[DialogueConfig, Decoder, Any, Memory]:
@@ -77,6 +87,10 @@ def batches(cfg: DialogueConfig, corpus: Corpus) -> dict[str, ConversationBatche
             )
         except ValueError as error:
             raise ValueError(f"data: {name}: {error}") from error
+    if cfg.layout.document != "none":
+        other = dialogue_corpus.swapped(corpus.test, corpus.encoder)
+        if other.segments:
+            made["swapped"] = ConversationBatches(other.segments, cfg.batch_size)
     return made
 
 
@@ -124,6 +138,7 @@ class Dialogue:
         """Of all scored tokens of a split.
 
         Args:
+            split: one of the batches' names, "swapped" among them: the test with other documents.
             empty_memory: clear the memory before every segment (the control).
         """
         total = None
@@ -146,6 +161,9 @@ class Dialogue:
             }
             for split in ("valid", "test")
         }
+        if "swapped" in self._batches:
+            empty = cfg.objective.empty_memory
+            made["test"][ANOTHER] = self.figures(final, "swapped", empty)
         # A few rows at a time: no mesh.
         params, ops = jax.device_get(final.params), jax.device_put(operators(cfg.model))
         decoder, split = Decoder(cfg.model), self._corpus.test
@@ -176,8 +194,9 @@ def report(name: str, folder: Path, result: dict[str, Any]) -> None:
     for column in ("", "perplexity, valid", "test", "accuracy, test"):
         table.add_column(column, justify="right" if column else "left")
     for label, row in result["test"].items():
-        valid = result["valid"][label]["perplexity"]
-        table.add_row(label, f"{valid:.2f}", f"{row['perplexity']:.2f}", f"{row['accuracy']:.3f}")
+        valid = result["valid"].get(label, {}).get("perplexity")
+        cells = ["" if valid is None else f"{valid:.2f}", f"{row['perplexity']:.2f}"]
+        table.add_row(label, *cells, f"{row['accuracy']:.3f}")
     console.print(table)
     table = Table(title=f"{result['replies']['count']} replies", title_justify="left")
     for column in SCORES:

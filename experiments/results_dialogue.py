@@ -10,7 +10,16 @@ _SCORES = {"F1": "f1", "ROUGE-1": "rouge_1", "its recall": "rouge_1_recall",
            "ROUGE-L": "rouge_l", "its recall ": "rouge_l_recall", "METEOR": "meteor",
            "distinct-1": "distinct_1", "distinct-2": "distinct_2", "words": "words"}  # fmt: skip
 
-DIALOGUE = ("model", "seeds", "perplexity, valid", "test", "memory emptied", *_SCORES, "updates")
+DIALOGUE = (
+    "model",
+    "seeds",
+    "perplexity, valid",
+    "test",
+    "memory emptied",
+    "another document",
+    *_SCORES,
+    "updates",
+)
 
 
 def dialogue_row(model: str, runs: Sequence[Result]) -> list[str]:
@@ -31,6 +40,7 @@ def dialogue_row(model: str, runs: Sequence[Result]) -> list[str]:
         perplexities("valid", "as trained"),
         perplexities("test", "as trained"),
         perplexities("test", CONTROL),
+        perplexities("test", "another document"),
         *(of([run["replies"][figure] for run in runs], 1) for figure in _SCORES.values()),
         updates(runs),
     ]

@@ -47,7 +47,7 @@ class Layout:
         for name, accepted in (("document", DOCUMENTS), ("scored", SCORED)):
             if getattr(self, name) not in accepted:
                 raise ValueError(
-                    f"{name}: found {getattr(self, name)!r}, accepted: {', '.join(accepted)}"
+                    f"{name}: found {getattr(self, name)}, accepted: {', '.join(accepted)}"
                 )
         if self.window and (self.window < 3 or self.document == "none"):
             raise ValueError(
