@@ -90,7 +90,7 @@ def comparison_row(model: str, length: int, runs: Sequence[Result]) -> list[str]
 def comparison_table(results: list[Result]) -> str:
     """Every model on the same data, and where the figures come from."""
     rows = []
-    for runs in groups(results):
+    for runs in sorted(groups(results), key=lambda runs: runs[0]["settings"]["length"]):
         length = runs[0]["settings"]["length"]
         rows.append([*comparison_row(runs[0]["preset"], length, runs), source(runs)])
     return markdown((*COMPARISON, "device, commit, date"), rows)
