@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from experiments.results_dialogue import by_age_table, dialogue_table
 from experiments.results_language import (
     benchmark_table,
     language_table,
@@ -168,6 +169,8 @@ TABLES = {
     "language_modeling": language_table,
     "other_text": other_text_table,
     "passkey": passkey_table,
+    "recall": by_age_table,
+    "dialogue": dialogue_table,
     "benchmark": benchmark_table,
 }
 

@@ -1,4 +1,4 @@
-"""README's tables of conversations about documents."""
+"""README's tables of conversations about documents, of questions about them, and of recall."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -53,3 +53,31 @@ def dialogue_table(results: list[Result]) -> str:
         for runs in groups(results)
     ]
     return markdown(("corpus", *DIALOGUE, "device, commit, date"), rows)
+
+
+def by_age_table(results: list[Result]) -> str:
+    """What is right of what was stated so many segments ago: recall, and questions about a text."""
+    ages = sorted({age for one in results for row in one["test"].values() for age in row["ages"]})
+    rows = []
+    for result in results:
+        model = result["settings"]["model"]
+        name = result["preset"]
+        if (model["long_term"] or {}).get("locations") == "draw":
+            name += ", drawn"
+        for label, row in result["test"].items():
+            by = dict(zip(row["ages"], row["accuracy_by_age"], strict=True))
+            cells = [f"{by[age]:.2f}" if by.get(age) is not None else "" for age in ages]
+            whole = [f"{row['accuracy']:.3f}", *cells]
+            if label == CONTROL:
+                rows.append(["", "", label, "", *whole, ""])
+            else:
+                facts = [str(model["memory_gradient"]), label, f"{result['steps']:,}"]
+                rows.append([name, *facts, *whole, source([result])])
+        for label, value in result["baselines"].items():
+            by = result.get("baselines_by_age", {}).get(label, [])
+            of = dict(zip(next(iter(result["test"].values()))["ages"], by, strict=False))
+            cells = [f"{of[age]:.2f}" if age in of else "" for age in ages]
+            if result is results[-1]:
+                rows.append(["", "", label, "", f"{value:.3f}", *cells, ""])
+    header = ("model", "k", "", "updates", "all", *map(str, ages), "device, commit, date")
+    return markdown(header, rows)
