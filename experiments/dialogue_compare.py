@@ -34,7 +34,7 @@ class CompareConfig:
     """Updates of each row."""
     learning_rate: float = 1e-3
     """Peak rate of a row's updates; a linear decay to zero."""
-    memory_learning_rate: float = 2e-3
+    memory_learning_rate: float = 1e-2
     """The same of the memory's parameters."""
     memory_gradient: int = 0
     """Segments that the loss reaches back through the memory's writes."""
