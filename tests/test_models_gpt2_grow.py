@@ -42,6 +42,7 @@ def test_new_ids_are_around_the_mean(plain):
     assert len(np.unique(fresh, axis=0)) == 2000
     np.testing.assert_allclose(fresh.mean(axis=0), known.mean(axis=0), atol=0.02 / 2000**0.5 * 4)
     np.testing.assert_allclose(fresh.std(axis=0), 0.02, rtol=0.1)
+    assert np.abs(np.corrcoef(fresh.T) - np.eye(WIDTH)).max() < 0.1, "a draw for every channel"
     other = gpt2.grow(params, VOCAB + 3, jax.random.key(1))["embed"]["embedding"][VOCAB:]
     assert (other != fresh[:3]).all()
     same(gpt2.grow(params, VOCAB, jax.random.key(0)), params)
