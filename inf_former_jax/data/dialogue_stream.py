@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32
+from jaxtyping import Bool, Float32, Int32, Int64
 
 from inf_former_jax.data.batches import check_at_least
 from inf_former_jax.data.dialogue import Conversation
@@ -215,7 +215,7 @@ def of_documents(encoded: Encoded) -> Bool[np.ndarray, " n"]:
     return within
 
 
-def window_of(encoded: Encoded, place: int, window: int) -> np.ndarray:
+def window_of(encoded: Encoded, place: int, window: int) -> Int64[np.ndarray, " m"]:
     """Places of what is left of the document that was read last before `place`: its beginning,
     and its <eos>; at most `window`."""
     start, end = ([(0, 0)] + [one for one in encoded.documents if one[0] < place])[-1]
