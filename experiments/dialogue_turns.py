@@ -2,7 +2,8 @@
 
 Where the model reads the whole stream (`carried`), its state goes on from turn to turn: a turn
 costs what its own tokens do. For one that reads a window of the document, or none, all tokens are
-kept, and a reply begins anew from the window and the last turns that fit (`dialogue_stream.prompt`).
+kept, and a reply begins anew from the window and the last turns that fit
+(`dialogue_stream.prompt`).
 """
 
 from __future__ import annotations
