@@ -151,12 +151,30 @@ def check(cfg: DialogueConfig) -> None:
         raise ValueError(f"temperature: found {cfg.temperature}, accepted: a finite number ≥ 0")
     if not 0 < cfg.top_p <= 1:
         raise ValueError(f"top_p: found {cfg.top_p}, accepted: a number in (0, 1]")
+    _check_layout(cfg)
     scores.require_libraries()
     if cfg.wordnet and (message := scores.missing(cfg.wordnet)):
         raise ValueError(message)
     training_run.check(cfg)
     language_modeling_init.parameters(cfg)
     dialogue_run.batches(cfg, corpus_of(cfg))
+
+
+def _check_layout(cfg):
+    """A layout without the stream's document is for models that read no more than a segment."""
+    model, layout = cfg.model, cfg.layout
+    if not layout.window and layout.document != "none":
+        return
+    if model.long_term or model.compressed or model.mem_len:
+        raise ValueError(
+            f"layout: found window {layout.window} and document {layout.document} for a model with "
+            f"a memory, accepted: window 0 and a document; the others are for gpt2"
+        )
+    if layout.window + cfg.reply_tokens >= model.segment_len:
+        raise ValueError(
+            f"reply_tokens: found {cfg.reply_tokens}, accepted: less than "
+            f"{model.segment_len - layout.window}, what the window leaves of a segment"
+        )
 
 
 def corpus_of(cfg: DialogueConfig) -> dialogue_corpus.Corpus:

@@ -56,8 +56,9 @@ def asked(
     """Tokens and types before a reply.
 
     Args:
-        emptied: as a memory that is emptied before every segment leaves it: the open segment and
-            the one before, which is written before it is read.
+        emptied: about what a memory that is emptied before every segment leaves: the open segment
+            and the one before, which is written before it is read. (What that one itself found in
+            the memory, in layers above the first, is not there.)
     """
     number, turn = place
     layout = encoder.layout
@@ -75,7 +76,7 @@ def replies(
     """The model's replies at `places`, `cfg.replies` of them."""
     encoder, made = corpus.encoder, []
     chosen = places(split, cfg.replies)
-    length, room = decoder.cfg.segment_len, min(cfg.reply_tokens, decoder.cfg.segment_len // 2)
+    length, room = decoder.cfg.segment_len, cfg.reply_tokens
     emptied = cfg.objective.empty_memory
     for first in range(0, len(chosen), _ROWS):
         some = chosen[first : first + _ROWS]

@@ -130,7 +130,7 @@ def heard(monkeypatch, tokenizer, layout, cfg, texts, said):
         return state
 
     monkeypatch.setattr(dialogue_turns.generation, "stream", stream)
-    sizes = dict(num_layers=1, num_heads=1, head_dim=2, d_model=2, d_inner=2)
+    sizes = {"num_layers": 1, "num_heads": 1, "head_dim": 2, "d_model": 2, "d_inner": 2}
     decoder = Decoder(ModelConfig(vocab_size=300, segment_len=2048, mem_len=0, **sizes))
     chat = dialogue_turns.Chat(cfg, decoder, {}, Encoder(tokenizer, layout))
     for text in texts:
