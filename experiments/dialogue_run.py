@@ -54,10 +54,36 @@ def run(cfg: DialogueConfig, folder: Path, provenance: dict[str, Any]) -> dict[s
 
     corpus, params = corpus_of(cfg), language_modeling_init.parameters(cfg)
     language_modeling_init.keep_tokenizer(corpus.encoder.tokenizer, folder)
+    if not jax.process_index():
+        describe(corpus, (Path(cfg.data) / "Conversations").is_dir())
     return training_run.run(
         cfg, folder, provenance | facts(corpus),
         lambda mesh, ops: Dialogue(cfg, corpus, mesh, ops, folder), params,
     )  # fmt: skip
+
+
+def describe(corpus: Corpus, released: bool) -> None:
+    """Print what is in the splits; of CMU-DoG's release, what its publication says beside it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{corpus.name}, as it is read", title_justify="left")
+    for column in ("", "conversations", "documents", "utterances", "turns", "turns each",
+                   "words a turn", "ratings"):  # fmt: skip
+        table.add_column(column, justify="right" if column else "left")
+    every = [one for name in SPLITS for one in getattr(corpus, name).conversations]
+    rows = {name: getattr(corpus, name).conversations for name in SPLITS} | {"together": every}
+    found = {name: dialogue.statistics(some) for name, some in rows.items()}
+    if released:
+        found["publication"] = dialogue.PUBLISHED
+    for name, row in found.items():
+        counts = (row.conversations, row.documents, row.utterances, row.turns)
+        means = (row.turns_per_conversation, row.words_per_turn)
+        cells = ["" if value is None else f"{value:,}" for value in counts]
+        cells += ["" if value is None else f"{value:.1f}" for value in means]
+        ratings = ", ".join(f"{rating}: {count:,}" for rating, count in row.ratings.items())
+        table.add_row(name, *cells, ratings)
+    Console(width=120).print(table)
 
 
 def facts(corpus: Corpus) -> dict[str, Any]:

@@ -50,22 +50,28 @@ class RecallConfig:
 
 
 def _small(model: ModelConfig, **changes) -> RecallConfig:
-    """A model in the size of the CPU presets: 2 layers of width 64, 8 segments of 16."""
+    """A model in the size of the CPU presets: 2 layers of width 64, segments of 16.
+
+    Four pairs, one a segment, are few enough to be learnt in ten minutes, if the gradient reaches
+    the writes of all of them.
+    """
     sizes = {"num_layers": 2, "num_heads": 4, "head_dim": 16, "d_model": 64, "d_inner": 128}
     small = {**sizes, "segment_len": 16, "mem_len": 16, "dropout": 0.0, "vocab_size": 32}
     small["norm"] = "pre"
     model = dataclasses.replace(model, **{**small, **changes})
     return RecallConfig(
         model,
-        optim.OptimConfig(learning_rate=1e-3, steps=6000, warmup_steps=100),
-        loop=LoopConfig(eval_every=500, minutes=10.0),
+        optim.OptimConfig(learning_rate=2e-3, steps=3000, warmup_steps=100),
+        task=Sizes(num_keys=4, segments=5, questions=2),
+        loop=LoopConfig(eval_every=250, minutes=10.0),
+        batch_size=64,
     )
 
 
 def _remembering(**changes) -> RecallConfig:
     """An ∞-former whose long-term memory differs from the small one by these changes."""
     memory = LongTermConfig(**{"num_basis": 128, "num_samples": 128, **changes})
-    return _small(presets.infinity_former(), long_term=memory)
+    return _small(presets.infinity_former(), long_term=memory, memory_gradient=4)
 
 
 PRESETS: dict[str, tuple[str, RecallConfig]] = {

@@ -23,8 +23,8 @@ TINY = [
     "--model.num-heads", "2", "--model.head-dim", "4", "--model.d-model", "8",
     "--model.d-inner", "8", "--model.long-term.num-basis", "8",
     "--model.long-term.num-samples", "8", "--model.long-term.bins", "8",
-    "--optim.steps", "4", "--optim.warmup-steps", "1", "--loop.log-every", "2",
-    "--loop.eval-every", "2",
+    "--model.memory-gradient", "0", "--optim.steps", "4", "--optim.warmup-steps", "1",
+    "--loop.log-every", "2", "--loop.eval-every", "2",
 ]  # fmt: skip
 
 

@@ -317,6 +317,21 @@ def test_segments_of_padding_are_not_run(plain, eval_step):
         check_trees(found, expected, rtol=0.0)
 
 
+@pytest.mark.slow
+def test_groups_of_padding_are_not_run(tiny_model, plain):
+    """The same with a gradient through the memory, whose groups are counted from the end."""
+    cfg = dataclasses.replace(tiny_model, memory_gradient=1)
+    trainer = make_trainer(cfg, optax.sgd(1.0), (1, 1), plain.initial.params)
+    behind, before = (gradient(trainer, trainer.fresh(), shifted(random_batch(9), front))
+                      for front in (0, 2))  # fmt: skip
+    assert (np.asarray(before[1].memory.seen) == 2 * LENGTH).all()
+    pairs = ((found[0], found[1].memory, found[2]) for found in (before, behind))
+    check_trees(*pairs, rtol=0.0)
+    alone, _, _ = gradient(plain, plain.fresh(), shifted(random_batch(9), 2))
+    gate = [found["block_0"]["long_term"]["gate"]["kernel"] for found in (before[0], alone)]
+    assert np.abs(gate[0] - gate[1]).max() > 1e-9  # it does reach further back
+
+
 # The compiled program
 
 
