@@ -82,7 +82,7 @@ def _model(cfg: ModelConfig, rows: int):
 
 def gpt2(cfg: BenchmarkConfig) -> dict[str, Any]:
     """Seconds of one segment of 512, B 1, whose memory holds something already."""
-    changes = {"num_layers": 2, "d_model": 64, "num_heads": 2, "head_dim": 32, "d_inner": 256,
+    changes = {"num_layers": 1, "d_model": 64, "num_heads": 2, "head_dim": 32, "d_inner": 256,
                "vocab_size": 1000, "segment_len": 64} if cfg.quick else {}  # fmt: skip
     variants = {}
     for label, make in (("plain", presets.gpt2), ("with memory", presets.gpt2_infinity)):
@@ -105,6 +105,7 @@ def stream(cfg: BenchmarkConfig) -> dict[str, Any]:
         RuntimeError: a retrace, a memory that is not finite, or a wrong number of writes.
     """
     model = language_modeling.PRESETS["gpt2-infinity-lasting"][1].model
+    model = dataclasses.replace(model, num_layers=1) if cfg.quick else model
     segment, params, ops, memory = _model(model, 1)
     length, total = model.segment_len, 2**14 if cfg.quick else cfg.tokens
     rng, seconds, rows = np.random.default_rng(0), [], []

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from inf_former_jax import generate
+from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import presets
 from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
 
@@ -27,8 +28,9 @@ def model(quick: bool) -> ModelConfig:
     """GPT-2 of 4 layers of width 256 on segments of 512, with the lasting memory."""
     sizes = {"num_layers": 4, "num_heads": 4, "head_dim": 64, "d_model": 256, "d_inner": 1024,
              "vocab_size": 2048, "segment_len": 512}  # fmt: skip
+    memory = LongTermConfig(num_basis=16, num_samples=16, widths=(0.1,), contraction="power")
     tiny = {"num_layers": 1, "num_heads": 2, "head_dim": 8, "d_model": 16, "d_inner": 16,
-            "vocab_size": 64, "segment_len": 16}  # fmt: skip
+            "vocab_size": 64, "segment_len": 16, "long_term": memory}  # fmt: skip
     return presets.gpt2_infinity_lasting(**(tiny if quick else sizes))
 
 

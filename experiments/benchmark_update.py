@@ -14,7 +14,7 @@ from inf_former_jax.training.step import Objective, make_train_step
 
 #: Sizes that any model can have, so that an update compiles soon.
 TINY = {"num_layers": 1, "num_heads": 2, "head_dim": 8, "d_model": 16, "d_inner": 16,
-         "segment_len": 16, "mem_len": 16, "vocab_size": 32}  # fmt: skip
+        "segment_len": 16, "mem_len": 16, "vocab_size": 32}  # fmt: skip
 
 
 def update(
