@@ -103,7 +103,7 @@ def require_same(said: Mapping[str, tuple[np.ndarray, np.ndarray | None]]) -> in
         if not places.size:
             continue
         place = int(places[0])
-        if not leads[place] <= TIE:
+        if not 0 <= leads[place] <= TIE:
             raise RuntimeError(
                 f"generation: token {place} of {cached.shape[1]}: found {cached[0, place]} "
                 f"{CACHED}; expected {tokens[0, place]}, {label}, which leads by {leads[place]:.1e}"

@@ -56,7 +56,11 @@ def test_tokens_are_the_same_up_to_a_tie(tokens, leads, same):
 
 @pytest.mark.parametrize(
     ("tokens", "leads"),
-    [([5, 6, 1, 8], [1e-4, 1.0, 1.0, 1e-4]), ([5, 6, 1, 2], [1.0, 1.0, np.nan, 1.0])],
+    [
+        ([5, 6, 1, 8], [1e-4, 1.0, 1.0, 1e-4]),
+        ([5, 6, 1, 2], [1.0, 1.0, np.nan, 1.0]),
+        ([5, 6, 1, 2], [1.0, 1.0, -0.1, 1.0]),
+    ],
 )
 def test_the_first_other_token_is_an_error(tokens, leads):
     message = "^generation: token 2 of 4: found 7 with the cache; expected 1, anew, which leads by"
