@@ -1,11 +1,14 @@
 """Speed, measured: interleaved medians in one run, a table for people and JSON for programs.
 
-    python -m experiments.benchmark [--measure gpt2 stream memory_gradient] [--quick]
+    python -m experiments.benchmark [--measure NAMES] [--quick]
 
 gpt2: one segment through GPT-2 small with a long-term memory and without, logits of all positions.
 stream: time a segment and live memory along one document of a million tokens.
 memory_gradient: an update of the sorting default whose gradient goes k segments back, and of the
 language model, where every segment has loss.
+generation: a greedy token with the cache, and by reading the open segment anew; the same tokens.
+
+Each measure has a file of its own, so that what another run measured stays with its commit.
 """
 
 import dataclasses
@@ -14,26 +17,31 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
-from experiments import cli, language_modeling, runs, sorting
-from inf_former_jax.data.batches import Batch
+from experiments import (
+    benchmark_generation,
+    benchmark_update,
+    cli,
+    language_modeling,
+    runs,
+    sorting,
+)
 from inf_former_jax.memory import state
 from inf_former_jax.models import presets
 from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
-from inf_former_jax.training import optim, sharding
-from inf_former_jax.training.state import init_state
-from inf_former_jax.training.step import Objective, make_train_step, memory_finite
+from inf_former_jax.training.step import memory_finite
 
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkConfig:
     """What to measure."""
 
-    measure: tuple[str, ...] = ("gpt2", "stream", "memory_gradient")
+    measure: tuple[str, ...] = ("gpt2", "stream", "memory_gradient", "generation")
     """Any of these."""
     repeats: int = 15
     """Runs of each variant, taken in turns; their median is reported."""
@@ -42,7 +50,7 @@ class BenchmarkConfig:
     quick: bool = False
     """Tiny shapes and few repeats: that it runs, not how fast."""
     out: str = "runs/benchmark"
-    """Folder of result.json."""
+    """Folder of NAME.json of each measure."""
 
 
 def interleaved(variants: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
@@ -74,7 +82,7 @@ def _model(cfg: ModelConfig, rows: int):
 
 def gpt2(cfg: BenchmarkConfig) -> dict[str, Any]:
     """Seconds of one segment of 512, B 1, whose memory holds something already."""
-    changes = {"num_layers": 2, "d_model": 64, "num_heads": 2, "head_dim": 32, "d_inner": 256,
+    changes = {"num_layers": 1, "d_model": 64, "num_heads": 2, "head_dim": 32, "d_inner": 256,
                "vocab_size": 1000, "segment_len": 64} if cfg.quick else {}  # fmt: skip
     variants = {}
     for label, make in (("plain", presets.gpt2), ("with memory", presets.gpt2_infinity)):
@@ -83,15 +91,11 @@ def gpt2(cfg: BenchmarkConfig) -> dict[str, Any]:
         tokens = np.random.default_rng(0).integers(0, model.vocab_size, (1, model.segment_len))
         for _ in range(3):
             _, memory = segment(params, tokens.astype(np.int32), memory, ops)
-        variants[label] = _bound(segment, params, tokens.astype(np.int32), memory, ops)
+        variants[label] = partial(segment, params, tokens.astype(np.int32), memory, ops)
     seconds = interleaved(variants, 3 if cfg.quick else cfg.repeats)
     medians = {label: statistics.median(of) for label, of in seconds.items()}
     ratios = [b / a for a, b in zip(*seconds.values(), strict=True)]
     return {"seconds": medians, "ratio": statistics.median(ratios)}
-
-
-def _bound(function, *arguments):
-    return lambda: function(*arguments)
 
 
 def stream(cfg: BenchmarkConfig) -> dict[str, Any]:
@@ -101,6 +105,7 @@ def stream(cfg: BenchmarkConfig) -> dict[str, Any]:
         RuntimeError: a retrace, a memory that is not finite, or a wrong number of writes.
     """
     model = language_modeling.PRESETS["gpt2-infinity-lasting"][1].model
+    model = dataclasses.replace(model, num_layers=1) if cfg.quick else model
     segment, params, ops, memory = _model(model, 1)
     length, total = model.segment_len, 2**14 if cfg.quick else cfg.tokens
     rng, seconds, rows = np.random.default_rng(0), [], []
@@ -139,8 +144,9 @@ def memory_gradient(cfg: BenchmarkConfig) -> dict[str, Any]:
         number = 3 if cfg.quick else 8 if task.startswith("language") else 17
         variants, temporaries = {}, {}
         for k in (0, 1) if cfg.quick else (0, 1, 3, 7):
-            of = dataclasses.replace(model, memory_gradient=k, **(_TINY if cfg.quick else {}))
-            run, size = _update(of, 4, number, weighted)
+            tiny = benchmark_update.TINY if cfg.quick else {}
+            of = dataclasses.replace(model, memory_gradient=k, **tiny)
+            run, size = benchmark_update.update(of, 4, number, weighted)
             variants[k], temporaries[k] = run, size / 2**20
         seconds = interleaved(variants, repeats)
         found[task] = {
@@ -150,36 +156,33 @@ def memory_gradient(cfg: BenchmarkConfig) -> dict[str, Any]:
     return found
 
 
-_TINY = {"num_layers": 1, "num_heads": 2, "head_dim": 8, "d_model": 16, "d_inner": 16,
-         "segment_len": 16, "mem_len": 16, "vocab_size": 32}  # fmt: skip
+def generation(cfg: BenchmarkConfig) -> dict[str, Any]:
+    """Seconds of a token at a segment of context, B 1, and how often as many without a cache.
+
+    Raises:
+        RuntimeError: the forms do not say the same tokens.
+    """
+    model, said = benchmark_generation.model(cfg.quick), {}
+    variants = benchmark_generation.variants(model)
+
+    def run(label):
+        said[label] = variants[label]()
+
+    turns = {label: partial(run, label) for label in variants}
+    seconds = interleaved(turns, 3 if cfg.quick else cfg.repeats)
+    same, new = benchmark_generation.require_same(said), model.segment_len // 8
+    cached = seconds[benchmark_generation.CACHED]
+    ratios = {
+        label: statistics.median(b / a for a, b in zip(cached, of, strict=True))
+        for label, of in seconds.items()
+    }
+    tokens = {label: statistics.median(of) / new for label, of in seconds.items()}
+    return {"context": model.segment_len, "tokens": new, "same": same,
+            "seconds_per_token": tokens, "ratio": ratios}  # fmt: skip
 
 
-def _update(model, rows, number, weighted):
-    """(an update that goes on from the last one, bytes of its temporaries)."""
-    mesh, tx = sharding.make_mesh(), optim.optimizer(optim.OptimConfig(learning_rate=1e-6))
-    rows = rows * mesh.shape["data"]
-    tokens = np.random.default_rng(0).integers(0, 20, (rows, number, model.segment_len))
-    weights = np.zeros(tokens.shape, np.float32)
-    weights[:, weighted] = 1
-    resets = np.zeros((rows, number), bool)
-    resets[:, 0] = True
-    tokens = tokens.astype(np.int32)
-    whole = Batch(tokens, tokens, weights, resets)
-    batch = sharding.place_batch(lambda r: jax.tree.map(lambda leaf: leaf[r], whole), rows, mesh)
-    now = init_state(model, tx, rows, 0, mesh)
-    ops = sharding.everywhere(operators(model), mesh)
-    placed = sharding.shardings(now, mesh)
-    compiled = make_train_step(model, tx, Objective(), placed).lower(now, batch, ops).compile()
-
-    def run():
-        nonlocal now
-        now, metrics = compiled(now, batch, ops)
-        return metrics
-
-    return run, compiled.memory_analysis().temp_size_in_bytes
-
-
-MEASURES = {"gpt2": gpt2, "stream": stream, "memory_gradient": memory_gradient}
+MEASURES = {"gpt2": gpt2, "stream": stream, "memory_gradient": memory_gradient,
+            "generation": generation}  # fmt: skip
 
 
 def report(found: Mapping[str, Any]) -> None:
@@ -194,6 +197,13 @@ def report(found: Mapping[str, Any]) -> None:
         for label, seconds in of["seconds"].items():
             table.add_row(label, f"{seconds:.4f}")
         table.add_row("ratio", f"{of['ratio']:.3f}")
+        console.print(table)
+    if "generation" in found:
+        of = found["generation"]
+        table = Table(f"a token at {of['context']} of context", "ms", "× with the cache")
+        for label, seconds in of["seconds_per_token"].items():
+            table.add_row(label, f"{1e3 * seconds:.2f}", f"{of['ratio'][label]:.1f}")
+        table.add_row("greedy tokens the same", f"{of['same']} of {of['tokens']}", "")
         console.print(table)
     if "memory_gradient" in found:
         table = Table("gradient k segments back", "k", "ms an update", "temporaries, MiB")
@@ -226,10 +236,11 @@ def main(argv: list[str] | None = None) -> None:
                 raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: {least} or more")
         folder = runs.made(cfg.out)
     said = runs.provenance("benchmark", "", argv) | {"settings": runs.to_json(cfg)}
-    found = {name: MEASURES[name](cfg) for name in cfg.measure}
-    runs.write_json(folder / "result.json", said | {"found": found})
-    report(found)
-    print(f"{folder}/result.json")
+    for name in cfg.measure:
+        found = {name: MEASURES[name](cfg)}
+        runs.write_json(folder / f"{name}.json", said | {"found": found})
+        report(found)
+        print(f"{folder}/{name}.json")
 
 
 if __name__ == "__main__":

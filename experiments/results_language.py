@@ -111,4 +111,15 @@ def benchmark_table(results: list[Result]) -> str:
                 what = f"an update, {task}, gradient {k} segments back"
                 memory = f"{row['temporaries_mib']:.0f} MiB of temporaries"
                 rows.append([what, f"{1e3 * row['seconds']:,.0f} ms", memory, said])
+        rows += [[*cells, said] for cells in _generation_rows(found.get("generation"))]
     return markdown(("measured", "median", "", "device, commit, date"), rows)
+
+
+def _generation_rows(found):
+    """Of a benchmark's generation, if it was measured: the cells before the last column."""
+    for label, seconds in (found or {}).get("seconds_per_token", {}).items():
+        versus = f"{found['same']} of {found['tokens']} greedy tokens the same"
+        if label != "with the cache":
+            versus = f"{found['ratio'][label]:.0f} × with the cache, in pairs"
+        what = f"a token at {found['context']} of context, {label}"
+        yield [what, f"{1e3 * seconds:,.1f} ms", versus]

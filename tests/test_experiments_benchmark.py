@@ -2,16 +2,18 @@
 
 import json
 
+import numpy as np
 import pytest
 
-from experiments import benchmark
+from experiments import benchmark, benchmark_generation, results_language
 
 
 @pytest.mark.slow
 def test_quick(tmp_path, capsys):
     """Numbers of the right kind, not how large: no test of speed."""
     benchmark.main(["--quick", "--out", str(tmp_path)])
-    found = json.loads((tmp_path / "result.json").read_text())["found"]
+    files = [json.loads((tmp_path / f"{name}.json").read_text()) for name in benchmark.MEASURES]
+    found = {name: of for file in files for name, of in file["found"].items()}
     assert found["gpt2"]["seconds"]["plain"] > 0 and found["gpt2"]["ratio"] > 0.5
     rows = found["stream"]["rows"]
     assert [row["tokens"] for row in rows] == [4096, 8192, 16384]
@@ -21,6 +23,11 @@ def test_quick(tmp_path, capsys):
     for rows in found["memory_gradient"].values():
         assert rows["1"]["temporaries_mib"] > rows["0"]["temporaries_mib"] > 0
         assert rows["0"]["seconds"] > 0
+    of = found["generation"]
+    assert (of["context"], of["tokens"], of["same"]) == (16, 2, 2)
+    assert min(of["seconds_per_token"].values()) > 0 and min(of["ratio"].values()) > 0
+    assert len(of["seconds_per_token"]) == len(of["ratio"]) == 3
+    assert of["ratio"]["with the cache"] == 1
     assert "16,384" in capsys.readouterr().out
 
 
@@ -30,10 +37,71 @@ def test_variants_take_turns():
     assert said == ["a", "b"] * 4 and [len(of) for of in found.values()] == [3, 3]
 
 
+def said(tokens, leads):
+    cached = (np.array([[5, 6, 7, 8]]), None)
+    return {benchmark_generation.CACHED: cached, "anew": (np.array([tokens]), np.array(leads))}
+
+
+@pytest.mark.parametrize(
+    ("tokens", "leads", "same"),
+    [
+        ([5, 6, 7, 8], [1.0, 1.0, 1.0, 1.0], 4),
+        ([5, 6, 1, 8], [1.0, 1.0, 1e-4, 1.0], 2),  # what follows a tie says nothing
+        ([5, 6, 1, 2], [1.0, 1.0, 1e-4, 1.0], 2),
+    ],
+)
+def test_tokens_are_the_same_up_to_a_tie(tokens, leads, same):
+    assert benchmark_generation.require_same(said(tokens, leads)) == same
+
+
+@pytest.mark.parametrize(
+    ("tokens", "leads"),
+    [
+        ([5, 6, 1, 8], [1e-4, 1.0, 1.0, 1e-4]),
+        ([5, 6, 1, 2], [1.0, 1.0, np.nan, 1.0]),
+        ([5, 6, 1, 2], [1.0, 1.0, -0.1, 1.0]),
+    ],
+)
+def test_the_first_other_token_is_an_error(tokens, leads):
+    message = "^generation: token 2 of 4: found 7 with the cache; expected 1, anew, which leads by"
+    with pytest.raises(RuntimeError, match=message):
+        benchmark_generation.require_same(said(tokens, leads))
+
+
+def test_a_measure_keeps_the_file_of_another(tmp_path, monkeypatch):
+    """Each has the commit and the command that it was measured with."""
+    of = {"context": 16, "tokens": 2, "same": 2, "seconds_per_token": {}, "ratio": {}}
+    monkeypatch.setitem(benchmark.MEASURES, "generation", lambda cfg: of)
+    monkeypatch.setitem(benchmark.MEASURES, "stream", lambda cfg: {"rows": []})
+    benchmark.main(["--measure", "generation", "--out", str(tmp_path)])
+    kept = (tmp_path / "generation.json").read_bytes()
+    benchmark.main(["--measure", "stream", "--out", str(tmp_path)])
+    assert (tmp_path / "generation.json").read_bytes() == kept
+    assert json.loads(kept)["found"] == {"generation": of}
+    assert json.loads((tmp_path / "stream.json").read_text())["found"] == {"stream": {"rows": []}}
+
+
+def test_a_row_of_the_table_for_each_way_to_generate():
+    found = {
+        "context": 512,
+        "tokens": 64,
+        "same": 63,
+        "seconds_per_token": {"with the cache": 0.0123, "recomputed": 0.4},
+        "ratio": {"with the cache": 1.0, "recomputed": 31.6},
+    }
+    result = {"found": {"generation": found}, "device": "cpu", "commit": "c", "date": "d"}
+    assert results_language.benchmark_table([result]).splitlines()[2:] == [
+        "| a token at 512 of context, with the cache | 12.3 ms | "
+        "63 of 64 greedy tokens the same | cpu, c, d |",
+        "| a token at 512 of context, recomputed | 400.0 ms | "
+        "32 × with the cache, in pairs | cpu, c, d |",
+    ]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--measure", "all"], "measure: found all, accepted: gpt2, stream, memory_gradient"),
+        (["--measure", "all"], "measure: found all, accepted: gpt2, stream, memory_gradient, "),
         (["--repeats", "0"], "repeats: found 0, accepted: 1 or more"),
         (["--tokens", "9"], "tokens: found 9, accepted: 4096 or more"),
     ],
