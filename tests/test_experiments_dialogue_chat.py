@@ -44,7 +44,9 @@ def models():
     ):
         rng = np.random.default_rng(seed)
         shapes = state.abstract_state(cfg, optim.optimizer(optim.OptimConfig()), 8, mesh).params
-        params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
+        params = jax.tree.map(
+            lambda leaf, rng=rng: rng.normal(size=leaf.shape).astype(np.float32), shapes
+        )
         params["logits"]["kernel"][:, END] = 1.01 * params["logits"]["kernel"][:, 154]
         made[name] = Decoder(cfg), params
     return made
