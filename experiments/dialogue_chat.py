@@ -101,6 +101,10 @@ def begin(cfg: ChatConfig) -> Chat:
     check(cfg)
     text = read_document(cfg.document) if cfg.document else ""
     run, decoder, params, _ = dialogue_run.load_run(cfg.run)
+    if run.objective.empty_memory:
+        raise ValueError(
+            f"run: found {cfg.run}, a control trained with its memory emptied, accepted: another"
+        )
     encoder = Encoder(language_modeling_init.tokenizer_of_run(cfg.run), run.layout)
     size = decoder.cfg.vocab_size
     if encoder.controls.vocab_size > size:

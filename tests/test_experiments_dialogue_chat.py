@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import sys
 
 import jax
@@ -313,3 +314,7 @@ def test_a_run_with_windows_keeps_no_memory(models, tmp_path, monkeypatch, capsy
     assert "keeps no memory" in refused(capsys, *options, "--memory-out", out)
     assert "keeps no memory" in refused(capsys, "--run", folder, "--memory-in", out)
     assert not out.exists()
+    config = json.loads((folder / "config.json").read_text())
+    config["objective"]["empty_memory"] = True
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "a control trained with its memory emptied" in refused(capsys, *options)
