@@ -103,6 +103,26 @@ def corpus(
     name, folder = folder_of(data)
     read = {split: dialogue.read(folder, split, reading) for split in SPLITS}
     tokenizer = tokenizer_of(kind, read["train"], vocab_size - 3, cache)
+    some = {split: _evenly(of, limits.get(split, 0)) for split, of in read.items()}
+    return encoded(name, some, tokenizer, vocab_size, layout, segment_len)
+
+
+def encoded(
+    name: str,
+    read: dict[str, list[Conversation]],
+    tokenizer: Tokenizer,
+    vocab_size: int,
+    layout: Layout,
+    segment_len: int,
+) -> Corpus:
+    """The splits of given conversations as a model reads them.
+
+    Args:
+        read: split → its conversations.
+
+    Raises:
+        ValueError: as encoding and cutting do, or for a tokeniser with too many tokens.
+    """
     encoder = Encoder(tokenizer, layout)
     if encoder.controls.vocab_size > vocab_size:
         raise ValueError(
@@ -111,10 +131,9 @@ def corpus(
         )
     made = {}
     for split, conversations in read.items():
-        some = _evenly(conversations, limits.get(split, 0))
-        encoded = [encoder(one) for one in some]
-        cut = [segments(one, segment_len, layout.window) for one in encoded]
-        made[split] = Split(some, encoded, cut)
+        ids = [encoder(one) for one in conversations]
+        cut = [segments(one, segment_len, layout.window) for one in ids]
+        made[split] = Split(conversations, ids, cut)
     return Corpus(name, encoder, **made)
 
 

@@ -138,24 +138,22 @@ def retention(path: Path, title: str, curves: Mapping[str, Mapping[str, Sequence
 
 
 def accuracy_by_age(path: Path, title: str, result: Mapping[str, Any]) -> None:
-    """Accuracy of recall against the age of the question, with what needs no learning, as a PNG.
+    """Accuracy against the age of the question, with what needs no learning, as a PNG.
 
     Args:
-        result: as a run of `experiments.recall` leaves it.
+        result: as a run of `experiments.recall` or `experiments.questions` leaves it.
     """
     figure, axes = plt.subplots(figsize=(8, 5), constrained_layout=True)
     for marker, (label, row) in zip("osd", result["test"].items(), strict=False):
         accuracy = [float("nan") if v is None else v for v in row["accuracy_by_age"]]
         axes.plot(row["ages"], accuracy, marker=marker, label=f"{label} {row['accuracy']:.3f}")
     ages = next(iter(result["test"].values()))["ages"]
-    for style, (label, values) in zip(
-        ("--", ":"), result["baselines_by_age"].items(), strict=False
-    ):
+    by_age = result["baselines_by_age"]
+    for style, (label, values) in zip(("--", ":"), by_age.items(), strict=False):
         axes.step(ages, values, style, where="mid", color="0.45", linewidth=1, label=label)
-    for style, label in (("-", "chance"), ("-.", "values counted, none bound to its key")):
-        axes.axhline(
-            result["baselines"][label], color="0.7", linestyle=style, linewidth=1, label=label
-        )
+    of_all = [pair for pair in result["baselines"].items() if pair[0] not in by_age]
+    for style, (label, value) in zip(("-", "-."), of_all, strict=False):
+        axes.axhline(value, color="0.7", linestyle=style, linewidth=1, label=label)
     axes.set(title=title, xlabel="age of the question in segments", ylabel="accuracy")
     axes.set(ylim=(0, 1.05), xticks=ages)
     axes.legend(fontsize=8)
