@@ -47,6 +47,9 @@ class LanguageModelingConfig:
     """B, rows; each walks its own documents."""
     segments: int = 1
     """W, segments of a row in one update."""
+    piece: int = 0
+    """Training documents are cut into pieces of so many segments, each read from an empty memory
+    and in random order; 0 = whole: each row then stays with its document."""
     valid_characters: int = 20_000
     """Of each validation document, from its beginning; 0 = all."""
     test_characters: int = 0
@@ -153,7 +156,7 @@ PRESETS: dict[str, tuple[str, LanguageModelingConfig]] = {
 
 def check(cfg: LanguageModelingConfig) -> None:
     """Refuse at the door what would fail after minutes, or silently."""
-    for name in ("valid_characters", "test_characters", "sample"):
+    for name in ("piece", "valid_characters", "test_characters", "sample"):
         if getattr(cfg, name) < 0:
             raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: 0 or more")
     if cfg.segments < 1:

@@ -42,6 +42,8 @@ class CompareConfig:
     batch_size: int = 8
     segments: int = 1
     """Segments of a row in one update."""
+    piece: int = 0
+    """Training documents of the rows are cut into pieces of so many segments; 0 = whole."""
     vocab_size: int = 2048
     """Tokens of the BPE trained on the text, without --init-from."""
     data: str = ""
@@ -103,6 +105,7 @@ def _cells(cfg: CompareConfig) -> Iterator[Cell]:
             config = dataclasses.replace(
                 _common(cfg, given, steps),
                 init_from=cfg.init_from or str(base),
+                piece=cfg.piece,
                 seed=seed,
                 objective=Objective(empty_memory=name != plain),
             )

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from experiments import batching, language_modeling_init, training_run
 from experiments.corpora import Corpus
 from inf_former_jax.data.batches import Batch
-from inf_former_jax.data.streams import Streams
+from inf_former_jax.data.streams import Streams, pieces
 from inf_former_jax.models.decoder import Decoder
 from inf_former_jax.training import evaluation, sharding
 from inf_former_jax.training.state import TrainState
@@ -66,9 +66,9 @@ def streams(cfg: LanguageModelingConfig, corpus: Corpus) -> dict[str, Streams]:
     length = cfg.model.segment_len
     made = {}
     if corpus.train is not None:
-        made["train"] = Streams(
-            corpus.train, cfg.batch_size, length, cfg.segments, seed=cfg.seed, shuffle=True
-        )
+        train = pieces(corpus.train, cfg.piece * length) if cfg.piece else corpus.train
+        rows = (cfg.batch_size, length, cfg.segments, cfg.seed, True)
+        made["train"] = Streams(train, *rows)
     for name, split in (("valid", corpus.valid), ("test", corpus.test)):
         if split is not None:
             made[name] = Streams(split, _rows(cfg, split), length, _EVALUATED)

@@ -33,6 +33,28 @@ class Places(NamedTuple):
     positions: Int32[np.ndarray, "R W T"]  # of the input in its document; its target stands 1 later
 
 
+def pieces(split: TokenizedSplit, size: int) -> TokenizedSplit:
+    """The split's documents cut into pieces of `size` tokens, each a document of its own.
+
+    A row of few long documents learns what is special about them; of many pieces in random order
+    it learns what they have in common. The first token of a piece is context only, as of any
+    document: one of `size` is not predicted. A last piece of one token stays with the one before.
+
+    Raises:
+        ValueError: size < 2.
+    """
+    check_at_least(size, 2, "size")
+    starts, names = [], []
+    for name, start, end in zip(split.names, split.starts, split.starts[1:], strict=False):
+        begins = np.arange(start, max(end - 1, start + 1), size)
+        starts.append(begins)
+        names += [f"{name}[{number}]" for number in range(len(begins))]
+    borders = np.append(np.concatenate(starts), split.starts[-1])
+    # Of whole documents only these are known; no figure a word is taken of pieces.
+    nothing = np.zeros(len(names), np.int64)
+    return TokenizedSplit(split.tokens, borders, tuple(names), nothing, nothing)
+
+
 class _Walk(NamedTuple):
     """A row's documents of an epoch, and the number of its segments when each of them ends."""
 
