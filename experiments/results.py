@@ -171,6 +171,7 @@ TABLES = {
     "passkey": passkey_table,
     "recall": by_age_table,
     "dialogue": dialogue_table,
+    "questions": by_age_table,
     "benchmark": benchmark_table,
 }
 
