@@ -78,10 +78,11 @@ def replies(
     chosen = places(split, cfg.replies)
     length, room = decoder.cfg.segment_len, cfg.reply_tokens
     emptied = cfg.objective.empty_memory
-    for first in range(0, len(chosen), _ROWS):
-        some = chosen[first : first + _ROWS]
+    rows = min(_ROWS, len(chosen))
+    for first in range(0, len(chosen), rows):
+        some = chosen[first : first + rows]
         # The last batch is filled up: one program for all.
-        filled = some + some[-1:] * (_ROWS - len(some))
+        filled = some + some[-1:] * (rows - len(some))
         pairs = [asked(encoder, split, place, length, room, emptied) for place in filled]
         key = jax.random.fold_in(jax.random.key(seed), first)
         said = speak(cfg, decoder, params, ops, encoder, pairs, key)

@@ -113,7 +113,7 @@ def batches(cfg: DialogueConfig, corpus: Corpus) -> dict[str, ConversationBatche
             )
         except ValueError as error:
             raise ValueError(f"data: {name}: {error}") from error
-    if cfg.layout.document != "none":
+    if corpus.encoder.layout.document != "none":
         other = dialogue_corpus.swapped(corpus.test, corpus.encoder)
         if other.segments:
             made["swapped"] = ConversationBatches(other.segments, cfg.batch_size)
