@@ -87,7 +87,11 @@ class DialogueConfig:
 #: The rows: name → (what it is, model of language_modeling, its layout).
 ROWS = {
     "no-document": ("GPT-2, no document", "gpt2", Layout("none")),
-    "window": ("GPT-2, a quarter of each segment is the document's beginning", "gpt2", None),
+    "window": (
+        "GPT-2, each segment begins with layout.window tokens of the document",
+        "gpt2",
+        None,
+    ),
     "compressive": ("GPT-2 with a compressed memory", "gpt2-compressive", Layout()),
     "infinity": ("GPT-2 with the ∞-former's memory, τ = .5", "gpt2-infinity", Layout()),
     "infinity-sticky": ("the same with sticky memories", "gpt2-infinity-sticky", Layout()),
@@ -163,9 +167,15 @@ def check(cfg: DialogueConfig) -> None:
 def _check_layout(cfg):
     """A layout without the stream's document is for models that read no more than a segment."""
     model, layout = cfg.model, cfg.layout
+    remembers = model.long_term or model.compressed or model.mem_len
     if not layout.window and layout.document != "none":
-        return
-    if model.long_term or model.compressed or model.mem_len:
+        if remembers:
+            return
+        raise ValueError(
+            "layout: found a whole document for a model without any memory, accepted: window 3 or "
+            "more, or document none"
+        )
+    if remembers:
         raise ValueError(
             f"layout: found window {layout.window} and document {layout.document} for a model with "
             f"a memory, accepted: window 0 and a document; the others are for gpt2"

@@ -32,12 +32,19 @@ class CompareConfig:
     """Seeds 0, 1, … of each row: the order of the conversations and what is grafted."""
     updates: int = 200
     """Updates of each row."""
-    learning_rate: float = 1e-3
-    """Peak rate of a row's updates; a linear decay to zero."""
-    memory_learning_rate: float = 1e-2
-    """The same of the memory's parameters."""
+    learning_rate: float = 0.0
+    """Peak rate of a row's updates, a linear decay to zero; 0 = 1e-3, with GPT-2's files 5e-5."""
+    memory_learning_rate: float = 0.0
+    """The same of the memory's parameters; 0 = 1e-2, with GPT-2's files 2.5e-4."""
     memory_gradient: int = 0
-    """Segments that the loss reaches back through the memory's writes."""
+    """Segments that the loss reaches back through a long-term memory's writes."""
+    document: str = "whole"
+    """What the rows with a document read: whole, or the section that a turn refers to."""
+    scored: str = "both"
+    """Speakers whose utterances count: both, or readers, who saw the document."""
+    reply_tokens: int = 50
+    temperature: float = 1.0
+    top_p: float = 0.9
     batch_size: int = 8
     """Conversations in one update."""
     reading: Reading = dataclasses.field(default_factory=Reading)
@@ -76,6 +83,8 @@ def cells(cfg: CompareConfig) -> list[Cell]:
         if name not in CompareConfig.models:
             accepted = ", ".join(CompareConfig.models)
             raise ValueError(f"models: found {name}, accepted: {accepted}")
+    if len(set(cfg.models)) < len(cfg.models):
+        raise ValueError(f"models: found {' '.join(cfg.models)}, accepted: each row once")
     if not cfg.models:
         raise ValueError(f"models: found none, accepted: {', '.join(CompareConfig.models)}")
     return list(_cells(cfg))
@@ -88,17 +97,22 @@ def _cells(cfg: CompareConfig) -> Iterator[Cell]:
             plain = name.removesuffix(EMPTIED)
             given = experiment.PRESETS[f"paper-{plain}" if published else plain][1]
             rates = {"schedule": "linear", "warmup_steps": min(20, cfg.updates // 2)}
-            if not published:
-                rates["learning_rate"] = cfg.learning_rate
-                rates["memory_learning_rate"] = cfg.memory_learning_rate
-            model = given.model
-            if plain in _WITH_MEMORY:
+            of_preset = given.optim.learning_rate, given.optim.memory_learning_rate
+            usual = of_preset if published else (1e-3, 1e-2)
+            rates["learning_rate"] = cfg.learning_rate or usual[0]
+            rates["memory_learning_rate"] = cfg.memory_learning_rate or usual[1]
+            model, layout = given.model, dataclasses.replace(given.layout, scored=cfg.scored)
+            if model.long_term is not None:
                 model = dataclasses.replace(model, memory_gradient=cfg.memory_gradient)
+            if layout.document != "none":
+                layout = dataclasses.replace(layout, document=cfg.document)
             shared = ("data", "init_from", "batch_size", "reading", "valid_conversations",
-                      "test_conversations", "replies", "wordnet", "cache")  # fmt: skip
+                      "test_conversations", "replies", "reply_tokens", "temperature", "top_p",
+                      "wordnet", "cache")  # fmt: skip
             config = dataclasses.replace(
                 given,
                 model=model,
+                layout=layout,
                 optim=dataclasses.replace(given.optim, steps=cfg.updates, **rates),
                 loop=dataclasses.replace(given.loop, minutes=0.0, eval_every=cfg.updates),
                 seed=seed,

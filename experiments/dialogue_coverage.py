@@ -61,7 +61,9 @@ def _masses(decoder, params, ops, tokens, types, first):
         places = begin + np.arange(length)
         asks = (places >= first - 1) & (places < len(tokens) - 1)
         writes = int(memory.layers[0].long_term.writes[0])
-        if asks.any() and writes:
+        if asks.any() and not writes:  # nothing to cover yet
+            parts.append((np.zeros((cfg.num_layers, 0)), int(asks.sum())))
+        elif asks.any():
             of_layers = [
                 coverage(
                     cfg.long_term, GaussianDensity(*map(np.asarray, density)), [length] * writes,
@@ -105,8 +107,6 @@ def shown(
         key = document.tobytes()
         if key not in known:
             known[key] = pieces(encoder.tokenizer, document)
-        if not parts:  # a document so short that nothing has been written yet
-            continue
         mass, elsewhere = on_document(parts, start, stop)
         history = [(f"speaker {turn.speaker + 1}", turn.text)
                    for turn in talk.turns[max(0, one.turn.turn - 4) : one.turn.turn]]  # fmt: skip

@@ -55,7 +55,8 @@ def run(cfg: DialogueConfig, folder: Path, provenance: dict[str, Any]) -> dict[s
     corpus, params = corpus_of(cfg), language_modeling_init.parameters(cfg)
     language_modeling_init.keep_tokenizer(corpus.encoder.tokenizer, folder)
     if not jax.process_index():
-        describe(corpus, (Path(cfg.data) / "Conversations").is_dir())
+        released = bool(cfg.data) and (Path(cfg.data) / "Conversations").is_dir()
+        describe(corpus, released and cfg.reading == dialogue.Reading())
     return training_run.run(
         cfg, folder, provenance | facts(corpus),
         lambda mesh, ops: Dialogue(cfg, corpus, mesh, ops, folder), params,
@@ -67,15 +68,17 @@ def describe(corpus: Corpus, released: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{corpus.name}, as it is read", title_justify="left")
-    for column in ("", "conversations", "documents", "utterances", "turns", "turns each",
-                   "words a turn", "ratings"):  # fmt: skip
-        table.add_column(column, justify="right" if column else "left")
+    title = f"{corpus.name}, as it is read"
     every = [one for name in SPLITS for one in getattr(corpus, name).conversations]
     rows = {name: getattr(corpus, name).conversations for name in SPLITS} | {"together": every}
     found = {name: dialogue.statistics(some) for name, some in rows.items()}
     if released:
         found["publication"] = dialogue.PUBLISHED
+        title += f"; the release has {sum(dialogue.RELEASED.values()):,} conversations"
+    table = Table(title=title, title_justify="left")
+    for column in ("", "conversations", "documents", "utterances", "turns", "turns each",
+                   "words a turn", "ratings"):  # fmt: skip
+        table.add_column(column, justify="right" if column else "left")
     for name, row in found.items():
         counts = (row.conversations, row.documents, row.utterances, row.turns)
         means = (row.turns_per_conversation, row.words_per_turn)
@@ -175,7 +178,8 @@ class Dialogue:
             )
             total = metrics.add(total, sums)
         ratios = metrics.ratios(total)
-        return ratios | {"perplexity": math.exp(ratios["loss"])}
+        loss = ratios["loss"]
+        return ratios | {"perplexity": math.exp(loss) if loss < 700 else math.inf}
 
     def results(self, final: TrainState) -> dict[str, Any]:
         """Figures on validation and test conversations with the control; scores of replies."""

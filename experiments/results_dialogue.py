@@ -1,5 +1,6 @@
 """README's tables of conversations about documents, of questions about them, and of recall."""
 
+import collections
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,29 +56,38 @@ def dialogue_table(results: list[Result]) -> str:
     return markdown(("corpus", *DIALOGUE, "device, commit, date"), rows)
 
 
+#: What tells one size of a probe from another, of which each has some.
+_SIZES = ("num_keys", "people", "sentences", "questions", "segments")
+
+
 def by_age_table(results: list[Result]) -> str:
     """What is right of what was stated so many segments ago: recall, and questions about a text."""
     ages = sorted({age for one in results for row in one["test"].values() for age in row["ages"]})
-    rows = []
+    tasks = collections.defaultdict(list)
     for result in results:
-        model = result["settings"]["model"]
-        name = result["preset"]
-        if (model["long_term"] or {}).get("locations") == "draw":
-            name += ", drawn"
-        for label, row in result["test"].items():
-            by = dict(zip(row["ages"], row["accuracy_by_age"], strict=True))
-            cells = [f"{by[age]:.2f}" if by.get(age) is not None else "" for age in ages]
-            whole = [f"{row['accuracy']:.3f}", *cells]
-            if label == CONTROL:
-                rows.append(["", "", label, "", *whole, ""])
-            else:
-                facts = [str(model["memory_gradient"]), label, f"{result['steps']:,}"]
-                rows.append([name, *facts, *whole, source([result])])
-        for label, value in result["baselines"].items():
-            by = result.get("baselines_by_age", {}).get(label, [])
-            of = dict(zip(next(iter(result["test"].values()))["ages"], by, strict=False))
-            cells = [f"{of[age]:.2f}" if age in of else "" for age in ages]
-            if result is results[-1]:
-                rows.append(["", "", label, "", f"{value:.3f}", *cells, ""])
-    header = ("model", "k", "", "updates", "all", *map(str, ages), "device, commit, date")
+        sizes = result["settings"]["task"]
+        said = (f"{sizes[name]} {name.removeprefix('num_')}" for name in _SIZES if name in sizes)
+        tasks[", ".join(said)].append(result)
+    rows = []
+    for task, of_task in tasks.items():
+        for result in of_task:
+            model = result["settings"]["model"]
+            name = result["preset"]
+            if (model["long_term"] or {}).get("locations") == "draw":
+                name += ", drawn"
+            facts = [task, name, str(model["memory_gradient"])]
+            for label, row in result["test"].items():
+                by = dict(zip(row["ages"], row["accuracy_by_age"], strict=True))
+                said = [f"{result['steps']:,}", f"{row['accuracy']:.3f}", *_by(ages, by)]
+                rows.append([*facts, label, *said, source([result])])
+        first = next(iter(of_task[0]["test"].values()))["ages"]
+        for label, value in of_task[0]["baselines"].items():
+            by = of_task[0].get("baselines_by_age", {}).get(label, [])
+            cells = _by(ages, dict(zip(first, by, strict=False)))
+            rows.append([task, "", "", label, "", f"{value:.3f}", *cells, ""])
+    header = ("task", "model", "k", "", "updates", "all", *map(str, ages), "device, commit, date")
     return markdown(header, rows)
+
+
+def _by(ages, values):
+    return ["" if values.get(age) is None else f"{values[age]:.2f}" for age in ages]

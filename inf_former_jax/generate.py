@@ -135,7 +135,7 @@ def stream(
     require(
         0 <= vocab_size <= cfg.vocab_size, "vocab_size", vocab_size, f"{known} {cfg.vocab_size}"
     )
-    types = _types(cfg, prompt, types, reply_types, num_tokens)
+    types = _types(cfg, prompt, lengths, types, reply_types, num_tokens)
     choose = partial(
         say, vocab_size=vocab_size or cfg.vocab_size, stop=stop, temperature=temperature,
         top_p=top_p, top_k=top_k,
@@ -185,13 +185,16 @@ def _steps(decoder, params, state, prompt, lengths, num_tokens, key, choose, ope
     return state
 
 
-def _types(cfg, prompt, types, reply_types, num_tokens):
+def _types(cfg, prompt, lengths, types, reply_types, num_tokens):
     """(types, reply_types) as arrays or None; ValueError unless they go with the prompt."""
     if types is None:
         require(reply_types is None, "reply_types", "some", "none for a prompt without types")
         return None, None
     types = np.asarray(types)
-    require(types.shape == prompt.shape, "types", list(types.shape), list(prompt.shape))
+    found = f"{types.dtype}{list(types.shape)}"
+    whole = types.shape == prompt.shape and np.issubdtype(types.dtype, np.integer)
+    require(whole, "types", found, f"ids {list(prompt.shape)}")
+    real = types[np.arange(prompt.shape[1]) < lengths[:, None]]
     if reply_types is None:
         require(num_tokens == 0, "reply_types", "none", "ids [B] for a prompt with types")
     else:
@@ -199,7 +202,7 @@ def _types(cfg, prompt, types, reply_types, num_tokens):
         require(
             reply_types.shape == prompt.shape[:1], "reply_types", list(reply_types.shape), "[B]"
         )
-    for name, ids in (("types", types), ("reply_types", reply_types)):
+    for name, ids in (("types", real), ("reply_types", reply_types)):
         for one in () if ids is None else (int(ids.min(initial=0)), int(ids.max(initial=0))):
             require(0 <= one < cfg.vocab_size, name, one, f"ids 0 … {cfg.vocab_size - 1}")
     return types, reply_types

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 
 import jax
 import numpy as np
@@ -107,21 +108,34 @@ def test_figures_are_those_of_each_conversation_alone(finished, data):
     split, ops = corpus_of(data).test, operators(cfg.model)
     step = jax.jit(lambda *given: Decoder(cfg.model).apply({"params": params}, *given[:2],
                    operators=ops, types=given[2], where=given[3]))  # fmt: skip
-    nats = count = 0.0
-    for one in split.segments:
-        memory = state.init(cfg.model, 1)
-        for w in range(len(one.tokens)):
-            out = step(one.tokens[w : w + 1], memory, one.types[w : w + 1], one.valid[w : w + 1])
-            memory, logs = out.memory, jax.nn.log_softmax(out.logits[0])
-            chosen = np.asarray(logs)[np.arange(16), one.targets[w]]
-            nats -= (chosen * one.weights[w]).sum()
-            count += one.weights[w].sum()
-    assert result["test"]["as trained"]["loss"] == pytest.approx(nats / count, rel=1e-5)
+    other = dialogue_corpus.swapped(split, corpus_of(data).encoder)
+
+    def loss_of(split, emptied):
+        nats = count = 0.0
+        for one in split.segments:
+            memory = state.init(cfg.model, 1)
+            for w in range(len(one.tokens)):
+                memory = state.empty_long_term(cfg.model, memory) if emptied else memory
+                here = slice(w, w + 1)
+                out = step(one.tokens[here], memory, one.types[here], one.valid[here])
+                memory, logs = out.memory, jax.nn.log_softmax(out.logits[0])
+                nats -= (np.asarray(logs)[np.arange(16), one.targets[w]] * one.weights[w]).sum()
+                count += one.weights[w].sum()
+        return nats / count
+
+    expected = {
+        "as trained": loss_of(split, False),
+        CONTROL: loss_of(split, True),
+        dialogue_run.ANOTHER: loss_of(other, False),
+    }
+    for label, loss in expected.items():
+        assert result["test"][label]["loss"] == pytest.approx(loss, rel=1e-6), label
+    assert min(np.abs(np.diff(sorted(expected.values())))) > 1e-5  # else all would pass for each
 
 
 @pytest.mark.slow
 def test_page_shows_the_document(finished, tmp_path, data):
-    """The document's text, twice for two replies about it, and every share of the layer's mass."""
+    """A card for each reply, with the text of its document."""
     folder, _ = finished
     out = tmp_path / "page.html"
     dialogue.main(["page", "--run", str(folder), "--replies", "3", "--out", str(out)])
@@ -129,6 +143,8 @@ def test_page_shows_the_document(finished, tmp_path, data):
     titles = [one["title"] for one in json.loads((folder / "replies.json").read_text())]
     for title in set(titles):
         assert page.count(f"<h2>{title}, turn ") == titles.count(title)
+        text = re.sub("<[^>]*>", "", page)
+        assert text.count(f"The {title} is old.\nIt is in test city.") == titles.count(title)
     with pytest.raises(SystemExit):
         dialogue.main(["page", "--run", str(tmp_path)])
 
@@ -264,9 +280,37 @@ def test_refused_in_one_line(argv, message, data, tmp_path, capsys):
     assert not out.exists()
 
 
-def test_the_default_row_reads_the_sample():
+def test_the_default_row_reads_the_sample(tmp_path):
     """Of a clean clone: thirty conversations, which the model's vocabulary and segments fit."""
     cfg = dialogue.PRESETS["infinity-lasting"][1]
     name, folder = dialogue_corpus.folder_of(cfg.data)
     assert name == "made-up sample" and (folder / "train.jsonl").is_file()
+    dialogue.check(dataclasses.replace(cfg, batch_size=8, cache=str(tmp_path)))
     assert cfg.model.memory_gradient == 0 and cfg.layout == Layout()
+
+
+def test_rows_of_the_comparison():
+    """What is asked for reaches the rows that it concerns; usual rates by where they begin."""
+    from experiments.dialogue_compare import CompareConfig, cells
+
+    asked = CompareConfig(memory_gradient=4, document="section", scored="readers", top_p=0.5)
+    rows = {cell.model: cell.config for cell in cells(asked)}
+    assert len(rows) == 10 and all(cfg.top_p == 0.5 for cfg in rows.values())
+    assert {cfg.layout.scored for cfg in rows.values()} == {"readers"}
+    assert rows["no-document"].layout.document == "none"
+    assert rows["window"].layout.document == rows["infinity"].layout.document == "section"
+    assert rows["infinity-sticky"].model.memory_gradient == 4
+    assert rows["compressive"].model.memory_gradient == 0  # has no gradient to give
+    assert rows["infinity-emptied"].objective.empty_memory
+    rates = {(cfg.optim.learning_rate, cfg.optim.memory_learning_rate) for cfg in rows.values()}
+    assert rates == {(1e-3, 1e-2)}
+    given = dataclasses.replace(asked, models=("infinity",), init_from="/nowhere")
+    (cell,) = cells(given)
+    assert (cell.config.optim.learning_rate, cell.config.optim.memory_learning_rate) == (
+        5e-5, 2.5e-4
+    )  # fmt: skip
+    (cell,) = cells(dataclasses.replace(given, learning_rate=0.5))
+    assert cell.config.optim.learning_rate == 0.5
+    for models in ((), ("infinity", "infinity"), ("no-document-emptied",)):
+        with pytest.raises(ValueError, match=r"^models: found"):
+            cells(dataclasses.replace(asked, models=models))

@@ -263,12 +263,8 @@ def test_groups(count, loss, size):
 
     (total, end), expected = jax.value_and_grad(chain, has_aux=True)(params)
     xs = (jnp.asarray(drives), jnp.asarray(weights))
-
-    def advance(memory, x):
-        return _recurrence(params, memory, x)[1][1]
-
     grads, sums, memory = gradient.by_groups(
-        _recurrence, advance, params, start, {"loss": jnp.zeros(())}, xs, xs[1] > 0, size
+        _recurrence, params, start, {"loss": jnp.zeros(())}, xs, xs[1] > 0, size
     )
     np.testing.assert_allclose(memory, end, rtol=1e-12)
     np.testing.assert_allclose(sums["loss"], total, rtol=1e-12)

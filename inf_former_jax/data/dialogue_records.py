@@ -77,6 +77,8 @@ def parse(raw: bytes, offset: int = 0) -> dict[str, Any]:
         place = offset + len(text[: error.pos].encode())
         message = f"byte {place}: found no JSON ({error.msg}), accepted: a JSON object"
         raise ValueError(message) from error
+    except RecursionError as error:
+        raise ValueError("found JSON nested too deeply, accepted: a JSON object") from error
     if not isinstance(value, dict):
         raise ValueError(f"found {reprlib.repr(value)}, accepted: a JSON object")
     return value

@@ -21,15 +21,12 @@ Tree = TypeVar("Tree")
 Carried = TypeVar("Carried")  # `Memory`, or any other pytree
 Sums = dict[str, Float[Array, ""]]
 
-#: (memory, x) -> memory after a segment x whose loss nobody wants.
-Advance = Callable[[Any, Any], Any]
 #: (params, memory, x) -> (objective, (sums, memory after it)) of one segment x.
 Segment = Callable[[Any, Any, Any], tuple[Float[Array, ""], tuple[Sums, Any]]]
 
 
 def by_groups(
     segment: Segment,
-    advance: Advance,
     params: Tree,
     memory: Carried,
     sums: Sums,
@@ -45,7 +42,6 @@ def by_groups(
 
     Args:
         segment: resets, then runs one segment. Its objective and sums are 0 where it has no loss.
-        advance: the same for the memory alone, in groups without loss.
         memory: what the first segment starts with; a constant too.
         sums: zeros, to which each segment's are added in order.
         xs: the segments, leaves [W, …].
@@ -70,7 +66,7 @@ def by_groups(
 
     def without_gradient(grads, sums, memory, xs):
         def body(memory, x):
-            return advance(memory, x), None
+            return segment(params, memory, x)[1][1], None
 
         return grads, sums, jax.lax.scan(body, memory, xs)[0]
 

@@ -172,16 +172,14 @@ def _grads(cfg, objective_cfg, state, batch, ops):
         return (grads, jax.tree.map(jnp.add, total, sums), memory), None
 
     def of_segment(params, memory, now):
-        segment, number, _ = now
+        segment, number, kind = now
         memory = start_of_segment(cfg, memory, segment.resets, objective_cfg.empty_memory)
-        return objective(params, memory, segment, jax.random.fold_in(step_key, number))
-
-    def advance(memory, now):
-        kind = now[2]
         return jax.lax.cond(
-            kind > PADDING, lambda old: of_segment(state.params, old, now)[1][1],
-            lambda old: old, memory,
-        )  # fmt: skip
+            kind > PADDING,
+            lambda old: objective(params, old, segment, jax.random.fold_in(step_key, number)),
+            lambda old: (jnp.zeros(()), (zero_sums(), old)),
+            memory,
+        )
 
     segments = in_time(batch)
     kinds = segment_kinds(segments)
@@ -189,7 +187,7 @@ def _grads(cfg, objective_cfg, state, batch, ops):
     if cfg.memory_gradient:
         size = cfg.memory_gradient + 1
         return gradient.by_groups(
-            of_segment, advance, state.params, state.memory, zero_sums(), xs, kinds == LOSS, size
+            of_segment, state.params, state.memory, zero_sums(), xs, kinds == LOSS, size
         )
     zeros = jax.tree.map(jnp.zeros_like, state.params)
     (grads, sums, memory), _ = jax.lax.scan(body, (zeros, zero_sums(), state.memory), xs)
