@@ -63,10 +63,11 @@ def _print_memory(console, found):
                 )  # fmt: skip
         console.print(table)
     if "operators" in found:
-        table = Table("operators", "contractions", "MB", "s to build", "s to compile, forward",
-                      "and backward")  # fmt: skip
+        table = Table("operators", "contractions", "MB", "s to build", "of the processor",
+                      "s to compile, forward", "and backward")  # fmt: skip
         for name, of in found["operators"].items():
-            seconds = (of[label] for label in ("build", "forward", "forward + backward"))
+            labels = ("build", "build_processor", "forward", "forward + backward")
+            seconds = (of[label] for label in labels)
             table.add_row(
                 name, str(of["contractions"]), f"{of['mb']:.1f}", *(f"{s:.2f}" for s in seconds)
             )

@@ -56,8 +56,8 @@ def _operator_rows(found):
     """Seconds to build operators, and beside them to compile the memory."""
     for name, of in found.items():
         compiled = (
-            f"read + write compiled in {of['forward']:.1f} s, "
-            f"with its gradient in {of['forward + backward']:.1f} s"
+            f"{of['build_processor']:.1f} s of the processor; read + write compiled in "
+            f"{of['forward']:.1f} s, with its gradient in {of['forward + backward']:.1f} s"
         )
         what = f"write operators of {name} built ({of['contractions']} τ, {of['mb']:,.0f} MB)"
         yield [what, f"{of['build']:,.2f} s", compiled]
