@@ -7,6 +7,9 @@ stream: time a segment and live memory along one document of a million tokens.
 memory_gradient: an update of the sorting default whose gradient goes k segments back, and of the
 language model, where every segment has loss.
 generation: a greedy token with the cache, and by reading the open segment anew; the same tokens.
+memory: the sorting default's memory by itself, read and write, beside the paper's formulas taken
+literally (equal, or an error) and beside its matrix products at this machine's rate.
+operators: seconds to build the write operators of two presets and to compile their memory.
 
 Each measure has a file of its own, so that what another run measured stays with its commit.
 """
@@ -16,7 +19,6 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -25,12 +27,15 @@ import numpy as np
 
 from experiments import (
     benchmark_generation,
+    benchmark_memory,
     benchmark_update,
     cli,
     language_modeling,
     runs,
     sorting,
 )
+from experiments.benchmark_report import report
+from experiments.benchmark_timing import interleaved
 from inf_former_jax.memory import state
 from inf_former_jax.models import presets
 from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
@@ -41,29 +46,20 @@ from inf_former_jax.training.step import memory_finite
 class BenchmarkConfig:
     """What to measure."""
 
-    measure: tuple[str, ...] = ("gpt2", "stream", "memory_gradient", "generation")
+    measure: tuple[str, ...] = (
+        "gpt2", "stream", "memory_gradient", "generation", "memory", "operators",
+    )  # fmt: skip
     """Any of these."""
     repeats: int = 15
     """Runs of each variant, taken in turns; their median is reported."""
     tokens: int = 2**20
     """Length of the streamed document."""
+    batch: int = 8
+    """B of the measure memory: rows."""
     quick: bool = False
     """Tiny shapes and few repeats: that it runs, not how fast."""
     out: str = "runs/benchmark"
     """Folder of NAME.json of each measure."""
-
-
-def interleaved(variants: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Label → seconds of each run: one of every variant, then the next, after one to warm up."""
-    for run in variants.values():
-        jax.block_until_ready(run())
-    seconds: dict[str, list[float]] = {label: [] for label in variants}
-    for _ in range(repeats):
-        for label, run in variants.items():
-            begun = time.perf_counter()
-            jax.block_until_ready(run())
-            seconds[label].append(time.perf_counter() - begun)
-    return seconds
 
 
 def _model(cfg: ModelConfig, rows: int):
@@ -181,46 +177,25 @@ def generation(cfg: BenchmarkConfig) -> dict[str, Any]:
             "seconds_per_token": tokens, "ratio": ratios}  # fmt: skip
 
 
+def memory(cfg: BenchmarkConfig) -> dict[str, Any]:
+    """Each part of the sorting default's memory, ours and literally."""
+    if cfg.quick:
+        return benchmark_memory.memory(benchmark_memory.tiny(), 2, 3, 64)
+    return benchmark_memory.memory(presets.infinity_former(), cfg.batch, cfg.repeats, 2048)
+
+
+def memory_operators(cfg: BenchmarkConfig) -> dict[str, Any]:
+    """Seconds to build write operators, and to compile the memory that they are for."""
+    if cfg.quick:
+        return benchmark_memory.operators({"tiny": benchmark_memory.tiny()}, 2)
+    return benchmark_memory.operators({
+        "infinity_former": presets.infinity_former(),
+        "gpt2_infinity_lasting": presets.gpt2_infinity_lasting(),
+    }, cfg.batch)  # fmt: skip
+
+
 MEASURES = {"gpt2": gpt2, "stream": stream, "memory_gradient": memory_gradient,
-            "generation": generation}  # fmt: skip
-
-
-def report(found: Mapping[str, Any]) -> None:
-    """Print what was measured."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(width=100)
-    if "gpt2" in found:
-        of = found["gpt2"]
-        table = Table("GPT-2 small, one segment forward", "seconds", title_justify="left")
-        for label, seconds in of["seconds"].items():
-            table.add_row(label, f"{seconds:.4f}")
-        table.add_row("ratio", f"{of['ratio']:.3f}")
-        console.print(table)
-    if "generation" in found:
-        of = found["generation"]
-        table = Table(f"a token at {of['context']} of context", "ms", "× with the cache")
-        for label, seconds in of["seconds_per_token"].items():
-            table.add_row(label, f"{1e3 * seconds:.2f}", f"{of['ratio'][label]:.1f}")
-        table.add_row("greedy tokens the same", f"{of['same']} of {of['tokens']}", "")
-        console.print(table)
-    if "memory_gradient" in found:
-        table = Table("gradient k segments back", "k", "ms an update", "temporaries, MiB")
-        for task, rows in found["memory_gradient"].items():
-            for k, row in rows.items():
-                table.add_row(
-                    task, k, f"{1e3 * row['seconds']:.0f}", f"{row['temporaries_mib']:.1f}"
-                )
-        console.print(table)
-    if "stream" in found:
-        table = Table("tokens read", "ms a segment", "live arrays, MiB", "host at most, MiB")
-        for row in found["stream"]["rows"]:
-            table.add_row(
-                f"{row['tokens']:,}", f"{1e3 * row['seconds_per_segment']:.2f}",
-                f"{row['live_mib']:.1f}", f"{row['host_mib']:.0f}",
-            )  # fmt: skip
-        console.print(table)
+            "generation": generation, "memory": memory, "operators": memory_operators}  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -231,7 +206,7 @@ def main(argv: list[str] | None = None) -> None:
         for name in cfg.measure:
             if name not in MEASURES:
                 raise ValueError(f"measure: found {name}, accepted: {', '.join(MEASURES)}")
-        for name, least in (("repeats", 1), ("tokens", 2**12)):
+        for name, least in (("repeats", 1), ("tokens", 2**12), ("batch", 1)):
             if getattr(cfg, name) < least:
                 raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: {least} or more")
         folder = runs.made(cfg.out)

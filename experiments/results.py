@@ -13,9 +13,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from experiments.results_benchmark import benchmark_table
 from experiments.results_dialogue import by_age_table, dialogue_table
 from experiments.results_language import (
-    benchmark_table,
     language_table,
     other_text_table,
     passkey_table,

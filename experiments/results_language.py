@@ -1,4 +1,4 @@
-"""README's tables of language models, other texts and the passkey, and of speed."""
+"""README's tables of language models, other texts and the passkey."""
 
 import collections
 import statistics
@@ -91,35 +91,3 @@ def passkey_table(results: list[Result]) -> str:
             cells = [f"{by[d]:.2f}" if d in by else "" for d in distances]
             rows.append([result["preset"], label, f"{result['steps']:,}", *cells, source([result])])
     return markdown(("model", "", "updates", *map(str, distances), "device, commit, date"), rows)
-
-
-def benchmark_table(results: list[Result]) -> str:
-    """What `experiments.benchmark` measured, a row a variant."""
-    rows = []
-    for result in results:
-        found, said = result["found"], source([result])
-        for label, seconds in found.get("gpt2", {}).get("seconds", {}).items():
-            ratio = f"{found['gpt2']['ratio']:.2f} × plain, in pairs" if label != "plain" else ""
-            what = f"GPT-2 small, one segment of 512 forward, {label}"
-            rows.append([what, f"{1e3 * seconds:,.0f} ms", ratio, said])
-        for row in found.get("stream", {}).get("rows", []):
-            what = f"a segment of 128 after {row['tokens']:,} tokens of one document"
-            time = f"{1e3 * row['seconds_per_segment']:.1f} ms"
-            rows.append([what, time, f"{row['live_mib']:.1f} MiB alive", said])
-        for task, by_k in found.get("memory_gradient", {}).items():
-            for k, row in by_k.items():
-                what = f"an update, {task}, gradient {k} segments back"
-                memory = f"{row['temporaries_mib']:.0f} MiB of temporaries"
-                rows.append([what, f"{1e3 * row['seconds']:,.0f} ms", memory, said])
-        rows += [[*cells, said] for cells in _generation_rows(found.get("generation"))]
-    return markdown(("measured", "median", "", "device, commit, date"), rows)
-
-
-def _generation_rows(found):
-    """Of a benchmark's generation, if it was measured: the cells before the last column."""
-    for label, seconds in (found or {}).get("seconds_per_token", {}).items():
-        versus = f"{found['same']} of {found['tokens']} greedy tokens the same"
-        if label != "with the cache":
-            versus = f"{found['ratio'][label]:.0f} × with the cache, in pairs"
-        what = f"a token at {found['context']} of context, {label}"
-        yield [what, f"{1e3 * seconds:,.1f} ms", versus]

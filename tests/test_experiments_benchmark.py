@@ -5,14 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from experiments import benchmark, benchmark_generation, results_language
+from experiments import benchmark, benchmark_generation, results_benchmark
 
 
 @pytest.mark.slow
 def test_quick(tmp_path, capsys):
     """Numbers of the right kind, not how large: no test of speed."""
-    benchmark.main(["--quick", "--out", str(tmp_path)])
-    files = [json.loads((tmp_path / f"{name}.json").read_text()) for name in benchmark.MEASURES]
+    measures = ("gpt2", "stream", "memory_gradient", "generation")
+    benchmark.main(["--quick", "--measure", *measures, "--out", str(tmp_path)])
+    files = [json.loads((tmp_path / f"{name}.json").read_text()) for name in measures]
     found = {name: of for file in files for name, of in file["found"].items()}
     assert found["gpt2"]["seconds"]["plain"] > 0 and found["gpt2"]["ratio"] > 0.5
     rows = found["stream"]["rows"]
@@ -90,7 +91,7 @@ def test_a_row_of_the_table_for_each_way_to_generate():
         "ratio": {"with the cache": 1.0, "recomputed": 31.6},
     }
     result = {"found": {"generation": found}, "device": "cpu", "commit": "c", "date": "d"}
-    assert results_language.benchmark_table([result]).splitlines()[2:] == [
+    assert results_benchmark.benchmark_table([result]).splitlines()[2:] == [
         "| a token at 512 of context, with the cache | 12.3 ms | "
         "63 of 64 greedy tokens the same | cpu, c, d |",
         "| a token at 512 of context, recomputed | 400.0 ms | "
@@ -103,6 +104,7 @@ def test_a_row_of_the_table_for_each_way_to_generate():
     [
         (["--measure", "all"], "measure: found all, accepted: gpt2, stream, memory_gradient, "),
         (["--repeats", "0"], "repeats: found 0, accepted: 1 or more"),
+        (["--batch", "0"], "batch: found 0, accepted: 1 or more"),
         (["--tokens", "9"], "tokens: found 9, accepted: 4096 or more"),
     ],
 )

@@ -1,0 +1,74 @@
+"""What `experiments.benchmark` prints for people."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def report(found: Mapping[str, Any]) -> None:
+    """Print what was measured."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=100)
+    if "gpt2" in found:
+        of = found["gpt2"]
+        table = Table("GPT-2 small, one segment forward", "seconds", title_justify="left")
+        for label, seconds in of["seconds"].items():
+            table.add_row(label, f"{seconds:.4f}")
+        table.add_row("ratio", f"{of['ratio']:.3f}")
+        console.print(table)
+    if "generation" in found:
+        of = found["generation"]
+        table = Table(f"a token at {of['context']} of context", "ms", "× with the cache")
+        for label, seconds in of["seconds_per_token"].items():
+            table.add_row(label, f"{1e3 * seconds:.2f}", f"{of['ratio'][label]:.1f}")
+        table.add_row("greedy tokens the same", f"{of['same']} of {of['tokens']}", "")
+        console.print(table)
+    if "memory_gradient" in found:
+        table = Table("gradient k segments back", "k", "ms an update", "temporaries, MiB")
+        for task, rows in found["memory_gradient"].items():
+            for k, row in rows.items():
+                table.add_row(
+                    task, k, f"{1e3 * row['seconds']:.0f}", f"{row['temporaries_mib']:.1f}"
+                )
+        console.print(table)
+    if "stream" in found:
+        table = Table("tokens read", "ms a segment", "live arrays, MiB", "host at most, MiB")
+        for row in found["stream"]["rows"]:
+            table.add_row(
+                f"{row['tokens']:,}", f"{1e3 * row['seconds_per_segment']:.2f}",
+                f"{row['live_mib']:.1f}", f"{row['host_mib']:.0f}",
+            )  # fmt: skip
+        console.print(table)
+    _print_memory(console, found)
+
+
+def _print_memory(console, found):
+    from rich.table import Table
+
+    if "memory" in found:
+        of = found["memory"]
+        sizes = ", ".join(f"{name} {size:,}" for name, size in of["sizes"].items())
+        console.print(f"the memory by itself: {sizes}; products at {of['gflops']:.1f} GFLOP/s")
+        table = Table("part", "form", "ms", "floor, ms", "share", "temporary MB", "ratio", "error")
+        for row in of["rows"]:
+            for form in ("literal", "ours"):
+                one, last = row[form], ["", ""]
+                if form == "ours":
+                    last = [f"{row['ratio']:.2f}", f"{row['error']:.0e}"]
+                table.add_row(
+                    f"{row['part']}, {row['pass']}", form, f"{1e3 * one['seconds']:.1f}",
+                    f"{1e3 * one['floor']:.1f}", f"{one['share']:.2f}",
+                    f"{one['temporaries_mb']:.1f}", *last,
+                )  # fmt: skip
+        console.print(table)
+    if "operators" in found:
+        table = Table("operators", "contractions", "MB", "s to build", "of the processor",
+                      "s to compile, forward", "and backward")  # fmt: skip
+        for name, of in found["operators"].items():
+            labels = ("build", "build_processor", "forward", "forward + backward")
+            seconds = (of[label] for label in labels)
+            table.add_row(
+                name, str(of["contractions"]), f"{of['mb']:.1f}", *(f"{s:.2f}" for s in seconds)
+            )
+        console.print(table)
