@@ -92,7 +92,7 @@ class Decoder(nn.Module):
             ValueError: tokens or memory of a shape that does not fit the configuration.
         """
         cfg = self.cfg
-        _check_call(cfg, tokens, memory)
+        check_call(cfg, tokens, memory)
         if cfg.memory_gradient == 0:
             memory = jax.lax.stop_gradient(memory)
         where = None if where is None else jnp.asarray(where)
@@ -219,7 +219,12 @@ def _draws(cfg):
     return cfg.long_term is not None and cfg.long_term.sticky and cfg.long_term.locations == "draw"
 
 
-def _check_call(cfg, tokens, memory):
+def check_call(cfg: ModelConfig, tokens: Int[AnyArray, "B T"], memory: Memory) -> None:
+    """Refuse a segment or a memory that does not fit the model.
+
+    Raises:
+        ValueError: as the decoder's call.
+    """
     shape = np.shape(tokens)
     accepted = f"[B, T] with T ≤ segment_len {cfg.segment_len}"
     require(len(shape) == 2 and shape[1] <= cfg.segment_len, "tokens", shape, accepted)

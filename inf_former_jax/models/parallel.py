@@ -22,7 +22,7 @@ from inf_former_jax.memory.operators import require
 from inf_former_jax.memory.state import Memory
 from inf_former_jax.models.architecture import ModelConfig
 from inf_former_jax.models.block import at_least_float32
-from inf_former_jax.models.decoder import Decoder
+from inf_former_jax.models.decoder import Decoder, check_call
 from inf_former_jax.models.dropout import RowKeys
 from inf_former_jax.models.output import Noise, Output, aux_sums
 
@@ -68,10 +68,11 @@ def decode(
         Logits [B, W, T, V], the memory after all segments, and `aux` summed over them; no `info`.
 
     Raises:
-        ValueError: as `check`, or tokens that are no whole segments.
+        ValueError: as `check`, tokens that are no whole segments, or a memory that does not fit.
     """
     cfg, (batch, count, length) = decoder.cfg, np.shape(tokens)
     check(cfg)
+    check_call(cfg, tokens[:, 0], memory)
     require(length == cfg.segment_len, "tokens", np.shape(tokens), f"T = {cfg.segment_len}")
     memory = jax.lax.stop_gradient(memory)
     reads = None if where is None else jnp.asarray(where).any(axis=2)
