@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int
 
 from inf_former_jax.memory import long_term, state
 from inf_former_jax.memory.basis import AnyArray
@@ -123,7 +123,7 @@ def write_all(
     operators: Operators,
     attend: Callable[[LongTermMemory, Any], LongTermMemory] | None = None,
     queries: Any = None,
-    keys: PRNGKeyArray | None = None,
+    keys: Array | None = None,
 ) -> tuple[LongTermMemory, LongTermMemory]:
     """`long_term.write` of W segments: (memories [B·W, …] as each segment reads, the last one).
 
@@ -133,7 +133,7 @@ def write_all(
     Args:
         attend: of sticky memories, (memory, queries of a segment) -> memory that remembers them.
         queries: pytree of leaves [B, W, …].
-        keys: one for each segment, if locations are drawn.
+        keys: one for each segment [W], if locations are drawn.
     """
     batch, count, *shape = x.shape
     ops = long_term.checked(cfg, memory, operators, x[:, 0])

@@ -5,6 +5,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from inf_former_jax.memory import state
 from inf_former_jax.models.architecture import ModelConfig, compute_dtype
@@ -173,5 +174,6 @@ def _identity(x):
     return x
 
 
-def at_least_float32(x):
+def at_least_float32(x: Array) -> Array:
+    """x, widened to the long-term memory's precision if it is narrower."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -3,8 +3,9 @@
 The memory is a constant to autodiff, so the gradient of a document's loss is the sum of its
 segments' gradients: it is taken *inside* the scan, and one segment's activations are all that is
 ever stored. Segments that carry no loss are run forward only, those that are padding in every row
-not at all. With `ModelConfig.memory_gradient`
-the same holds of groups of segments (`training/gradient.py`).
+not at all. With `ModelConfig.memory_gradient` the same holds of groups of segments
+(`training/gradient.py`). With `Objective.schedule = "parallel"` all segments are one batch
+(`models/parallel.py`): more work at a time for the device, more activations to keep.
 """
 
 import dataclasses
@@ -90,17 +91,36 @@ def _denominators(cfg, seen, batch):
     return jnp.maximum(weight, 1e-9), jnp.maximum(reading, 1)
 
 
-def _grads(cfg, objective_cfg, state, batch, ops):
-    """Gradient of the batch's objective, its sums, and the memory after it."""
+def _objective(cfg, objective_cfg, state, batch):
+    """A function of (sums, memory) that is differentiated, with both as its auxiliary output."""
     weight, reading = _denominators(cfg, state.memory.seen, batch)
     per_weight = 1.0 / weight
     per_kl = objective_cfg.kl_weight / (cfg.num_heads * reading)
     per_reconstruction = objective_cfg.reconstruction_weight / reading
-    step_key = jax.random.fold_in(state.key, state.step)
 
     def weighed(sums, memory):
         loss = sums["loss"] * per_weight + sums["kl"] * per_kl
         return loss + sums["reconstruction"] * per_reconstruction, (sums, memory)
+
+    return weighed
+
+
+def _parallel_grads(cfg, objective_cfg, state, batch, ops):
+    """`_grads` with all segments at once."""
+    weighed = _objective(cfg, objective_cfg, state, batch)
+    key, empty = jax.random.fold_in(state.key, state.step), objective_cfg.empty_memory
+
+    def objective(params):
+        return weighed(*forward_all(cfg, params, state.memory, batch, key, ops, True, empty))
+
+    grads, (sums, memory) = jax.grad(objective, has_aux=True)(state.params)
+    return grads, sums, memory
+
+
+def _grads(cfg, objective_cfg, state, batch, ops):
+    """Gradient of the batch's objective, its sums, and the memory after it."""
+    weighed = _objective(cfg, objective_cfg, state, batch)
+    step_key = jax.random.fold_in(state.key, state.step)
 
     def objective(params, memory, segment, key):
         return weighed(*forward(cfg, params, memory, segment, key, ops, train=True))
@@ -140,13 +160,6 @@ def _grads(cfg, objective_cfg, state, batch, ops):
             lambda old: old, memory,
         )  # fmt: skip
 
-    def of_all(params):
-        empty = objective_cfg.empty_memory
-        return weighed(*forward_all(cfg, params, state.memory, batch, step_key, ops, True, empty))
-
-    if objective_cfg.schedule == "parallel":
-        grads, (sums, memory) = jax.grad(of_all, has_aux=True)(state.params)
-        return grads, sums, memory
     segments = in_time(batch)
     kinds = segment_kinds(segments)
     xs = (segments, jnp.arange(segments.tokens.shape[0]), kinds)
@@ -184,9 +197,10 @@ def make_train_step(
     """
     if objective.schedule == "parallel":
         parallel.check(cfg)
+    take = _parallel_grads if objective.schedule == "parallel" else _grads
 
     def train_step(state: TrainState, batch: Batch, ops):
-        grads, sums, memory = _grads(cfg, objective, state, batch, ops)
+        grads, sums, memory = take(cfg, objective, state, batch, ops)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = sums | {
