@@ -89,27 +89,57 @@ def write(
         ValueError: shapes that do not fit the configuration, a missing key, or locations for a
             memory that is not sticky and whose contraction is not fixed.
     """
-    dtype = memory.coeffs.dtype
-    x = jnp.asarray(x, dtype)
     if operators is None:
-        operators = _of_config(cfg, x.shape[1], np.dtype(dtype))
-    _check_write(cfg, memory, x, operators)
-    ops = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), operators)
-    if locations is None and cfg.sticky:
-        locations = _sticky_locations(cfg, memory, key)
-    writes = jnp.asarray(memory.writes)
-    past = jnp.where(
-        (writes == 0)[:, None, None], 0.0, _contract(cfg, memory, writes, ops, locations)
-    )
-    new = by_writes(ops.new, jnp.minimum(writes, len(ops.new) - 1), x)
+        operators = _of_config(cfg, x.shape[1], np.dtype(memory.coeffs.dtype))
+    ops = checked(cfg, memory, operators, x)
+    past = contracted(cfg, memory, ops, locations, key)
     past = jax.lax.stop_gradient(past) if detach else past
-    written = memory._replace(coeffs=past + new, writes=writes + 1)
+    writes = jnp.asarray(memory.writes)
+    written = memory._replace(coeffs=past + fitted(ops, writes, x), writes=writes + 1)
     if rows is None:
         return written
     return LongTermMemory(*(_where_rows(rows, a, b) for a, b in zip(written, memory, strict=True)))
 
 
 _of_config = operators  # `write` has an argument of that name
+
+
+def checked(
+    cfg: LongTermConfig, memory: LongTermMemory, operators: Operators, x: Real[AnyArray, "B L E"]
+) -> Operators:
+    """The operators in the memory's dtype.
+
+    Raises:
+        ValueError: shapes that do not fit the configuration.
+    """
+    _check_write(cfg, memory, x, operators)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, memory.coeffs.dtype), operators)
+
+
+def fitted(
+    ops: Operators, writes: Int[AnyArray, " B"], x: Real[AnyArray, "B L E"]
+) -> Float[Array, "B N E"]:
+    """`G_kᵀ X` of each row, k its number of writes so far: what a write adds to the past."""
+    index = jnp.minimum(jnp.asarray(writes), len(ops.new) - 1)
+    return by_writes(ops.new, index, jnp.asarray(x, ops.new.dtype))
+
+
+def contracted(
+    cfg: LongTermConfig,
+    memory: LongTermMemory,
+    ops: Operators,
+    locations: Float[AnyArray, "B M"] | None = None,
+    key: PRNGKeyArray | None = None,
+) -> Float[Array, "B N E"]:
+    """`A_k C`, the old signal squeezed into [0, τ_k]; G_pastᵀ Ψ(u) C of given or sticky u.
+
+    0 in rows without a write. Arguments and errors as of `write`.
+    """
+    if locations is None and cfg.sticky:
+        locations = _sticky_locations(cfg, memory, key)
+    writes = jnp.asarray(memory.writes)
+    past = _contract(cfg, memory, writes, ops, locations)
+    return jnp.where((writes == 0)[:, None, None], 0.0, past)
 
 
 def _contract(cfg, memory, writes, ops, locations):

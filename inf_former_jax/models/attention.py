@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from inf_former_jax.memory import density as densities
-from inf_former_jax.memory import long_term
+from inf_former_jax.memory import long_term, segments
 from inf_former_jax.memory.basis import AnyArray
 from inf_former_jax.memory.long_term import LongTermConfig, LongTermMemory
 from inf_former_jax.memory.operators import HIGHEST
@@ -114,6 +114,10 @@ class LongTermRead(nn.Module):
         z = expected_value(cfg.basis, density, projected.values)
         return jnp.einsum("bhtk,hke->bte", z, out, precision=HIGHEST), density
 
+    def density_params(self) -> tuple[Array, Array, Array]:
+        """W_K, w_μ and w_σ, which `attention_density` takes; they are there already."""
+        return tuple(self.get_variable("params", name) for name in ("key", "mu", "sigma"))
+
     def project(self, memory: LongTermMemory) -> Projected:
         """What all queries of a segment share; the parameters are there already."""
         params = (self.get_variable("params", n) for n in ("key", "value", "mu", "sigma"))
@@ -160,6 +164,37 @@ class LongTermAttention(nn.Module):
         return long_term.write(
             self.cfg, memory, gated, operators=operators, rows=rows, locations=locations, key=key,
             detach=detach,
+        )  # fmt: skip
+
+    def write_all(
+        self,
+        q: Float[AnyArray, "B W H T K"],
+        memory: LongTermMemory,
+        x: Float[AnyArray, "B W L E"],
+        plan: segments.Course,
+        *,
+        operators: long_term.Operators,
+        where: Bool[AnyArray, "B W T"] | None = None,
+        keys=None,
+    ) -> tuple[LongTermMemory, LongTermMemory]:
+        """The writes of W segments: see `memory.segments.write_all`; q steers those of sticky ones.
+
+        Args:
+            where: as of the call.
+        """
+        flat = x.reshape(-1, *x.shape[2:])
+        gated = self.gate(flat) if self.cfg.gate else flat
+        attend = None
+        if self.cfg.sticky:
+            params = jax.lax.stop_gradient(self.read.density_params())
+
+            def attend(memory, queries):
+                density = attention_density(self.cfg, queries[0], memory.coeffs, *params)
+                return long_term.remember(memory, density, queries[1])
+
+        return segments.write_all(
+            self.cfg, memory, gated.reshape(x.shape), plan, operators=operators, attend=attend,
+            queries=(q, where), keys=keys,
         )  # fmt: skip
 
     def __call__(

@@ -5,6 +5,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from inf_former_jax.memory import state
 from inf_former_jax.models.architecture import ModelConfig, compute_dtype
@@ -45,24 +46,22 @@ class Block(nn.Module):
 
     def __call__(self, x, memory, seen, positions, biases, operators, rows, where, key):
         """One segment through the layer: (x, memory, info); arguments as `Decoder` makes them."""
-        pre = self._pre_attention()
         due = state.has_pending(self.cfg, seen)
         if where is not None:  # a row that is all padding has ended: nothing more of it is written
             due &= where.any(axis=1)
         memory, info = self._compress(memory, x, due)
         window = state.window(self.cfg, memory)
-        attended, q = self.attention(
-            pre(x),
-            None if window is None else pre(window),
-            state.num_filled(self.cfg, seen),
-            positions,
-            biases,
-            rows,
-            self.layer,
-        )
+        attended, q = self.local(x, window, seen, positions, biases, rows)
         context, remembered, read = self._long_term(q, memory, due, operators, where, key)
         new_memory = state.push(memory._replace(long_term=remembered), x)
-        return self._rest(x, attended, context, rows), new_memory, info | read
+        return self.rest(x, attended, context, rows), new_memory, info | read
+
+    def local(self, x, window, seen, positions, biases, rows):
+        """Attention of segments over their windows: (attended, queries)."""
+        pre = self._pre_attention()
+        window = None if window is None else pre(window)
+        filled = state.num_filled(self.cfg, seen)
+        return self.attention(pre(x), window, filled, positions, biases, rows, self.layer)
 
     def open(self, memory, cache: LayerCache, rows, seen, operators, key):
         """What a new segment finds in the given rows: (memory, cache).
@@ -97,15 +96,15 @@ class Block(nn.Module):
         context = None
         if cfg.long_term is not None:
             context, _, info = self.long_term(
-                _at_least_float32(q), memory.long_term, projected=cache.projected
+                at_least_float32(q), memory.long_term, projected=cache.projected
             )
             cache = attend(cache, info["density"], where)
-        return self._rest(x, attended, context, None), cache
+        return self.rest(x, attended, context, None), cache
 
     def _pre_attention(self):
         return self.norm_attention if self.cfg.norm == "pre" else _identity
 
-    def _rest(self, x, attended, context, rows):
+    def rest(self, x, attended, context, rows):
         """What follows once both attentions are known."""
         post = self.norm_attention if self.cfg.norm == "post" else _identity
         attended = attended.astype(x.dtype)
@@ -143,7 +142,7 @@ class Block(nn.Module):
         if self.cfg.long_term is None:
             return None, None, {}
         written = self._written(memory, due, operators, key)
-        return self.long_term(_at_least_float32(q), written, where=where)
+        return self.long_term(at_least_float32(q), written, where=where)
 
     def _written(self, memory, due, operators, key):
         return self.long_term.write(
@@ -175,5 +174,6 @@ def _identity(x):
     return x
 
 
-def _at_least_float32(x):
+def at_least_float32(x: Array) -> Array:
+    """x, widened to the long-term memory's precision if it is narrower."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))

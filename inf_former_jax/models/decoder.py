@@ -7,8 +7,6 @@ x ─► short-term FIFO ─┬ dropped                              vanilla (FI
 A model is a *value* of `ModelConfig`. The memory goes in and comes out; nothing is hidden.
 """
 
-from typing import Any, NamedTuple
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -22,17 +20,9 @@ from inf_former_jax.memory.state import Memory
 from inf_former_jax.models.architecture import ModelConfig, compute_dtype, exact_dot
 from inf_former_jax.models.block import Block, layer_norm
 from inf_former_jax.models.cache import Cache
-from inf_former_jax.models.dropout import dropout, row_keys
+from inf_former_jax.models.dropout import RowKeys, dropout, row_keys
 from inf_former_jax.models.local import F32, sinusoid
-
-
-class Output(NamedTuple):
-    """What a decoder returns for one segment."""
-
-    logits: Float[Array, "B T V"]
-    memory: Memory
-    aux: dict[str, tuple[Array, Array]]  # "kl" and "reconstruction", each (sum, count), if any
-    info: tuple[dict[str, Any], ...]  # per layer, for figures; costs nothing under jit when unused
+from inf_former_jax.models.output import Noise, Output, aux_sums
 
 
 def operators(cfg: ModelConfig, dtype=None) -> long_term.Operators | None:
@@ -102,37 +92,42 @@ class Decoder(nn.Module):
             ValueError: tokens or memory of a shape that does not fit the configuration.
         """
         cfg = self.cfg
-        _check_call(cfg, tokens, memory)
+        check_call(cfg, tokens, memory)
         if cfg.memory_gradient == 0:
             memory = jax.lax.stop_gradient(memory)
         where = None if where is None else jnp.asarray(where)
-        rows = None
-        if train and max(cfg.dropout, cfg.attention_dropout) > 0:
-            rows = row_keys(self.make_rng("dropout"), tokens.shape[0])
-        places, positions = np.arange(tokens.shape[1])[None], None
-        if cfg.position == "relative":
-            farthest = state.window_len(cfg) + tokens.shape[1]
-            positions = sinusoid(farthest, cfg.d_model, cfg.clamp_len)
-        x = dropout(self._embedded(tokens, places, types), cfg.dropout, rows, 0, "input")
+        rows, keys = self.noise(tokens.shape[0], train)
+        x, positions = self.inputs(tokens, types, rows), self.table(tokens.shape[1])
         layers, info = [], []
-        for block, layer in zip(self.block, memory.layers, strict=True):
-            key = self.make_rng("locations") if _draws(cfg) else None
+        for block, layer, key in zip(self.block, memory.layers, keys, strict=True):
             x, new_layer, of_layer = block(
-                x, layer, memory.seen, positions, self._biases(), operators, rows, where, key
+                x, layer, memory.seen, positions, self.biases(), operators, rows, where, key
             )
             layers.append(new_layer)
             info.append(of_layer)
-        logits = self._logits(x, rows)
         new = Memory(state.advance(memory.seen, tokens.shape[1]), tuple(layers))
-        aux = _aux(cfg, info, new, where if kl_where is None else jnp.asarray(kl_where))
-        return Output(logits, new, aux, tuple(info))
+        holds = None if cfg.long_term is None else layers[0].long_term.writes > 0
+        counts = where if kl_where is None else jnp.asarray(kl_where)
+        return Output(self.outputs(x, rows), new, aux_sums(info, holds, counts), tuple(info))
+
+    def noise(self, batch: int, train: bool) -> Noise:
+        """What one segment takes of the random numbers, in this order."""
+        cfg, rows = self.cfg, None
+        if train and max(cfg.dropout, cfg.attention_dropout) > 0:
+            rows = row_keys(self.make_rng("dropout"), batch)
+        draws = _draws(cfg)
+        return Noise(rows, tuple(self.make_rng("locations") if draws else None for _ in self.block))
+
+    def table(self, length: int) -> Float[np.ndarray, "P E"] | None:
+        """Relative positions of a segment of `length` tokens and its window, None if absolute."""
+        cfg = self.cfg
+        if cfg.position != "relative":
+            return None
+        return sinusoid(state.window_len(cfg) + length, cfg.d_model, cfg.clamp_len)
 
     def distances(self) -> tuple[Float[Array, "H P K"] | None, ...]:
         """What `extend` needs of the parameters alone: each layer's projected position table."""
-        cfg, table = self.cfg, None
-        if cfg.position == "relative":
-            farthest = state.window_len(cfg) + cfg.segment_len
-            table = sinusoid(farthest, cfg.d_model, cfg.clamp_len)
+        table = self.table(self.cfg.segment_len)
         return tuple(block.attention.distances(table) for block in self.block)
 
     def open(
@@ -176,12 +171,17 @@ class Decoder(nn.Module):
         x, layers = self._embedded(tokens, places, types), []
         of_layers = memory.layers, cache.layers
         for block, r, *of_layer in zip(self.block, distances, *of_layers, strict=True):
-            x, layer = block.extend(x, *of_layer, memory.seen, places, where, r, self._biases())
+            x, layer = block.extend(x, *of_layer, memory.seen, places, where, r, self.biases())
             layers.append(layer)
         last = jnp.maximum(counts - 1, 0)[:, None, None]
-        logits = self._logits(jnp.take_along_axis(x, last, axis=1), None)[:, 0]
+        logits = self.outputs(jnp.take_along_axis(x, last, axis=1), None)[:, 0]
         logits = jnp.where((counts > 0)[:, None], logits.astype(cache.logits.dtype), cache.logits)
         return Cache(tuple(layers), logits)
+
+    def inputs(self, tokens, types, rows: RowKeys | None) -> Float[Array, "B T E"]:
+        """What the first layer takes of whole segments."""
+        x = self._embedded(tokens, np.arange(tokens.shape[1])[None], types)
+        return dropout(x, self.cfg.dropout, rows, 0, "input")
 
     def _embedded(self, tokens, places, types):
         """Embeddings, with types and learned positions if there are any; places [B or 1, T]."""
@@ -194,10 +194,12 @@ class Decoder(nn.Module):
             return x
         return x + self.positions[places].astype(x.dtype)
 
-    def _biases(self):
+    def biases(self):
+        """u and w of relative attention, else None."""
         return (self.bias_u, self.bias_w) if self.cfg.position == "relative" else None
 
-    def _logits(self, x, rows):
+    def outputs(self, x, rows: RowKeys | None) -> Float[Array, "B T V"]:
+        """The logits, of what the last layer gives."""
         cfg = self.cfg
         if cfg.final_norm:
             x = self.norm_final(x)
@@ -217,31 +219,12 @@ def _draws(cfg):
     return cfg.long_term is not None and cfg.long_term.sticky and cfg.long_term.locations == "draw"
 
 
-def _aux(cfg, info, memory, where):
-    """Sums over layers and over the queries that count, and the number of the latter.
+def check_call(cfg: ModelConfig, tokens: Int[AnyArray, "B T"], memory: Memory) -> None:
+    """Refuse a segment or a memory that does not fit the model.
 
-    The KL has a term for each head and query of a row whose memory is not empty; the
-    reconstruction one for each query of a row that compressed something just now.
+    Raises:
+        ValueError: as the decoder's call.
     """
-    aux = {}
-    if cfg.long_term is not None:
-        holds = (memory.layers[0].long_term.writes > 0)[:, None, None]
-        counts = holds if where is None else holds & where[:, None, :]
-        aux["kl"] = _sum_where(counts, [of_layer["kl"] for of_layer in info])
-    if cfg.compressed is not None:
-        due = info[0]["compressed"][:, None]
-        counts = due if where is None else due & where
-        aux["reconstruction"] = _sum_where(counts, [layer["reconstruction"] for layer in info])
-    return aux
-
-
-def _sum_where(counts, terms):
-    total = sum(terms)
-    counts = jnp.broadcast_to(counts, total.shape)
-    return jnp.where(counts, total, 0.0).sum(), counts.sum().astype(total.dtype)
-
-
-def _check_call(cfg, tokens, memory):
     shape = np.shape(tokens)
     accepted = f"[B, T] with T ≤ segment_len {cfg.segment_len}"
     require(len(shape) == 2 and shape[1] <= cfg.segment_len, "tokens", shape, accepted)

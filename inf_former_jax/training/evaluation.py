@@ -1,7 +1,8 @@
 """Evaluations: a scan over the segments of a batch, without dropout, without a gradient."""
 
+import dataclasses
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +11,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory.state import Memory
+from inf_former_jax.models import parallel
 from inf_former_jax.models.decoder import Decoder, ModelConfig
-from inf_former_jax.training.step import (
+from inf_former_jax.training.forward import (
     PADDING,
     forward,
+    forward_all,
     in_time,
     segment_kinds,
     start_of_segment,
@@ -24,12 +27,22 @@ from inf_former_jax.training.step import (
 _EVALUATION = 2**31 - 1
 
 
-def make_eval_step(cfg: ModelConfig, empty_memory: bool = False):
+def make_eval_step(
+    cfg: ModelConfig,
+    empty_memory: bool = False,
+    schedule: Literal["sequential", "parallel"] = "sequential",
+):
     """The jitted `(params, memory, batch, operators, key) -> (sums, memory)`, without dropout.
 
     Args:
         empty_memory: clear the long-term or compressed memory before every segment (the control).
+        schedule: see `Objective`; nothing is differentiated here.
+
+    Raises:
+        ValueError: a parallel schedule with a compressed memory.
     """
+    if schedule == "parallel":
+        return _parallel_eval_step(dataclasses.replace(cfg, memory_gradient=0), empty_memory)
 
     def eval_step(params, memory, batch: Batch, ops, key):
         key = jax.random.fold_in(key, _EVALUATION)
@@ -54,6 +67,16 @@ def make_eval_step(cfg: ModelConfig, empty_memory: bool = False):
         xs = (segments, jnp.arange(segments.tokens.shape[0]), segment_kinds(segments))
         (sums, memory), _ = jax.lax.scan(body, (zero_sums(), memory), xs)
         return sums, memory
+
+    return jax.jit(eval_step)
+
+
+def _parallel_eval_step(cfg, empty_memory):
+    parallel.check(cfg)
+
+    def eval_step(params, memory, batch: Batch, ops, key):
+        key = jax.random.fold_in(key, _EVALUATION)
+        return forward_all(cfg, params, memory, batch, key, ops, False, empty_memory)
 
     return jax.jit(eval_step)
 

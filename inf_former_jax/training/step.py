@@ -3,29 +3,41 @@
 The memory is a constant to autodiff, so the gradient of a document's loss is the sum of its
 segments' gradients: it is taken *inside* the scan, and one segment's activations are all that is
 ever stored. Segments that carry no loss are run forward only, those that are padding in every row
-not at all. With `ModelConfig.memory_gradient`
-the same holds of groups of segments (`training/gradient.py`).
+not at all. With `ModelConfig.memory_gradient` the same holds of groups of segments
+(`training/gradient.py`). With `Objective.schedule = "parallel"` all segments are one batch
+(`models/parallel.py`): more work at a time for the device, more activations to keep.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool
 
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory import state as memories
+from inf_former_jax.memory.operators import require
 from inf_former_jax.memory.state import Memory
-from inf_former_jax.models.decoder import Decoder, ModelConfig
+from inf_former_jax.models import parallel
+from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.training import gradient
+from inf_former_jax.training.forward import (
+    LOSS,
+    PADDING,
+    SUMS,
+    forward,
+    forward_all,
+    in_time,
+    segment_kinds,
+    start_of_segment,
+    token_sums,
+    zero_sums,
+)
 from inf_former_jax.training.state import TrainState
 
-#: What leaves the device: sums and counts; ratios are taken on the host.
-SUMS = (
-    "loss", "correct", "weight", "kl", "kl_count", "reconstruction", "reconstruction_count",
-)  # fmt: skip
+__all__ = ["SUMS", "Objective", "make_train_step", "memory_finite", "token_sums"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,75 +54,19 @@ class Objective:
     """Weight of the compressed memory's reconstruction loss; it trains f_c and nothing else."""
     empty_memory: bool = False
     """Control: clear the long-term or compressed memory before every segment."""
+    schedule: Literal["sequential", "parallel"] = "sequential"
+    """Segments of a batch one after the other, or layer by layer all at once (the same numbers).
+
+    Parallel keeps the activations of all segments and differentiates them all, those without loss
+    and those of padding too. Not for compressed memories or a gradient through the memory.
+    """
 
     def __post_init__(self):
         for name in ("kl_weight", "reconstruction_weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}: found {getattr(self, name)}, accepted: a number ≥ 0")
-
-
-def zero_sums() -> dict[str, Float[Array, ""]]:
-    """A zero for each of SUMS."""
-    return {name: jnp.zeros(()) for name in SUMS}
-
-
-def token_sums(
-    logits: Float[Array, "B T V"], targets: Int[Array, "B T"], weights: Float[Array, "B T"]
-) -> dict[str, Float[Array, ""]]:
-    """Weighted sums of cross-entropy (nats) and of right arg-max predictions, and the weight."""
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-    right = jnp.argmax(logits, axis=-1) == targets
-    return {
-        "loss": jnp.where(weights > 0, losses * weights, 0.0).sum(),
-        "correct": (right * weights).sum(),
-        "weight": weights.sum(),
-    }
-
-
-def in_time(batch: Batch) -> Batch:
-    """Time first, for the scan: leaves [W, B, …]."""
-    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), batch)
-
-
-#: What a segment is to all rows together.
-PADDING, CONTEXT, LOSS = 0, 1, 2
-
-
-def segment_kinds(segments: Batch) -> Int[Array, " W"]:
-    """PADDING, CONTEXT or LOSS of each segment; leaves [W, B, …].
-
-    One maximum over rows tells all three: on a mesh two would be two collectives.
-    """
-    loss = (segments.weights > 0).any(axis=2)
-    read = jnp.ones_like(loss) if segments.valid is None else segments.valid.any(axis=2)
-    return jnp.where(loss, LOSS, jnp.where(read, CONTEXT, PADDING)).max(axis=1)
-
-
-def start_of_segment(
-    cfg: ModelConfig, memory: Memory, resets: Bool[Array, " B"], empty_memory: bool
-) -> Memory:
-    """The memory that a segment starts with: reset, and emptied of its past if that is asked."""
-    memory = memories.reset(memory, resets)
-    return memories.empty_long_term(cfg, memory) if empty_memory else memory
-
-
-def forward(
-    cfg: ModelConfig, params: Any, memory: Memory, segment: Batch, key: PRNGKeyArray, ops: Any,
-    train: bool,
-) -> tuple[dict[str, Float[Array, ""]], Memory]:  # fmt: skip
-    """One segment, a Batch of leaves [B, …]: its SUMS, and the memory after it."""
-    carries = (segment.weights > 0).any(axis=1)[:, None]
-    valid = jnp.ones_like(segment.weights, bool) if segment.valid is None else segment.valid
-    rngs = {name: jax.random.fold_in(key, i) for i, name in enumerate(("dropout", "locations"))}
-    out = Decoder(cfg).apply(
-        {"params": params}, segment.tokens, memory, operators=ops, train=train,
-        where=segment.valid, kl_where=valid & carries, types=segment.types, rngs=rngs,
-    )  # fmt: skip
-    sums = zero_sums() | token_sums(out.logits, segment.targets, segment.weights)
-    for name, pair in out.aux.items():
-        sums |= dict(zip((name, f"{name}_count"), pair, strict=True))
-    return {name: value.astype(jnp.zeros(()).dtype) for name, value in sums.items()}, out.memory
+        accepted = "sequential or parallel"
+        require(self.schedule in ("sequential", "parallel"), "schedule", self.schedule, accepted)
 
 
 def _denominators(cfg, seen, batch):
@@ -135,18 +91,39 @@ def _denominators(cfg, seen, batch):
     return jnp.maximum(weight, 1e-9), jnp.maximum(reading, 1)
 
 
-def _grads(cfg, objective_cfg, state, batch, ops):
-    """Gradient of the batch's objective, its sums, and the memory after it."""
+def _objective(cfg, objective_cfg, state, batch):
+    """A function of (sums, memory) that is differentiated, with both as its auxiliary output."""
     weight, reading = _denominators(cfg, state.memory.seen, batch)
     per_weight = 1.0 / weight
     per_kl = objective_cfg.kl_weight / (cfg.num_heads * reading)
     per_reconstruction = objective_cfg.reconstruction_weight / reading
+
+    def weighed(sums, memory):
+        loss = sums["loss"] * per_weight + sums["kl"] * per_kl
+        return loss + sums["reconstruction"] * per_reconstruction, (sums, memory)
+
+    return weighed
+
+
+def _parallel_grads(cfg, objective_cfg, state, batch, ops):
+    """`_grads` with all segments at once."""
+    weighed = _objective(cfg, objective_cfg, state, batch)
+    key, empty = jax.random.fold_in(state.key, state.step), objective_cfg.empty_memory
+
+    def objective(params):
+        return weighed(*forward_all(cfg, params, state.memory, batch, key, ops, True, empty))
+
+    grads, (sums, memory) = jax.grad(objective, has_aux=True)(state.params)
+    return grads, sums, memory
+
+
+def _grads(cfg, objective_cfg, state, batch, ops):
+    """Gradient of the batch's objective, its sums, and the memory after it."""
+    weighed = _objective(cfg, objective_cfg, state, batch)
     step_key = jax.random.fold_in(state.key, state.step)
 
     def objective(params, memory, segment, key):
-        sums, memory = forward(cfg, params, memory, segment, key, ops, train=True)
-        loss = sums["loss"] * per_weight + sums["kl"] * per_kl
-        return loss + sums["reconstruction"] * per_reconstruction, (sums, memory)
+        return weighed(*forward(cfg, params, memory, segment, key, ops, train=True))
 
     def with_gradient(grads, memory, segment, key):
         take = jax.grad(objective, has_aux=True)
@@ -212,10 +189,16 @@ def make_train_step(
 
     Args:
         placed: shardings of the state, so that it stays where it is; None on one device.
+
+    Raises:
+        ValueError: a parallel schedule of a model that has none (`models.parallel.check`).
     """
+    if objective.schedule == "parallel":
+        parallel.check(cfg)
+    take = _parallel_grads if objective.schedule == "parallel" else _grads
 
     def train_step(state: TrainState, batch: Batch, ops):
-        grads, sums, memory = _grads(cfg, objective, state, batch, ops)
+        grads, sums, memory = take(cfg, objective, state, batch, ops)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = sums | {

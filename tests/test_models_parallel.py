@@ -1,0 +1,225 @@
+"""All segments of a batch at once: the same sums, gradients and memory as one after the other.
+
+In float64. Each case is one update of either schedule, from a memory carried in, with documents
+that begin in the middle and rows that end early.
+"""
+
+import dataclasses
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from inf_former_jax.data.batches import Batch
+from inf_former_jax.memory import segments
+from inf_former_jax.memory import state as memories
+from inf_former_jax.memory.compressed import CompressedConfig
+from inf_former_jax.memory.long_term import LongTermConfig
+from inf_former_jax.models import parallel
+from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
+from inf_former_jax.training import evaluation, step
+from inf_former_jax.training.state import TrainState
+
+ROWS, SEGMENTS, LENGTH, VOCAB = 4, 5, 4, 12
+KL_WEIGHT = 0.1
+#: A segment that is padding in every row, and where it stands.
+HOLE = 2
+
+LONG_TERM = LongTermConfig(num_basis=4, widths=(0.1, 0.3), num_samples=6, bins=5)
+UNIFORM = ModelConfig(
+    vocab_size=VOCAB, num_layers=1, num_heads=2, head_dim=2, d_model=4, d_inner=4,
+    segment_len=LENGTH, mem_len=LENGTH, dropout=0.0, long_term=LONG_TERM,
+)  # fmt: skip
+STICKY = dataclasses.replace(UNIFORM, long_term=dataclasses.replace(LONG_TERM, sticky=True))
+POWER = dataclasses.replace(LONG_TERM, contraction="power", tau=0.75, horizon=2)
+GPT2 = {"norm": "pre", "final_norm": True, "position": "learned", "activation": "gelu",
+        "attention_bias": True, "tied": True, "scale_embedding": False,
+        "inner_dropout": False}  # fmt: skip
+DROPPING = {"dropout": 0.2, "attention_dropout": 0.3, "query_chunk": 3}
+DEEP = {"num_layers": 2}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def random_batch(padded: bool = True, hole: bool = False, typed: bool = False) -> Batch:
+    """Loss in segments 1, 3 and 4; row 3 goes on from before, others begin or begin anew."""
+    rng = np.random.default_rng(0)
+    shape = (ROWS, SEGMENTS, LENGTH)
+    weights, valid = rng.random(shape), np.ones(shape, bool)
+    weights[:, [0, 2]] = 0
+    starts = np.zeros((ROWS, SEGMENTS), bool)
+    starts[0, 0] = starts[1, 3] = starts[2, [1, 2]] = True
+    if padded:
+        valid[0, 4, 2:] = valid[1, 2, 1:] = valid[3, 3:] = False
+    if hole:
+        valid[:, HOLE] = False
+    tokens, targets, types = rng.integers(0, VOCAB, (3, *shape)).astype(np.int32)
+    return Batch(
+        tokens, targets, weights * valid, starts, valid if padded or hole else None,
+        types if typed else None,
+    )  # fmt: skip
+
+
+@cache
+def params_of(cfg):
+    init = Decoder(cfg).init
+    rngs = dict.fromkeys(("params", "locations"), jax.random.key(0))
+    of = (rngs, jnp.zeros((ROWS, LENGTH), int), memories.init(cfg, ROWS))
+    shapes = jax.eval_shape(lambda *of: init(*of, operators=operators(cfg)), *of)["params"]
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape) / leaf.shape[0] ** 0.5, shapes)
+
+
+def carried(cfg, segments: int = 3):
+    """A memory as that many segments could have left it."""
+    rng = np.random.default_rng(2)
+    empty = memories.init(cfg, ROWS, jnp.float64)
+    writes = max(0, segments - cfg.mem_len // LENGTH - 1)
+
+    def filled(leaf):
+        whole = jnp.issubdtype(leaf.dtype, jnp.integer)
+        return jnp.full_like(leaf, writes) if whole else jnp.asarray(rng.random(leaf.shape))
+
+    return jax.tree.map(filled, empty)._replace(seen=jnp.full_like(empty.seen, segments * LENGTH))
+
+
+def update(cfg, batch, schedule, empty=False):
+    """(gradient, sums, memory) of one update: plain descent at rate 1."""
+    params, tx = params_of(cfg), optax.sgd(1.0)
+    state = TrainState(
+        jnp.zeros((), jnp.int32), jax.tree.map(jnp.asarray, params), tx.init(params), carried(cfg),
+        jax.random.key(7),
+    )  # fmt: skip
+    objective = step.Objective(KL_WEIGHT, empty_memory=empty, schedule=schedule)
+    new, row = step.make_train_step(cfg, tx, objective)(state, batch, operators(cfg))
+    grads = jax.tree.map(lambda old, new: np.asarray(old) - np.asarray(new), params, new.params)
+    return grads, jax.device_get(row), new.memory
+
+
+def check_trees(actual, expected, rtol=1e-10):
+    """Each leaf within rtol of its norm."""
+
+    def check(path, a, b):
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        assert np.linalg.norm(a - b) <= rtol * np.linalg.norm(b) + 1e-14, jax.tree_util.keystr(path)
+
+    jax.tree_util.tree_map_with_path(check, actual, expected)
+
+
+def check_schedules(cfg, batch, empty=False):
+    expected = update(cfg, batch, "sequential", empty)
+    check_trees(update(cfg, batch, "parallel", empty), expected)
+    grads, row, _ = expected
+    for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
+        name = jax.tree_util.keystr(path)
+        assert (leaf != 0).any() or "key_bias" in name, name  # softmax knows no key bias
+    assert row["loss"] > 0
+    return expected
+
+
+def test_sticky_with_dropout_and_a_hole():
+    """Salience, masks, resets, padding of rows and of a whole segment, all in one."""
+    cfg = dataclasses.replace(STICKY, **DROPPING)
+    check_schedules(cfg, random_batch(hole=True))
+
+
+CASES = {
+    "uniform": (UNIFORM, {}),
+    "nothing padded": (UNIFORM, {"padded": False}),
+    "hole": (dataclasses.replace(UNIFORM, mem_len=2 * LENGTH, **DEEP), {"hole": True}),
+    "uniform, no short-term": (dataclasses.replace(UNIFORM, mem_len=0), {}),
+    "pre": (dataclasses.replace(UNIFORM, norm="pre", clamp_len=3, same_length=True), {}),
+    "power": (dataclasses.replace(UNIFORM, long_term=POWER), {"hole": True}),
+    "sticky": (STICKY, {}),
+    "sticky, long": (dataclasses.replace(STICKY, mem_len=2 * LENGTH, **DEEP), {"padded": False}),
+    "sticky, no short-term": (dataclasses.replace(STICKY, mem_len=0, norm="pre"), {}),
+    "drawn": (
+        dataclasses.replace(
+            STICKY, long_term=dataclasses.replace(STICKY.long_term, locations="draw")
+        ),
+        {"hole": True},
+    ),
+    "GPT-2": (dataclasses.replace(UNIFORM, **GPT2, **DEEP), {"typed": True}),
+    "GPT-2 with dropout": (
+        dataclasses.replace(STICKY, **GPT2 | DROPPING, long_term=dataclasses.replace(
+            POWER, sticky=True)), {"typed": True, "hole": True},
+    ),
+    "Transformer-XL": (
+        dataclasses.replace(UNIFORM, long_term=None, mem_len=5, same_length=True, **DEEP),
+        {"hole": True},
+    ),
+    "vanilla": (dataclasses.replace(UNIFORM, long_term=None, mem_len=0, **DROPPING), {}),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("cfg", "given"), CASES.values(), ids=CASES)
+def test_schedules_agree(cfg, given):
+    check_schedules(cfg, random_batch(**given))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cfg", [UNIFORM, STICKY], ids=["uniform", "sticky"])
+def test_schedules_agree_with_the_memory_emptied(cfg):
+    """Before every segment, those of padding too."""
+    check_schedules(cfg, random_batch(hole=True), empty=True)
+
+
+@pytest.mark.slow
+def test_evaluation_agrees():
+    """Without dropout, whatever gradient the model was trained with."""
+    cfg = dataclasses.replace(STICKY, memory_gradient=1, **DROPPING)
+    given = params_of(cfg), carried(cfg), random_batch(hole=True), operators(cfg), jax.random.key(3)
+    expected, actual = (
+        evaluation.make_eval_step(cfg, schedule=schedule)(*given)
+        for schedule in ("sequential", "parallel")
+    )
+    check_trees(actual, expected)
+    assert actual[0]["loss"] > 0 and actual[0]["kl_count"] > 0
+
+
+def test_what_has_no_parallel_schedule_is_refused_at_the_door():
+    differentiated = dataclasses.replace(UNIFORM, memory_gradient=1)
+    compressed = dataclasses.replace(
+        UNIFORM, long_term=None, compressed=CompressedConfig(rate=2, length=2)
+    )
+    objective, tx = step.Objective(schedule="parallel"), optax.sgd(1.0)
+    with pytest.raises(ValueError, match=r"^memory_gradient: found 1 with .*, accepted: 0 there$"):
+        step.make_train_step(differentiated, tx, objective)
+    refused = r"^schedule: found parallel, accepted: sequential for .* a compressed memory$"
+    with pytest.raises(ValueError, match=refused):
+        step.make_train_step(compressed, tx, objective)
+    with pytest.raises(ValueError, match=refused):
+        evaluation.make_eval_step(compressed, schedule="parallel")
+
+
+def test_segments_that_are_not_whole_are_refused():
+    tokens, resets = np.zeros((ROWS, 2, LENGTH - 1), int), np.zeros((ROWS, 2), bool)
+    with pytest.raises(ValueError, match=rf"^tokens: found .*, accepted: T = {LENGTH}"):
+        Decoder(UNIFORM).apply(
+            {"params": params_of(UNIFORM)}, tokens, carried(UNIFORM), resets,
+            operators=operators(UNIFORM), method=parallel.decode,
+        )  # fmt: skip
+
+
+def test_the_course_by_hand():
+    """Resets, a row that ended and a segment of padding move the counters as they are meant to."""
+    memory = memories.reset(carried(UNIFORM, segments=2), np.array([True, False, True, True]))
+    resets = np.array([[0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]], bool)
+    reads, runs = np.ones((ROWS, 4), bool), np.array([True, True, False, True])
+    reads[1, 3] = False
+    found = segments.course(UNIFORM, memory, resets, LENGTH, reads=reads, runs=runs)
+    seen = [[0, 1, 0, 0], [2, 3, 4, 4], [0, 1, 2, 0], [0, 1, 2, 2]]
+    np.testing.assert_array_equal(found.seen, np.array(seen) * LENGTH)
+    np.testing.assert_array_equal(found.after, np.array([1, 5, 1, 3]) * LENGTH)
+    np.testing.assert_array_equal(found.writes, [[0] * 4, [0, 1, 2, 2], [0] * 4, [0] * 4])
+    due = [[0, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]]
+    np.testing.assert_array_equal(found.due, np.array(due, bool))
+    np.testing.assert_array_equal(found.clears, resets)
