@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from experiments import runs
 from inf_former_jax.data.batches import Batch, prefetch
 from inf_former_jax.memory.state import Memory
+from inf_former_jax.models import parallel
 from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
 from inf_former_jax.training import metrics, optim, sharding, state, step
 from inf_former_jax.training.checkpoint import CheckpointConfig, Checkpoints
@@ -63,12 +64,15 @@ def check(cfg: RunConfig) -> None:
     """Refuse at the door what would fail after minutes, whatever the task.
 
     Raises:
-        ValueError: a batch that the mesh does not divide, a mesh that the devices do not form,
-            operators that cannot be built, or TensorBoard without its package.
+        ValueError: a batch that the mesh does not divide, a mesh that the devices do not form, a
+            schedule that the model has not, operators that cannot be built, or TensorBoard without
+            its package.
     """
     if cfg.batch_size < 1:
         raise ValueError(f"batch_size: found {cfg.batch_size}, accepted: 1 or more")
     sharding.local_rows(cfg.batch_size, sharding.make_mesh(cfg.mesh_model))
+    if cfg.objective.schedule == "parallel":
+        parallel.check(cfg.model)
     operators(cfg.model)  # cached: the run takes these
     if cfg.tensorboard:
         metrics.summary_writer()
