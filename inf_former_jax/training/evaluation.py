@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from inf_former_jax.data.batches import Batch
+from inf_former_jax.memory.operators import require
 from inf_former_jax.memory.state import Memory
 from inf_former_jax.models import parallel
 from inf_former_jax.models.decoder import Decoder, ModelConfig
@@ -39,8 +40,9 @@ def make_eval_step(
         schedule: see `Objective`; nothing is differentiated here.
 
     Raises:
-        ValueError: a parallel schedule with a compressed memory.
+        ValueError: an unknown schedule, or a parallel one with a compressed memory.
     """
+    require(schedule in ("sequential", "parallel"), "schedule", schedule, "sequential or parallel")
     if schedule == "parallel":
         return _parallel_eval_step(dataclasses.replace(cfg, memory_gradient=0), empty_memory)
 
