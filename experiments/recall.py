@@ -92,8 +92,8 @@ PRESETS: dict[str, tuple[str, RecallConfig]] = {
         _remembering(sticky=True),
     ),
     "transformer-xl": (
-        "Transformer-XL: no long-term memory, a short-term memory twice as long.",
-        _small(presets.transformer_xl(), mem_len=32),
+        "Transformer-XL: no long-term memory; two layers see two segments back.",
+        _small(presets.transformer_xl()),
     ),
 }
 

@@ -232,11 +232,12 @@ def test_compare_fills_the_table(data, tmp_path, monkeypatch, capsys):
         if model.long_term:
             small = dataclasses.replace(model.long_term, num_basis=8, num_samples=8, bins=8)
             model = dataclasses.replace(model, long_term=small)
-        changed = dataclasses.replace(given, model=model, reply_tokens=4)
+        changed = dataclasses.replace(given, model=model)
         monkeypatch.setitem(dialogue.PRESETS, name, (text, changed))
     out = tmp_path / "compare"
     argv = ["compare", "--models", "no-document", "infinity-emptied", "--data", str(data),
             "--init-from", str(base), "--updates", "2", "--replies", "2", "--batch-size", "8",
+            "--reply-tokens", "4",
             "--out", str(out)]  # fmt: skip
     dialogue.main(argv)
     printed = capsys.readouterr().out
