@@ -67,7 +67,8 @@ def by_age_table(results: list[Result]) -> str:
     for result in results:
         sizes = result["settings"]["task"]
         said = (f"{sizes[name]} {name.removeprefix('num_')}" for name in _SIZES if name in sizes)
-        tasks[", ".join(said)].append(result)
+        length = f"{result['settings']['model']['segment_len']} tokens each"
+        tasks[", ".join([*said, length])].append(result)
     rows = []
     for task, of_task in tasks.items():
         for result in of_task:
