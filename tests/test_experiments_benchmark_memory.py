@@ -10,6 +10,8 @@ import pytest
 from experiments import benchmark, benchmark_memory, benchmark_timing, results_benchmark
 from tests.golden import relative_error
 
+pytestmark = pytest.mark.slow  # together more than ten seconds
+
 B, H, K, E, L, N, M = 2, 2, 4, 10, 16, 6, 12  # of benchmark_memory.tiny(); T = L
 MODEL = benchmark_memory.tiny()
 PARTS = tuple(benchmark_memory.PARTS)

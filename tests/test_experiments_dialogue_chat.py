@@ -19,6 +19,8 @@ from inf_former_jax.models.decoder import Decoder, ModelConfig
 from inf_former_jax.training import optim, sharding, state
 from inf_former_jax.training.checkpoint import Checkpoints
 
+pytestmark = pytest.mark.slow  # together more than ten seconds
+
 END, DOC, SPEAKERS = 256, 257, (258, 259)
 DOCUMENT = "A film about a lighthouse, and about the woman who keeps it."
 TURNS = ("who?", "is it good, or is it not very good at all?", "ok", "bye")
