@@ -16,6 +16,7 @@ from experiments import (
     dialogue_corpus,
     dialogue_replies,
     language_modeling_init,
+    results_dialogue,
     scores,
     training_run,
 )
@@ -208,8 +209,7 @@ class Dialogue:
         return made | {"replies": found, "ten_replies": listed[:: max(1, len(listed) // 10)][:10]}
 
 
-SCORES = ("f1", "rouge_1", "rouge_1_recall", "rouge_l", "rouge_l_recall", "meteor", "distinct_1",
-          "distinct_2", "words")  # fmt: skip
+SCORES = tuple(results_dialogue.SCORES.values())
 
 
 def report(name: str, folder: Path, result: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from experiments.tables import CONTROL, Result, groups, markdown, source, spread, updates
 
 #: Columns of the scores, and the figures that they hold.
-_SCORES = {"F1": "f1", "ROUGE-1": "rouge_1", "its recall": "rouge_1_recall",
+SCORES = {"F1": "f1", "ROUGE-1": "rouge_1", "its recall": "rouge_1_recall",
            "ROUGE-L": "rouge_l", "its recall ": "rouge_l_recall", "METEOR": "meteor",
            "distinct-1": "distinct_1", "distinct-2": "distinct_2", "words": "words"}  # fmt: skip
 
@@ -18,7 +18,7 @@ DIALOGUE = (
     "test",
     "memory emptied",
     "another document",
-    *_SCORES,
+    *SCORES,
     "updates",
 )
 
@@ -42,7 +42,7 @@ def dialogue_row(model: str, runs: Sequence[Result]) -> list[str]:
         perplexities("test", "as trained"),
         perplexities("test", CONTROL),
         perplexities("test", "another document"),
-        *(of([run["replies"][figure] for run in runs], 1) for figure in _SCORES.values()),
+        *(of([run["replies"][figure] for run in runs], 1) for figure in SCORES.values()),
         updates(runs),
     ]
 

@@ -1,7 +1,6 @@
 """Conversations in tokens and segments: written out by hand, and rebuilt one token at a time."""
 
 import dataclasses
-import importlib.util
 
 import numpy as np
 import pytest
@@ -258,8 +257,6 @@ SPELLED = ["<speaker1>", "<speaker2> hi", "<doc>", "a <|endoftext|>", "<eos>"]
 @pytest.fixture(scope="module")
 def spelling_bpe(tmp_path_factory):
     """A BPE that has merged all of what is spelled."""
-    if not importlib.util.find_spec("tokenizers"):
-        pytest.skip("needs the package tokenizers")
     return tokens.train_bpe(SPELLED * 9, 320, tmp_path_factory.mktemp("bpe") / "tokenizer.json")
 
 

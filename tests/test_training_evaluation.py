@@ -14,8 +14,15 @@ from inf_former_jax.training import evaluation
 ROWS, SEGMENTS, LENGTH = 2, 5, 8
 
 
+@pytest.fixture(scope="module", autouse=True)
+def x64():
+    """What is compared are two programs, whose float32 rounding differs."""
+    with jax.enable_x64(True):
+        yield
+
+
 @pytest.fixture(scope="module")
-def given(tiny_model):
+def given(tiny_model, x64):
     """(params, operators, batch) with a reset in the middle and padding at the end of a row."""
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, 12, (ROWS, SEGMENTS, LENGTH + 1)).astype(np.int32)
@@ -25,17 +32,18 @@ def given(tiny_model):
     valid[1, 2, 5:] = False
     batch = Batch(tokens[..., :-1], tokens[..., 1:], valid.astype(np.float32), resets, valid)
     ops = jax.device_put(operators(tiny_model))
-    memory = memories.init(tiny_model, ROWS)
+    memory = memories.init(tiny_model, ROWS, jnp.float64)
     make = jax.jit(Decoder(tiny_model).init)
     variables = make(jax.random.key(0), batch.tokens[:, 0], memory, operators=ops)
     # Larger than at first, so that what is remembered matters.
-    return jax.tree.map(lambda leaf: 3 * leaf, variables["params"]), ops, batch
+    params = jax.tree.map(lambda leaf: 3 * leaf.astype(jnp.float64), variables["params"])
+    return params, ops, batch
 
 
 @pytest.mark.parametrize("empty", [False, True])
 def test_tokens_sum_to_sums(tiny_model, given, empty):
     params, ops, batch = given
-    memory, key = memories.init(tiny_model, ROWS), jax.random.key(1)
+    memory, key = memories.init(tiny_model, ROWS, jnp.float64), jax.random.key(1)
     sums, after = evaluation.make_eval_step(tiny_model, empty)(params, memory, batch, ops, key)
     figures, same = evaluation.make_token_step(tiny_model, empty)(params, memory, batch, ops, key)
     assert figures.nats.shape == (ROWS, SEGMENTS, LENGTH) and figures.right.dtype == bool
@@ -52,10 +60,10 @@ def test_tokens_are_the_decoders(tiny_model, given):
     """Row by row, segment by segment, in order: a document that is walked by hand."""
     params, ops, batch = given
     figures, _ = evaluation.make_token_step(tiny_model)(
-        params, memories.init(tiny_model, ROWS), batch, ops, jax.random.key(1)
+        params, memories.init(tiny_model, ROWS, jnp.float64), batch, ops, jax.random.key(1)
     )
     run = jax.jit(Decoder(tiny_model).apply)
-    memory = memories.init(tiny_model, ROWS)
+    memory = memories.init(tiny_model, ROWS, jnp.float64)
     for number in range(SEGMENTS):
         memory = memories.reset(memory, jnp.asarray(batch.resets[:, number]))
         out = run({"params": params}, batch.tokens[:, number], memory, operators=ops,
@@ -64,11 +72,11 @@ def test_tokens_are_the_decoders(tiny_model, given):
         nats = optax.softmax_cross_entropy_with_integer_labels(
             out.logits, jnp.asarray(batch.targets[:, number])
         )
-        np.testing.assert_allclose(figures.nats[:, number], nats, rtol=5e-5)
+        np.testing.assert_allclose(figures.nats[:, number], nats, rtol=1e-5)
         right = out.logits.argmax(-1) == batch.targets[:, number]
         np.testing.assert_array_equal(figures.right[:, number], right)
     emptied, _ = evaluation.make_token_step(tiny_model, True)(
-        params, memories.init(tiny_model, ROWS), batch, ops, jax.random.key(1)
+        params, memories.init(tiny_model, ROWS, jnp.float64), batch, ops, jax.random.key(1)
     )
     assert np.abs(np.asarray(emptied.nats - figures.nats)[0, 3:]).max() > 1e-3
     np.testing.assert_allclose(emptied.nats[:, :2], figures.nats[:, :2], rtol=1e-5)
