@@ -1,4 +1,4 @@
-"""Attention over the window in chunks of queries: Transformer-XL's relative one, or the plain one.
+"""What local attention is made of, and its form for generation (`causal.py` has the training one).
 
 The window is [compressed | short-term memory]; what is compressed is told by `Compression`.
 """
@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from inf_former_jax.memory.basis import AnyArray
-from inf_former_jax.models.dropout import RowKeys, dropout
 
 #: Parameters are float32 whatever JAX's default is.
 F32 = jnp.float32
@@ -27,7 +26,7 @@ def sinusoid(
 ) -> Float[np.ndarray, "{farthest}+1 {dim}"]:
     """Position table of the distances S … 0 (S = farthest): `[sin(d f), cos(d f)]`.
 
-    `f_i = 10000^(-2i/E)`, in float64. Queries never look S back, but `relative_attention` wants
+    `f_i = 10000^(-2i/E)`, in float64. Queries never look S back, but `causal_attention` wants
     the row.
 
     Args:
@@ -51,47 +50,6 @@ class Heads(NamedTuple):
     w: Float[Array, "H K"] | None = None  # position bias
 
 
-def causal_attention(
-    heads: Heads,
-    filled: Int[AnyArray, " B"],
-    *,
-    same_length: int = 0,
-    chunk: int = 128,
-    rate: float = 0.0,
-    rows: RowKeys | None = None,
-    layer: int = 0,
-) -> Float[Array, "H B T K"]:
-    """Causal attention over [memory | segment], with relative positions or without.
-
-    `score = ((q+u)·k + (q+w)·R(d)) / √K` (Dai et al. 2019, §3.3) or, absolute, `q·k / √K`, with
-    d = query time - key time; a key is seen iff d ≥ 0, it is filled and, with same_length,
-    d < same_length. Computed over chunks of queries, each on the keys that it can see at all.
-
-    Args:
-        filled: how many of the S - T memory rows hold something (the newest ones).
-        same_length: 0, or the number of keys that every query sees at most.
-        rate, rows, layer: dropout of the probabilities.
-    """
-    length, total = heads.q.shape[2], heads.k.shape[2]
-    memory = total - length
-    distance = np.arange(memory, total)[:, None] - np.arange(total)[None, :]
-    outputs = []
-    for part, start in enumerate(range(0, length, chunk)):
-        stop = min(start + chunk, length)
-        first = max(0, memory + start - same_length + 1) if same_length else 0
-        last = memory + stop
-        piece = heads._replace(
-            q=heads.q[:, :, start:stop],
-            k=heads.k[:, :, first:last],
-            v=heads.v[:, :, first:last],
-            r=None if heads.r is None else heads.r[:, total - (last - first) :],
-        )
-        empty = memory - filled - first  # keys before this one are empty slots of the memory
-        apart = distance[None, start:stop, first:last]
-        outputs.append(_attend(piece, apart, empty, same_length, rate, rows, (layer, part)))
-    return _joined(outputs)
-
-
 def cached_attention(
     heads: Heads,
     first: Int[AnyArray, " B"],
@@ -113,52 +71,43 @@ def cached_attention(
         piece = heads._replace(q=heads.q[:, :, start : start + chunk])
         apart = places[:, start : start + chunk, None] - keys
         outputs.append(_attend(piece, apart, first, same_length))
-    return _joined(outputs)
+    return joined(outputs)
 
 
-def _joined(outputs):
-    return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=2)
+def joined(chunks: list[Array]) -> Array:
+    """Chunks [H, B, t, K] of queries as one [H, B, T, K]."""
+    return chunks[0] if len(chunks) == 1 else jnp.concatenate(chunks, axis=2)
 
 
-def _attend(heads, distance, empty, same_length, rate=0.0, rows=None, place=(0, 0)):
-    """Attention given each query's distance [B or 1, T, S] from each key."""
-    scores = _scores(heads, distance)
+def _attend(heads, distance, empty, same_length):
+    """Attention given each query's distance [B, T, S] from each key."""
+    content, position = scores(heads)
+    if position is not None:
+        farthest = position.shape[-1] - 1
+        row_of = jnp.clip(farthest - distance, 0, farthest)[None]
+        content = content + jnp.take_along_axis(position, row_of, axis=-1)
     seen = distance >= 0
     if same_length:
         seen &= distance < same_length
     filled = np.arange(heads.k.shape[2])[None, :] >= empty[:, None]  # [B, S]
     mask = seen[None] & filled[None, :, None]
-    scores = jnp.where(mask, scores.astype(_at_least_float32(scores)), -jnp.inf)
-    probs = jax.nn.softmax(scores, axis=-1).astype(heads.v.dtype)
-    if rate > 0 and rows is not None:
-        by_row = dropout(jnp.swapaxes(probs, 0, 1), rate, rows, place[0], "attention", place[1])
-        probs = jnp.swapaxes(by_row, 0, 1)
+    wide = content.astype(jnp.promote_types(content.dtype, jnp.float32))
+    probs = jax.nn.softmax(jnp.where(mask, wide, -jnp.inf), axis=-1).astype(heads.v.dtype)
     return jnp.einsum("hbts,hbsk->hbtk", probs, heads.v)
 
 
-def _scores(heads, distance):
+def scaled_queries(heads: Heads) -> tuple[Array, Array | None]:
+    """`(q+u) / √K` and `(q+w) / √K` [H, B, T, K]; `q / √K` and None in absolute attention."""
     scale = heads.q.shape[-1] ** -0.5
     if heads.r is None:
-        return jnp.einsum("hbtk,hbsk->hbts", heads.q * scale, heads.k)
-    content = jnp.einsum("hbtk,hbsk->hbts", (heads.q + heads.u[:, None, None]) * scale, heads.k)
-    position = jnp.einsum("hbtk,hsk->hbts", (heads.q + heads.w[:, None, None]) * scale, heads.r)
-    if isinstance(distance, np.ndarray):  # the queries are the last keys: no gather is needed
-        return content + _relative_shift(position)
-    farthest = position.shape[-1] - 1
-    row_of = jnp.clip(farthest - distance, 0, farthest)[None]
-    return content + jnp.take_along_axis(position, row_of, axis=-1)
+        return heads.q * scale, None
+    return tuple((heads.q + bias[:, None, None]) * scale for bias in (heads.u, heads.w))
 
 
-def _relative_shift(x):
-    """[…, T, S+1] by distance to […, T, S] by key: (i, j) is x's (i, j - i + T).
-
-    Read flat, each row of x begins one place too early for the next key: dropping the first T
-    numbers aligns all of them. What wraps around to another row lies in the future, masked.
-    """
-    *batch, queries, width = x.shape
-    flat = x.reshape(*batch, queries * width)[..., queries:]
-    return flat.reshape(*batch, queries, width - 1)
-
-
-def _at_least_float32(x):
-    return jnp.promote_types(x.dtype, jnp.float32)
+def scores(heads: Heads) -> tuple[Float[Array, "H B T S"], Float[Array, "H B T P"] | None]:
+    """Scores of contents by key, and of positions by distance, the farthest of P = S + 1 first."""
+    of_content, of_position = scaled_queries(heads)
+    content = jnp.einsum("hbtk,hbsk->hbts", of_content, heads.k)
+    if of_position is None:
+        return content, None
+    return content, jnp.einsum("hbtk,hsk->hbts", of_position, heads.r)

@@ -1,4 +1,4 @@
-"""The layer of local attention: projections around `local.causal_attention`."""
+"""The layer of local attention: projections around `causal.causal_attention`."""
 
 import flax.linen as nn
 import jax
@@ -7,15 +7,9 @@ from jaxtyping import Array, Float, Int
 
 from inf_former_jax.memory import compressed
 from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.models.causal import causal_attention
 from inf_former_jax.models.dropout import RowKeys
-from inf_former_jax.models.local import (
-    F32,
-    FROM_HEADS,
-    TO_HEADS,
-    Heads,
-    cached_attention,
-    causal_attention,
-)
+from inf_former_jax.models.local import F32, FROM_HEADS, TO_HEADS, Heads, cached_attention
 
 
 class LocalAttention(nn.Module):
