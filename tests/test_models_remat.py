@@ -120,6 +120,7 @@ def kinds(cfg):
     return [dataclasses.replace(cfg, remat=remat) for remat in (False, True)]
 
 
+@pytest.mark.slow
 def test_gradients_are_the_same(tiny_model):
     """Of one segment, with dropout; the parameters have the same names."""
     found = []
