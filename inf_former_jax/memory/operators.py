@@ -75,6 +75,9 @@ class LongTermConfig:
     """Power contraction: τ_k of later writes than this many stays what it is."""
     max_operator_mib: int = 256
     """Largest table of operators that is built, in MiB; a bigger one is refused."""
+    read: Literal["chunks", "kernel"] = "chunks"
+    """How queries read: compiled by XLA, or (kernel) a Pallas kernel that writes no expectations;
+    for GPUs (CUDA, ROCm), anywhere else it is interpreted, which is slow and for tests."""
 
     def __post_init__(self):
         object.__setattr__(self, "widths", tuple(map(float, self.widths)))  # hashable
@@ -85,7 +88,8 @@ class LongTermConfig:
         for name in ("num_samples", "bins", "horizon", "max_operator_mib"):
             whole = isinstance(getattr(self, name), int) and getattr(self, name) >= 1
             require(whole, name, getattr(self, name), "a whole number ≥ 1")
-        kinds = {"locations": ("quantile", "draw"), "contraction": ("fixed", "power")}
+        kinds = {"locations": ("quantile", "draw"), "contraction": ("fixed", "power"),
+                 "read": ("chunks", "kernel")}  # fmt: skip
         for name, known in kinds.items():
             require(getattr(self, name) in known, name, getattr(self, name), " or ".join(known))
         self._check_contraction()

@@ -73,6 +73,12 @@ class ModelConfig:
     matrix. Parameters, statistics, softmax, logits and all of the long-term memory stay float32."""
     query_chunk: int = 128
     """Queries whose local attention scores exist at a time."""
+    remat: bool = False
+    """Recompute each layer's activations in the backward pass instead of keeping them: what lives
+    at a time is the inputs of all layers and the activations of one, for one more forward pass.
+
+    On a CPU XLA may join both passes again, outside of a gradient through the memory: no room is
+    won there."""
     memory_gradient: int = 0
     """k, segments that a loss's gradient may go back through the memory; 0 = none (paper).
 

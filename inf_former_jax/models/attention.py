@@ -111,7 +111,7 @@ class LongTermRead(nn.Module):
         if projected is None:
             projected = _project(memory.coeffs, key, value, mu, sigma)
         density = _density(cfg, q, projected.keys)
-        z = expected_value(cfg.basis, density, projected.values)
+        z = expected_value(cfg.basis, density, projected.values, read=cfg.read)
         return jnp.einsum("bhtk,hke->bte", z, out, precision=HIGHEST), density
 
     def density_params(self) -> tuple[Array, Array, Array]:

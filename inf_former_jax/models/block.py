@@ -1,5 +1,6 @@
 """One layer of the decoder."""
 
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -163,6 +164,11 @@ class Block(nn.Module):
 
 
 _ACTIVATIONS = {"relu": nn.relu, "gelu": partial(nn.gelu, approximate=True)}
+
+
+def recomputed(cfg: ModelConfig, layer: Callable) -> Callable:
+    """`layer(block, …)`, which with `cfg.remat` is run again on the way back."""
+    return nn.remat(layer) if cfg.remat else layer
 
 
 def layer_norm(**fields) -> nn.LayerNorm:

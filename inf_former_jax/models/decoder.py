@@ -18,7 +18,7 @@ from inf_former_jax.memory.basis import AnyArray
 from inf_former_jax.memory.operators import require
 from inf_former_jax.memory.state import Memory
 from inf_former_jax.models.architecture import ModelConfig, compute_dtype, exact_dot
-from inf_former_jax.models.block import Block, layer_norm
+from inf_former_jax.models.block import Block, layer_norm, recomputed
 from inf_former_jax.models.cache import Cache
 from inf_former_jax.models.dropout import RowKeys, dropout, row_keys
 from inf_former_jax.models.local import F32, sinusoid
@@ -98,10 +98,10 @@ class Decoder(nn.Module):
         where = None if where is None else jnp.asarray(where)
         rows, keys = self.noise(tokens.shape[0], train)
         x, positions = self.inputs(tokens, types, rows), self.table(tokens.shape[1])
-        layers, info = [], []
+        run, layers, info = recomputed(cfg, Block.__call__), [], []
         for block, layer, key in zip(self.block, memory.layers, keys, strict=True):
-            x, new_layer, of_layer = block(
-                x, layer, memory.seen, positions, self.biases(), operators, rows, where, key
+            x, new_layer, of_layer = run(
+                block, x, layer, memory.seen, positions, self.biases(), operators, rows, where, key
             )
             layers.append(new_layer)
             info.append(of_layer)

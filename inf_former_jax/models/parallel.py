@@ -21,7 +21,7 @@ from inf_former_jax.memory.basis import AnyArray
 from inf_former_jax.memory.operators import require
 from inf_former_jax.memory.state import Memory
 from inf_former_jax.models.architecture import ModelConfig
-from inf_former_jax.models.block import at_least_float32
+from inf_former_jax.models.block import at_least_float32, recomputed
 from inf_former_jax.models.decoder import Decoder, check_call
 from inf_former_jax.models.dropout import RowKeys
 from inf_former_jax.models.output import Noise, Output, aux_sums
@@ -80,10 +80,10 @@ def decode(
     noise = noise or Noise(None, (None,) * cfg.num_layers)
     rows = noise.rows and RowKeys(_flat(noise.rows.keys.swapaxes(0, 1)))
     x, positions = decoder.inputs(_flat(tokens), _flat(types), rows), decoder.table(length)
-    layers, info = [], []
+    run, layers, info = recomputed(cfg, _block), [], []
     for block, layer, keys in zip(decoder.block, memory.layers, noise.locations, strict=True):
         given = positions, decoder.biases(), operators, rows, where, keys
-        x, layer, of_layer = _block(block, x, layer, plan, *given)
+        x, layer, of_layer = run(block, x, layer, plan, *given)
         layers.append(layer)
         info.append(of_layer)
     holds = None if cfg.long_term is None else _flat(plan.writes + plan.due > 0)
