@@ -61,8 +61,8 @@ def _print_steps(console, found):
         rates = found["steps"]["rates"]
         said = (f"{kind} {rate / 1e9:.1f} G" for kind, rate in rates.items())
         console.print(f"training steps; this machine, a second: {', '.join(said)}")
-        table = Table("step", "B", "ms", "least", *FLOORS, "tokens/s", "MiB",
-                      "trace, s", "compile, s", "KiB")  # fmt: skip
+        table = Table("step", "B", "ms", "least", *FLOORS, "tokens/s", "temp. MiB",
+                      "trace, s", "compile, s", "program KiB")  # fmt: skip
         for row in found["steps"]["rows"]:
             table.add_row(
                 f"{row['preset']}, {row['schedule']}, {row['dtype']}", str(row["batch"]),
