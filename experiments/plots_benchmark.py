@@ -42,8 +42,7 @@ def steps(path: Path, found: Mapping[str, Any]) -> None:
 
 def _bars(path, title, bars: Sequence[tuple[str, Mapping[str, float], str]]):
     """A bar a row on a logarithmic scale, a line in it for each floor."""
-    height = 1.5 + 0.35 * len(bars)
-    figure, axes = plt.subplots(figsize=(9, height), constrained_layout=True)
+    figure, axes = plt.subplots(figsize=(9, 1.5 + 0.35 * len(bars)), constrained_layout=True)
     places = range(len(bars))
     colors = [color for _, _, color in bars]
     axes.barh(places, [1e3 * of["seconds"] for _, of, _ in bars], color=colors, alpha=0.6)
@@ -57,7 +56,7 @@ def _bars(path, title, bars: Sequence[tuple[str, Mapping[str, float], str]]):
     axes.set_yticks(places, [label for label, _, _ in bars], fontsize=8)
     axes.set(title=title, xlabel="ms", xscale="log")
     axes.invert_yaxis()
-    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -1 / height))
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
