@@ -106,7 +106,7 @@ def test_a_row_of_the_table_for_each_way_to_generate():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--measure", "all"], "measure: found all, accepted: gpt2, stream, steps, memory_gradient"),
+        (["--measure", "all"], "measure: found all, accepted: gpt2, stream, steps, "),
         (["--repeats", "0"], "repeats: found 0, accepted: 1 or more"),
         (["--batch", "0"], "batch: found 0, accepted: 1 or more"),
         (["--tokens", "9"], "tokens: found 9, accepted: 4096 or more"),
