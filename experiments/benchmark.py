@@ -4,6 +4,9 @@
 
 gpt2: one segment through GPT-2 small with a long-term memory and without, logits of all positions.
 stream: time a segment and live memory along one document of a million tokens.
+steps: one training step of every sorting preset and of a small GPT-2 with memory. --presets takes
+NAME or NAME:ROWS; by default, on a CPU those of paper size have one row: with the paper's 8 rows
+they take up to minutes a step there.
 memory_gradient: an update of the sorting default whose gradient goes k segments back, and of the
 language model, where every segment has loss.
 generation: a greedy token with the cache, and by reading the open segment anew; the same tokens.
@@ -14,11 +17,10 @@ operators: seconds to build the write operators of two presets and to compile th
 Each measure has a file of its own, so that what another run measured stays with its commit.
 """
 
+import contextlib
 import dataclasses
-import resource
 import statistics
 import sys
-import time
 from functools import partial
 from typing import Any
 
@@ -28,18 +30,18 @@ import numpy as np
 from experiments import (
     benchmark_generation,
     benchmark_memory,
+    benchmark_steps,
+    benchmark_stream,
     benchmark_update,
     cli,
     language_modeling,
+    plots_benchmark,
     runs,
     sorting,
 )
 from experiments.benchmark_report import report
-from experiments.benchmark_timing import interleaved
-from inf_former_jax.memory import state
+from experiments.benchmark_timing import Machine, floors, interleaved
 from inf_former_jax.models import presets
-from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
-from inf_former_jax.training.step import memory_finite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +49,7 @@ class BenchmarkConfig:
     """What to measure."""
 
     measure: tuple[str, ...] = (
-        "gpt2", "stream", "memory_gradient", "generation", "memory", "operators",
+        "gpt2", "stream", "steps", "memory_gradient", "generation", "memory", "operators",
     )  # fmt: skip
     """Any of these."""
     repeats: int = 15
@@ -56,96 +58,79 @@ class BenchmarkConfig:
     """Length of the streamed document."""
     batch: int = 8
     """B of the measure memory: rows."""
+    presets: tuple[str, ...] = ()
+    """Of the measure steps: presets of sorting, small, gpt2-infinity-lasting; () = see above."""
+    schedules: tuple[str, ...] = ("sequential",)
+    """Of the measure steps: sequential, parallel (which not every model has)."""
+    dtypes: tuple[str, ...] = ("float32",)
+    """Of the measure steps: float32, bfloat16."""
     quick: bool = False
-    """Tiny shapes and few repeats: that it runs, not how fast."""
+    """Tiny shapes, few repeats, programs that are not optimised: that it runs, not how fast."""
     out: str = "runs/benchmark"
     """Folder of NAME.json of each measure."""
-
-
-def _model(cfg: ModelConfig, rows: int):
-    """(jitted segment, params, operators, memory) of random parameters."""
-    decoder, ops, memory = Decoder(cfg), jax.device_put(operators(cfg)), state.init(cfg, rows)
-    tokens = np.zeros((rows, cfg.segment_len), np.int32)
-    params = jax.jit(decoder.init)(jax.random.key(0), tokens, memory, operators=ops)
-
-    @jax.jit
-    def segment(params, tokens, memory, ops):
-        out = decoder.apply(params, tokens, memory, operators=ops)
-        return out.logits, out.memory
-
-    return segment, params, ops, memory
 
 
 def gpt2(cfg: BenchmarkConfig) -> dict[str, Any]:
     """Seconds of one segment of 512, B 1, whose memory holds something already."""
     changes = {"num_layers": 1, "d_model": 64, "num_heads": 2, "head_dim": 32, "d_inner": 256,
                "vocab_size": 1000, "segment_len": 64} if cfg.quick else {}  # fmt: skip
-    variants = {}
+    variants, work = {}, {}
     for label, make in (("plain", presets.gpt2), ("with memory", presets.gpt2_infinity)):
         model = make(**changes)
-        segment, params, ops, memory = _model(model, 1)
+        segment, params, ops, memory = benchmark_stream.model(model, 1)
         tokens = np.random.default_rng(0).integers(0, model.vocab_size, (1, model.segment_len))
         for _ in range(3):
             _, memory = segment(params, tokens.astype(np.int32), memory, ops)
         variants[label] = partial(segment, params, tokens.astype(np.int32), memory, ops)
-    seconds = interleaved(variants, 3 if cfg.quick else cfg.repeats)
-    medians = {label: statistics.median(of) for label, of in seconds.items()}
-    ratios = [b / a for a, b in zip(*seconds.values(), strict=True)]
-    return {"seconds": medians, "ratio": statistics.median(ratios)}
+        work[label] = benchmark_stream.work(segment, *variants[label].args)
+    kinds = sorted({kind for operations, _ in work.values() for kind in operations})
+    machine = Machine(64 if cfg.quick else 2048, kinds)
+    seconds = interleaved(machine.variants | variants, 3 if cfg.quick else cfg.repeats)
+    medians = {label: statistics.median(seconds[label]) for label in variants}
+    pairs = zip(*(seconds[label] for label in variants), strict=True)
+    rates = machine.rates(seconds)
+    return {
+        "seconds": medians, "ratio": statistics.median(b / a for a, b in pairs), "rates": rates,
+        "floors": {label: floors(medians[label], *work[label], rates) for label in variants},
+    }  # fmt: skip
 
 
 def stream(cfg: BenchmarkConfig) -> dict[str, Any]:
-    """One document through the CPU language model: seconds a segment near each power of two.
-
-    Raises:
-        RuntimeError: a retrace, a memory that is not finite, or a wrong number of writes.
-    """
+    """One document through the CPU language model."""
     model = language_modeling.PRESETS["gpt2-infinity-lasting"][1].model
-    model = dataclasses.replace(model, num_layers=1) if cfg.quick else model
-    segment, params, ops, memory = _model(model, 1)
-    length, total = model.segment_len, 2**14 if cfg.quick else cfg.tokens
-    rng, seconds, rows = np.random.default_rng(0), [], []
-    for number in range(1, total // length + 1):
-        tokens = rng.integers(0, model.vocab_size, (1, length)).astype(np.int32)
-        begun = time.perf_counter()
-        logits, memory = segment(params, tokens, memory, ops)
-        jax.block_until_ready(logits)
-        seconds.append(time.perf_counter() - begun)
-        read = number * length
-        if read >= 2**12 and read & (read - 1) == 0:
-            rows.append({
-                "tokens": read,
-                "seconds_per_segment": statistics.median(seconds[-64:]),
-                "live_mib": sum(array.nbytes for array in jax.live_arrays()) / 2**20,
-                "host_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10,
-            })  # fmt: skip
-    writes = int(memory.layers[0].long_term.writes[0])
-    whole = segment._cache_size() == 1 and bool(memory_finite(memory)) and writes == number - 1
-    if not whole:
-        raise RuntimeError(
-            f"stream: found {segment._cache_size()} programs, {writes} writes, finite "
-            f"{bool(memory_finite(memory))}; expected 1, {number - 1}, True"
-        )
-    return {"rows": rows, "writes": writes}
+    if cfg.quick:
+        return benchmark_stream.stream(dataclasses.replace(model, num_layers=1), 2**14, 3, 64)
+    return benchmark_stream.stream(model, cfg.tokens, cfg.repeats, 2048)
+
+
+def steps(cfg: BenchmarkConfig) -> dict[str, Any]:
+    """A training step of each of the presets."""
+    names = cfg.presets or benchmark_steps.default(jax.default_backend())
+    if cfg.quick:
+        names = cfg.presets or ("infinity-former", "transformer-xl")
+    repeats, size = (3, 64) if cfg.quick else (cfg.repeats, 2048)
+    return benchmark_steps.steps(names, cfg.schedules, cfg.dtypes, repeats, size, cfg.quick)
 
 
 def memory_gradient(cfg: BenchmarkConfig) -> dict[str, Any]:
     """Seconds of an update and MiB of temporaries by k, on 8 segments of text and on sorting."""
     found, repeats = {}, 3 if cfg.quick else cfg.repeats
     text = language_modeling.PRESETS["gpt2-infinity-lasting"][1].model
-    for task, model, weighted in (
-        ("language model, 8 segments", text, slice(None)),
-        ("sorting, 17 segments", sorting.PRESETS["infinity-former"][1].model, slice(-1, None)),
-    ):
-        number = 3 if cfg.quick else 8 if task.startswith("language") else 17
+    tasks = (
+        ("sorting", 17, sorting.PRESETS["infinity-former"][1].model, slice(-1, None)),
+        ("language model", 8, text, slice(None)),
+    )
+    if cfg.quick:  # compiled soon, and of segments that are one group
+        tasks = (("sorting", 2, sorting.PRESETS["transformer-xl"][1].model, slice(-1, None)),)
+    for task, number, model, weighted in tasks:
         variants, temporaries = {}, {}
-        for k in (0, 1) if cfg.quick else (0, 1, 3, 7):
+        for k in (1,) if cfg.quick else (0, 1, 3, 7):
             tiny = benchmark_update.TINY if cfg.quick else {}
             of = dataclasses.replace(model, memory_gradient=k, **tiny)
             run, size = benchmark_update.update(of, 4, number, weighted)
             variants[k], temporaries[k] = run, size / 2**20
         seconds = interleaved(variants, repeats)
-        found[task] = {
+        found[f"{task}, {number} segments"] = {
             str(k): {"seconds": statistics.median(seconds[k]), "temporaries_mib": temporaries[k]}
             for k in variants
         }
@@ -194,7 +179,7 @@ def memory_operators(cfg: BenchmarkConfig) -> dict[str, Any]:
     }, cfg.batch)  # fmt: skip
 
 
-MEASURES = {"gpt2": gpt2, "stream": stream, "memory_gradient": memory_gradient,
+MEASURES = {"gpt2": gpt2, "stream": stream, "steps": steps, "memory_gradient": memory_gradient,
             "generation": generation, "memory": memory, "operators": memory_operators}  # fmt: skip
 
 
@@ -209,13 +194,27 @@ def main(argv: list[str] | None = None) -> None:
         for name, least in (("repeats", 1), ("tokens", 2**12), ("batch", 1)):
             if getattr(cfg, name) < least:
                 raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: {least} or more")
+        benchmark_steps.check(cfg.presets, cfg.schedules, cfg.dtypes)
         folder = runs.made(cfg.out)
     said = runs.provenance("benchmark", "", argv) | {"settings": runs.to_json(cfg)}
-    for name in cfg.measure:
-        found = {name: MEASURES[name](cfg)}
-        runs.write_json(folder / f"{name}.json", said | {"found": found})
-        report(found)
-        print(f"{folder}/{name}.json")
+    with _optimised(not cfg.quick):
+        for name in cfg.measure:
+            found = {name: MEASURES[name](cfg)}
+            runs.write_json(folder / f"{name}.json", said | {"found": found})
+            report(found)
+            drawn = plots_benchmark.draw(folder, found)
+            print(", ".join(map(str, [folder / f"{name}.json", *drawn])))
+
+
+@contextlib.contextmanager
+def _optimised(whole):
+    """Compile with JAX's optimisations, or with as few as it can."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", before or not whole)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
 
 
 if __name__ == "__main__":

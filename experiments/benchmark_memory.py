@@ -1,7 +1,9 @@
 """The long-term memory by itself: ours against the paper's formulas taken literally, and its floor.
 
 A part is a read, a write with its gate, or a write and a read of what it wrote; forward, or forward
-and backward. Its floor is the time that its matrix products alone would take on this machine.
+and backward. Its floors are the time that its matrix products alone would take on this machine,
+and that of reading its arguments (inputs, parameters, the operators of its form, cotangents) and
+writing its results, each once.
 """
 
 import statistics
@@ -14,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import benchmark_literal
-from experiments.benchmark_timing import interleaved, matmul_operations, product
+from experiments.benchmark_timing import Machine, floors, interleaved
+from experiments.benchmark_timing import operations as count
 from inf_former_jax.memory import long_term
 from inf_former_jax.memory import operators as building
 from inf_former_jax.memory.long_term import LongTermConfig
@@ -118,10 +121,11 @@ def require_same(what: str, found: Any, expected: Any) -> float:
     """
 
     def error(a, b):
-        return jnp.abs(a - b).max() / jnp.where(b.any(), jnp.abs(b).max(), 1.0)
+        return np.abs(a - b).max() / (np.abs(b).max() if b.any() else 1.0)
 
-    # NumPy's max of a NaN is a NaN.
-    largest = float(np.max(jax.tree.leaves(jax.tree.map(error, found, expected))))
+    # On the host, where nothing is compiled for it; NumPy's max of a NaN is a NaN.
+    errors = jax.tree.map(error, jax.device_get(found), jax.device_get(expected))
+    largest = float(np.max(jax.tree.leaves(errors)))
     if not largest <= SAME:
         raise RuntimeError(
             f"memory: {what}: found an error of {largest:.1e}; expected at most {SAME:.0e}"
@@ -130,39 +134,43 @@ def require_same(what: str, found: Any, expected: Any) -> float:
 
 
 def memory(model: ModelConfig, batch: int, repeats: int, size: int) -> dict[str, Any]:
-    """Each part and pass in both forms, in turns, beside a [size, size] product for the floor.
+    """Each part and pass in both forms, in turns, beside what this machine can do (`Machine`).
 
     Raises:
         RuntimeError: the forms' results differ by more than SAME.
     """
     cfg, of = model.long_term, arrays(model, batch)
-    run_product, of_product = product(size)
-    runs, rows, variants = {}, [], {"product": run_product}
+    machine = Machine(size)
+    work, runs, rows, variants = {}, {}, [], dict(machine.variants)
     for part in PARTS:
         for name in PASSES:
             row = {"part": part, "pass": name}
             for form in FORMS:
                 traced = jax.jit(program(form, cfg, part, name != "forward")).trace(of)
                 compiled = traced.lower().compile()
+                memory = compiled.memory_analysis()
+                moved = memory.argument_size_in_bytes + memory.output_size_in_bytes
+                work[part, name, form] = count(traced.jaxpr.jaxpr), moved
                 row[form] = {
-                    "operations": matmul_operations(traced.jaxpr.jaxpr),
-                    "temporaries_mb": compiled.memory_analysis().temp_size_in_bytes / 1e6,
+                    "temporaries_mb": memory.temp_size_in_bytes / 1e6,
+                    "program_bytes": len(compiled.as_text()),
                 }
                 variants[part, name, form] = runs[form] = lambda compiled=compiled: compiled(of)
             row["error"] = require_same(f"{part}, {name}", runs["ours"](), runs["literal"]())
             rows.append(row)
     seconds = interleaved(variants, repeats)
-    rate = of_product / statistics.median(seconds["product"])
+    rates = machine.rates(seconds)
     for row in rows:
         by_form = {form: seconds[row["part"], row["pass"], form] for form in FORMS}
         for form, taken in by_form.items():
-            median, floor = statistics.median(taken), row[form]["operations"] / rate
-            row[form] |= {"seconds": median, "floor": floor, "share": floor / median}
+            median, of_form = statistics.median(taken), work[row["part"], row["pass"], form]
+            row[form] |= {"seconds": median} | floors(median, *of_form, rates)
         pairs = zip(by_form["literal"], by_form["ours"], strict=True)
         row["ratio"] = statistics.median(a / b for a, b in pairs)
     sizes = {"B": batch, "T": model.segment_len, "N": cfg.num_basis, "E": model.d_model,
              "H": model.num_heads}  # fmt: skip
-    return {"sizes": sizes, "gflops": rate / 1e9, "rows": rows}
+    rate, bandwidth = rates["float32"] / 1e9, rates["bytes"] / 1e9
+    return {"sizes": sizes, "gflops": rate, "gb_per_second": bandwidth, "rows": rows}
 
 
 def operators(models: Mapping[str, ModelConfig], batch: int) -> dict[str, Any]:

@@ -9,12 +9,12 @@ def report(found: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=100)
+    console = Console(width=140)
     if "gpt2" in found:
         of = found["gpt2"]
-        table = Table("GPT-2 small, one segment forward", "seconds", title_justify="left")
+        table = Table("GPT-2 small, one segment forward", "seconds", *FLOORS)
         for label, seconds in of["seconds"].items():
-            table.add_row(label, f"{seconds:.4f}")
+            table.add_row(label, f"{seconds:.4f}", *_floors(of["floors"][label]))
         table.add_row("ratio", f"{of['ratio']:.3f}")
         console.print(table)
     if "generation" in found:
@@ -33,14 +33,45 @@ def report(found: Mapping[str, Any]) -> None:
                 )
         console.print(table)
     if "stream" in found:
-        table = Table("tokens read", "ms a segment", "live arrays, MiB", "host at most, MiB")
+        table = Table("tokens read", "ms a segment", *FLOORS, "live arrays, MiB", "process, MiB")
         for row in found["stream"]["rows"]:
             table.add_row(
-                f"{row['tokens']:,}", f"{1e3 * row['seconds_per_segment']:.2f}",
+                f"{row['tokens']:,}", f"{1e3 * row['seconds_per_segment']:.2f}", *_floors(row),
                 f"{row['live_mib']:.1f}", f"{row['host_mib']:.0f}",
             )  # fmt: skip
         console.print(table)
+    _print_steps(console, found)
     _print_memory(console, found)
+
+
+#: Columns of `_floors`.
+FLOORS = ("floor, ms", "share", "bytes' floor, ms", "share")
+
+
+def _floors(row):
+    """Cells by FLOORS of what `benchmark_timing.floors` says."""
+    return (f"{1e3 * row['floor']:.2f}", f"{row['share']:.2f}",
+            f"{1e3 * row['bytes_floor']:.2f}", f"{row['bytes_share']:.2f}")  # fmt: skip
+
+
+def _print_steps(console, found):
+    from rich.table import Table
+
+    if "steps" in found:
+        rates = found["steps"]["rates"]
+        said = (f"{kind} {rate / 1e9:.1f} G" for kind, rate in rates.items())
+        console.print(f"training steps; this machine, a second: {', '.join(said)}")
+        table = Table("step", "B", "ms", "least", *FLOORS, "tokens/s", "temp. MiB",
+                      "trace, s", "compile, s", "program KiB")  # fmt: skip
+        for row in found["steps"]["rows"]:
+            table.add_row(
+                f"{row['preset']}, {row['schedule']}, {row['dtype']}", str(row["batch"]),
+                f"{1e3 * row['seconds']:.1f}", f"{1e3 * row['least']:.1f}", *_floors(row),
+                f"{row['tokens_per_second']:,.0f}", f"{row['temporaries_mib']:.1f}",
+                f"{row['trace']:.1f}", f"{row['compile']:.1f}",
+                f"{row['program_bytes'] / 1024:.0f}",
+            )  # fmt: skip
+        console.print(table)
 
 
 def _print_memory(console, found):
@@ -49,8 +80,11 @@ def _print_memory(console, found):
     if "memory" in found:
         of = found["memory"]
         sizes = ", ".join(f"{name} {size:,}" for name, size in of["sizes"].items())
-        console.print(f"the memory by itself: {sizes}; products at {of['gflops']:.1f} GFLOP/s")
-        table = Table("part", "form", "ms", "floor, ms", "share", "temporary MB", "ratio", "error")
+        console.print(
+            f"the memory by itself: {sizes}; products at {of['gflops']:.1f} GFLOP/s, "
+            f"bytes at {of['gb_per_second']:.1f} GB/s"
+        )
+        table = Table("part", "form", "ms", *FLOORS, "temporary MB", "ratio", "error")
         for row in of["rows"]:
             for form in ("literal", "ours"):
                 one, last = row[form], ["", ""]
@@ -58,8 +92,7 @@ def _print_memory(console, found):
                     last = [f"{row['ratio']:.2f}", f"{row['error']:.0e}"]
                 table.add_row(
                     f"{row['part']}, {row['pass']}", form, f"{1e3 * one['seconds']:.1f}",
-                    f"{1e3 * one['floor']:.1f}", f"{one['share']:.2f}",
-                    f"{one['temporaries_mb']:.1f}", *last,
+                    *_floors(one), f"{one['temporaries_mb']:.1f}", *last,
                 )  # fmt: skip
         console.print(table)
     if "operators" in found:

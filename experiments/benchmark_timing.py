@@ -1,20 +1,34 @@
-"""Time, variants in turns; and the least of it: a program's matrix products at this rate."""
+"""Time, variants in turns; and the least of it: matrix products and bytes at this machine's rates.
 
+A floor of operations counts what the results need: products whose numbers nobody uses are left out,
+as XLA leaves them out. A floor of bytes is that of arguments read and results written, each once.
+"""
+
+import collections
 import math
+import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.interpreters import partial_eval
+
+HIGHEST = jax.lax.Precision.HIGHEST
+
+#: How a product is computed; accelerators have a rate for each: dtype, precision.
+KINDS = {"float32": (jnp.float32, HIGHEST), "float32 default": (jnp.float32, None),
+         "bfloat16": (jnp.bfloat16, None)}  # fmt: skip
 
 
-def interleaved(variants: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+def interleaved(variants: Mapping[Any, Callable[[], Any]], repeats: int) -> dict[Any, list[float]]:
     """Label → seconds of each run: one of every variant, then the next, after one to warm up."""
     for run in variants.values():
         jax.block_until_ready(run())
-    seconds: dict[str, list[float]] = {label: [] for label in variants}
+    seconds: dict[Any, list[float]] = {label: [] for label in variants}
     for _ in range(repeats):
         for label, run in variants.items():
             begun = time.perf_counter()
@@ -23,30 +37,102 @@ def interleaved(variants: Mapping[str, Callable[[], Any]], repeats: int) -> dict
     return seconds
 
 
-def product(size: int) -> tuple[Callable[[], jax.Array], int]:
-    """(a run of one [size, size] float32 matrix product, its operations): this machine's rate."""
-    a = jax.random.normal(jax.random.key(0), (size, size), jnp.float32)
-    times = jax.jit(lambda a, b: jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST))
+def product(size: int, kind: str = "float32") -> tuple[Callable[[], jax.Array], int]:
+    """(a run of one [size, size] matrix product of KINDS, its operations)."""
+    dtype, precision = KINDS[kind]
+    a = jax.random.normal(jax.random.key(0), (size, size), dtype)
+    times = jax.jit(lambda a, b: jnp.matmul(a, b, precision=precision))
     return lambda: times(a, a), 2 * size**3
 
 
-def matmul_operations(jaxpr: Jaxpr) -> int:
-    """Multiplications and additions of a traced program's matrix products.
+def triad(size: int) -> tuple[Callable[[], jax.Array], int]:
+    """(a run of a + 2 b for float32 vectors [size], the bytes that it reads and writes)."""
+    a, b = jnp.ones(size, jnp.float32), jnp.ones(size, jnp.float32)
+    run = jax.jit(lambda a, b: a + 2 * b)
+    return lambda: run(a, b), 3 * a.nbytes
+
+
+class Machine:
+    """What this machine can do, measured in turns with what it is compared with.
+
+    Args:
+        size: of the matrix products [size, size]; the triad's vectors have 8 size² numbers.
+        kinds: of KINDS, those that the programs have products of.
+    """
+
+    def __init__(self, size: int, kinds: Sequence[str] = ("float32",)):
+        made = {kind: product(size, kind) for kind in kinds} | {"bytes": triad(8 * size**2)}
+        self.variants = {("machine", kind): run for kind, (run, _) in made.items()}
+        self._amounts = {kind: amount for kind, (_, amount) in made.items()}
+
+    def rates(self, seconds: Mapping[Hashable, Sequence[float]]) -> dict[str, float]:
+        """Operations a second by kind, and "bytes" a second, of what `interleaved` took."""
+        return {
+            kind: amount / statistics.median(seconds["machine", kind])
+            for kind, amount in self._amounts.items()
+        }
+
+
+def floors(
+    seconds: float, operations: Mapping[str, int], moved: int, rates: Mapping[str, float]
+) -> dict[str, float]:
+    """What a program has to do, the seconds that it takes at these rates, the shares reached.
+
+    Args:
+        operations: of its matrix products by kind.
+        moved: bytes of its arguments and results.
+    """
+    floor = sum(number / rates[kind] for kind, number in operations.items())
+    by_bytes = moved / rates["bytes"]
+    return {
+        "operations": sum(operations.values()), "floor": floor, "share": floor / seconds,
+        "bytes": moved, "bytes_floor": by_bytes, "bytes_share": by_bytes / seconds,
+    }  # fmt: skip
+
+
+def operations(jaxpr: Jaxpr, taken: Sequence[int] | None = None) -> collections.Counter[str]:
+    """Kind → multiplications and additions of a traced program's matrix products.
 
     Those of a scan count as often as it is long; of a choice, its most expensive branch.
+
+    Args:
+        taken: how often each branch is taken in all, for choices among as many branches: they then
+            count by their shares.
     """
-    total = 0
-    for eqn in jaxpr.eqns:
+    live, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    total = collections.Counter()
+    for eqn in live.eqns:
         if eqn.primitive.name == "dot_general":
             (summed, _), _ = eqn.params["dimension_numbers"]
-            left = eqn.invars[0].aval.shape
-            total += 2 * eqn.outvars[0].aval.size * math.prod(left[axis] for axis in summed)
-        inner = [matmul_operations(of) for of in _inner(eqn.params)]
+            left = eqn.invars[0].aval
+            each = math.prod(left.shape[axis] for axis in summed)
+            total[_kind(left.dtype, eqn.params["precision"])] += 2 * eqn.outvars[0].aval.size * each
+        inner = [operations(of, taken) for of in _inner(eqn.params)]
+        times = [Fraction(eqn.params.get("length", 1))] * len(inner)
         if eqn.primitive.name == "cond":
-            total += max(inner)
-        else:
-            total += sum(inner) * eqn.params.get("length", 1)
-    return total
+            times = _shares(inner, taken)
+        for of, often in zip(inner, times, strict=True):
+            total.update({kind: number * often for kind, number in of.items()})
+    return collections.Counter({kind: int(number) for kind, number in total.items() if number})
+
+
+def matmul_operations(jaxpr: Jaxpr, taken: Sequence[int] | None = None) -> int:
+    """All `operations`, of whatever kind."""
+    return sum(operations(jaxpr, taken).values())
+
+
+def _kind(dtype, precision):
+    if dtype != jnp.float32:
+        return dtype.name
+    both = precision if isinstance(precision, tuple) else (precision,)
+    return "float32" if all(of == HIGHEST for of in both) else "float32 default"
+
+
+def _shares(branches, taken):
+    if taken is not None and len(taken) == len(branches):
+        return [Fraction(number, sum(taken)) for number in taken]
+    largest = max(range(len(branches)), key=lambda i: sum(branches[i].values()))
+    return [Fraction(i == largest) for i in range(len(branches))]
 
 
 def _inner(params):

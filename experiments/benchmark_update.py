@@ -1,11 +1,13 @@
 """One update of the training step, ready to be timed."""
 
+import dataclasses
+import time
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 
+from experiments.benchmark_timing import operations
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.models.decoder import ModelConfig, operators
 from inf_former_jax.training import optim, sharding
@@ -15,6 +17,76 @@ from inf_former_jax.training.step import Objective, make_train_step
 #: Sizes that any model can have, so that an update compiles soon.
 TINY = {"num_layers": 1, "num_heads": 2, "head_dim": 8, "d_model": 16, "d_inner": 16,
         "segment_len": 16, "mem_len": 16, "vocab_size": 32}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Update:
+    """A compiled training step, and what is known of it without running it."""
+
+    run: Callable[[], Any]
+    """One update, which goes on from the last one; returns its metrics."""
+    tokens: int
+    """Of a batch, padding included."""
+    trace: float
+    """Seconds to trace and lower."""
+    compile: float
+    """Seconds to compile what was lowered."""
+    temporaries: int
+    """Bytes."""
+    program: int
+    """Bytes of the compiled program's HLO text."""
+    operations: dict[str, int]
+    """Of its matrix products, by kind (`benchmark_timing.operations`)."""
+    moved: int
+    """Bytes of state, batch and operators read and of state and metrics written, each once."""
+
+
+def prepare(
+    model: ModelConfig,
+    tx: Any,
+    objective: Objective,
+    make: Callable[[np.ndarray], Batch],
+    rows: int,
+) -> Update:
+    """A training step of a fresh state, compiled; its batch is the same in every update.
+
+    Args:
+        make: row numbers → their batch.
+        rows: of the batch, on each device.
+    """
+    mesh = sharding.make_mesh()
+    rows = rows * mesh.shape["data"]
+    host, batch = make(np.arange(rows)), sharding.place_batch(make, rows, mesh)
+    now = init_state(model, tx, rows, 0, mesh)
+    ops = sharding.everywhere(operators(model), mesh)
+    begun = time.perf_counter()
+    traced = make_train_step(model, tx, objective, sharding.shardings(now, mesh)).trace(
+        now, batch, ops
+    )
+    lowered = traced.lower()
+    lowered_at = time.perf_counter()
+    compiled = lowered.compile()
+    compiled_at = time.perf_counter()
+    size = compiled.memory_analysis()
+
+    def run():
+        nonlocal now
+        now, metrics = compiled(now, batch, ops)
+        return metrics
+
+    return Update(
+        run, host.tokens.size, lowered_at - begun, compiled_at - lowered_at,
+        size.temp_size_in_bytes, len(compiled.as_text()),
+        dict(operations(traced.jaxpr.jaxpr, branches_taken(host))),
+        size.argument_size_in_bytes + size.output_size_in_bytes,
+    )  # fmt: skip
+
+
+def branches_taken(batch: Batch) -> tuple[int, int, int]:
+    """Segments that are padding in all rows, that are run forward only, and that have loss."""
+    loss = (batch.weights > 0).any(axis=(0, 2))
+    valid = np.ones_like(loss) if batch.valid is None else batch.valid.any(axis=(0, 2))
+    return int((~loss & ~valid).sum()), int((~loss & valid).sum()), int(loss.sum())
 
 
 def update(
@@ -27,24 +99,16 @@ def update(
         number: segments of a row.
         weighted: those that have loss.
     """
-    mesh, tx = sharding.make_mesh(), optim.optimizer(optim.OptimConfig(learning_rate=1e-6))
-    rows = rows * mesh.shape["data"]
-    tokens = np.random.default_rng(0).integers(0, 20, (rows, number, model.segment_len))
-    weights = np.zeros(tokens.shape, np.float32)
-    weights[:, weighted] = 1
-    resets = np.zeros((rows, number), bool)
-    resets[:, 0] = True
-    tokens = tokens.astype(np.int32)
-    whole = Batch(tokens, tokens, weights, resets)
-    batch = sharding.place_batch(lambda r: jax.tree.map(lambda leaf: leaf[r], whole), rows, mesh)
-    now = init_state(model, tx, rows, 0, mesh)
-    ops = sharding.everywhere(operators(model), mesh)
-    placed = sharding.shardings(now, mesh)
-    compiled = make_train_step(model, tx, Objective(), placed).lower(now, batch, ops).compile()
 
-    def run():
-        nonlocal now
-        now, metrics = compiled(now, batch, ops)
-        return metrics
+    def make(rows):
+        tokens = np.random.default_rng(0).integers(0, 20, (len(rows), number, model.segment_len))
+        weights = np.zeros(tokens.shape, np.float32)
+        weights[:, weighted] = 1
+        resets = np.zeros(tokens.shape[:2], bool)
+        resets[:, 0] = True
+        tokens = tokens.astype(np.int32)
+        return Batch(tokens, tokens, weights, resets)
 
-    return run, compiled.memory_analysis().temp_size_in_bytes
+    tx = optim.optimizer(optim.OptimConfig(learning_rate=1e-6))
+    made = prepare(model, tx, Objective(), make, rows)
+    return made.run, made.temporaries

@@ -10,12 +10,19 @@ def benchmark_table(results: list[Result]) -> str:
         found, said = result["found"], source([result])
         for label, seconds in found.get("gpt2", {}).get("seconds", {}).items():
             ratio = f"{found['gpt2']['ratio']:.2f} × plain, in pairs" if label != "plain" else ""
+            floors = _floors(found["gpt2"].get("floors", {}).get(label))
+            ratio = "; ".join(filter(None, (ratio, floors)))
             what = f"GPT-2 small, one segment of 512 forward, {label}"
             rows.append([what, f"{1e3 * seconds:,.0f} ms", ratio, said])
         for row in found.get("stream", {}).get("rows", []):
             what = f"a segment of 128 after {row['tokens']:,} tokens of one document"
             time = f"{1e3 * row['seconds_per_segment']:.1f} ms"
-            rows.append([what, time, f"{row['live_mib']:.1f} MiB alive", said])
+            alive = f"{row['live_mib']:.1f} MiB alive"
+            if "floor" in row:
+                alive += f", {row['host_mib']:,.0f} of the process; {_floors(row)}"
+                time += f", {1e6 * row['seconds_per_token']:.0f} µs a token"
+            rows.append([what, time, alive, said])
+        rows += [[*cells, said] for cells in _step_rows(found.get("steps"))]
         for task, by_k in found.get("memory_gradient", {}).items():
             for k, row in by_k.items():
                 what = f"an update, {task}, gradient {k} segments back"
@@ -37,6 +44,32 @@ def _generation_rows(found):
         yield [what, f"{1e3 * seconds:,.1f} ms", versus]
 
 
+def _floors(of):
+    """What `benchmark_timing.floors` says, in words; older results have no floor of bytes."""
+    if not of:
+        return ""
+    said = f"floor {1e3 * of['floor']:,.0f} ms ({of['share']:.0%})"
+    if "bytes_floor" in of:
+        said += f", of bytes {1e3 * of['bytes_floor']:,.1f} ms ({of['bytes_share']:.0%})"
+    return said
+
+
+def _step_rows(found):
+    """Of the training steps: their medians beside their floors."""
+    for row in (found or {}).get("rows", []):
+        what = (
+            f"a training step of `{row['preset'].partition(':')[0]}`, B {row['batch']}, "
+            f"{row['schedule']}, {row['dtype']}"
+        )
+        versus = (
+            f"{row['tokens_per_second']:,.0f} tokens/s; {_floors(row)}; "
+            f"{row['temporaries_mib']:,.0f} MiB of temporaries; "
+            f"traced in {row['trace']:.1f} s, compiled in {row['compile']:.1f} s to "
+            f"{row['program_bytes'] / 2**20:.1f} MiB of HLO"
+        )
+        yield [what, f"{1e3 * row['seconds']:,.0f} ms, least {1e3 * row['least']:,.0f}", versus]
+
+
 def _memory_rows(found):
     """Of the memory by itself: both forms of each part beside their floors."""
     for row in (found or {}).get("rows", []):
@@ -44,10 +77,7 @@ def _memory_rows(found):
             of, versus = row[form], ""
             if form == "ours":
                 versus = f"literal / ours {row['ratio']:.2f} in pairs, error {row['error']:.0e}; "
-            versus += (
-                f"floor {1e3 * of['floor']:,.0f} ms ({of['share']:.0%}), "
-                f"{of['temporaries_mb']:,.0f} MB of temporaries"
-            )
+            versus += f"{_floors(of)}, {of['temporaries_mb']:,.0f} MB of temporaries"
             what = f"memory of {found['sizes']['B']} rows, {row['part']}, {row['pass']}, {form}"
             yield [what, f"{1e3 * of['seconds']:,.0f} ms", versus]
 

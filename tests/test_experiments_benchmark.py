@@ -16,14 +16,17 @@ def test_quick(tmp_path, capsys):
     files = [json.loads((tmp_path / f"{name}.json").read_text()) for name in measures]
     found = {name: of for file in files for name, of in file["found"].items()}
     assert found["gpt2"]["seconds"]["plain"] > 0 and found["gpt2"]["ratio"] > 0.5
+    assert all(of["share"] > 0 for of in found["gpt2"]["floors"].values())
+    assert (tmp_path / "stream.png").is_file()
     rows = found["stream"]["rows"]
     assert [row["tokens"] for row in rows] == [4096, 8192, 16384]
-    # 128 segments: all but the last are written, and no array is kept of any.
-    assert found["stream"]["writes"] == 127
+    # 128 segments and those timed at the last context: all but the last are written.
+    assert found["stream"]["writes"] == 128 + 64 - 1
+    assert all(row["floor"] > 0 and row["seconds_per_token"] > 0 for row in rows)
+    # No array is kept of any.
     assert rows[0]["live_mib"] == pytest.approx(rows[-1]["live_mib"], rel=0.01)
     for rows in found["memory_gradient"].values():
-        assert rows["1"]["temporaries_mib"] > rows["0"]["temporaries_mib"] > 0
-        assert rows["0"]["seconds"] > 0
+        assert rows["1"]["temporaries_mib"] > 0 and rows["1"]["seconds"] > 0
     of = found["generation"]
     assert (of["context"], of["tokens"], of["same"]) == (16, 2, 2)
     assert min(of["seconds_per_token"].values()) > 0 and min(of["ratio"].values()) > 0
@@ -76,6 +79,7 @@ def test_a_measure_keeps_the_file_of_another(tmp_path, monkeypatch):
     monkeypatch.setitem(benchmark.MEASURES, "stream", lambda cfg: {"rows": []})
     benchmark.main(["--measure", "generation", "--out", str(tmp_path)])
     kept = (tmp_path / "generation.json").read_bytes()
+    monkeypatch.setattr(benchmark.plots_benchmark, "PICTURES", {})
     benchmark.main(["--measure", "stream", "--out", str(tmp_path)])
     assert (tmp_path / "generation.json").read_bytes() == kept
     assert json.loads(kept)["found"] == {"generation": of}
@@ -102,7 +106,7 @@ def test_a_row_of_the_table_for_each_way_to_generate():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--measure", "all"], "measure: found all, accepted: gpt2, stream, memory_gradient, "),
+        (["--measure", "all"], "measure: found all, accepted: gpt2, stream, steps, "),
         (["--repeats", "0"], "repeats: found 0, accepted: 1 or more"),
         (["--batch", "0"], "batch: found 0, accepted: 1 or more"),
         (["--tokens", "9"], "tokens: found 9, accepted: 4096 or more"),

@@ -141,7 +141,11 @@ def test_quick_memory(quick):
             one = row[form]
             assert one["floor"] == pytest.approx(one["operations"] / found["gflops"] / 1e9)
             assert one["share"] == pytest.approx(one["floor"] / one["seconds"])
-            assert one["temporaries_mb"] >= 0
+            assert one["temporaries_mb"] >= 0 and one["program_bytes"] > 0
+            assert one["bytes_floor"] == pytest.approx(one["bytes"] / found["gb_per_second"] / 1e9)
+    # The read's inputs and its result in float32: parameters, queries, coefficients; contexts.
+    numbers = E * H * K * 3 + 2 * N + B * H * L * K + B * N * E + B * L * E
+    assert found["rows"][0]["ours"]["bytes"] == pytest.approx(4 * numbers, rel=0.01)
     both = found["rows"][-1]
     expected = sum(sum(OPERATIONS["ours", part]) for part in ("read", "write"))
     assert both["ours"]["operations"] == expected

@@ -1,0 +1,116 @@
+"""Cost and memory of a token along one endless document: both are to stay what they are."""
+
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.benchmark_timing import Machine, floors, interleaved, operations
+from inf_former_jax.memory import state
+from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
+from inf_former_jax.training.step import memory_finite
+
+#: Segments whose median is the time at a context: those that follow it.
+TIMED = 64
+
+#: What live arrays, and the process, may grow by from the shortest context to the longest.
+GROWTH, PROCESS_GROWTH = 1.01, 1.1
+
+
+def model(cfg: ModelConfig, rows: int) -> tuple[Callable[..., Any], Any, Any, state.Memory]:
+    """(jitted segment, params, operators, memory) of random parameters."""
+    decoder, ops, memory = Decoder(cfg), jax.device_put(operators(cfg)), state.init(cfg, rows)
+    tokens = np.zeros((rows, cfg.segment_len), np.int32)
+    params = jax.jit(decoder.init)(jax.random.key(0), tokens, memory, operators=ops)
+
+    @jax.jit
+    def segment(params, tokens, memory, ops):
+        out = decoder.apply(params, tokens, memory, operators=ops)
+        return out.logits, out.memory
+
+    return segment, params, ops, memory
+
+
+def work(segment: Callable[..., Any], *arguments: Any) -> tuple[dict[str, int], int]:
+    """(operations by kind, bytes of what it reads and writes) of one call of a jitted function."""
+    traced = segment.trace(*arguments)
+    leaves = jax.tree.leaves((arguments, traced.out_info))
+    return operations(traced.jaxpr.jaxpr), sum(x.size * x.dtype.itemsize for x in leaves)
+
+
+def stream(cfg: ModelConfig, total: int, repeats: int, size: int) -> dict[str, Any]:
+    """Time a segment after 4,096 tokens of a document, after twice as many, …, up to `total`.
+
+    The document ends TIMED segments after the last of these. Host memory is what the process
+    occupies at that time.
+
+    Args:
+        repeats, size: of the products that tell this machine's rate.
+
+    Raises:
+        RuntimeError: a retrace, a memory that is not finite, a wrong number of writes, or live
+            arrays or a process that grow.
+    """
+    segment, params, ops, memory = model(cfg, 1)
+    length, marks = cfg.segment_len, []
+    while 2 ** (12 + len(marks)) <= total:
+        marks.append(2 ** (12 + len(marks)))
+    rng, seconds, rows = np.random.default_rng(0), [], []
+    count = marks[-1] // length + TIMED
+    for number in range(1, count + 1):
+        tokens = rng.integers(0, cfg.vocab_size, (1, length)).astype(np.int32)
+        begun = time.perf_counter()
+        logits, memory = segment(params, tokens, memory, ops)
+        jax.block_until_ready((logits, memory))
+        seconds.append(time.perf_counter() - begun)
+        context = (number - TIMED) * length
+        if context in marks:
+            rows.append({
+                "tokens": context,
+                "seconds_per_segment": statistics.median(seconds[-TIMED:]),
+                "seconds_per_token": statistics.median(seconds[-TIMED:]) / length,
+                "live_mib": sum(array.nbytes for array in jax.live_arrays()) / 2**20,
+                "host_mib": host_bytes() / 2**20,
+            })  # fmt: skip
+    require_whole(rows, segment._cache_size(), memory, count - 1)
+    of_segment = work(segment, params, tokens, memory, ops)
+    machine = Machine(size, sorted(of_segment[0]))
+    rates = machine.rates(interleaved(machine.variants, repeats))
+    for row in rows:
+        row |= floors(row["seconds_per_segment"], *of_segment, rates)
+    return {"rows": rows, "writes": count - 1, "segment": length, "timed": TIMED, "rates": rates}
+
+
+def require_whole(
+    rows: list[dict[str, Any]], programs: int, memory: state.Memory, writes: int
+) -> None:
+    """Nothing grew, was compiled anew, was lost or is no number.
+
+    Raises:
+        RuntimeError: something did.
+    """
+    found = int(memory.layers[0].long_term.writes[0])
+    if not (programs == 1 and bool(memory_finite(memory)) and found == writes):
+        raise RuntimeError(
+            f"stream: found {programs} programs, {found} writes, finite "
+            f"{bool(memory_finite(memory))}; expected 1, {writes}, True"
+        )
+    for name, most in (("live_mib", GROWTH), ("host_mib", PROCESS_GROWTH)):
+        first, last = rows[0][name], rows[-1][name]
+        if last > most * first:
+            raise RuntimeError(
+                f"stream: {name}: found {last:.1f} after {first:.1f}; expected no growth"
+            )
+
+
+def host_bytes() -> int:
+    """What the process occupies now; where that is not known, at most until now."""
+    statm = Path("/proc/self/statm")
+    if statm.is_file():
+        return int(statm.read_text().split()[1]) * resource.getpagesize()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10
