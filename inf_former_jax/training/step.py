@@ -130,11 +130,16 @@ def _parallel_grads(cfg, objective_cfg, state, batch, ops):
         grads, (sums, memory) = take(state.params, memory, slice(first, None))
         return grads, sums, memory
 
+    firsts, program = _programs(kinds)
+    return jax.lax.switch(program, [partial(differentiated, first) for first in firsts])
+
+
+def _programs(kinds):
+    """(where the gradient can begin, which of these to take): the last with no loss before it."""
     count = kinds.shape[0]
     firsts = sorted({0, count // 2, count - 1})
-    silent = jnp.cumprod(kinds != LOSS).sum()  # leading segments without loss
-    program = (silent >= jnp.array(firsts[1:], int)).sum()
-    return jax.lax.switch(program, [partial(differentiated, first) for first in firsts])
+    silent = jnp.cumprod(kinds != LOSS).sum()
+    return firsts, (silent >= jnp.array(firsts[1:], int)).sum()
 
 
 def _grads(cfg, objective_cfg, state, batch, ops):
