@@ -167,15 +167,15 @@ def test_two_segments():
     """Both differentiated, or the second alone: row 1 begins with it, row 3 is padding there."""
     batch = jax.tree.map(lambda leaf: leaf[:, 2:4], random_batch())
     weights = np.ones_like(batch.weights) * batch.valid
-    check_schedules(STICKY, batch._replace(weights=weights))
-    check_schedules(STICKY, without_loss(batch, (ALL, 0)), complete=False)
+    cfg = dataclasses.replace(STICKY, mem_len=0, norm="pre")
+    check_schedules(cfg, batch._replace(weights=weights))
+    check_schedules(cfg, without_loss(batch, (ALL, 0)), complete=False)
 
 
 @pytest.mark.parametrize(
     ("kinds", "first"),
     [("2", 0), ("1", 0), ("12", 1), ("21", 0), ("01", 1), ("112", 2), ("121", 1), ("211", 0),
-     ("11122", 2), ("11222", 2), ("12222", 0), ("01012", 4), ("11111", 4), ("20001", 0),
-     ("00000002", 7), ("11111121", 4), ("11121111", 0)],
+     ("11122", 2), ("11222", 2), ("12222", 0), ("01012", 4), ("11111", 4), ("20001", 0)],
 )  # fmt: skip
 def test_where_the_gradient_begins(kinds, first):
     """At 0, the middle or the last segment: no loss before it. Digits: kinds of segments."""
