@@ -220,7 +220,7 @@ CASES = {
     "hole": (dataclasses.replace(UNIFORM, mem_len=2 * LENGTH, **DEEP), {"hole": True}),
     "power": (dataclasses.replace(UNIFORM, long_term=POWER), {"hole": True}),
     "sticky, long": (dataclasses.replace(STICKY, mem_len=2 * LENGTH, **DEEP), {"padded": False}),
-    "sticky, no short-term": (dataclasses.replace(STICKY, mem_len=0, norm="pre"), {}),
+    "sticky, no short-term": (dataclasses.replace(STICKY, mem_len=0, norm="pre"), {"hole": True}),
     "drawn": (
         dataclasses.replace(
             STICKY, long_term=dataclasses.replace(STICKY.long_term, locations="draw")
