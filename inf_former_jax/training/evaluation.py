@@ -78,7 +78,8 @@ def _parallel_eval_step(cfg, empty_memory):
 
     def eval_step(params, memory, batch: Batch, ops, key):
         key = jax.random.fold_in(key, _EVALUATION)
-        return forward_all(cfg, params, memory, batch, key, ops, False, empty_memory)
+        kinds = segment_kinds(in_time(batch))
+        return forward_all(cfg, params, memory, batch, kinds, key, ops, False, empty_memory)
 
     return jax.jit(eval_step)
 

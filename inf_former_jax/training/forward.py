@@ -79,26 +79,32 @@ def forward(
 
 
 def forward_all(
-    cfg: ModelConfig, params: Any, memory: Memory, batch: Batch, key: PRNGKeyArray, ops: Any,
-    train: bool, empty_memory: bool = False,
+    cfg: ModelConfig, params: Any, memory: Memory, batch: Batch, kinds: Int[Array, " W"],
+    key: PRNGKeyArray, ops: Any, train: bool, empty_memory: bool = False,
+    part: slice = slice(None),
 ) -> tuple[dict[str, Float[Array, ""]], Memory]:  # fmt: skip
-    """All segments of a batch at once (`models/parallel.py`): their SUMS, and the memory after.
+    """Segments of a batch all at once (`models/parallel.py`): their SUMS, and the memory after.
 
     As `start_of_segment` and `forward` of one after the other, each with the key folded with its
     number; those that are padding in every row are computed too, and count nowhere. Memory and
     activations of all segments exist at a time.
+
+    Args:
+        kinds: `segment_kinds` of the whole batch.
+        part: which segments; `memory` is the one before the first of them.
     """
     batch_size, count, _ = batch.tokens.shape
+    batch = jax.tree.map(lambda leaf: leaf[:, part], batch)
     bound = {"params": params}
 
     def noise(number):
         rngs = _rngs(jax.random.fold_in(key, number))
         return Decoder(cfg).apply(bound, batch_size, train, rngs=rngs, method="noise")
 
-    runs = None if batch.valid is None else segment_kinds(in_time(batch)) > PADDING
+    runs = None if batch.valid is None else kinds[part] > PADDING
     out = Decoder(cfg).apply(
         bound, batch.tokens, memory, batch.resets, operators=ops,
-        noise=jax.vmap(noise)(jnp.arange(count)), where=batch.valid, kl_where=_counts(batch),
+        noise=jax.vmap(noise)(jnp.arange(count)[part]), where=batch.valid, kl_where=_counts(batch),
         types=batch.types, runs=runs, empty=empty_memory, method=parallel.decode,
     )  # fmt: skip
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (out.logits, batch))

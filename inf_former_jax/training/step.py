@@ -9,6 +9,7 @@ not at all. With `ModelConfig.memory_gradient` the same holds of groups of segme
 """
 
 import dataclasses
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -57,8 +58,9 @@ class Objective:
     schedule: Literal["sequential", "parallel"] = "sequential"
     """Segments of a batch one after the other, or layer by layer all at once (the same numbers).
 
-    Parallel keeps the activations of all segments and differentiates them all, those without loss
-    and those of padding too. Not for compressed memories or a gradient through the memory.
+    Parallel keeps the activations of all segments at a time. From the first, the middle or the last
+    segment on it differentiates all, those without loss and those of padding too. Not for
+    compressed memories or a gradient through the memory.
     """
 
     def __post_init__(self):
@@ -106,15 +108,38 @@ def _objective(cfg, objective_cfg, state, batch):
 
 
 def _parallel_grads(cfg, objective_cfg, state, batch, ops):
-    """`_grads` with all segments at once."""
+    """`_grads` with all segments at once; leading ones without loss are run forward only.
+
+    How many those are is known only when the step runs, shapes are when it is compiled: of up to
+    three programs, which differentiate all segments, the second half or the last one, it takes the
+    shortest that leaves no loss out.
+    """
     weighed = _objective(cfg, objective_cfg, state, batch)
     key, empty = jax.random.fold_in(state.key, state.step), objective_cfg.empty_memory
+    kinds = segment_kinds(in_time(batch))
 
-    def objective(params):
-        return weighed(*forward_all(cfg, params, state.memory, batch, key, ops, True, empty))
+    def objective(params, memory, part):
+        given = memory, batch, kinds, key, ops, True, empty, part
+        return weighed(*forward_all(cfg, params, *given))
 
-    grads, (sums, memory) = jax.grad(objective, has_aux=True)(state.params)
-    return grads, sums, memory
+    def differentiated(first: int):
+        memory = state.memory
+        if first:  # as in `_grads`, sums of 0 are left out
+            memory = objective(state.params, memory, slice(first))[1][1]
+        take = jax.grad(objective, has_aux=True)
+        grads, (sums, memory) = take(state.params, memory, slice(first, None))
+        return grads, sums, memory
+
+    firsts, program = _programs(kinds)
+    return jax.lax.switch(program, [partial(differentiated, first) for first in firsts])
+
+
+def _programs(kinds):
+    """(where the gradient can begin, which of these to take): the last with no loss before it."""
+    count = kinds.shape[0]
+    firsts = sorted({0, count // 2, count - 1})
+    silent = jnp.cumprod(kinds != LOSS).sum()
+    return firsts, (silent >= jnp.array(firsts[1:], int)).sum()
 
 
 def _grads(cfg, objective_cfg, state, batch, ops):
