@@ -49,6 +49,8 @@ def language_table(results: list[Result]) -> str:
         name = runs[0]["preset"]
         if not runs[0]["settings"]["init_from"]:
             name += ", from nothing"
+        if piece := runs[0]["settings"].get("piece"):
+            name += f", pieces of {piece}"
         rows.append([runs[0]["corpus"], *language_row(name, runs), source(runs)])
         if window := [run["test"][_SLID] for run in runs if _SLID in run["test"]]:
             figures = ("perplexity", "word_perplexity", "bits_per_byte")
