@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from inf_former_jax.memory import basis, long_term, read
+from inf_former_jax.memory import basis, groups, long_term, read
 from inf_former_jax.memory.density import GaussianDensity
 from inf_former_jax.models.attention import LongTermAttention, attention_density
 from tests import oracle
@@ -35,9 +35,10 @@ def chunked(chunk):
     )
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 7, 128])
-def test_custom_vjp_is_autodiff(chunk):
-    """Values and all three gradients in float64, for chunks that do and do not divide T."""
+@pytest.mark.parametrize(("chunk", "size"), [(1, 4), (3, 4), (7, 4), (128, 4), (3, 2), (7, 1)])
+def test_custom_vjp_is_autodiff(monkeypatch, chunk, size):
+    """Values and gradients in float64: chunks that do and do not divide T, heads by groups."""
+    monkeypatch.setattr(groups, "CACHED", size * chunk * N)
     with jax.enable_x64(True):
         arguments = [jnp.asarray(a) for a in inputs()]
         weights = jnp.asarray(np.random.default_rng(1).normal(size=(B, H, T, K)))

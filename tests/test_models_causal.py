@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inf_former_jax.models import causal
+from inf_former_jax.memory import groups
 from inf_former_jax.models.causal import causal_attention
 from inf_former_jax.models.dropout import row_keys
 from inf_former_jax.models.local import Heads
@@ -78,7 +78,7 @@ def test_groups_of_heads_are_all_heads(monkeypatch):
     with jax.enable_x64(True):
         given, rows = heads(True, queries=6), row_keys(jax.random.key(3), ROWS)
         whole = ours(given, rows, 0.4)
-        monkeypatch.setattr(causal, "CACHED_SCORES", 2 * ROWS * CHUNK * given.k.shape[2])
+        monkeypatch.setattr(groups, "CACHED", 2 * ROWS * CHUNK * given.k.shape[2])
         loops = str(jax.make_jaxpr(lambda h: causal_attention(h, FILLED, chunk=CHUNK))(given))
         assert f"length={HEADS // 2}" in loops
         assert_same(ours(given, rows, 0.4), whole, 1e-14)

@@ -2,9 +2,12 @@
 
 `z = E_p[x̄(t)] = Σ_n E_p[ψ_n] V_n` (paper §3.1). The expectations are [B, H, T, N] numbers, each
 an exponential: too many to keep for the backward pass. A custom VJP walks over chunks of queries
-and forms them again, so that no more than a chunk of them exists at any time.
+and forms them again, so that no more than a chunk of them exists at any time, on a CPU of a few
+heads only.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import jax
@@ -13,6 +16,7 @@ from jaxtyping import Array, Float
 
 from inf_former_jax.memory.basis import AnyArray, GaussianBasis, expectation
 from inf_former_jax.memory.density import GaussianDensity
+from inf_former_jax.memory.groups import by_groups
 from inf_former_jax.memory.operators import HIGHEST
 
 
@@ -20,7 +24,7 @@ def expected_value(
     basis: GaussianBasis,
     density: GaussianDensity,
     values: Float[AnyArray, "B H N K"],
-    chunk: int = 128,
+    chunk: int = 256,
     read: Literal["chunks", "kernel"] = "chunks",
 ) -> Float[Array, "B H T K"]:
     """`z = Σ_n E_p[ψ_n] V_n` for each density p, over chunks of queries (paper §3.1).
@@ -36,15 +40,10 @@ def expected_value(
         from inf_former_jax.memory import read_kernel
 
         return read_kernel.expected_value(basis, density, values)
-    length = density.mean.shape[-1]
-    count = -(-length // chunk)
-    size = -(-length // count)
-    # Queries that fill up the last chunk: any valid density, cut off again below.
-    mean = _split(density.mean, count, size, 0.5)
-    var = _split(density.var, count, size, 1.0)
-    out = _read(basis, mean, var, values)  # [chunks, B, H, size, K]
-    joined = jnp.moveaxis(out, 0, 2).reshape(*values.shape[:2], count * size, values.shape[-1])
-    return joined[:, :, :length]
+    # [B, H] as one axis: heads of rows are independent of each other.
+    flat = (leaf.reshape(-1, *leaf.shape[2:]) for leaf in (density.mean, density.var, values))
+    out = _read(basis, *flat, chunk)
+    return out.reshape(*values.shape[:2], *out.shape[1:])
 
 
 def density_gradient(
@@ -52,50 +51,82 @@ def density_gradient(
     mean: Float[Array, "*batch"],
     var: Float[Array, "*batch"],
     g: Float[Array, "*batch N"],
+    total: Callable[[Array], Array] = lambda x: x.sum(-1),
 ) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
     """`Σ_n g_n ∂ln r_n` by μ and by σ² for expectations r; g = r · (the cotangent of r).
 
     ∂r/∂μ = r (loc-μ)/v and ∂r/∂σ² = ½ r ((loc-μ)²/v - 1)/v, with v = σ² + scale².
+
+    Args:
+        total: how to sum over n.
     """
     loc, scale = (b.astype(mean.dtype).reshape(*(1,) * mean.ndim, -1) for b in basis)
     inverse = 1.0 / (var[..., None] + scale**2)
     delta = loc - mean[..., None]
-    of_mean = (g * delta * inverse).sum(-1)
-    of_var = 0.5 * (g * (delta**2 * inverse - 1.0) * inverse).sum(-1)
-    return of_mean, of_var
+    of_mean = total(g * delta * inverse)
+    return of_mean, 0.5 * total(g * (delta**2 * inverse - 1.0) * inverse)
 
 
-def _split(x, count, size, fill):
-    padded = jnp.pad(x, ((0, 0), (0, 0), (0, count * size - x.shape[-1])), constant_values=fill)
-    return jnp.moveaxis(padded.reshape(*x.shape[:2], count, size), 2, 0)
+def _chunks(x, chunk, fill):
+    """[G, T, …] as [chunks, G, t, …]; what fills up the last one is cut off again by `_whole`."""
+    length = x.shape[1]
+    count = -(-length // chunk)
+    size = -(-length // count)
+    pad = ((0, 0), (0, count * size - length), *((0, 0),) * (x.ndim - 2))
+    padded = jnp.pad(x, pad, constant_values=fill)
+    return jnp.moveaxis(padded.reshape(x.shape[0], count, size, *x.shape[2:]), 1, 0)
 
 
-@jax.custom_vjp
-def _read(basis, mean, var, values):
-    def of_chunk(chunk):
-        r = expectation(basis, *chunk)
-        return jnp.einsum("bhtn,bhnk->bhtk", r, values, precision=HIGHEST)
-
-    return jax.lax.map(of_chunk, (mean, var))
+def _whole(chunks, length):
+    joined = jnp.moveaxis(chunks, 0, 1)
+    return joined.reshape(joined.shape[0], -1, *joined.shape[3:])[:, :length]
 
 
-def _read_forward(basis, mean, var, values):
-    return _read(basis, mean, var, values), (basis, mean, var, values)
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _read(basis, mean, var, values, chunk):
+    """Of G densities [G, T] over values [G, N, K]: [G, T, K]."""
+
+    def of_group(mean, var, values):
+        def of_chunk(density):
+            r = expectation(basis, *density)
+            return jnp.einsum("gtn,gnk->gtk", r, values, precision=HIGHEST)
+
+        chunks = _chunks(mean, chunk, 0.5), _chunks(var, chunk, 1.0)
+        return _whole(jax.lax.map(of_chunk, chunks), mean.shape[1])
+
+    return by_groups(of_group, _expectations(mean, values, chunk), mean, var, values)
 
 
-def _read_backward(residuals, cotangent):
+def _expectations(mean, values, chunk):
+    return min(chunk, mean.shape[1]) * values.shape[1]
+
+
+def _read_forward(basis, mean, var, values, chunk):
+    return _read(basis, mean, var, values, chunk), (basis, mean, var, values)
+
+
+def _read_backward(chunk, residuals, cotangent):
     basis, mean, var, values = residuals
+    # As a product: XLA's own sums along the last axis are slow on a CPU.
+    total = partial(jnp.dot, b=jnp.ones(values.shape[1], values.dtype), precision=HIGHEST)
 
-    def of_chunk(grad_values, chunk):
-        mean, var, ct = chunk
-        r = expectation(basis, mean, var)
-        grad_values += jnp.einsum("bhtn,bhtk->bhnk", r, ct, precision=HIGHEST)
-        g = r * jnp.einsum("bhtk,bhnk->bhtn", ct, values, precision=HIGHEST)
-        return grad_values, density_gradient(basis, mean, var, g)
+    def of_group(mean, var, values, cotangent):
+        def of_chunk(grad_values, now):
+            mean, var, ct = now
+            r = expectation(basis, mean, var)
+            # A product turns its first factor, so that is the small one.
+            grad_values += jnp.einsum("gtk,gtn->gkn", ct, r, precision=HIGHEST)
+            g = r * jnp.einsum("gtk,gnk->gtn", ct, values, precision=HIGHEST)
+            return grad_values, density_gradient(basis, mean, var, g, total)
 
-    zeros = jnp.zeros_like(values)
-    grad_values, (grad_mean, grad_var) = jax.lax.scan(of_chunk, zeros, (mean, var, cotangent))
-    return None, grad_mean, grad_var, grad_values
+        chunks = _chunks(mean, chunk, 0.5), _chunks(var, chunk, 1.0), _chunks(cotangent, chunk, 0.0)
+        zeros = jnp.zeros_like(jnp.swapaxes(values, 1, 2))
+        grad_values, of_density = jax.lax.scan(of_chunk, zeros, chunks)
+        grads = (_whole(of, mean.shape[1]) for of in of_density)
+        return *grads, jnp.swapaxes(grad_values, 1, 2)
+
+    given = mean, var, values, cotangent
+    return None, *by_groups(of_group, _expectations(mean, values, chunk), *given)
 
 
 _read.defvjp(_read_forward, _read_backward)

@@ -9,21 +9,18 @@ exp s)`, `z = p v` and a cotangent g of z (Dao et al. 2022, §3.1),
     ∂v = pᵀ g,    ∂s = p ⊙ (g vᵀ - (g · z) 1ᵀ).
 """
 
-import math
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.memory.groups import by_groups
 from inf_former_jax.models.dropout import RowKeys, dropout
 from inf_former_jax.models.local import Heads, joined, scaled_queries, scores
-
-#: Scores that a CPU keeps in its cache: more are taken by groups of heads.
-CACHED_SCORES = 2**18
 
 
 class Kind(NamedTuple):
@@ -70,7 +67,7 @@ def _forward(heads, filled, rows, kind):
         return _attend(heads, numbers, filled, rows, kind)
 
     numbers = jnp.arange(heads.q.shape[0])
-    output, logsum = _by_groups(of_group, heads, kind, (heads, numbers))
+    output, logsum = by_groups(of_group, _scores_of_a_head(heads, kind), heads, numbers)
     return output, (heads, filled, rows, output, logsum)
 
 
@@ -82,25 +79,15 @@ def _backward(kind, kept, cotangent):
         return _gradients(heads, numbers, of_queries, filled, rows, kind)
 
     given = heads, jnp.arange(heads.q.shape[0]), logsum, mean, cotangent
-    return _by_groups(of_group, heads, kind, given), None, None
+    return by_groups(of_group, _scores_of_a_head(heads, kind), *given), None, None
 
 
 _causal.defvjp(_forward, _backward)
 
 
-def _by_groups(of_group: Any, heads: Heads, kind: Kind, given: tuple) -> Any:
-    """`of_group(*given)`; on a CPU over groups of heads, one after the other in its cache."""
-    number, batch, total = heads.k.shape[:3]
-    size = math.gcd(number, max(1, CACHED_SCORES // (batch * min(kind.chunk, total) * total)))
-    if size == number:
-        return of_group(*given)
-
-    def grouped(*given):
-        split = jax.tree.map(lambda x: x.reshape(number // size, size, *x.shape[1:]), given)
-        found = jax.lax.map(lambda group: of_group(*group), split)
-        return jax.tree.map(lambda x: x.reshape(number, *x.shape[2:]), found)
-
-    return jax.lax.platform_dependent(*given, cpu=grouped, default=of_group)
+def _scores_of_a_head(heads, kind):
+    _, batch, total, _ = heads.k.shape
+    return batch * min(kind.chunk, heads.q.shape[2]) * total
 
 
 class Cut(NamedTuple):
