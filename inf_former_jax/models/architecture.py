@@ -77,8 +77,7 @@ class ModelConfig:
     """Recompute each layer's activations in the backward pass instead of keeping them: what lives
     at a time is the inputs of all layers and the activations of one, for one more forward pass.
 
-    On a CPU XLA may join both passes again, outside of a gradient through the memory: no room is
-    won there."""
+    On a CPU the temporaries of the compiled step have not become smaller by it."""
     memory_gradient: int = 0
     """k, segments that a loss's gradient may go back through the memory; 0 = none (paper).
 
