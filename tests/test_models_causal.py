@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inf_former_jax.memory import groups
+from inf_former_jax.memory import groups, state
+from inf_former_jax.models import presets
 from inf_former_jax.models.causal import causal_attention
+from inf_former_jax.models.decoder import Decoder
 from inf_former_jax.models.dropout import row_keys
-from inf_former_jax.models.local import Heads
+from inf_former_jax.models.local import Heads, fused_attention
 
 # No two sizes alike; 3 chunks of 4, the last one short; 6 memory rows.
 HEADS, ROWS, QUERIES, KEYS, WIDTH, CHUNK = 4, 3, 11, 17, 5, 4
@@ -120,3 +122,38 @@ def test_bfloat16_is_near_float32():
     assert found[0].dtype == jnp.bfloat16
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert np.abs(np.asarray(a, np.float32) - b).max() < 3e-2 * np.abs(b).max()
+
+
+@pytest.mark.parametrize("same_length", [0, 7])
+def test_fused_attention_is_the_same(same_length):
+    """Softmax is float32's there, whatever the inputs are."""
+    given = heads(False, np.float32)
+    expected = gradients(lambda h: naive(h, FILLED, same_length), given)
+    found = gradients(lambda h: fused_attention(h, FILLED, same_length=same_length), given)
+    assert_same(found, expected, 1e-5)
+
+
+def test_fused_models_are_the_same_and_others_are_refused(monkeypatch):
+    calls, real = [], jax.nn.dot_product_attention
+
+    def counted(q, *rest, **options):
+        calls.append(q.shape)
+        return real(q, *rest, **options)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", counted)
+    sizes = {"num_layers": 1, "num_heads": 2, "head_dim": 4, "d_model": 8, "d_inner": 8,
+             "vocab_size": 12, "segment_len": 5, "attention_dropout": 0.0}  # fmt: skip
+    with pytest.raises(ValueError, match=r"^position: found relative, accepted: learned if fused"):
+        presets.transformer_xl(fused_attention=True)
+    with pytest.raises(ValueError, match=r"^attention_dropout: found 0.1, accepted: 0 beside"):
+        presets.gpt2(fused_attention=True)
+    found, params, tokens = [], None, np.arange(10).reshape(2, 5)
+    for fused in (False, True):
+        cfg = presets.gpt2(**sizes, fused_attention=fused)
+        memory, decoder = state.init(cfg, 2), Decoder(cfg)
+        calls.clear()
+        params = params or jax.jit(decoder.init)(jax.random.key(0), tokens, memory)
+        program = jax.jit(decoder.apply)
+        found.append(program(params, tokens, memory).logits)
+    assert calls == [(2, 5, 2, 4)]
+    np.testing.assert_allclose(*found, rtol=0, atol=1e-6)

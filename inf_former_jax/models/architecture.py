@@ -73,6 +73,9 @@ class ModelConfig:
     matrix. Parameters, statistics, softmax, logits and all of the long-term memory stay float32."""
     query_chunk: int = 128
     """Queries whose local attention scores exist at a time."""
+    fused_attention: bool = False
+    """Local attention by `jax.nn.dot_product_attention`, for devices with a kernel for it; learned
+    positions and no attention_dropout only. Generation does without."""
     remat: bool = False
     """Recompute each layer's activations in the backward pass instead of keeping them: what lives
     at a time is the inputs of all layers and the activations of one, for one more forward pass.
@@ -97,6 +100,10 @@ class ModelConfig:
             require(_is_whole(value) and value >= 1, name, value, "a whole number ≥ 1")
         require(self.d_model % 2 == 0, "d_model", self.d_model, "an even number")
         self._check_kinds()
+        if self.fused_attention:
+            require(self.position == "learned", "position", self.position, "learned if fused")
+            rate = self.attention_dropout
+            require(rate == 0, "attention_dropout", rate, "0 beside fused_attention")
         for name in ("mem_len", "memory_gradient"):
             value = getattr(self, name)
             require(_is_whole(value) and value >= 0, name, value, "a whole number ≥ 0")

@@ -34,6 +34,7 @@ class Block(nn.Module):
             rate=cfg.attention_dropout,
             relative=cfg.position == "relative",
             bias=cfg.attention_bias,
+            fused=cfg.fused_attention,
         )
         if cfg.long_term is not None:
             self.long_term = LongTermAttention(cfg.long_term)

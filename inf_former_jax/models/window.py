@@ -9,7 +9,14 @@ from inf_former_jax.memory import compressed
 from inf_former_jax.memory.basis import AnyArray
 from inf_former_jax.models.causal import causal_attention
 from inf_former_jax.models.dropout import RowKeys
-from inf_former_jax.models.local import F32, FROM_HEADS, TO_HEADS, Heads, cached_attention
+from inf_former_jax.models.local import (
+    F32,
+    FROM_HEADS,
+    TO_HEADS,
+    Heads,
+    cached_attention,
+    fused_attention,
+)
 
 
 class LocalAttention(nn.Module):
@@ -27,6 +34,7 @@ class LocalAttention(nn.Module):
     rate: float = 0.0
     relative: bool = True
     bias: bool = False
+    fused: bool = False
 
     def setup(self):
         shape = (self.dim, self.num_heads, self.head_dim)
@@ -63,6 +71,9 @@ class LocalAttention(nn.Module):
         # What is remembered is float32 whatever x is.
         context = x if window is None else jnp.concatenate([window.astype(x.dtype), x], axis=1)
         heads = self._heads(x, *self.keys_values(context), self.distances(positions), biases)
+        if self.fused:
+            attended = fused_attention(heads, filled, same_length=self.same_length)
+            return self._output(attended), jnp.swapaxes(heads.q, 0, 1)
         attended = causal_attention(
             heads, filled, same_length=self.same_length, chunk=self.chunk,
             rate=self.rate, rows=rows, layer=layer,
