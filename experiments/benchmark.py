@@ -19,6 +19,7 @@ Each measure has a file of its own, so that what another run measured stays with
 
 import contextlib
 import dataclasses
+import os
 import statistics
 import sys
 from functools import partial
@@ -197,6 +198,8 @@ def main(argv: list[str] | None = None) -> None:
         benchmark_steps.check(cfg.presets, cfg.schedules, cfg.dtypes)
         folder = runs.made(cfg.out)
     said = runs.provenance("benchmark", "", argv) | {"settings": runs.to_json(cfg)}
+    # Large pages change what a CPU needs for large arrays.
+    said["glibc_tunables"] = os.environ.get("GLIBC_TUNABLES", "")
     with _optimised(not cfg.quick):
         for name in cfg.measure:
             found = {name: MEASURES[name](cfg)}
