@@ -99,6 +99,12 @@ def operations(jaxpr: Jaxpr, taken: Sequence[int] | None = None) -> collections.
         taken: how often each branch is taken in all, for choices among as many branches: they then
             count by their shares.
     """
+    exact = _operations(jaxpr, taken)
+    return collections.Counter({kind: round(number) for kind, number in exact.items() if number})
+
+
+def _operations(jaxpr, taken):
+    """`operations` in fractions."""
     live, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
     total = collections.Counter()
     for eqn in live.eqns:
@@ -107,13 +113,13 @@ def operations(jaxpr: Jaxpr, taken: Sequence[int] | None = None) -> collections.
             left = eqn.invars[0].aval
             each = math.prod(left.shape[axis] for axis in summed)
             total[_kind(left.dtype, eqn.params["precision"])] += 2 * eqn.outvars[0].aval.size * each
-        inner = [operations(of, taken) for of in _inner(eqn.params)]
+        inner = [_operations(of, taken) for of in _inner(eqn.params)]
         times = [Fraction(eqn.params.get("length", 1))] * len(inner)
         if eqn.primitive.name == "cond":
             times = _shares(inner, taken)
         for of, often in zip(inner, times, strict=True):
             total.update({kind: number * often for kind, number in of.items()})
-    return collections.Counter({kind: int(number) for kind, number in total.items() if number})
+    return total
 
 
 def matmul_operations(jaxpr: Jaxpr, taken: Sequence[int] | None = None) -> int:

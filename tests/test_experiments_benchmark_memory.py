@@ -56,13 +56,14 @@ OVER_BASIS = 2 * B * H * L * N * K  # E_p[ψ] V, and q · keys
 OUT = 2 * B * L * H * K * E
 LITERAL_READ = 2 * VALUES + 2 * OVER_BASIS + 2 * (2 * B * H * L * N) + OUT
 OUR_READ = 2 * (2 * B * N * E + 2 * B * E * H * K + 2 * B * H * L * K) + VALUES + OVER_BASIS + OUT
+SUMS = 2 * (2 * B * H * L * N)  # of the gradients by μ and σ², products with ones
 RIDGE, SAMPLES = 2 * B * (M + L) * N * E, 2 * B * M * N * E
 DECAY, NEW = 2 * B * N * N * E, 2 * B * L * N * E
 
 #: Forward, and what a gradient adds: two products for each one, but constants have none.
 OPERATIONS = {
     ("literal", "read"): (LITERAL_READ, 2 * LITERAL_READ),
-    ("ours", "read"): (OUR_READ, 2 * OUR_READ),
+    ("ours", "read"): (OUR_READ, 2 * OUR_READ + SUMS),
     ("literal", "write"): (GATE + SAMPLES + RIDGE, 2 * GATE + RIDGE),
     ("ours", "write"): (GATE + DECAY + NEW, 2 * GATE + NEW),
 }
