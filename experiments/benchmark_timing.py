@@ -122,11 +122,6 @@ def _operations(jaxpr, taken):
     return total
 
 
-def matmul_operations(jaxpr: Jaxpr, taken: Sequence[int] | None = None) -> int:
-    """All `operations`, of whatever kind."""
-    return sum(operations(jaxpr, taken).values())
-
-
 def _kind(dtype, precision):
     if dtype != jnp.float32:
         return dtype.name

@@ -18,6 +18,7 @@ from experiments.results_dialogue import by_age_table, dialogue_table
 from experiments.results_language import (
     language_table,
     other_text_table,
+    pairs_table,
     passkey_table,
 )
 from experiments.tables import CONTROL, Result, groups, markdown, source, spread, updates
@@ -167,6 +168,7 @@ TABLES = {
     "stream": stream_table,
     "choose": choice_table,
     "language_modeling": language_table,
+    "language_modeling pairs": pairs_table,
     "other_text": other_text_table,
     "passkey": passkey_table,
     "recall": by_age_table,
@@ -180,7 +182,7 @@ def render(text: str, root: Path = ROOT) -> str:
     """README's text with every table made anew."""
     for name, table in TABLES.items():
         pattern = rf"(<!-- results: {name} -->\n).*?(<!-- end -->)"
-        results = load(name, root)
+        results = load(name.split()[0], root)
         made = table(results)
         text, places = re.subn(
             pattern, lambda m, made=made: f"{m[1]}{made}\n{m[2]}", text, flags=re.DOTALL

@@ -8,6 +8,8 @@ def benchmark_table(results: list[Result]) -> str:
     rows = []
     for result in results:
         found, said = result["found"], source([result])
+        if "hugetlb" in result.get("glibc_tunables", ""):
+            said += ", large pages"
         for label, seconds in found.get("gpt2", {}).get("seconds", {}).items():
             ratio = f"{found['gpt2']['ratio']:.2f} × plain, in pairs" if label != "plain" else ""
             floors = _floors(found["gpt2"].get("floors", {}).get(label))

@@ -42,6 +42,37 @@ def language_row(model: str, runs: Sequence[Result]) -> list[str]:
     ]
 
 
+PAIRS = ("text", "model", "seeds", "below plain", "below itself emptied", "below trained emptied")
+
+
+def pairs_table(results: list[Result]) -> str:
+    """How much lower a memory's test perplexity is, by pairs of the same seed: mean ± deviation."""
+    found = collections.defaultdict(dict)
+    for run in results:
+        settings = run["settings"]
+        if settings["init_from"]:
+            key = run["corpus"], settings.get("piece", 0), run["preset"]
+            found[key][settings["seed"]] = run["test"]
+    rows = []
+    for (corpus, piece, model), of in found.items():
+        if not all(CONTROL in test for test in of.values()):
+            continue
+        plain, trained = (
+            found.get((corpus, piece, name), {}) for name in ("gpt2", f"{model}-emptied")
+        )
+        itself = {seed: {"as trained": test[CONTROL]} for seed, test in of.items()}
+        cells = []
+        for other in (plain, itself, trained):
+            below = [
+                other[seed]["as trained"]["perplexity"] - of[seed]["as trained"]["perplexity"]
+                for seed in sorted(of.keys() & other.keys())
+            ]
+            cells.append(spread(below, 2) if below else "")
+        name = f"{model}, pieces of {piece}" if piece else model
+        rows.append([corpus, name, str(len(of)), *cells])
+    return markdown(PAIRS, rows)
+
+
 def language_table(results: list[Result]) -> str:
     """Language models by text: a row for each way to begin, to train and to remember."""
     rows = []

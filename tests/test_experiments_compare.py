@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from experiments import results, sorting, sorting_compare, sorting_lasting
+from experiments import results, results_language, sorting, sorting_compare, sorting_lasting
 from inf_former_jax.training.checkpoint import CheckpointConfig
 from inf_former_jax.training.loop import LoopConfig, StopSignal
 from inf_former_jax.training.optim import OptimConfig
@@ -217,3 +217,24 @@ def test_lasting_refuses_in_one_line(given, said, tmp_path, capsys):
     assert stopped.value.code == 2 and not (tmp_path / "new").exists()
     printed = capsys.readouterr().err
     assert said in printed and printed.count("\n") == 1
+
+
+def test_pairs_are_of_the_same_seed_and_text():
+    """By hand: seed 2 has no plain run, the pieces no other run; from nothing is left out."""
+
+    def run(preset, seed, perplexity, emptied=None, piece=0, begun="base"):
+        test = {"as trained": {"perplexity": perplexity}}
+        if emptied:
+            test[results_language.CONTROL] = {"perplexity": emptied}
+        settings = {"seed": seed, "piece": piece, "init_from": begun}
+        return {"corpus": "novels", "preset": preset, "settings": settings, "test": test}
+
+    table = results_language.pairs_table([
+        run("gpt2", 0, 20.0), run("gpt2", 1, 24.0), run("gpt2", 2, 99.0, begun=""),
+        run("mine", 0, 18.0, 18.5), run("mine", 1, 21.0, 22.5), run("mine", 2, 10.0, 11.0),
+        run("mine-emptied", 2, 9.0), run("mine", 0, 5.0, 6.0, piece=3),
+    ])  # fmt: skip
+    assert table.splitlines()[2:] == [
+        "| novels | mine | 3 | 2.50 ± 0.71 | 1.00 ± 0.50 | -1.00 |",
+        "| novels | mine, pieces of 3 | 1 |  | 1.00 |  |",
+    ]
