@@ -11,8 +11,9 @@ from experiments.benchmark_timing import operations
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.models.decoder import ModelConfig, operators
 from inf_former_jax.training import optim, sharding
+from inf_former_jax.training.forward import CONTEXT, LOSS, PADDING, in_time, segment_kinds
 from inf_former_jax.training.state import init_state
-from inf_former_jax.training.step import Objective, make_train_step
+from inf_former_jax.training.step import Objective, make_train_step, parallel_programs
 
 #: Sizes that any model can have, so that an update compiles soon.
 TINY = {"num_layers": 1, "num_heads": 2, "head_dim": 8, "d_model": 16, "d_inner": 16,
@@ -77,16 +78,22 @@ def prepare(
     return Update(
         run, host.tokens.size, lowered_at - begun, compiled_at - lowered_at,
         size.temp_size_in_bytes, len(compiled.as_text()),
-        dict(operations(traced.jaxpr.jaxpr, branches_taken(host))),
+        dict(operations(traced.jaxpr.jaxpr, branches_taken(host, objective.schedule))),
         size.argument_size_in_bytes + size.output_size_in_bytes,
     )  # fmt: skip
 
 
-def branches_taken(batch: Batch) -> tuple[int, int, int]:
-    """Segments that are padding in all rows, that are run forward only, and that have loss."""
-    loss = (batch.weights > 0).any(axis=(0, 2))
-    valid = np.ones_like(loss) if batch.valid is None else batch.valid.any(axis=(0, 2))
-    return int((~loss & ~valid).sum()), int((~loss & valid).sum()), int(loss.sum())
+def branches_taken(batch: Batch, schedule: str) -> tuple[int, ...]:
+    """How often an update takes each branch of its schedule's choice.
+
+    Sequential: segments that are padding in all rows, that are run forward only, that have loss.
+    Parallel: the one of its programs that it runs.
+    """
+    kinds = segment_kinds(in_time(batch))
+    if schedule == "parallel":
+        firsts, program = parallel_programs(kinds)
+        return tuple(int(number == program) for number in range(len(firsts)))
+    return tuple(int((kinds == kind).sum()) for kind in (PADDING, CONTEXT, LOSS))
 
 
 def update(

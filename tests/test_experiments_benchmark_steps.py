@@ -80,11 +80,16 @@ def test_an_update_trains(update):
 
 def test_branches_taken():
     batch = sorting_batch(np.arange(2))
-    assert benchmark_update.branches_taken(batch) == (0, 2, 1)
+    assert benchmark_update.branches_taken(batch, "sequential") == (0, 2, 1)
     valid = np.ones_like(batch.weights, bool)
     valid[:, 0] = False
     valid[0, 1] = False
-    assert benchmark_update.branches_taken(batch._replace(valid=valid)) == (1, 1, 1)
+    padded = batch._replace(valid=valid)
+    assert benchmark_update.branches_taken(padded, "sequential") == (1, 1, 1)
+    # Of programs whose gradient begins at 0, 1 or 2: the last segment has loss, or all have.
+    assert benchmark_update.branches_taken(batch, "parallel") == (0, 0, 1)
+    full = batch._replace(weights=np.ones_like(batch.weights))
+    assert benchmark_update.branches_taken(full, "parallel") == (1, 0, 0)
 
 
 def test_operations_of_a_choice_by_how_often_it_is_taken():

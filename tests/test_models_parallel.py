@@ -179,7 +179,7 @@ def test_two_segments():
 )  # fmt: skip
 def test_where_the_gradient_begins(kinds, first):
     """At 0, the middle or the last segment: no loss before it. Digits: kinds of segments."""
-    firsts, program = step._programs(jnp.array([int(kind) for kind in kinds]))
+    firsts, program = step.parallel_programs(jnp.array([int(kind) for kind in kinds]))
     assert firsts[program] == first
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Int
 
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory import state as memories
@@ -130,12 +130,16 @@ def _parallel_grads(cfg, objective_cfg, state, batch, ops):
         grads, (sums, memory) = take(state.params, memory, slice(first, None))
         return grads, sums, memory
 
-    firsts, program = _programs(kinds)
+    firsts, program = parallel_programs(kinds)
     return jax.lax.switch(program, [partial(differentiated, first) for first in firsts])
 
 
-def _programs(kinds):
-    """(where the gradient can begin, which of these to take): the last with no loss before it."""
+def parallel_programs(kinds: Int[Array, " W"]) -> tuple[list[int], Int[Array, ""]]:
+    """(where the gradient can begin, which of these to take): the last with no loss before it.
+
+    Args:
+        kinds: of the segments, `forward.segment_kinds`.
+    """
     count = kinds.shape[0]
     firsts = sorted({0, count // 2, count - 1})
     silent = jnp.cumprod(kinds != LOSS).sum()
