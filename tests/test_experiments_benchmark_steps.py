@@ -211,7 +211,8 @@ def test_quick_steps(tmp_path):
         ("compressive:1", "sequential", "bfloat16", 1),
     ]
     one, other = found["rows"][:2]
-    assert other["operations"] > one["operations"] > 0
+    # Of two segments the last has loss: either schedule runs one forward and differentiates one.
+    assert other["operations"] == one["operations"] > 0
     assert other["temporaries_mib"] > one["temporaries_mib"] > 0
     for row in found["rows"]:
         assert row["tokens"] == 64 * jax.device_count()
