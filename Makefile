@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 # A file is one worker's: what it compiled stays with it.
 TEST := $(BIN)/python -m pytest -n 2 --dist loadfile
-# Large arrays in large pages: a step on a CPU takes a fifth less (no effect but on glibc).
+# Large arrays in large pages: fewer page faults on a CPU (no effect but on glibc).
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
