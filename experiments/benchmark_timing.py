@@ -90,21 +90,21 @@ def floors(
     }  # fmt: skip
 
 
-def operations(jaxpr: Jaxpr, taken: Sequence[int] | None = None) -> collections.Counter[str]:
+def operations(jaxpr: Jaxpr, taken: Sequence[Sequence[int]] = ()) -> collections.Counter[str]:
     """Kind → multiplications and additions of a traced program's matrix products.
 
     Those of a scan count as often as it is long; of a choice, its most expensive branch.
 
     Args:
-        taken: how often each branch is taken in all, for choices among as many branches: they then
-            count by their shares.
+        taken: how often each branch is taken in all, of the first choice among as many branches,
+            then of the next one and so on: they count by their shares.
     """
-    exact = _operations(jaxpr, taken)
+    exact = _operations(jaxpr, list(taken))
     return collections.Counter({kind: round(number) for kind, number in exact.items() if number})
 
 
 def _operations(jaxpr, taken):
-    """`operations` in fractions."""
+    """`operations` in fractions; choices that are found are taken out of the list."""
     live, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
     total = collections.Counter()
     for eqn in live.eqns:
@@ -113,10 +113,16 @@ def _operations(jaxpr, taken):
             left = eqn.invars[0].aval
             each = math.prod(left.shape[axis] for axis in summed)
             total[_kind(left.dtype, eqn.params["precision"])] += 2 * eqn.outvars[0].aval.size * each
-        inner = [_operations(of, taken) for of in _inner(eqn.params)]
-        times = [Fraction(eqn.params.get("length", 1))] * len(inner)
-        if eqn.primitive.name == "cond":
-            times = _shares(inner, taken)
+        programs = list(_inner(eqn.params))
+        if eqn.primitive.name == "cond" and taken and len(taken[0]) == len(programs):
+            often = taken.pop(0)
+            times = [Fraction(number, sum(often)) for number in often]
+            inner = [_operations(of, []) for of in programs]
+        else:
+            inner = [_operations(of, taken) for of in programs]
+            times = [Fraction(eqn.params.get("length", 1))] * len(inner)
+            if eqn.primitive.name == "cond":
+                times = _most_expensive(inner)
         for of, often in zip(inner, times, strict=True):
             total.update({kind: number * often for kind, number in of.items()})
     return total
@@ -129,9 +135,7 @@ def _kind(dtype, precision):
     return "float32" if all(of == HIGHEST for of in both) else "float32 default"
 
 
-def _shares(branches, taken):
-    if taken is not None and len(taken) == len(branches):
-        return [Fraction(number, sum(taken)) for number in taken]
+def _most_expensive(branches):
     largest = max(range(len(branches)), key=lambda i: sum(branches[i].values()))
     return [Fraction(i == largest) for i in range(len(branches))]
 

@@ -11,9 +11,10 @@ from experiments.benchmark_timing import operations
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.models.decoder import ModelConfig, operators
 from inf_former_jax.training import optim, sharding
-from inf_former_jax.training.forward import CONTEXT, LOSS, PADDING, in_time, segment_kinds
+from inf_former_jax.training.forward import CONTEXT, LOSS, PADDING, at_once, in_time, segment_kinds
+from inf_former_jax.training.schedules import programs
 from inf_former_jax.training.state import init_state
-from inf_former_jax.training.step import Objective, make_train_step, parallel_programs
+from inf_former_jax.training.step import Objective, make_train_step
 
 #: Sizes that any model can have, so that an update compiles soon.
 TINY = {"num_layers": 1, "num_heads": 2, "head_dim": 8, "d_model": 16, "d_inner": 16,
@@ -83,17 +84,25 @@ def prepare(
     )  # fmt: skip
 
 
-def branches_taken(batch: Batch, schedule: str) -> tuple[int, ...]:
-    """How often an update takes each branch of its schedule's choice.
+def branches_taken(batch: Batch, schedule: str) -> list[tuple[int, ...]]:
+    """How often an update takes each branch of its schedule's choices, in the program's order.
 
     Sequential: segments that are padding in all rows, that are run forward only, that have loss.
-    Parallel: the one of its programs that it runs.
+    Parallel: the programs of its groups, those of the smaller first group before the others.
     """
     kinds = segment_kinds(in_time(batch))
-    if schedule == "parallel":
-        firsts, program = parallel_programs(kinds)
-        return tuple(int(number == program) for number in range(len(firsts)))
-    return tuple(int((kinds == kind).sum()) for kind in (PADDING, CONTEXT, LOSS))
+    if schedule == "sequential":
+        return [tuple(int((kinds == kind).sum()) for kind in (PADDING, CONTEXT, LOSS))]
+    size = at_once(batch)
+    rest = len(kinds) % size
+    first, others = kinds[:rest], kinds[rest:].reshape(-1, size)
+    found = []
+    for groups in ([first] if rest else [], others):
+        chosen = [(len(firsts), int(number)) for firsts, number in map(programs, groups)]
+        if chosen:
+            branches = range(chosen[0][0] + 1)
+            found.append(tuple(sum(n == branch for _, n in chosen) for branch in branches))
+    return found
 
 
 def update(

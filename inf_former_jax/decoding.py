@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from inf_former_jax.memory import long_term
 from inf_former_jax.memory import state as memories
@@ -16,7 +16,7 @@ from inf_former_jax.memory.basis import AnyArray
 from inf_former_jax.memory.state import Memory
 from inf_former_jax.models import cache as caches
 from inf_former_jax.models.cache import Cache
-from inf_former_jax.models.decoder import Decoder
+from inf_former_jax.models.decoder import Decoder, Distances
 
 
 class DecodeState(NamedTuple):
@@ -35,7 +35,7 @@ def start(decoder: Decoder, batch: int) -> DecodeState:
 
 
 @partial(jax.jit, static_argnums=0)
-def distances(decoder: Decoder, params: Any) -> tuple[Float[Array, "H P K"] | None, ...]:
+def distances(decoder: Decoder, params: Any) -> Distances:
     """What `extend` needs of the parameters alone, made once a call: `Decoder.distances`."""
     return decoder.apply({"params": params}, method="distances")
 

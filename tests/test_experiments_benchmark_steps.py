@@ -1,6 +1,7 @@
 """Floors of a training step are those counted by hand; options name what there is."""
 
 import json
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from experiments import (
 )
 from inf_former_jax.memory import state
 from inf_former_jax.models import presets
-from inf_former_jax.training import optim
+from inf_former_jax.training import forward, optim
 from inf_former_jax.training.step import Objective
 
 B, W, T, E, H, K, D, V = 8, 3, 32, 16, 2, 8, 16, 32  # of `tiny`; D of the feed-forward layer
@@ -80,16 +81,30 @@ def test_an_update_trains(update):
 
 def test_branches_taken():
     batch = sorting_batch(np.arange(2))
-    assert benchmark_update.branches_taken(batch, "sequential") == (0, 2, 1)
+    assert benchmark_update.branches_taken(batch, "sequential") == [(0, 2, 1)]
     valid = np.ones_like(batch.weights, bool)
     valid[:, 0] = False
     valid[0, 1] = False
     padded = batch._replace(valid=valid)
-    assert benchmark_update.branches_taken(padded, "sequential") == (1, 1, 1)
-    # Of programs whose gradient begins at 0, 1 or 2: the last segment has loss, or all have.
-    assert benchmark_update.branches_taken(batch, "parallel") == (0, 0, 1)
+    assert benchmark_update.branches_taken(padded, "sequential") == [(1, 1, 1)]
+    # Of programs whose gradient begins at 0, 1, 2 or nowhere, and one for padding.
     full = batch._replace(weights=np.ones_like(batch.weights))
-    assert benchmark_update.branches_taken(full, "parallel") == (1, 0, 0)
+    assert benchmark_update.branches_taken(batch, "parallel") == [(0, 0, 1, 0, 0)]
+    assert benchmark_update.branches_taken(full, "parallel") == [(1, 0, 0, 0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("segments", "taken"),
+    [(1, [(1, 1, 1)]), (2, [(0, 0, 1), (0, 1, 0, 0)]), (4, [(0, 0, 1, 0, 0)])],
+)  # fmt: skip
+def test_branches_taken_by_groups(segments, taken):
+    """Of padding, context and loss: first without, then with a smaller first group."""
+    batch = sorting_batch(np.arange(2))
+    valid = np.ones_like(batch.weights, bool)
+    valid[:, 0] = False
+    with mock.patch.object(forward, "CACHED_TOKENS", segments * batch.tokens[:, 0].size):
+        found = benchmark_update.branches_taken(batch._replace(valid=valid), "parallel")
+    assert found == taken
 
 
 def test_operations_of_a_choice_by_how_often_it_is_taken():
@@ -106,10 +121,13 @@ def test_operations_of_a_choice_by_how_often_it_is_taken():
 
     jaxpr = jax.make_jaxpr(run)(jnp.zeros(4, int)).jaxpr
     one = 2 * 2 * 3 * 3
-    assert benchmark_timing.operations(jaxpr, (0, 3, 1)).total() == 5 * one
-    assert benchmark_timing.operations(jaxpr, (2, 1, 1)).total() == 3 * one
+    assert benchmark_timing.operations(jaxpr, [(0, 3, 1)]).total() == 5 * one
+    assert benchmark_timing.operations(jaxpr, [(2, 1, 1)]).total() == 3 * one
     # Among another number of branches, or not known: the most expensive one each time.
-    assert benchmark_timing.operations(jaxpr, (3, 1)).total() == 8 * one
+    assert benchmark_timing.operations(jaxpr, [(3, 1)]).total() == 8 * one
+    # One after the other, each with its own.
+    twice = jax.make_jaxpr(lambda kinds: run(kinds) + run(kinds))(jnp.zeros(4, int)).jaxpr
+    assert benchmark_timing.operations(twice, [(0, 3, 1), (2, 1, 1)]).total() == 8 * one
     assert benchmark_timing.operations(jaxpr).total() == 8 * one
 
 

@@ -6,6 +6,7 @@ that begin in the middle and rows that end early.
 
 import dataclasses
 from functools import cache
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import parallel
 from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
-from inf_former_jax.training import evaluation, sharding, step
+from inf_former_jax.training import evaluation, forward, gradient, schedules, sharding, step
 from inf_former_jax.training.state import TrainState
 
 ROWS, SEGMENTS, LENGTH, VOCAB = 4, 5, 4, 12
@@ -94,9 +95,11 @@ SGD = optax.sgd(1.0)
 
 
 @cache
-def step_of(cfg, schedule, empty):
+def step_of(cfg, schedule, empty, size=0):
     """Compiled once for all batches of the same shape."""
-    objective = step.Objective(KL_WEIGHT, empty_memory=empty, schedule=schedule)
+    objective = step.Objective(
+        KL_WEIGHT, empty_memory=empty, schedule=schedule, segments_at_once=size
+    )
     return step.make_train_step(cfg, SGD, objective)
 
 
@@ -106,10 +109,10 @@ def start(cfg):
     return TrainState(number, params, SGD.init(params), carried(cfg), key)
 
 
-def update(cfg, batch, schedule, empty=False):
+def update(cfg, batch, schedule, empty=False, size=0):
     """(gradient, sums, memory) of one update: plain descent at rate 1."""
     params = params_of(cfg)
-    new, row = step_of(cfg, schedule, empty)(start(cfg), batch, operators(cfg))
+    new, row = step_of(cfg, schedule, empty, size)(start(cfg), batch, operators(cfg))
     grads = jax.tree.map(lambda old, new: np.asarray(old) - np.asarray(new), params, new.params)
     return grads, jax.device_get(row), new.memory
 
@@ -124,10 +127,10 @@ def check_trees(actual, expected, rtol=1e-10):
     jax.tree_util.tree_map_with_path(check, actual, expected)
 
 
-def check_schedules(cfg, batch, empty=False, complete=True):
-    """Complete: every parameter has a gradient."""
+def check_schedules(cfg, batch, empty=False, complete=True, size=0):
+    """Complete: every parameter has a gradient. Size: segments at once."""
     expected = update(cfg, batch, "sequential", empty)
-    check_trees(update(cfg, batch, "parallel", empty), expected)
+    check_trees(update(cfg, batch, "parallel", empty, size), expected)
     grads, row, _ = expected
     for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
         name = jax.tree_util.keystr(path)
@@ -174,13 +177,33 @@ def test_two_segments():
 
 @pytest.mark.parametrize(
     ("kinds", "first"),
-    [("2", 0), ("1", 0), ("12", 1), ("21", 0), ("01", 1), ("112", 2), ("121", 1), ("211", 0),
-     ("11122", 2), ("11222", 2), ("12222", 0), ("01012", 4), ("11111", 4), ("20001", 0)],
+    [("2", 0), ("1", 1), ("12", 1), ("21", 0), ("01", 2), ("112", 2), ("121", 1), ("211", 0),
+     ("11122", 2), ("11222", 2), ("12222", 0), ("01012", 4), ("11111", 5), ("20001", 0),
+     ("0", None), ("000", None), ("010", 3)],
 )  # fmt: skip
 def test_where_the_gradient_begins(kinds, first):
-    """At 0, the middle or the last segment: no loss before it. Digits: kinds of segments."""
-    firsts, program = step.parallel_programs(jnp.array([int(kind) for kind in kinds]))
-    assert firsts[program] == first
+    """At 0, the middle, the last segment or nowhere: no loss before it. None: all is padding.
+
+    Digits: kinds of segments.
+    """
+    firsts, program = schedules.programs(jnp.array([int(kind) for kind in kinds]))
+    assert [*firsts, None][program] == first
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "groups"), [(5, 2, ["0", "12", "34"]), (4, 2, ["01", "23"]), (3, 3, ["012"]),
+                                  (2, 3, ["01"]), (3, 1, ["0", "1", "2"]), (1, 1, ["0"])]
+)  # fmt: skip
+def test_groups_are_counted_from_the_end(count, size, groups):
+    """Each group appends its numbers and a 9: what was carried, times 10 each."""
+
+    def body(carry, group):
+        for number in group:
+            carry = 10 * carry + number
+        return 10 * carry + 9, None
+
+    digits = gradient.scan_groups(body, jnp.array(0, int), jnp.arange(count), size)
+    assert int(digits) == int("9".join(groups) + "9")
 
 
 @pytest.mark.slow
@@ -253,6 +276,18 @@ def test_schedules_agree_with_the_memory_emptied():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_groups_agree(size):
+    """A first group that is smaller, groups of padding alone, one that is never full."""
+    cfg = dataclasses.replace(STICKY, mem_len=2 * LENGTH, **DROPPING)
+    for silent in ([], [(ALL, [1])], [(ALL, [1, 3])]):
+        batch = without_loss(random_batch(hole=True), *silent)
+        check_schedules(cfg, batch, complete=not silent, size=size)
+    batch = random_batch()
+    check_schedules(cfg, batch._replace(valid=None), empty=True, size=size)
+
+
+@pytest.mark.slow
 def test_evaluation_agrees():
     """Without dropout, whatever gradient the model was trained with."""
     cfg = dataclasses.replace(STICKY, memory_gradient=1, **DROPPING)
@@ -263,6 +298,9 @@ def test_evaluation_agrees():
     )
     check_trees(actual, expected)
     assert actual[0]["loss"] > 0 and actual[0]["kl_count"] > 0
+    # Two of five segments at once.
+    with mock.patch.object(forward, "CACHED_TOKENS", 2 * ROWS * LENGTH + 1):
+        check_trees(evaluation.make_eval_step(cfg, schedule="parallel")(*given), expected)
 
 
 def test_what_has_no_parallel_schedule_is_refused_at_the_door():
@@ -271,6 +309,8 @@ def test_what_has_no_parallel_schedule_is_refused_at_the_door():
         UNIFORM, long_term=None, compressed=CompressedConfig(rate=2, length=2)
     )
     objective, tx = step.Objective(schedule="parallel"), optax.sgd(1.0)
+    with pytest.raises(ValueError, match=r"^segments_at_once: found -1, accepted: an integer ≥ 0$"):
+        step.Objective(segments_at_once=-1)
     with pytest.raises(ValueError, match=r"^memory_gradient: found 1 with .*, accepted: 0 there$"):
         step.make_train_step(differentiated, tx, objective)
     refused = r"^schedule: found parallel, accepted: sequential for .* a compressed memory$"

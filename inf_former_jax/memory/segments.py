@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 from inf_former_jax.memory import long_term, state
 from inf_former_jax.memory.basis import AnyArray
 from inf_former_jax.memory.long_term import LongTermConfig, LongTermMemory, Operators
-from inf_former_jax.memory.state import LayerMemory, Memory, MemoryConfig
+from inf_former_jax.memory.state import Memory, MemoryConfig
 
 
 class Course(NamedTuple):
@@ -74,22 +74,22 @@ def course(
 
 
 def history(
-    layer: LayerMemory, x: Float[AnyArray, "B W T E"], plan: Course
+    first: Float[AnyArray, "B F E"], x: Float[AnyArray, "B W T E"], plan: Course
 ) -> Float[Array, "B R E"]:
-    """[FIFO | inputs of all segments that run], detached; what never runs comes last.
+    """[F rows from before | those of all segments that run]; what never runs comes last.
 
     So segment w's past ends before row `F + T · (segments before w that run)`.
     """
     if plan.runs is not None:
         x = jnp.take(x, jnp.argsort(~plan.runs, stable=True), axis=1)
-    rows = jnp.asarray(x, layer.fifo.dtype).reshape(x.shape[0], -1, x.shape[-1])
-    return jax.lax.stop_gradient(jnp.concatenate([layer.fifo, rows], axis=1))
+    rows = jnp.asarray(x, first.dtype).reshape(x.shape[0], -1, x.shape[-1])
+    return jnp.concatenate([first, rows], axis=1)
 
 
 def slices(
     rows: Float[Array, "B R E"], plan: Course, length: int, first: int, size: int
 ) -> Float[Array, "B W {size} E"]:
-    """Of each segment, `size` rows of the history from row `first` of its FIFO on.
+    """Of each segment, `size` rows of the history from row `first` of what was before it on.
 
     Args:
         length: T, by which a segment that runs moves the FIFO on.

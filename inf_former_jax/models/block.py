@@ -14,7 +14,7 @@ from inf_former_jax.models.attention import LongTermAttention
 from inf_former_jax.models.cache import LayerCache, append, attend, opened
 from inf_former_jax.models.compression import Compression
 from inf_former_jax.models.dropout import RowKeys, dropout
-from inf_former_jax.models.window import LocalAttention
+from inf_former_jax.models.window import LocalAttention, keys_values, own_and_later
 
 
 class Block(nn.Module):
@@ -46,24 +46,47 @@ class Block(nn.Module):
         self.inner = nn.Dense(cfg.d_inner, dtype=dtype)
         self.outer = nn.Dense(cfg.d_model, dtype=dtype)
 
-    def __call__(self, x, memory, seen, positions, biases, operators, rows, where, key):
+    def __call__(self, x, memory, seen, distances, biases, operators, rows, where, key):
         """One segment through the layer: (x, memory, info); arguments as `Decoder` makes them."""
         due = state.has_pending(self.cfg, seen)
         if where is not None:  # a row that is all padding has ended: nothing more of it is written
             due &= where.any(axis=1)
         memory, info = self._compress(memory, x, due)
-        window = state.window(self.cfg, memory)
-        attended, q = self.local(x, window, seen, positions, biases, rows)
+        attended, q = self.local(x, self._seen(memory, x), seen, distances, biases, rows)
         context, remembered, read = self._long_term(q, memory, due, operators, where, key)
         new_memory = state.push(memory._replace(long_term=remembered), x)
         return self.rest(x, attended, context, rows), new_memory, info | read
 
-    def local(self, x, window, seen, positions, biases, rows):
+    def local(self, x, keys_values, seen, distances, biases, rows):
         """Attention of segments over their windows: (attended, queries)."""
-        pre = self._pre_attention()
-        window = None if window is None else pre(window)
-        filled = state.num_filled(self.cfg, seen)
-        return self.attention(pre(x), window, filled, positions, biases, rows, self.layer)
+        filled, inputs = state.num_filled(self.cfg, seen), self._pre_attention()(x)
+        return self.attention(inputs, keys_values, filled, distances, biases, rows, self.layer)
+
+    def keys_values(self, x):
+        """Keys and values of a layer's inputs."""
+        return self.attention.keys_values(self._pre_attention()(x))
+
+    def _seen(self, memory, x):
+        """Keys and values of the window and of x."""
+        own, window = self.keys_values(x), state.window(self.cfg, memory)
+        if window is None:
+            return own
+        # What is remembered is float32 whatever x is. Apart from x it costs no gradient of its own.
+        past = self.keys_values(window.astype(x.dtype))
+        return tuple(jnp.concatenate(pair, axis=2) for pair in zip(past, own, strict=True))
+
+    def seen_twice(self, x):
+        """Keys and values of x, which its own segment sees, and the same, x detached, for later."""
+        pre, dtype = self.cfg.norm == "pre", compute_dtype(self.cfg)
+        norm = self.norm_attention.variables if pre else None
+
+        def project(params, x):
+            norm, of_attention = params
+            if pre:
+                x = layer_norm(parent=None, dtype=dtype).apply(norm, x)
+            return keys_values(of_attention, x)
+
+        return own_and_later(project, (norm, self.attention.seen_params()), x)
 
     def open(self, memory, cache: LayerCache, rows, seen, operators, key):
         """What a new segment finds in the given rows: (memory, cache).
@@ -75,7 +98,7 @@ class Block(nn.Module):
             memory = self._compressed(memory, due)[-1]
         window, of_window, projected = state.window(self.cfg, memory), None, None
         if window is not None:
-            of_window = self.attention.keys_values(self._pre_attention()(window))
+            of_window = self.keys_values(window)
         if self.cfg.long_term is not None:
             memory = memory._replace(long_term=self._written(memory, due, operators, key))
             projected = self.long_term.project(memory.long_term)

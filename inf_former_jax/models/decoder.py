@@ -24,6 +24,9 @@ from inf_former_jax.models.dropout import RowKeys, dropout, row_keys
 from inf_former_jax.models.local import F32, sinusoid
 from inf_former_jax.models.output import Noise, Output, aux_sums
 
+#: Of each layer; P = S + T + 1 distances, the farthest first.
+Distances = tuple[Float[Array, "H P K"] | None, ...]
+
 
 def operators(cfg: ModelConfig, dtype=None) -> long_term.Operators | None:
     """The write operators that all layers share; None without a long-term memory.
@@ -69,6 +72,7 @@ class Decoder(nn.Module):
         where: Bool[AnyArray, "B T"] | None = None,
         kl_where: Bool[AnyArray, "B T"] | None = None,
         types: Int[AnyArray, "B T"] | None = None,
+        distances: Distances | None = None,
     ) -> Output:
         """Next-token logits of a segment, and the memory for the next one (SPEC §4).
 
@@ -87,6 +91,7 @@ class Decoder(nn.Module):
             where: False at right padding, which counts in neither salience nor KL.
             kl_where: queries that count in `aux`; None = as `where`.
             types: ids whose embeddings are added to the tokens': who says them (SPEC §7).
+            distances: `distances(T)`, if they are at hand from an earlier segment.
 
         Raises:
             ValueError: tokens or memory of a shape that does not fit the configuration.
@@ -97,11 +102,12 @@ class Decoder(nn.Module):
             memory = jax.lax.stop_gradient(memory)
         where = None if where is None else jnp.asarray(where)
         rows, keys = self.noise(tokens.shape[0], train)
-        x, positions = self.inputs(tokens, types, rows), self.table(tokens.shape[1])
+        x = self.inputs(tokens, types, rows)
+        distances = self.distances(tokens.shape[1]) if distances is None else distances
         run, layers, info = recomputed(cfg, Block.__call__), [], []
-        for block, layer, key in zip(self.block, memory.layers, keys, strict=True):
+        for block, layer, r, key in zip(self.block, memory.layers, distances, keys, strict=True):
             x, new_layer, of_layer = run(
-                block, x, layer, memory.seen, positions, self.biases(), operators, rows, where, key
+                block, x, layer, memory.seen, r, self.biases(), operators, rows, where, key
             )
             layers.append(new_layer)
             info.append(of_layer)
@@ -118,16 +124,15 @@ class Decoder(nn.Module):
         draws = _draws(cfg)
         return Noise(rows, tuple(self.make_rng("locations") if draws else None for _ in self.block))
 
-    def table(self, length: int) -> Float[np.ndarray, "P E"] | None:
-        """Relative positions of a segment of `length` tokens and its window, None if absolute."""
-        cfg = self.cfg
-        if cfg.position != "relative":
-            return None
-        return sinusoid(state.window_len(cfg) + length, cfg.d_model, cfg.clamp_len)
+    def distances(self, length: int | None = None) -> Distances:
+        """Each layer's projected position table, for segments of `length` tokens, else whole ones.
 
-    def distances(self) -> tuple[Float[Array, "H P K"] | None, ...]:
-        """What `extend` needs of the parameters alone: each layer's projected position table."""
-        table = self.table(self.cfg.segment_len)
+        The same for all segments while the parameters are; None of a layer in absolute attention.
+        """
+        cfg, table = self.cfg, None
+        if cfg.position == "relative":
+            farthest = state.window_len(cfg) + (length or cfg.segment_len)
+            table = sinusoid(farthest, cfg.d_model, cfg.clamp_len)
         return tuple(block.attention.distances(table) for block in self.block)
 
     def open(
@@ -154,7 +159,7 @@ class Decoder(nn.Module):
         position: Int[AnyArray, " B"],
         memory: Memory,
         cache: Cache,
-        distances: tuple[Float[Array, "H P K"] | None, ...],
+        distances: Distances,
         types: Int[AnyArray, "B C"] | None = None,
     ) -> Cache:
         """The cache after each row's first counts[b] tokens: what the call computes for them alone.

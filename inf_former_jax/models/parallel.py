@@ -7,7 +7,8 @@ parameters, logits, gradients and memory as W calls of the decoder:
     Decoder(cfg).apply({"params": params}, tokens, memory, resets, …, method=parallel.decode)
 
 What later segments see of a layer's inputs x, as keys or as a write, is detached: W·sg(x). Their
-own segment sees W·x. The gradient so reaches W from both and x from the second only.
+own segment sees W·x. The gradient so reaches W from both and x from the second only. Keys and
+values are projected once for both.
 """
 
 import jax
@@ -79,10 +80,11 @@ def decode(
     plan = segments.course(cfg, memory, resets, length, reads=reads, runs=runs, empty=empty)
     noise = noise or Noise(None, (None,) * cfg.num_layers)
     rows = noise.rows and RowKeys(_flat(noise.rows.keys.swapaxes(0, 1)))
-    x, positions = decoder.inputs(_flat(tokens), _flat(types), rows), decoder.table(length)
+    x = decoder.inputs(_flat(tokens), _flat(types), rows)
     run, layers, info = recomputed(cfg, _block), [], []
-    for block, layer, keys in zip(decoder.block, memory.layers, noise.locations, strict=True):
-        given = positions, decoder.biases(), operators, rows, where, keys
+    of_layers = decoder.block, memory.layers, decoder.distances(), noise.locations
+    for block, layer, distances, keys in zip(*of_layers, strict=True):
+        given = distances, decoder.biases(), operators, rows, where, keys
         x, layer, of_layer = run(block, x, layer, plan, *given)
         layers.append(layer)
         info.append(of_layer)
@@ -92,19 +94,16 @@ def decode(
     return Output(logits, Memory(plan.after, tuple(layers)), aux, ())
 
 
-def _block(block, x, memory, plan, positions, biases, operators, rows, where, keys):
+def _block(block, x, memory, plan, distances, biases, operators, rows, where, keys):
     """All segments [B·W, T, E] through one layer: (x, the layer's memory after them, info)."""
     cfg, (_, length, dim) = block.cfg, x.shape
-    carried, window, pending = memories.fifo_len(cfg), None, None
-    if carried:
-        shape = (*plan.seen.shape, length, dim)
-        past = segments.history(memory, x.reshape(shape), plan)
-        memory = memory._replace(fifo=segments.last_fifo(past, plan, length, carried))
-    if cfg.mem_len:
-        first = carried - cfg.mem_len
-        window = _flat(segments.slices(past, plan, length, first, cfg.mem_len))
-    attended, q = block.local(x, window, _flat(plan.seen), positions, biases, rows)
+    seen = _keys_values(block, x, memory, plan)
+    attended, q = block.local(x, seen, _flat(plan.seen), distances, biases, rows)
     context, info = None, {}
+    if carried := memories.fifo_len(cfg):
+        inputs = jax.lax.stop_gradient(x).reshape(*plan.seen.shape, length, dim)
+        past = segments.history(memory.fifo, inputs, plan)
+        memory = memory._replace(fifo=segments.last_fifo(past, plan, length, carried))
     if cfg.long_term is not None:
         q, pending = at_least_float32(q), segments.slices(past, plan, length, 0, length)
         each, after = block.long_term.write_all(
@@ -114,6 +113,23 @@ def _block(block, x, memory, plan, positions, biases, operators, rows, where, ke
         context, _, info = block.long_term(q, each, where=_flat(where))
         memory = memory._replace(long_term=after)
     return block.rest(x, attended, context, rows), memory, info
+
+
+def _keys_values(block, x, memory, plan):
+    """Keys and values [H, B·W, S + T, K] that segments see: of their windows, and their own."""
+    own, later = block.seen_twice(x)
+    if not (size := block.cfg.mem_len):
+        return own
+    # What is remembered is float32 whatever x is.
+    first = block.keys_values(memory.fifo[:, -size:].astype(x.dtype))
+    length = x.shape[1]
+
+    def of_head(own, later, first):
+        rows = segments.history(first, later.reshape(*plan.seen.shape, *later.shape[1:]), plan)
+        window = _flat(segments.slices(rows, plan, length, 0, size))
+        return jnp.concatenate([window, own], axis=1)
+
+    return jax.tree.map(jax.vmap(of_head), own, later, first)
 
 
 def _flat(leaf):

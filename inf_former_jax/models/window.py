@@ -1,5 +1,9 @@
 """The layer of local attention: projections around `causal.causal_attention`."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -17,6 +21,14 @@ from inf_former_jax.models.local import (
     cached_attention,
     fused_attention,
 )
+
+#: Keys and values, by head first.
+KeysValues = tuple[Float[Array, "H B S K"], Float[Array, "H B S K"]]
+#: (kernel, bias or None) of each of them.
+SeenParams = tuple[tuple[Array, Array | None], tuple[Array, Array | None]]
+
+Params = TypeVar("Params")
+Projected = TypeVar("Projected")
 
 
 class LocalAttention(nn.Module):
@@ -54,9 +66,9 @@ class LocalAttention(nn.Module):
     def __call__(
         self,
         x: Float[AnyArray, "B T E"],
-        window: Float[Array, "B S E"] | None,
+        seen: KeysValues,
         filled: Int[AnyArray, " B"],
-        positions: Float[AnyArray, "P E"] | None,
+        distances: Float[AnyArray, "H P K"] | None,
         biases: tuple[Float[Array, "H K"], Float[Array, "H K"]] | None,
         rows: RowKeys | None = None,
         layer: int = 0,
@@ -64,13 +76,13 @@ class LocalAttention(nn.Module):
         """The attention's output, and the projected queries, for the long-term memory to use.
 
         Args:
-            window: [compressed | short-term] rows, oldest first; the newest `filled` count.
-            positions: `sinusoid(S + T, E)`, of P = S + T + 1 rows; None in absolute attention.
+            seen: `keys_values` of [compressed | short-term | x], S + T rows, oldest first, of which
+                the newest `filled` + T count.
+            distances: `distances(sinusoid(S + T, E))`, of P = S + T + 1 rows; None in absolute
+                attention.
             biases: u and w of the scores; None in absolute attention.
         """
-        # What is remembered is float32 whatever x is.
-        context = x if window is None else jnp.concatenate([window.astype(x.dtype), x], axis=1)
-        heads = self._heads(x, *self.keys_values(context), self.distances(positions), biases)
+        heads = self._heads(x, *seen, distances, biases)
         if self.fused:
             attended = fused_attention(heads, filled, same_length=self.same_length)
             return self._output(attended), jnp.swapaxes(heads.q, 0, 1)
@@ -101,12 +113,13 @@ class LocalAttention(nn.Module):
         )
         return self._output(attended), jnp.swapaxes(heads.q, 0, 1)
 
-    def keys_values(
-        self, x: Float[AnyArray, "B S E"]
-    ) -> tuple[Float[Array, "H B S K"], Float[Array, "H B S K"]]:
-        """What others see of x."""
-        _, key, value = self._projections()
-        return _to_heads(x, *key), _to_heads(x, *value)
+    def keys_values(self, x: Float[AnyArray, "B S E"]) -> KeysValues:
+        """What is seen of x."""
+        return keys_values(self.seen_params(), x)
+
+    def seen_params(self) -> SeenParams:
+        """What `keys_values` takes of the parameters."""
+        return self._projections()[1:]
 
     def distances(self, positions: Float[AnyArray, "P E"] | None) -> Float[Array, "H P K"] | None:
         """The projected position table, None in absolute attention."""
@@ -146,6 +159,38 @@ class LocalAttention(nn.Module):
         keys, values = ([_to_heads(m, *into) for m in (old, new)] for into in (key, value))
         pairs = zip(keys, values, strict=True)
         return compressed.reconstruction(_to_heads(x, *query), *pairs)
+
+
+def keys_values(params: SeenParams, x: Float[AnyArray, "B S E"]) -> KeysValues:
+    """Keys and values of x, by `LocalAttention.seen_params`."""
+    return tuple(_to_heads(x, *of) for of in params)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def own_and_later(
+    project: Callable[[Params, Array], Projected], params: Params, x: Array
+) -> tuple[Projected, Projected]:
+    """`(project(params, x), project(params, sg(x)))`, by one projection.
+
+    The gradient reaches the parameters from both and x from the first: one product each instead of
+    three, since what is projected is the same, `∂W = xᵀ (g_own + g_later)`.
+    """
+    projected = project(params, x)
+    return projected, projected
+
+
+def _own_and_later(project, params, x):
+    return own_and_later(project, params, x), (params, x)
+
+
+def _own_and_later_back(project, given, cotangents):
+    pullback = jax.vjp(project, *given)[1]
+    own, _ = cotangents
+    both = jax.tree.map(jnp.add, *cotangents)
+    return pullback(both)[0], pullback(own)[1]
+
+
+own_and_later.defvjp(_own_and_later, _own_and_later_back)
 
 
 def _to_heads(x, kernel, bias=None):

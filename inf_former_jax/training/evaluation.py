@@ -16,6 +16,8 @@ from inf_former_jax.models import parallel
 from inf_former_jax.models.decoder import Decoder, ModelConfig
 from inf_former_jax.training.forward import (
     PADDING,
+    at_once,
+    distances,
     forward,
     forward_all,
     in_time,
@@ -23,6 +25,7 @@ from inf_former_jax.training.forward import (
     start_of_segment,
     zero_sums,
 )
+from inf_former_jax.training.gradient import scan_groups
 
 # Folded into the key of an evaluation, above any step number, which training folds in.
 _EVALUATION = 2**31 - 1
@@ -48,12 +51,14 @@ def make_eval_step(
 
     def eval_step(params, memory, batch: Batch, ops, key):
         key = jax.random.fold_in(key, _EVALUATION)
+        run = partial(
+            forward, cfg, params, ops=ops, train=False, known=distances(cfg, params, batch)
+        )
 
         def body(carry, now):
             total, memory = carry
             segment, number, kind = now
             memory = start_of_segment(cfg, memory, segment.resets, empty_memory)
-            run = partial(forward, cfg, params, ops=ops, train=False)
             sums, memory = jax.lax.switch(
                 kind,
                 (
@@ -78,8 +83,16 @@ def _parallel_eval_step(cfg, empty_memory):
 
     def eval_step(params, memory, batch: Batch, ops, key):
         key = jax.random.fold_in(key, _EVALUATION)
-        kinds = segment_kinds(in_time(batch))
-        return forward_all(cfg, params, memory, batch, kinds, key, ops, False, empty_memory)
+
+        def of_group(carry, group):
+            total, memory = carry
+            given = *group, key, ops, False, empty_memory
+            sums, memory = forward_all(cfg, params, memory, *given)
+            return (jax.tree.map(jnp.add, total, sums), memory), None
+
+        segments = in_time(batch)
+        xs = (segments, jnp.arange(segments.tokens.shape[0]), segment_kinds(segments))
+        return scan_groups(of_group, (zero_sums(), memory), xs, at_once(batch))
 
     return jax.jit(eval_step)
 
@@ -99,12 +112,13 @@ def make_token_step(cfg: ModelConfig, empty_memory: bool = False):
     decoder = Decoder(cfg)
 
     def token_step(params, memory: Memory, batch: Batch, ops, key):
-        key = jax.random.fold_in(key, _EVALUATION)
+        key, known = jax.random.fold_in(key, _EVALUATION), distances(cfg, params, batch)
 
         def read(memory, segment, number):
             out = decoder.apply(
                 {"params": params}, segment.tokens, memory, operators=ops, where=segment.valid,
                 types=segment.types, rngs={"locations": jax.random.fold_in(key, number)},
+                distances=known,
             )  # fmt: skip
             return out.memory, _figures(out.logits, segment.targets)
 

@@ -11,7 +11,7 @@ from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory import state as memories
 from inf_former_jax.memory.state import Memory
 from inf_former_jax.models import parallel
-from inf_former_jax.models.decoder import Decoder, ModelConfig
+from inf_former_jax.models.decoder import Decoder, Distances, ModelConfig
 from inf_former_jax.models.output import Output
 
 #: What leaves the device: sums and counts; ratios are taken on the host.
@@ -40,7 +40,7 @@ def token_sums(
 
 
 def in_time(batch: Batch) -> Batch:
-    """Time first, for the scan: leaves [W, B, …]."""
+    """Time first, for a scan: leaves [W, B, …]; and back."""
     return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), batch)
 
 
@@ -66,46 +66,70 @@ def start_of_segment(
     return memories.empty_long_term(cfg, memory) if empty_memory else memory
 
 
+def distances(cfg: ModelConfig, params: Any, batch: Batch) -> Distances:
+    """What the parameters alone say of a batch's segments: `Decoder.distances`."""
+    length = batch.tokens.shape[-1]
+    return Decoder(cfg).apply({"params": params}, length, method="distances")
+
+
 def forward(
     cfg: ModelConfig, params: Any, memory: Memory, segment: Batch, key: PRNGKeyArray, ops: Any,
-    train: bool,
+    train: bool, known: Distances | None = None,
 ) -> tuple[dict[str, Float[Array, ""]], Memory]:  # fmt: skip
-    """One segment, a Batch of leaves [B, …]: its SUMS, and the memory after it."""
+    """One segment, a Batch of leaves [B, …]: its SUMS, and the memory after it.
+
+    Args:
+        known: `distances` of these parameters, where no gradient of theirs is needed.
+    """
     out = Decoder(cfg).apply(
         {"params": params}, segment.tokens, memory, operators=ops, train=train,
-        where=segment.valid, kl_where=_counts(segment), types=segment.types, rngs=_rngs(key),
+        where=segment.valid, kl_where=_counts(segment), types=segment.types, distances=known,
+        rngs=_rngs(key),
     )  # fmt: skip
     return _sums(out, segment), out.memory
 
 
+#: Tokens whose activations stay in a CPU's cache, about.
+CACHED_TOKENS = 1024
+
+
+def at_once(batch: Batch) -> int:
+    """How many of a batch's segments are best run at once, W ≥ it ≥ 1.
+
+    All of them, where that keeps a device busy; on a CPU what stays in its cache.
+    """
+    rows, count, length = batch.tokens.shape
+    if jax.default_backend() != "cpu":
+        return count
+    return min(count, max(1, CACHED_TOKENS // (rows * length)))
+
+
 def forward_all(
-    cfg: ModelConfig, params: Any, memory: Memory, batch: Batch, kinds: Int[Array, " W"],
-    key: PRNGKeyArray, ops: Any, train: bool, empty_memory: bool = False,
-    part: slice = slice(None),
+    cfg: ModelConfig, params: Any, memory: Memory, segments: Batch, numbers: Int[Array, " W"],
+    kinds: Int[Array, " W"], key: PRNGKeyArray, ops: Any, train: bool, empty_memory: bool = False,
 ) -> tuple[dict[str, Float[Array, ""]], Memory]:  # fmt: skip
-    """Segments of a batch all at once (`models/parallel.py`): their SUMS, and the memory after.
+    """Segments all at once (`models/parallel.py`): their SUMS, and the memory after.
 
     As `start_of_segment` and `forward` of one after the other, each with the key folded with its
     number; those that are padding in every row are computed too, and count nowhere. Memory and
     activations of all segments exist at a time.
 
     Args:
-        kinds: `segment_kinds` of the whole batch.
-        part: which segments; `memory` is the one before the first of them.
+        segments: leaves [W, B, …].
+        kinds: `segment_kinds` of them.
     """
-    batch_size, count, _ = batch.tokens.shape
-    batch = jax.tree.map(lambda leaf: leaf[:, part], batch)
-    bound = {"params": params}
+    batch, bound = in_time(segments), {"params": params}
+    rows = batch.tokens.shape[0]
 
     def noise(number):
         rngs = _rngs(jax.random.fold_in(key, number))
-        return Decoder(cfg).apply(bound, batch_size, train, rngs=rngs, method="noise")
+        return Decoder(cfg).apply(bound, rows, train, rngs=rngs, method="noise")
 
-    runs = None if batch.valid is None else kinds[part] > PADDING
+    runs = None if batch.valid is None else kinds > PADDING
     out = Decoder(cfg).apply(
-        bound, batch.tokens, memory, batch.resets, operators=ops,
-        noise=jax.vmap(noise)(jnp.arange(count)[part]), where=batch.valid, kl_where=_counts(batch),
-        types=batch.types, runs=runs, empty=empty_memory, method=parallel.decode,
+        bound, batch.tokens, memory, batch.resets, operators=ops, noise=jax.vmap(noise)(numbers),
+        where=batch.valid, kl_where=_counts(batch), types=batch.types, runs=runs,
+        empty=empty_memory, method=parallel.decode,
     )  # fmt: skip
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (out.logits, batch))
     return _sums(out._replace(logits=flat[0]), flat[1]), out.memory

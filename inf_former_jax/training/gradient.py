@@ -74,19 +74,23 @@ def by_groups(
         carries, xs = now
         return jax.lax.cond(carries.any(), with_gradient, without_gradient, *carry, xs), None
 
-    first, others = _groups((carries, xs), carries.shape[0], size)
     carry = (jax.tree.map(jnp.zeros_like, params), sums, memory)
-    if first is not None:
-        carry, _ = group(carry, first)
-    if others is not None:
-        carry, _ = jax.lax.scan(group, carry, others)
+    return scan_groups(group, carry, (carries, xs), size)
+
+
+def scan_groups(
+    body: Callable[[Carried, Any], tuple[Carried, None]], carry: Carried, xs: Any, size: int
+) -> Carried:
+    """`lax.scan` over groups of `size` along the first axis of xs; the first one has what remains.
+
+    A single group is run without a loop.
+    """
+    count = jax.tree.leaves(xs)[0].shape[0]
+    if rest := min(count, count % size):
+        carry, _ = body(carry, jax.tree.map(lambda leaf: leaf[:rest], xs))
+    if count == size:
+        return body(carry, xs)[0]
+    if count > size:
+        others = jax.tree.map(lambda leaf: leaf[rest:].reshape(-1, size, *leaf.shape[1:]), xs)
+        carry, _ = jax.lax.scan(body, carry, others)
     return carry
-
-
-def _groups(xs, count, size):
-    """The first group [count mod size, …] and the others [groups, size, …]; None if empty."""
-    rest = count % size
-    first = jax.tree.map(lambda leaf: leaf[:rest], xs) if rest else None
-    if count < size:
-        return first, None
-    return first, jax.tree.map(lambda leaf: leaf[rest:].reshape(-1, size, *leaf.shape[1:]), xs)

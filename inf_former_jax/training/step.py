@@ -15,7 +15,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool
 
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory import state as memories
@@ -23,19 +23,8 @@ from inf_former_jax.memory.operators import require
 from inf_former_jax.memory.state import Memory
 from inf_former_jax.models import parallel
 from inf_former_jax.models.decoder import ModelConfig
-from inf_former_jax.training import gradient
-from inf_former_jax.training.forward import (
-    LOSS,
-    PADDING,
-    SUMS,
-    forward,
-    forward_all,
-    in_time,
-    segment_kinds,
-    start_of_segment,
-    token_sums,
-    zero_sums,
-)
+from inf_former_jax.training import schedules
+from inf_former_jax.training.forward import SUMS, token_sums
 from inf_former_jax.training.state import TrainState
 
 __all__ = ["SUMS", "Objective", "make_train_step", "memory_finite", "token_sums"]
@@ -58,15 +47,20 @@ class Objective:
     schedule: Literal["sequential", "parallel"] = "sequential"
     """Segments of a batch one after the other, or layer by layer all at once (the same numbers).
 
-    Parallel keeps the activations of all segments at a time. From the first, the middle or the last
-    segment on it differentiates all, those without loss and those of padding too. Not for
-    compressed memories or a gradient through the memory.
+    Parallel keeps the activations of all segments at a time, or of `segments_at_once`. Of these it
+    differentiates all from the first, the middle or the last one on, those without loss and those
+    of padding too. Not for compressed memories or a gradient through the memory.
     """
+    segments_at_once: int = 0
+    """How many segments the parallel schedule takes at a time, and then the next; 0 = all of a
+    batch, but on a CPU as many as have 1,024 tokens in all rows."""
 
     def __post_init__(self):
         for name in ("kl_weight", "reconstruction_weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}: found {getattr(self, name)}, accepted: a number ≥ 0")
+        at_once = self.segments_at_once
+        require(at_once >= 0, "segments_at_once", at_once, "an integer ≥ 0")
         accepted = "sequential or parallel"
         require(self.schedule in ("sequential", "parallel"), "schedule", self.schedule, accepted)
 
@@ -94,7 +88,7 @@ def _denominators(cfg, seen, batch):
 
 
 def _objective(cfg, objective_cfg, state, batch):
-    """A function of (sums, memory) that is differentiated, with both as its auxiliary output."""
+    """A function of a part's (sums, memory) that is differentiated, with both as its auxiliary."""
     weight, reading = _denominators(cfg, state.memory.seen, batch)
     per_weight = 1.0 / weight
     per_kl = objective_cfg.kl_weight / (cfg.num_heads * reading)
@@ -105,99 +99,6 @@ def _objective(cfg, objective_cfg, state, batch):
         return loss + sums["reconstruction"] * per_reconstruction, (sums, memory)
 
     return weighed
-
-
-def _parallel_grads(cfg, objective_cfg, state, batch, ops):
-    """`_grads` with all segments at once; leading ones without loss are run forward only.
-
-    How many those are is known only when the step runs, shapes are when it is compiled: of up to
-    three programs, which differentiate all segments, the second half or the last one, it takes the
-    shortest that leaves no loss out.
-    """
-    weighed = _objective(cfg, objective_cfg, state, batch)
-    key, empty = jax.random.fold_in(state.key, state.step), objective_cfg.empty_memory
-    kinds = segment_kinds(in_time(batch))
-
-    def objective(params, memory, part):
-        given = memory, batch, kinds, key, ops, True, empty, part
-        return weighed(*forward_all(cfg, params, *given))
-
-    def differentiated(first: int):
-        memory = state.memory
-        if first:  # as in `_grads`, sums of 0 are left out
-            memory = objective(state.params, memory, slice(first))[1][1]
-        take = jax.grad(objective, has_aux=True)
-        grads, (sums, memory) = take(state.params, memory, slice(first, None))
-        return grads, sums, memory
-
-    firsts, program = parallel_programs(kinds)
-    return jax.lax.switch(program, [partial(differentiated, first) for first in firsts])
-
-
-def parallel_programs(kinds: Int[Array, " W"]) -> tuple[list[int], Int[Array, ""]]:
-    """(where the gradient can begin, which of these to take): the last with no loss before it.
-
-    Args:
-        kinds: of the segments, `forward.segment_kinds`.
-    """
-    count = kinds.shape[0]
-    firsts = sorted({0, count // 2, count - 1})
-    silent = jnp.cumprod(kinds != LOSS).sum()
-    return firsts, (silent >= jnp.array(firsts[1:], int)).sum()
-
-
-def _grads(cfg, objective_cfg, state, batch, ops):
-    """Gradient of the batch's objective, its sums, and the memory after it."""
-    weighed = _objective(cfg, objective_cfg, state, batch)
-    step_key = jax.random.fold_in(state.key, state.step)
-
-    def objective(params, memory, segment, key):
-        return weighed(*forward(cfg, params, memory, segment, key, ops, train=True))
-
-    def with_gradient(grads, memory, segment, key):
-        take = jax.grad(objective, has_aux=True)
-        new, (sums, memory) = take(state.params, memory, segment, key)
-        return jax.tree.map(jnp.add, grads, new), sums, memory
-
-    def without_gradient(grads, memory, segment, key):
-        # Without loss every sum is 0: leaving them out frees XLA from all that no memory needs.
-        _, memory = forward(cfg, state.params, memory, segment, key, ops, train=True)
-        return grads, zero_sums(), memory
-
-    def nothing(grads, memory, segment, key):
-        return grads, zero_sums(), memory
-
-    def body(carry, now):
-        grads, total, memory = carry
-        segment, number, kind = now
-        memory = start_of_segment(cfg, memory, segment.resets, objective_cfg.empty_memory)
-        grads, sums, memory = jax.lax.switch(
-            kind, (nothing, without_gradient, with_gradient),
-            grads, memory, segment, jax.random.fold_in(step_key, number),
-        )  # fmt: skip
-        return (grads, jax.tree.map(jnp.add, total, sums), memory), None
-
-    def of_segment(params, memory, now):
-        segment, number, kind = now
-        memory = start_of_segment(cfg, memory, segment.resets, objective_cfg.empty_memory)
-        return jax.lax.cond(
-            kind > PADDING,
-            lambda old: objective(params, old, segment, jax.random.fold_in(step_key, number)),
-            lambda old: (jnp.zeros(()), (zero_sums(), old)),
-            memory,
-        )
-
-    segments = in_time(batch)
-    kinds = segment_kinds(segments)
-    xs = (segments, jnp.arange(segments.tokens.shape[0]), kinds)
-    if cfg.memory_gradient:
-        size = cfg.memory_gradient + 1
-        return gradient.by_groups(
-            of_segment, state.params, state.memory, zero_sums(), xs, kinds == LOSS, size
-        )
-    zeros = jax.tree.map(jnp.zeros_like, state.params)
-    (grads, sums, memory), _ = jax.lax.scan(body, (zeros, zero_sums(), state.memory), xs)
-    return grads, sums, memory
 
 
 def memory_finite(memory: Memory) -> Bool[Array, ""]:
@@ -224,10 +125,13 @@ def make_train_step(
     """
     if objective.schedule == "parallel":
         parallel.check(cfg)
-    take = _parallel_grads if objective.schedule == "parallel" else _grads
+        take = partial(schedules.parallel, size=objective.segments_at_once)
+    else:
+        take = schedules.sequential
 
     def train_step(state: TrainState, batch: Batch, ops):
-        grads, sums, memory = take(cfg, objective, state, batch, ops)
+        weighed = _objective(cfg, objective, state, batch)
+        grads, sums, memory = take(cfg, weighed, state, batch, ops, objective.empty_memory)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = sums | {
