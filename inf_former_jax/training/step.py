@@ -4,8 +4,9 @@ The memory is a constant to autodiff, so the gradient of a document's loss is th
 segments' gradients: it is taken *inside* the scan, and one segment's activations are all that is
 ever stored. Segments that carry no loss are run forward only, those that are padding in every row
 not at all. With `ModelConfig.memory_gradient` the same holds of groups of segments
-(`training/gradient.py`). With `Objective.schedule = "parallel"` all segments are one batch
-(`models/parallel.py`): more work at a time for the device, more activations to keep.
+(`training/gradient.py`). With `Objective.schedule = "parallel"` many segments are one batch
+(`models/parallel.py`): more work at a time for the device, more activations to keep. Either way
+the gradient is taken in `training/schedules.py`.
 """
 
 import dataclasses
