@@ -311,6 +311,8 @@ def test_what_has_no_parallel_schedule_is_refused_at_the_door():
     objective, tx = step.Objective(schedule="parallel"), optax.sgd(1.0)
     with pytest.raises(ValueError, match=r"^segments_at_once: found -1, accepted: an integer ≥ 0$"):
         step.Objective(segments_at_once=-1)
+    with pytest.raises(ValueError, match=r"^segments_at_once: found 2 with .*sequential, accepted"):
+        step.Objective(segments_at_once=2)
     with pytest.raises(ValueError, match=r"^memory_gradient: found 1 with .*, accepted: 0 there$"):
         step.make_train_step(differentiated, tx, objective)
     refused = r"^schedule: found parallel, accepted: sequential for .* a compressed memory$"

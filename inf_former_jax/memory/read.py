@@ -26,8 +26,6 @@ from inf_former_jax.memory.basis import AnyArray, GaussianBasis
 from inf_former_jax.memory.density import GaussianDensity
 from inf_former_jax.memory.operators import HIGHEST
 
-_SQRT_2PI = float(np.sqrt(2.0 * np.pi))
-
 
 def expected_value(
     basis: GaussianBasis,
@@ -119,7 +117,7 @@ def _exponentials(width, mean, var):
     inverse = 1.0 / (var + width.scale**2)
     d = mean[..., None] - width.loc[None, None]
     e = jnp.exp(d * d * (-0.5 * inverse)[..., None])
-    return e, d, inverse, jnp.sqrt(inverse) / _SQRT_2PI
+    return e, d, inverse, jnp.sqrt(inverse / (2.0 * np.pi))
 
 
 def _size(mean, by_width, chunk):

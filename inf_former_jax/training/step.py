@@ -64,6 +64,8 @@ class Objective:
         require(at_once >= 0, "segments_at_once", at_once, "an integer ≥ 0")
         accepted = "sequential or parallel"
         require(self.schedule in ("sequential", "parallel"), "schedule", self.schedule, accepted)
+        ignored = at_once and self.schedule == "sequential"
+        require(not ignored, "segments_at_once", f"{at_once} with schedule sequential", "0 there")
 
 
 def _denominators(cfg, seen, batch):
