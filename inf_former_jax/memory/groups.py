@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 #: Numbers of a temporary that stay in a core's cache, as float32.
-CACHED = 2**18
+CACHED = 2**17
 
 
 def by_groups(of_group: Callable[..., Any], numbers: int, *given: Any) -> Any:

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from inf_former_jax.memory.basis import AnyArray, GaussianBasis, expectation
 from inf_former_jax.memory.density import GaussianDensity
 from inf_former_jax.memory.operators import HIGHEST, require
+from inf_former_jax.memory.read import density_gradient
 
 # The shortest side of a matrix that Triton multiplies.
 _SHORTEST = 16
@@ -123,17 +124,6 @@ def _over_tiles(kernel, tile, given, tiled, shapes):
     return jax.lax.platform_dependent(*given, **devices)
 
 
-def _density_gradient(basis, mean, var, g):
-    """`Σ_n g_n ∂ln r_n` by μ and by σ² for expectations r; g = r · (the cotangent of r).
-
-    ∂r/∂μ = r (loc-μ)/v and ∂r/∂σ² = ½ r ((loc-μ)²/v - 1)/v, with v = σ² + scale².
-    """
-    inverse = 1.0 / (var[..., None] + basis.scale[None] ** 2)
-    delta = basis.loc[None] - mean[..., None]
-    of_var = g * (delta**2 * inverse - 1.0) * inverse
-    return (g * delta * inverse).sum(-1), 0.5 * of_var.sum(-1)
-
-
 def _value_kernel(tile, loc, scale, mean, var, values, z):
     """z of a tile of queries."""
     mean, var = mean[...], var[...]
@@ -154,7 +144,7 @@ def _density_kernel(tile, loc, scale, mean, var, values, cotangent, grad_mean, g
         of = pl.ds(j * tile, tile)
         basis = GaussianBasis(loc[of], scale[of])
         g = expectation(basis, mean, var) * jnp.dot(cotangent, values[of].T, precision=HIGHEST)
-        return tuple(map(jnp.add, total, _density_gradient(basis, mean, var, g)))
+        return tuple(map(jnp.add, total, density_gradient(basis, mean, var, g)))
 
     zeros = jnp.zeros_like(mean), jnp.zeros_like(var)
     grad_mean[...], grad_var[...] = _sum_of_tiles(add, loc, tile, zeros)
