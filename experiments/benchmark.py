@@ -13,6 +13,8 @@ generation: a greedy token with the cache, and by reading the open segment anew;
 memory: the sorting default's memory by itself, read and write, beside the paper's formulas taken
 literally (equal, or an error) and beside its matrix products at this machine's rate.
 operators: seconds to build the write operators of two presets and to compile their memory.
+kernels: what a training step starts on an H100, counted in its program; no GPU is needed, only its
+compiler (`pip install '.[cuda]'`). Measured if it is named.
 
 Each measure has a file of its own, so that what another run measured stays with its commit.
 """
@@ -30,6 +32,7 @@ import numpy as np
 
 from experiments import (
     benchmark_generation,
+    benchmark_kernels,
     benchmark_memory,
     benchmark_steps,
     benchmark_stream,
@@ -52,7 +55,7 @@ class BenchmarkConfig:
     measure: tuple[str, ...] = (
         "gpt2", "stream", "steps", "memory_gradient", "generation", "memory", "operators",
     )  # fmt: skip
-    """Any of these."""
+    """Any of these, and kernels."""
     repeats: int = 15
     """Runs of each variant, taken in turns; their median is reported."""
     tokens: int = 2**20
@@ -60,11 +63,11 @@ class BenchmarkConfig:
     batch: int = 8
     """B of the measure memory: rows."""
     presets: tuple[str, ...] = ()
-    """Of the measure steps: presets of sorting, small, gpt2-infinity-lasting; () = see above."""
+    """Of steps and kernels: presets of sorting, small, gpt2-infinity-lasting; () = see above."""
     schedules: tuple[str, ...] = ("sequential",)
-    """Of the measure steps: sequential, parallel (which not every model has)."""
+    """Of steps and kernels: sequential, parallel (which not every model has)."""
     dtypes: tuple[str, ...] = ("float32",)
-    """Of the measure steps: float32, bfloat16."""
+    """Of steps and kernels: float32, bfloat16."""
     quick: bool = False
     """Tiny shapes, few repeats, programs that are not optimised: that it runs, not how fast."""
     out: str = "runs/benchmark"
@@ -111,6 +114,12 @@ def steps(cfg: BenchmarkConfig) -> dict[str, Any]:
         names = cfg.presets or ("infinity-former", "transformer-xl")
     repeats, size = (3, 64) if cfg.quick else (cfg.repeats, 2048)
     return benchmark_steps.steps(names, cfg.schedules, cfg.dtypes, repeats, size, cfg.quick)
+
+
+def kernels(cfg: BenchmarkConfig) -> dict[str, Any]:
+    """Of a training step of each of the presets, on an H100 that need not be there."""
+    names = cfg.presets or ("infinity-former", "paper-4k", "paper-16k:1", "paper-16k")
+    return benchmark_kernels.steps(names, cfg.schedules, cfg.dtypes, cfg.quick)
 
 
 def memory_gradient(cfg: BenchmarkConfig) -> dict[str, Any]:
@@ -179,7 +188,8 @@ def memory_operators(cfg: BenchmarkConfig) -> dict[str, Any]:
 
 
 MEASURES = {"gpt2": gpt2, "stream": stream, "steps": steps, "memory_gradient": memory_gradient,
-            "generation": generation, "memory": memory, "operators": memory_operators}  # fmt: skip
+            "generation": generation, "memory": memory, "operators": memory_operators,
+            "kernels": kernels}  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -200,7 +210,8 @@ def main(argv: list[str] | None = None) -> None:
     said["glibc_tunables"] = os.environ.get("GLIBC_TUNABLES", "")
     with _optimised(not cfg.quick):
         for name in cfg.measure:
-            found = {name: MEASURES[name](cfg)}
+            with cli.refusals():
+                found = {name: MEASURES[name](cfg)}
             runs.write_json(folder / f"{name}.json", said | {"found": found})
             report(found)
             drawn = plots_benchmark.draw(folder, found)

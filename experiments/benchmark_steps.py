@@ -103,8 +103,8 @@ def prepare(cfg: Any, schedule: str, dtype: str) -> benchmark_update.Update:
     )
 
 
-def _schedules(cfg, asked):
-    """Those of the asked ones that the model has."""
+def of_model(cfg: Any, asked: Sequence[str]) -> Sequence[str]:
+    """Those of the asked schedules that the model has."""
     try:
         parallel.check(cfg.model)
     except ValueError:
@@ -124,7 +124,7 @@ def steps(
     updates, rows = {}, []
     for name in names:
         cfg = config(name, quick)
-        for schedule in _schedules(cfg, schedules):
+        for schedule in of_model(cfg, schedules):
             for dtype in dtypes:
                 updates[name, schedule, dtype] = prepare(cfg, schedule, dtype)
     kinds = sorted({kind for of in updates.values() for kind in of.operations})

@@ -84,16 +84,19 @@ def prepare(
     )  # fmt: skip
 
 
-def branches_taken(batch: Batch, schedule: str) -> list[tuple[int, ...]]:
+def branches_taken(batch: Batch, schedule: str, size: int = 0) -> list[tuple[int, ...]]:
     """How often an update takes each branch of its schedule's choices, in the program's order.
 
     Sequential: segments that are padding in all rows, that are run forward only, that have loss.
     Parallel: the programs of its groups, those of the smaller first group before the others.
+
+    Args:
+        size: of the parallel schedule's groups; 0 = `forward.at_once`.
     """
     kinds = segment_kinds(in_time(batch))
     if schedule == "sequential":
         return [tuple(int((kinds == kind).sum()) for kind in (PADDING, CONTEXT, LOSS))]
-    size = at_once(batch)
+    size = size or at_once(batch)
     rest = len(kinds) % size
     first, others = kinds[:rest], kinds[rest:].reshape(-1, size)
     found = []

@@ -25,6 +25,7 @@ def benchmark_table(results: list[Result]) -> str:
                 time += f", {1e6 * row['seconds_per_token']:.0f} µs a token"
             rows.append([what, time, alive, said])
         rows += [[*cells, said] for cells in _step_rows(found.get("steps"))]
+        rows += [[*cells, said] for cells in _kernel_rows(found.get("kernels"))]
         for task, by_k in found.get("memory_gradient", {}).items():
             for k, row in by_k.items():
                 what = f"an update, {task}, gradient {k} segments back"
@@ -70,6 +71,25 @@ def _step_rows(found):
             f"{row['program_bytes'] / 2**20:.1f} MiB of HLO"
         )
         yield [what, f"{1e3 * row['seconds']:,.0f} ms, least {1e3 * row['least']:,.0f}", versus]
+
+
+def _kernel_rows(found):
+    """Of the steps on a device that is not there: bounds beside what they are made of."""
+    for row in (found or {}).get("rows", []):
+        what = (
+            f"bounds of a training step of `{row['preset'].partition(':')[0]}`, B {row['batch']}, "
+            f"{row['schedule']}, {row['dtype']}, on an {found['device']}: no run"
+        )
+        work, launch = sum(row["operations"].values()) / 1e12, f"{1e6 * found['launch']:.0f} µs"
+        versus = (
+            f"{row['kernels']:,.0f} kernels, {row['short']:,.0f} of them below that; "
+            f"{row['bytes'] / 1e9:.1f} GB, {work:.2f} TFLOP; "
+            f"{row['temporaries_mib']:,.0f} MiB of temporaries"
+        )
+        floor, estimate = 1e3 * row["floor"], 1e3 * row["estimate"]
+        times = f"{floor:.1f} ms at its rates; {estimate:.1f} ms if no kernel takes less than "
+        times += launch
+        yield [what, times, versus]
 
 
 def _memory_rows(found):

@@ -22,6 +22,9 @@ from inf_former_jax.memory.basis import AnyArray
 from inf_former_jax.memory.long_term import LongTermConfig, LongTermMemory, Operators
 from inf_former_jax.memory.state import Memory, MemoryConfig
 
+#: Steps of a loop over counters that an accelerator takes as one kernel.
+UNROLLED = 16
+
 
 class Course(NamedTuple):
     """What becomes of W segments; it depends on resets and padding only."""
@@ -69,7 +72,8 @@ def course(
         advanced = jnp.where(run, state.advance(seen, length), seen)
         return (advanced, writes + due), (seen, clears, due, writes)
 
-    (after, _), found = jax.lax.scan(body, (memory.seen, writes), (resets.T, reads.T, run))
+    xs = resets.T, reads.T, run
+    (after, _), found = jax.lax.scan(body, (memory.seen, writes), xs, unroll=UNROLLED)
     return Course(*(leaf.T for leaf in found), after, None if runs is None else run)
 
 
@@ -128,7 +132,7 @@ def write_all(
     """`long_term.write` of W segments: (memories [B·W, …] as each segment reads, the last one).
 
     Each segment's coefficients are differentiable in its own x; what was stored before, and the
-    memory after all, are constants. The salience of the first result is not that of its segment.
+    memory after all, are constants. The first result has no salience.
 
     Args:
         attend: of sticky memories, (memory, queries of a segment) -> memory that remembers them.
@@ -140,24 +144,29 @@ def write_all(
     new = long_term.fitted(ops, plan.writes.reshape(-1), x.reshape(-1, *shape))
     new = jnp.where(plan.due[..., None, None], new.reshape(batch, count, *new.shape[1:]), 0.0)
     runs = jnp.ones(count, bool) if plan.runs is None else plan.runs
+    by_row = plan.clears, plan.due, plan.writes, new, queries
+    by_segment = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), by_row)
 
-    def body(memory, now):
-        (clears, due, new, queries), run, key = now
-        memory = long_term.reset(memory, clears)
-        past = long_term.contracted(cfg, memory, ops, key=key)
-        kept = jnp.where(due[:, None, None], past, memory.coeffs)
-        memory = memory._replace(coeffs=kept + new, writes=memory.writes + due)
-        reading = memory.writes
+    def body(carry, now):
+        # As little as it can be: each part of a loop is a kernel, as often as the loop runs.
+        coeffs, salience = carry
+        (clears, due, writes, new, queries), run, key = now
         if attend is not None:
-            salience = attend(memory, queries).salience
-            memory = memory._replace(salience=jnp.where(run, salience, memory.salience))
-        return memory, (kept, reading, memory.salience)
+            salience = jnp.where(clears[:, None], 0.0, salience)
+        # Of rows that are cleared, whose writes are 0, it is 0.
+        past = long_term.contracted(cfg, LongTermMemory(coeffs, salience, writes), ops, key=key)
+        kept = jnp.where(clears[:, None, None], 0.0, coeffs)
+        kept = jnp.where(due[:, None, None], past, kept)
+        if attend is not None:
+            written = LongTermMemory(kept + new, salience, writes + due)
+            salience = jnp.where(run, attend(written, queries).salience, salience)
+        return (kept + new, salience), kept
 
-    by_row = jax.tree.map(
-        lambda leaf: jnp.swapaxes(leaf, 0, 1), (plan.clears, plan.due, new, queries)
-    )
-    constants = jax.lax.stop_gradient((memory, (by_row, runs, keys)))
-    after, found = jax.lax.scan(body, *constants)
-    kept, writes, salience = (jnp.swapaxes(leaf, 0, 1) for leaf in found)
-    each = LongTermMemory(kept + new, salience, writes)
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), each), after
+    constants = jax.lax.stop_gradient((memory[:2], (by_segment, runs, keys)))
+    (coeffs, salience), kept = jax.lax.scan(body, *constants)
+    if attend is None:
+        salience = jnp.where(plan.clears.any(axis=1)[:, None], 0.0, salience)
+    writes = plan.writes + plan.due
+    each = jnp.swapaxes(kept, 0, 1) + new, jnp.zeros((batch, count, cfg.bins), new.dtype), writes
+    each = LongTermMemory(*(leaf.reshape(-1, *leaf.shape[2:]) for leaf in each))
+    return each, LongTermMemory(coeffs, salience, writes[:, -1])

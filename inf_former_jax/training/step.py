@@ -19,6 +19,7 @@ import optax
 from jaxtyping import Array, Bool
 
 from inf_former_jax.data.batches import Batch
+from inf_former_jax.memory import segments
 from inf_former_jax.memory import state as memories
 from inf_former_jax.memory.operators import require
 from inf_former_jax.memory.state import Memory
@@ -83,7 +84,8 @@ def _denominators(cfg, seen, batch):
         counted = jnp.where(memories.has_pending(cfg, seen), queries, 0)
         return memories.advance(seen, cfg.segment_len), counted
 
-    _, counts = jax.lax.scan(count, seen, (queries.T, batch.resets.T))
+    xs = queries.T, batch.resets.T
+    _, counts = jax.lax.scan(count, seen, xs, unroll=segments.UNROLLED)
     terms = (batch.weights.sum(axis=(1, 2)), counts.sum(axis=0))
     by_row = jnp.stack([term.astype(jnp.zeros(()).dtype) for term in terms], axis=1)
     weight, reading = by_row.sum(axis=0)
