@@ -123,25 +123,32 @@ def kernels(cfg: BenchmarkConfig) -> dict[str, Any]:
 
 
 def memory_gradient(cfg: BenchmarkConfig) -> dict[str, Any]:
-    """Seconds of an update and MiB of temporaries by k, on 8 segments of text and on sorting."""
-    found, repeats = {}, 3 if cfg.quick else cfg.repeats
+    """An update by k, on 8 segments of text and on sorting, beside its floors."""
+    found, repeats, size = {}, *((3, 64) if cfg.quick else (cfg.repeats, 2048))
     text = language_modeling.PRESETS["gpt2-infinity-lasting"][1].model
     for task, number, model, weighted in (
         ("language model", 8, text, slice(None)),
         ("sorting", 17, sorting.PRESETS["infinity-former"][1].model, slice(-1, None)),
     ):
         number = 3 if cfg.quick else number
-        variants, temporaries = {}, {}
-        for k in (0, 1) if cfg.quick else (0, 1, 3, 7):
-            tiny = benchmark_update.TINY if cfg.quick else {}
-            of = dataclasses.replace(model, memory_gradient=k, **tiny)
-            run, size = benchmark_update.update(of, 4, number, weighted)
-            variants[k], temporaries[k] = run, size / 2**20
-        seconds = interleaved(variants, repeats)
-        found[f"{task}, {number} segments"] = {
-            str(k): {"seconds": statistics.median(seconds[k]), "temporaries_mib": temporaries[k]}
-            for k in variants
+        tiny = benchmark_update.TINY if cfg.quick else {}
+        updates = {
+            k: benchmark_update.update(
+                dataclasses.replace(model, memory_gradient=k, **tiny), 4, number, weighted
+            )
+            for k in ((0, 1) if cfg.quick else (0, 1, 3, 7))
         }
+        machine = Machine(size, sorted({kind for of in updates.values() for kind in of.operations}))
+        runs = {k: of.run for k, of in updates.items()}
+        seconds = interleaved(machine.variants | runs, repeats)
+        rates = machine.rates(seconds)
+        rows = found[f"{task}, {number} segments"] = {}
+        for k, of in updates.items():
+            median = statistics.median(seconds[k])
+            rows[str(k)] = {
+                "seconds": median, "temporaries_mib": of.temporaries / 2**20,
+                "compile": of.compile, "program_bytes": of.program,
+            } | floors(median, of.operations, of.moved, rates)  # fmt: skip
     return found
 
 
@@ -153,21 +160,29 @@ def generation(cfg: BenchmarkConfig) -> dict[str, Any]:
     """
     model, said = benchmark_generation.model(cfg.quick), {}
     variants = benchmark_generation.variants(model)
+    steps = {label: of.cost() for label, of in variants.items()}
 
     def run(label):
-        said[label] = variants[label]()
+        said[label] = variants[label].say()
 
     turns = {label: partial(run, label) for label in variants}
-    seconds = interleaved(turns, 3 if cfg.quick else cfg.repeats)
+    machine = Machine(
+        64 if cfg.quick else 2048, sorted({k for of in steps.values() for k in of[0]})
+    )
+    seconds = interleaved(machine.variants | turns, 3 if cfg.quick else cfg.repeats)
     same, new = benchmark_generation.require_same(said), model.segment_len // 8
-    cached = seconds[benchmark_generation.CACHED]
+    cached, rates = seconds[benchmark_generation.CACHED], machine.rates(seconds)
     ratios = {
-        label: statistics.median(b / a for a, b in zip(cached, of, strict=True))
-        for label, of in seconds.items()
+        label: statistics.median(b / a for a, b in zip(cached, seconds[label], strict=True))
+        for label in variants
     }
-    tokens = {label: statistics.median(of) / new for label, of in seconds.items()}
-    return {"context": model.segment_len, "tokens": new, "same": same,
-            "seconds_per_token": tokens, "ratio": ratios}  # fmt: skip
+    tokens = {label: statistics.median(seconds[label]) / new for label in variants}
+    return {
+        "context": model.segment_len, "tokens": new, "same": same,
+        "seconds_per_token": tokens, "ratio": ratios,
+        "floors": {label: floors(tokens[label], *steps[label][:2], rates) for label in variants},
+        "program_bytes": {label: of[2] for label, of in steps.items()},
+    }  # fmt: skip
 
 
 def memory(cfg: BenchmarkConfig) -> dict[str, Any]:
@@ -180,11 +195,11 @@ def memory(cfg: BenchmarkConfig) -> dict[str, Any]:
 def memory_operators(cfg: BenchmarkConfig) -> dict[str, Any]:
     """Seconds to build write operators, and to compile the memory that they are for."""
     if cfg.quick:
-        return benchmark_memory.operators({"tiny": benchmark_memory.tiny()}, 2)
+        return benchmark_memory.operators({"tiny": benchmark_memory.tiny()}, 2, 64)
     return benchmark_memory.operators({
         "infinity_former": presets.infinity_former(),
         "gpt2_infinity_lasting": presets.gpt2_infinity_lasting(),
-    }, cfg.batch)  # fmt: skip
+    }, cfg.batch, 2048)  # fmt: skip
 
 
 MEASURES = {"gpt2": gpt2, "stream": stream, "steps": steps, "memory_gradient": memory_gradient,

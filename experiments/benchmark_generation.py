@@ -6,12 +6,14 @@ All forms go on from the same document, whose last segment is nearly full: every
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from inf_former_jax import generate
+from experiments.benchmark_timing import operations
+from inf_former_jax import decoding, generate
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import presets
 from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
@@ -21,7 +23,25 @@ CACHED = "with the cache"
 #: Two logits this near are a tie: their order is the rounding's (TF32's, on an accelerator).
 TIE = 1e-3
 
-Variant = Callable[[], tuple[np.ndarray, np.ndarray | None]]
+
+class Variant(NamedTuple):
+    """A way to say tokens."""
+
+    say: Callable[[], tuple[np.ndarray, np.ndarray | None]]
+    """Tokens [1, new], and how far each one led if that is known."""
+    trace: Callable[[], Any]
+    """A token's program, traced."""
+    taken: tuple[tuple[int, int], ...] = ()
+    """Of its choices, see `benchmark_timing.operations`."""
+
+    def cost(self) -> tuple[dict[str, int], int, int]:
+        """(operations by kind, bytes read and written but in place, bytes of HLO) of a token."""
+        traced = self.trace()
+        compiled = traced.lower().compile()
+        size = compiled.memory_analysis()
+        moved = size.argument_size_in_bytes + size.output_size_in_bytes - size.alias_size_in_bytes
+        counted = operations(traced.jaxpr.jaxpr, self.taken)
+        return dict(counted), moved, len(compiled.as_text())
 
 
 def model(quick: bool) -> ModelConfig:
@@ -35,7 +55,7 @@ def model(quick: bool) -> ModelConfig:
 
 
 def variants(cfg: ModelConfig) -> dict[str, Variant]:
-    """Label → writes the last eighth of a fourth segment: (its tokens, how far each one led).
+    """Label → what says the last eighth of a fourth segment.
 
     With the cache a token is one `decoding.extend`. Recomputed, it is `Decoder` on the segment so
     far, padded to its length, which writes the memory and gives all logits each time; or the same
@@ -65,8 +85,18 @@ def variants(cfg: ModelConfig) -> dict[str, Variant]:
 
     segment = np.pad(tokens[:, 3 * length :], ((0, 0), (0, new)))
     anew = partial(_recomputed, segment, new)
+
+    def one():
+        constants = ops, decoding.distances(decoder, params)
+        token, count = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
+        return decoding.extend.trace(decoder, params, read, token, count, constants, key, 0)
+
+    # Its token neither opens a segment nor fills it.
+    cached = Variant(
+        lambda: (np.asarray(say(read, tokens[:, :0], new)[0]), None), one, ((1, 0),) * 2
+    )
     return {
-        CACHED: lambda: (np.asarray(say(read, tokens[:, :0], new)[0]), None),
+        CACHED: cached,
         "recomputed": anew(whole, params, before.memory, ops),
         "recomputed, memory written once": anew(last, params, read.memory, read.cache),
     }
@@ -87,7 +117,7 @@ def _recomputed(segment, new, logits, *arguments):
             leads.append(lead)
         return np.asarray(tokens[:, -new:]), np.array(leads)
 
-    return run
+    return Variant(run, lambda: step.trace(jnp.asarray(segment), jnp.int32(0), *arguments))
 
 
 def require_same(said: Mapping[str, tuple[np.ndarray, np.ndarray | None]]) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 from experiments import benchmark_literal
 from experiments.benchmark_timing import Machine, floors, interleaved
 from experiments.benchmark_timing import operations as count
-from inf_former_jax.memory import long_term
+from inf_former_jax.memory import long_term, regression
 from inf_former_jax.memory import operators as building
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import presets
@@ -173,12 +173,33 @@ def memory(model: ModelConfig, batch: int, repeats: int, size: int) -> dict[str,
     return {"sizes": sizes, "gflops": rate, "gb_per_second": bandwidth, "rows": rows}
 
 
-def operators(models: Mapping[str, ModelConfig], batch: int) -> dict[str, Any]:
+def build_operations(cfg: LongTermConfig, length: int) -> int:
+    """Multiplications and additions of a build: products, Cholesky (N³/3) and inverse (2 N³)."""
+    n, m = cfg.num_basis, cfg.num_samples
+    solve = n**3 // 3 + 2 * n**3
+
+    def padding(times):
+        return len(times) * 2 * n**2 if cfg.padding else 0
+
+    first = 4 * length * n**2 + solve + padding(regression.first_fit_padding(length))
+    decay = 0 if cfg.sticky else 2 * m * n**2
+    further = 4 * (m + length) * n**2 + solve + decay
+    both = padding(regression.write_padding(m, length))
+    return first + both + cfg.num_contractions * further
+
+
+def operators(models: Mapping[str, ModelConfig], batch: int, size: int) -> dict[str, Any]:
     """Preset → seconds to build its write operators, and to compile its memory's read + write.
 
-    Beside the seconds of the build are those that the processor worked on it: others may share it.
+    Beside the seconds of the build are those that the processor worked on it, which others may
+    share, and its floor: `build_operations` at the rate of NumPy's products in float64.
+
+    Args:
+        size: of those products [size, size].
     """
-    found = {}
+    found, a = {}, np.random.default_rng(0).normal(size=(size, size))
+    times = interleaved({"machine": lambda: a @ a}, 5)["machine"]
+    rate = 2 * size**3 / statistics.median(times)
     for name, model in models.items():
         building._operators.cache_clear()
         building._padding_gram.cache_clear()
@@ -190,10 +211,13 @@ def operators(models: Mapping[str, ModelConfig], batch: int) -> dict[str, Any]:
             "build_processor": time.process_time() - processor,
             "mb": sum(leaf.nbytes for leaf in jax.tree.leaves(ops)) / 1e6,
         }
+        found[name]["floor"] = build_operations(model.long_term, model.segment_len) / rate
+        found[name]["share"] = found[name]["floor"] / found[name]["build"]
         shapes = jax.eval_shape(lambda model=model: arrays(model, batch))
         for label in PASSES:
             run = program("ours", model.long_term, "read + write", label != "forward")
             begun = time.perf_counter()
-            jax.jit(run).lower(shapes).compile()
+            compiled = jax.jit(run).lower(shapes).compile()
             found[name][label] = time.perf_counter() - begun
+            found[name][f"{label}, program_bytes"] = len(compiled.as_text())
     return found

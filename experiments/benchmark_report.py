@@ -19,18 +19,25 @@ def report(found: Mapping[str, Any]) -> None:
         console.print(table)
     if "generation" in found:
         of = found["generation"]
-        table = Table(f"a token at {of['context']} of context", "ms", "× with the cache")
+        table = Table(f"a token at {of['context']} of context", "ms", "× with the cache", *FLOORS,
+                      "program KiB")  # fmt: skip
         for label, seconds in of["seconds_per_token"].items():
-            table.add_row(label, f"{1e3 * seconds:.2f}", f"{of['ratio'][label]:.1f}")
+            table.add_row(
+                label, f"{1e3 * seconds:.2f}", f"{of['ratio'][label]:.1f}",
+                *_floors(of["floors"][label]), f"{of['program_bytes'][label] / 1024:.0f}",
+            )  # fmt: skip
         table.add_row("greedy tokens the same", f"{of['same']} of {of['tokens']}", "")
         console.print(table)
     if "memory_gradient" in found:
-        table = Table("gradient k segments back", "k", "ms an update", "temporaries, MiB")
+        table = Table("gradient k segments back", "k", "ms an update", *FLOORS, "temporaries, MiB",
+                      "compile, s", "program KiB")  # fmt: skip
         for task, rows in found["memory_gradient"].items():
             for k, row in rows.items():
                 table.add_row(
-                    task, k, f"{1e3 * row['seconds']:.0f}", f"{row['temporaries_mib']:.1f}"
-                )
+                    task, k, f"{1e3 * row['seconds']:.0f}", *_floors(row),
+                    f"{row['temporaries_mib']:.1f}", f"{row['compile']:.1f}",
+                    f"{row['program_bytes'] / 1024:.0f}",
+                )  # fmt: skip
         console.print(table)
     if "stream" in found:
         table = Table("tokens read", "ms a segment", *FLOORS, "live arrays, MiB", "process, MiB")
@@ -117,12 +124,13 @@ def _print_memory(console, found):
                 )  # fmt: skip
         console.print(table)
     if "operators" in found:
-        table = Table("operators", "contractions", "MB", "s to build", "of the processor",
-                      "s to compile, forward", "and backward")  # fmt: skip
+        table = Table("operators", "contractions", "MB", "s to build", "of the processor", "floor",
+                      "s to compile, forward", "and backward", "program KiB")  # fmt: skip
         for name, of in found["operators"].items():
-            labels = ("build", "build_processor", "forward", "forward + backward")
+            labels = ("build", "build_processor", "floor", "forward", "forward + backward")
             seconds = (of[label] for label in labels)
             table.add_row(
-                name, str(of["contractions"]), f"{of['mb']:.1f}", *(f"{s:.2f}" for s in seconds)
-            )
+                name, str(of["contractions"]), f"{of['mb']:.1f}", *(f"{s:.2f}" for s in seconds),
+                f"{of['forward + backward, program_bytes'] / 1024:.0f}",
+            )  # fmt: skip
         console.print(table)

@@ -70,6 +70,7 @@ def prepare(
     compiled = lowered.compile()
     compiled_at = time.perf_counter()
     size = compiled.memory_analysis()
+    taken = branches_taken(host, objective.schedule, memory_gradient=model.memory_gradient)
 
     def run():
         nonlocal now
@@ -79,39 +80,43 @@ def prepare(
     return Update(
         run, host.tokens.size, lowered_at - begun, compiled_at - lowered_at,
         size.temp_size_in_bytes, len(compiled.as_text()),
-        dict(operations(traced.jaxpr.jaxpr, branches_taken(host, objective.schedule))),
+        dict(operations(traced.jaxpr.jaxpr, taken)),
         size.argument_size_in_bytes + size.output_size_in_bytes,
     )  # fmt: skip
 
 
-def branches_taken(batch: Batch, schedule: str, size: int = 0) -> list[tuple[int, ...]]:
+def branches_taken(
+    batch: Batch, schedule: str, size: int = 0, memory_gradient: int = 0
+) -> list[tuple[int, ...]]:
     """How often an update takes each branch of its schedule's choices, in the program's order.
 
-    Sequential: segments that are padding in all rows, that are run forward only, that have loss.
-    Parallel: the programs of its groups, those of the smaller first group before the others.
+    Sequential: segments that are padding in all rows, that are run forward only, that have loss;
+    where the memory is differentiated, groups without and with loss. Parallel: the programs of its
+    groups. Those of a smaller first group come before the others.
 
     Args:
         size: of the parallel schedule's groups; 0 = `forward.at_once`.
     """
     kinds = segment_kinds(in_time(batch))
-    if schedule == "sequential":
+    if schedule == "sequential" and not memory_gradient:
         return [tuple(int((kinds == kind).sum()) for kind in (PADDING, CONTEXT, LOSS))]
-    size = size or at_once(batch)
+    size = memory_gradient + 1 if memory_gradient else size or at_once(batch)
     rest = len(kinds) % size
     first, others = kinds[:rest], kinds[rest:].reshape(-1, size)
     found = []
     for groups in ([first] if rest else [], others):
-        chosen = [(len(firsts), int(number)) for firsts, number in map(programs, groups)]
+        if memory_gradient:
+            chosen = [(1, int((group == LOSS).any())) for group in groups]
+        else:
+            chosen = [(len(firsts), int(number)) for firsts, number in map(programs, groups)]
         if chosen:
             branches = range(chosen[0][0] + 1)
             found.append(tuple(sum(n == branch for _, n in chosen) for branch in branches))
     return found
 
 
-def update(
-    model: ModelConfig, rows: int, number: int, weighted: slice
-) -> tuple[Callable[[], Any], int]:
-    """(an update that goes on from the last one, bytes of its temporaries).
+def update(model: ModelConfig, rows: int, number: int, weighted: slice) -> Update:
+    """An update on random tokens, sequential.
 
     Args:
         rows: of the batch, on each device.
@@ -129,5 +134,4 @@ def update(
         return Batch(tokens, tokens, weights, resets)
 
     tx = optim.optimizer(optim.OptimConfig(learning_rate=1e-6))
-    made = prepare(model, tx, Objective(), make, rows)
-    return made.run, made.temporaries
+    return prepare(model, tx, Objective(), make, rows)

@@ -30,6 +30,8 @@ def benchmark_table(results: list[Result]) -> str:
             for k, row in by_k.items():
                 what = f"an update, {task}, gradient {k} segments back"
                 memory = f"{row['temporaries_mib']:.0f} MiB of temporaries"
+                if "floor" in row:
+                    memory = f"{_floors(row)}; {memory}; {_hlo(row['program_bytes'])}"
                 rows.append([what, f"{1e3 * row['seconds']:,.0f} ms", memory, said])
         rows += [[*cells, said] for cells in _generation_rows(found.get("generation"))]
         rows += [[*cells, said] for cells in _memory_rows(found.get("memory"))]
@@ -43,18 +45,26 @@ def _generation_rows(found):
         versus = f"{found['same']} of {found['tokens']} greedy tokens the same"
         if label != "with the cache":
             versus = f"{found['ratio'][label]:.0f} × with the cache, in pairs"
+        if "floors" in found:
+            versus += f"; {_floors(found['floors'][label], 2)}; "
+            versus += _hlo(found["program_bytes"][label])
         what = f"a token at {found['context']} of context, {label}"
         yield [what, f"{1e3 * seconds:,.1f} ms", versus]
 
 
-def _floors(of):
+def _floors(of, digits=0):
     """What `benchmark_timing.floors` says, in words; older results have no floor of bytes."""
     if not of:
         return ""
-    said = f"floor {1e3 * of['floor']:,.0f} ms ({of['share']:.0%})"
+    said = f"floor {1e3 * of['floor']:,.{digits}f} ms ({of['share']:.0%})"
     if "bytes_floor" in of:
-        said += f", of bytes {1e3 * of['bytes_floor']:,.1f} ms ({of['bytes_share']:.0%})"
+        of_bytes = f"{1e3 * of['bytes_floor']:,.{max(1, digits)}f}"
+        said += f", of bytes {of_bytes} ms ({of['bytes_share']:.0%})"
     return said
+
+
+def _hlo(size):
+    return f"{size / 2**20:.1f} MiB of HLO"
 
 
 def _step_rows(found):
@@ -68,7 +78,7 @@ def _step_rows(found):
             f"{row['tokens_per_second']:,.0f} tokens/s; {_floors(row)}; "
             f"{row['temporaries_mib']:,.0f} MiB of temporaries; "
             f"traced in {row['trace']:.1f} s, compiled in {row['compile']:.1f} s to "
-            f"{row['program_bytes'] / 2**20:.1f} MiB of HLO"
+            f"{_hlo(row['program_bytes'])}"
         )
         yield [what, f"{1e3 * row['seconds']:,.0f} ms, least {1e3 * row['least']:,.0f}", versus]
 
@@ -111,5 +121,8 @@ def _operator_rows(found):
             f"{of['build_processor']:.1f} s of the processor; read + write compiled in "
             f"{of['forward']:.1f} s, with its gradient in {of['forward + backward']:.1f} s"
         )
+        if "floor" in of:
+            size = _hlo(of["forward + backward, program_bytes"])
+            compiled = f"floor {of['floor']:.2f} s ({of['share']:.0%}); {compiled} to {size}"
         what = f"write operators of {name} built ({of['contractions']} τ, {of['mb']:,.0f} MB)"
         yield [what, f"{of['build']:,.2f} s", compiled]

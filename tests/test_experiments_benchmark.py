@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from experiments import benchmark, benchmark_generation, results_benchmark
+from experiments import benchmark, benchmark_generation
+from experiments.results_benchmark import benchmark_table
 
 
 @pytest.mark.slow
@@ -27,12 +28,19 @@ def test_quick(tmp_path, capsys):
     assert rows[0]["live_mib"] == pytest.approx(rows[-1]["live_mib"], rel=0.01)
     for rows in found["memory_gradient"].values():
         assert rows["1"]["temporaries_mib"] > rows["0"]["temporaries_mib"] > 0
-        assert rows["0"]["seconds"] > 0
+        assert rows["0"]["seconds"] > 0 and rows["0"]["program_bytes"] > 1000
+        # With a gradient through them, segments are run once more.
+        assert rows["1"]["operations"] > rows["0"]["operations"] > 0
     of = found["generation"]
     assert (of["context"], of["tokens"], of["same"]) == (16, 2, 2)
     assert min(of["seconds_per_token"].values()) > 0 and min(of["ratio"].values()) > 0
     assert len(of["seconds_per_token"]) == len(of["ratio"]) == 3
     assert of["ratio"]["with the cache"] == 1
+    work = {label: row["operations"] for label, row in of["floors"].items()}
+    # A token alone, a segment of 16, and that with the gate, the write and all the logits.
+    assert 10 * work["with the cache"] < work["recomputed, memory written once"]
+    assert work["recomputed, memory written once"] < work["recomputed"]
+    assert set(of["program_bytes"]) == set(work) and min(of["program_bytes"].values()) > 1000
     assert "16,384" in capsys.readouterr().out
 
 
@@ -96,7 +104,17 @@ def test_a_row_of_the_table_for_each_way_to_generate():
         "ratio": {"with the cache": 1.0, "recomputed": 31.6},
     }
     result = {"found": {"generation": found}, "device": "cpu", "commit": "c", "date": "d"}
-    assert results_benchmark.benchmark_table([result]).splitlines()[2:] == [
+    floor = {"floor": 0.0041, "share": 1 / 3, "bytes_floor": 0.002, "bytes_share": 0.16}
+    with_floors = found | {
+        "floors": dict.fromkeys(found["ratio"], floor),
+        "program_bytes": dict.fromkeys(found["ratio"], 2**19),
+    }
+    newer = result | {"found": {"generation": with_floors}}
+    assert benchmark_table([newer]).splitlines()[2] == (
+        "| a token at 512 of context, with the cache | 12.3 ms | 63 of 64 greedy tokens the same; "
+        "floor 4.10 ms (33%), of bytes 2.00 ms (16%); 0.5 MiB of HLO | cpu, c, d |"
+    )
+    assert benchmark_table([result]).splitlines()[2:] == [
         "| a token at 512 of context, with the cache | 12.3 ms | "
         "63 of 64 greedy tokens the same | cpu, c, d |",
         "| a token at 512 of context, recomputed | 400.0 ms | "

@@ -94,6 +94,16 @@ def test_branches_taken():
 
 
 @pytest.mark.parametrize(
+    ("k", "taken"), [(1, [(1, 0), (0, 1)]), (2, [(0, 1)]), (4, [(0, 1)])]
+)  # fmt: skip
+def test_branches_taken_where_the_memory_is_differentiated(k, taken):
+    """Groups without and with loss, of k + 1 segments; the first one has what remains."""
+    batch = sorting_batch(np.arange(2))
+    found = benchmark_update.branches_taken(batch, "sequential", memory_gradient=k)
+    assert found == taken
+
+
+@pytest.mark.parametrize(
     ("segments", "taken"),
     [(1, [(1, 1, 1)]), (2, [(0, 0, 1), (0, 1, 0, 0)]), (4, [(0, 0, 1, 0, 0)])],
 )  # fmt: skip
