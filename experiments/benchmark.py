@@ -125,16 +125,16 @@ def kernels(cfg: BenchmarkConfig) -> dict[str, Any]:
 def memory_gradient(cfg: BenchmarkConfig) -> dict[str, Any]:
     """An update by k, on 8 segments of text and on sorting, beside its floors."""
     found, repeats, size = {}, *((3, 64) if cfg.quick else (cfg.repeats, 2048))
-    text = language_modeling.PRESETS["gpt2-infinity-lasting"][1].model
-    for task, number, model, weighted in (
-        ("language model", 8, text, slice(None)),
-        ("sorting", 17, sorting.PRESETS["infinity-former"][1].model, slice(-1, None)),
-    ):
-        number = 3 if cfg.quick else number
-        tiny = benchmark_update.TINY if cfg.quick else {}
+    of_text = language_modeling.PRESETS["gpt2-infinity-lasting"][1].model, slice(None)
+    of_sorting = sorting.PRESETS["infinity-former"][1].model, slice(-1, None)
+    tasks = [("language model", 8, *of_text), ("sorting", 17, *of_sorting)]
+    if cfg.quick:
+        tiny = dataclasses.replace(of_sorting[0], **benchmark_update.TINY)
+        tasks = [("sorting", 2, tiny, slice(-1, None))]
+    for task, number, model, weighted in tasks:
         updates = {
             k: benchmark_update.update(
-                dataclasses.replace(model, memory_gradient=k, **tiny), 4, number, weighted
+                dataclasses.replace(model, memory_gradient=k), 4, number, weighted
             )
             for k in ((0, 1) if cfg.quick else (0, 1, 3, 7))
         }

@@ -108,6 +108,42 @@ def gradient_table(results: list[Result]) -> str:
     return markdown(("k", *COMPARISON, "device, commit, date"), rows)
 
 
+PRECISION = ("task", "preset", "computes in", "seeds", "while it trains", "test", "memory emptied",
+             "tokens/s", "device, commit, date")  # fmt: skip
+
+
+def precision_table(results: list[Result]) -> str:
+    """Runs that differ in the dtype they compute in: how far each one has got, and the end."""
+    rows = []
+    for runs in sorted(groups(results), key=lambda runs: (runs[0]["experiment"], _dtype(runs))):
+        figure = "perplexity" if runs[0]["experiment"] == "language_modeling" else "accuracy"
+        rate = statistics.median(run["tokens_per_second"] for run in runs)
+        rows.append([
+            runs[0]["experiment"].replace("_", " "), f"`{runs[0]['preset']}`", _dtype(runs),
+            str(len(runs)), _curves(runs, figure),
+            *(_by_control(runs, label, figure) for label in ("as trained", CONTROL)),
+            f"{rate:,.0f}", source(runs),
+        ])  # fmt: skip
+    return markdown(PRECISION, rows)
+
+
+def _dtype(runs):
+    return runs[0]["settings"]["model"]["dtype"]
+
+
+def _by_control(runs, label, figure):
+    tests = [run["test"][label][figure] for run in runs if label in run["test"]]
+    return f"{figure} {spread(tests)}" if tests else ""
+
+
+def _curves(runs, figure):
+    """`updates: validation` of all seeds; a language model's curve is of its loss."""
+    name = "loss" if figure == "perplexity" else figure
+    points = zip(*(run["curve"] for run in runs), strict=True)
+    said = (f"{of[0][0]}: {spread(value for _, value, *_ in of)}" for of in points)
+    return f"{name} at {', '.join(said)}"
+
+
 def _spell(values: Iterable[float]) -> str:
     return "(" + ", ".join(f"{value:g}" for value in values) + ")"
 
@@ -175,6 +211,7 @@ TABLES = {
     "dialogue": dialogue_table,
     "questions": by_age_table,
     "benchmark": benchmark_table,
+    "precision": precision_table,
 }
 
 

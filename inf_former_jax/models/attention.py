@@ -26,12 +26,28 @@ def gate_values(
     """`sigmoid(conv1d(X))`, what the gate lets through of each number (SPEC §3).
 
     The convolution mixes all channels over (l-1, l, l+1) of the same write, zeros at its ends.
+    Two neighbouring results take four matrix products of d_0 … d_3 = x_{l-1} … x_{l+2}, not six,
+    and no array of windows: Winograd's minimal filter F(2, 3),
+
+        m_1 = (d_0 - d_2) g_0              m_2 = (d_1 + d_2) ½(g_0 + g_1 + g_2)
+        m_4 = (d_1 - d_3) g_2              m_3 = (d_2 - d_1) ½(g_0 - g_1 + g_2)
+        y_l = m_1 + m_2 + m_3              y_{l+1} = m_2 - m_3 - m_4
+
+    (Lavin & Gray, 2016, "Fast Algorithms for Convolutional Neural Networks", §4.1).
     """
-    padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0)))
-    # One matrix product of the three neighbours: XLA's convolution is slow on a CPU.
-    windows = jnp.concatenate([padded[:, :-2], padded[:, 1:-1], padded[:, 2:]], axis=-1)
-    flat = kernel.reshape(-1, kernel.shape[-1])
-    mixed = jnp.einsum("blw,we->ble", windows, flat, precision=HIGHEST)
+    batch, length, dim = x.shape
+    padded = jnp.pad(x, ((0, 0), (1, 1 + length % 2), (0, 0)))
+    pairs = padded.reshape(batch, -1, 2, dim)
+    d = pairs[:, :-1, 0], pairs[:, :-1, 1], pairs[:, 1:, 0], pairs[:, 1:, 1]
+    first, middle, last = kernel
+    mean = 0.5 * (first + last)
+
+    def product(d, g):
+        return jnp.einsum("ble,ef->blf", d, g, precision=HIGHEST)
+
+    m1, m2 = product(d[0] - d[2], first), product(d[1] + d[2], mean + 0.5 * middle)
+    m3, m4 = product(d[2] - d[1], mean - 0.5 * middle), product(d[1] - d[3], last)
+    mixed = jnp.stack([m1 + m2 + m3, m2 - m3 - m4], axis=2).reshape(batch, -1, dim)[:, :length]
     return jax.nn.sigmoid(mixed + bias[None, None])
 
 
