@@ -29,19 +29,19 @@ class Variant(NamedTuple):
 
     say: Callable[[], tuple[np.ndarray, np.ndarray | None]]
     """Tokens [1, new], and how far each one led if that is known."""
-    trace: Callable[[], Any]
-    """A token's program, traced."""
+    traced: Any
+    """A token's program."""
+    compiled: Any
+    """It, compiled."""
     taken: tuple[tuple[int, int], ...] = ()
     """Of its choices, see `benchmark_timing.operations`."""
 
     def cost(self) -> tuple[dict[str, int], int, int]:
         """(operations by kind, bytes read and written but in place, bytes of HLO) of a token."""
-        traced = self.trace()
-        compiled = traced.lower().compile()
-        size = compiled.memory_analysis()
+        size = self.compiled.memory_analysis()
         moved = size.argument_size_in_bytes + size.output_size_in_bytes - size.alias_size_in_bytes
-        counted = operations(traced.jaxpr.jaxpr, self.taken)
-        return dict(counted), moved, len(compiled.as_text())
+        counted = operations(self.traced.jaxpr.jaxpr, self.taken)
+        return dict(counted), moved, len(self.compiled.as_text())
 
 
 def model(quick: bool) -> ModelConfig:
@@ -86,17 +86,16 @@ def variants(cfg: ModelConfig) -> dict[str, Variant]:
     segment = np.pad(tokens[:, 3 * length :], ((0, 0), (0, new)))
     anew = partial(_recomputed, segment, new)
 
-    def one():
-        constants = ops, decoding.distances(decoder, params)
-        token, count = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
-        return decoding.extend.trace(decoder, params, read, token, count, constants, key, 0)
+    constants = ops, decoding.distances(decoder, params)
+    token, count = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
+    one = decoding.extend.trace(decoder, params, read, token, count, constants, key, 0)
 
-    # Its token neither opens a segment nor fills it.
-    cached = Variant(
-        lambda: (np.asarray(say(read, tokens[:, :0], new)[0]), None), one, ((1, 0),) * 2
-    )
+    def cached():
+        return np.asarray(say(read, tokens[:, :0], new)[0]), None
+
     return {
-        CACHED: cached,
+        # Its token neither opens a segment nor fills it.
+        CACHED: Variant(cached, one, one.lower().compile(), ((1, 0),) * 2),
         "recomputed": anew(whole, params, before.memory, ops),
         "recomputed, memory written once": anew(last, params, read.memory, read.cache),
     }
@@ -110,14 +109,17 @@ def _recomputed(segment, new, logits, *arguments):
         (best, second), ids = jax.lax.top_k(logits(tokens, count, *arguments), 2)
         return tokens.at[0, count].set(ids[0]), best - second
 
+    traced = step.trace(jnp.asarray(segment), jnp.int32(0), *arguments)
+    compiled = traced.lower().compile()
+
     def run():
         tokens, leads = jnp.asarray(segment), []
         for count in range(segment.shape[1] - new, segment.shape[1]):
-            tokens, lead = step(tokens, jnp.int32(count), *arguments)
+            tokens, lead = compiled(tokens, jnp.int32(count), *arguments)
             leads.append(lead)
         return np.asarray(tokens[:, -new:]), np.array(leads)
 
-    return Variant(run, lambda: step.trace(jnp.asarray(segment), jnp.int32(0), *arguments))
+    return Variant(run, traced, compiled)
 
 
 def require_same(said: Mapping[str, tuple[np.ndarray, np.ndarray | None]]) -> int:
