@@ -47,6 +47,9 @@ def report(found: Mapping[str, Any]) -> None:
                 f"{row['live_mib']:.1f}", f"{row['host_mib']:.0f}",
             )  # fmt: skip
         console.print(table)
+        console.print(
+            f"the slowest context takes {found['stream']['spread']:.1%} more than the fastest"
+        )
     _print_steps(console, found)
     _print_kernels(console, found)
     _print_memory(console, found)

@@ -2,8 +2,8 @@
 
 import resource
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from inf_former_jax.memory import state
 from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
 from inf_former_jax.training.step import memory_finite
 
-#: Segments whose median is the time at a context: those that follow it.
+#: How often a context's next segment is read; their median is its time.
 TIMED = 64
 
 #: What live arrays, and the process, may grow by from the shortest context to the longest.
@@ -43,47 +43,50 @@ def work(segment: Callable[..., Any], *arguments: Any) -> tuple[dict[str, int], 
     return operations(traced.jaxpr.jaxpr), sum(x.size * x.dtype.itemsize for x in leaves)
 
 
-def stream(cfg: ModelConfig, total: int, repeats: int, size: int) -> dict[str, Any]:
+def stream(cfg: ModelConfig, total: int, size: int) -> dict[str, Any]:
     """Time a segment after 4,096 tokens of a document, after twice as many, …, up to `total`.
 
-    The document ends TIMED segments after the last of these. Host memory is what the process
-    occupies at that time.
+    The document is read once; what is remembered at each context is kept on the host. Then every
+    context's next segment is read in turns, so that all share the machine's better and worse
+    times. Host memory is what the process occupies when the context has been read.
 
     Args:
-        repeats, size: of the products that tell this machine's rate.
+        size: of the products that tell this machine's rate.
 
     Raises:
         RuntimeError: a retrace, a memory that is not finite, a wrong number of writes, or live
             arrays or a process that grow.
     """
     segment, params, ops, memory = model(cfg, 1)
-    length, marks = cfg.segment_len, []
-    while 2 ** (12 + len(marks)) <= total:
-        marks.append(2 ** (12 + len(marks)))
-    rng, seconds, rows = np.random.default_rng(0), [], []
-    count = marks[-1] // length + TIMED
-    for number in range(1, count + 1):
+    length, rng, rows, kept = cfg.segment_len, np.random.default_rng(0), [], {}
+    for number in range(1, total // length + 1):
         tokens = rng.integers(0, cfg.vocab_size, (1, length)).astype(np.int32)
-        begun = time.perf_counter()
-        logits, memory = segment(params, tokens, memory, ops)
-        jax.block_until_ready((logits, memory))
-        seconds.append(time.perf_counter() - begun)
-        context = (number - TIMED) * length
-        if context in marks:
+        _, memory = jax.block_until_ready(segment(params, tokens, memory, ops))
+        context = number * length
+        if context == 2 ** (12 + len(rows)):
+            kept[context] = jax.device_get(memory)
             rows.append({
                 "tokens": context,
-                "seconds_per_segment": statistics.median(seconds[-TIMED:]),
-                "seconds_per_token": statistics.median(seconds[-TIMED:]) / length,
                 "live_mib": sum(array.nbytes for array in jax.live_arrays()) / 2**20,
                 "host_mib": host_bytes() / 2**20,
             })  # fmt: skip
-    require_whole(rows, segment._cache_size(), memory, count - 1)
+    require_whole(rows, segment._cache_size(), memory, total // length - 1)
     of_segment = work(segment, params, tokens, memory, ops)
     machine = Machine(size, sorted(of_segment[0]))
-    rates = machine.rates(interleaved(machine.variants, repeats))
+    kept = jax.device_put(kept)
+    variants = {
+        context: partial(segment, params, tokens, memory, ops) for context, memory in kept.items()
+    }
+    seconds = interleaved(machine.variants | variants, TIMED)
+    rates = machine.rates(seconds)
     for row in rows:
-        row |= floors(row["seconds_per_segment"], *of_segment, rates)
-    return {"rows": rows, "writes": count - 1, "segment": length, "timed": TIMED, "rates": rates}
+        median = statistics.median(seconds[row["tokens"]])
+        row |= {"seconds_per_segment": median, "seconds_per_token": median / length}
+        row |= floors(median, *of_segment, rates)
+    times = [row["seconds_per_segment"] for row in rows]
+    flat = max(times) / min(times) - 1
+    return {"rows": rows, "writes": total // length - 1, "segment": length, "timed": TIMED,
+            "rates": rates, "spread": flat}  # fmt: skip
 
 
 def require_whole(

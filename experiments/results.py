@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from experiments.results_benchmark import benchmark_table
+from experiments.results_benchmark import benchmark_table, kernels_table
 from experiments.results_dialogue import by_age_table, dialogue_table
 from experiments.results_language import (
     language_table,
@@ -211,6 +211,7 @@ TABLES = {
     "dialogue": dialogue_table,
     "questions": by_age_table,
     "benchmark": benchmark_table,
+    "benchmark kernels": kernels_table,
     "precision": precision_table,
 }
 

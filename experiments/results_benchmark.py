@@ -1,4 +1,4 @@
-"""README's table of speed."""
+"""README's tables of speed."""
 
 from experiments.tables import Result, markdown, source
 
@@ -25,7 +25,6 @@ def benchmark_table(results: list[Result]) -> str:
                 time += f", {1e6 * row['seconds_per_token']:.0f} µs a token"
             rows.append([what, time, alive, said])
         rows += [[*cells, said] for cells in _step_rows(found.get("steps"))]
-        rows += [[*cells, said] for cells in _kernel_rows(found.get("kernels"))]
         for task, by_k in found.get("memory_gradient", {}).items():
             for k, row in by_k.items():
                 what = f"an update, {task}, gradient {k} segments back"
@@ -83,23 +82,34 @@ def _step_rows(found):
         yield [what, f"{1e3 * row['seconds']:,.0f} ms, least {1e3 * row['least']:,.0f}", versus]
 
 
-def _kernel_rows(found):
-    """Of the steps on a device that is not there: bounds beside what they are made of."""
-    for row in (found or {}).get("rows", []):
-        what = (
-            f"bounds of a training step of `{row['preset'].partition(':')[0]}`, B {row['batch']}, "
-            f"{row['schedule']}, {row['dtype']}, on an {found['device']}: no run"
-        )
-        work, launch = sum(row["operations"].values()) / 1e12, f"{1e6 * found['launch']:.0f} µs"
-        versus = (
-            f"{row['kernels']:,.0f} kernels, {row['short']:,.0f} of them below that; "
-            f"{row['bytes'] / 1e9:.1f} GB, {work:.2f} TFLOP; "
-            f"{row['temporaries_mib']:,.0f} MiB of temporaries"
-        )
-        floor, estimate = 1e3 * row["floor"], 1e3 * row["estimate"]
-        times = f"{floor:.1f} ms at its rates; {estimate:.1f} ms if no kernel takes less than "
-        times += launch
-        yield [what, times, versus]
+KERNELS = ("preset", "B", "computes in", "kernels", "GB", "TFLOP", "ms at its rates",
+           "ms if none takes less than a launch", "GiB of temporaries",
+           "compiled on, commit, date")  # fmt: skip
+
+#: A row's key → how it is said in the table's unit.
+_SAID = {"kernels": (1, ",.0f"), "bytes": (1e-9, ".1f"), "operations": (1e-12, ".3f"),
+         "floor": (1e3, ".2f"), "estimate": (1e3, ".2f"),
+         "temporaries_mib": (2**-10, ".2f")}  # fmt: skip
+
+
+def kernels_table(results: list[Result]) -> str:
+    """Of steps for a device that need not be there: sequential : parallel, and their quotient."""
+    rows = []
+    for result in results:
+        pairs: dict[tuple[str, int, str], list[Result]] = {}
+        for row in result["found"].get("kernels", {}).get("rows", []):
+            pairs.setdefault((row["preset"], row["batch"], row["dtype"]), []).append(row)
+        for (preset, batch, dtype), of in pairs.items():
+            cells = [f"`{preset.partition(':')[0]}`", str(batch), dtype]
+            rows.append([*cells, *(_quotient(of, name) for name in _SAID), source([result])])
+    return markdown(KERNELS, rows)
+
+
+def _quotient(rows, name):
+    values = [sum(v.values()) if isinstance(v := row[name], dict) else v for row in rows]
+    unit, form = _SAID[name]
+    said = " : ".join(format(unit * value, form) for value in values)
+    return said if len(values) == 1 else f"{said} = {values[0] / values[1]:.2f}"
 
 
 def _memory_rows(found):

@@ -6,7 +6,7 @@ import pytest
 
 from experiments import benchmark, benchmark_hlo, benchmark_kernels, benchmark_timing
 from experiments.benchmark_hlo import Kernel
-from experiments.results_benchmark import benchmark_table
+from experiments.results_benchmark import benchmark_table, kernels_table
 
 #: What XLA writes, shortened: a loop of 5, a choice of three, a library's product, slices.
 TEXT = """HloModule jit_f, is_scheduled=true
@@ -121,18 +121,20 @@ def test_a_compiled_program_has_the_products_of_its_trace():
     assert sum(found["operations"].values()) == expected.total() == 2 * 24**3 * (3 + 2 + 3)
 
 
-def test_a_row_of_the_table():
-    row = {"preset": "paper-4k:1", "schedule": "parallel", "dtype": "float32", "batch": 1,
+def test_rows_of_the_table():
+    row = {"preset": "paper-4k:1", "schedule": "sequential", "dtype": "float32", "batch": 1,
            "kernels": 1234.0, "short": 1000.0, "bytes": 2.5e9, "operations": {"float32": 25e9},
-           "floor": 0.002, "estimate": 0.005, "temporaries_mib": 99.6, "compile": 1.0}  # fmt: skip
-    found = {"kernels": {"device": "H100", "launch": 3e-6, "rows": [row]}}
+           "floor": 0.002, "estimate": 0.005, "temporaries_mib": 512.0, "compile": 1.0}  # fmt: skip
+    other = row | {"schedule": "parallel", "kernels": 617.0, "estimate": 0.004, "bytes": 2e9}
+    alone = row | {"preset": "compressive", "operations": {"bfloat16": 3e9, "float32": 1e9}}
+    found = {"kernels": {"device": "H100", "launch": 3e-6, "rows": [row, other, alone]}}
     result = {"found": found, "device": "cpu", "commit": "c", "date": "d"}
-    assert benchmark_table([result]).splitlines()[2:] == [
-        "| bounds of a training step of `paper-4k`, B 1, parallel, float32, on an H100: no run | "
-        "2.0 ms at its rates; 5.0 ms if no kernel takes less than 3 µs | "
-        "1,234 kernels, 1,000 of them below that; 2.5 GB, 0.03 TFLOP; 100 MiB of temporaries "
-        "| cpu, c, d |",
+    assert kernels_table([result]).splitlines()[2:] == [
+        "| `paper-4k` | 1 | float32 | 1,234 : 617 = 2.00 | 2.5 : 2.0 = 1.25 | 0.025 : 0.025 = 1.00 "
+        "| 2.00 : 2.00 = 1.00 | 5.00 : 4.00 = 1.25 | 0.50 : 0.50 = 1.00 | cpu, c, d |",
+        "| `compressive` | 1 | float32 | 1,234 | 2.5 | 0.004 | 2.00 | 5.00 | 0.50 | cpu, c, d |",
     ]
+    assert benchmark_table([result]).splitlines()[2:] == []
 
 
 def test_without_a_compiler_nothing_begins(capsys, tmp_path, monkeypatch):

@@ -153,6 +153,32 @@ def test_tables_are_made_from_results(tmp_path):
     assert results.render(made, tmp_path) == made
 
 
+def test_precision_is_of_runs_that_differ_in_nothing_else():
+    def run(dtype, seed, experiment, curve, test):
+        settings = {"seed": seed, "out": str(seed), "model": {"dtype": dtype}, "task": experiment}
+        return {"experiment": experiment, "preset": "tiny", "settings": settings, "curve": curve,
+                "test": test, "tokens_per_second": 1000 + seed, "device": "cpu", "commit": "c",
+                "date": "d"}  # fmt: skip
+
+    sorts = [
+        run(dtype, seed, "sorting", [[10, 0.1 + seed, 1.0], [20, 0.5, 2.0]],
+            {"as trained": {"accuracy": 0.5}, results.CONTROL: {"accuracy": 0.25 + seed}})
+        for dtype in ("float32", "bfloat16") for seed in (0, 1)
+    ]  # fmt: skip
+    text = run("float32", 0, "language_modeling", [[5, 4.0, 1.0]],
+               {"as trained": {"perplexity": 60.0}})  # fmt: skip
+    rows = results.precision_table([*sorts, text]).splitlines()[2:]
+    assert rows[0] == (
+        "| language modeling | `tiny` | float32 | 1 | loss at 5: 4.000 | perplexity 60.000 |  | "
+        "1,000 | cpu, c, d |"
+    )
+    for line, dtype in zip(rows[1:], ("bfloat16", "float32"), strict=True):
+        assert line == (
+            f"| sorting | `tiny` | {dtype} | 2 | accuracy at 10: 0.600 ± 0.707, 20: 0.500 ± 0.000 "
+            "| accuracy 0.500 ± 0.000 | accuracy 0.750 ± 0.707 | 1,000 | cpu, c, d |"
+        )
+
+
 def test_readme_says_what_results_say():
     """As `make check` asks."""
     results.main(["--check"])
