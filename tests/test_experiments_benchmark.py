@@ -40,6 +40,9 @@ def test_quick(tmp_path, capsys):
     # A token alone, a segment of 16, and that with the gate, the write and all the logits.
     assert 10 * work["with the cache"] < work["recomputed, memory written once"]
     assert work["recomputed, memory written once"] < work["recomputed"]
+    moved = {label: row["bytes"] for label, row in of["floors"].items()}
+    # Parameters and what is remembered; logits of a token, not of a segment.
+    assert 0 < moved["with the cache"] < moved["recomputed"] < 2**20
     assert set(of["program_bytes"]) == set(work) and min(of["program_bytes"].values()) > 1000
     assert "16,384" in capsys.readouterr().out
 

@@ -143,7 +143,8 @@ def test_without_a_compiler_nothing_begins(capsys, tmp_path, monkeypatch):
 
     monkeypatch.setattr(benchmark_kernels.topologies, "get_topology_desc", missing)
     with pytest.raises(SystemExit) as stopped:
-        benchmark.main(["--measure", "kernels", "--out", str(tmp_path / "out")])
+        benchmark.main(["--measure", "stream", "kernels", "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
     said = capsys.readouterr().err
     assert stopped.value.code == 2 and "kernels: found no compiler for CUDA (topology not" in said
     assert "pip install '.[cuda]'" in said
