@@ -118,7 +118,7 @@ def steps(cfg: BenchmarkConfig) -> dict[str, Any]:
 
 def kernels(cfg: BenchmarkConfig) -> dict[str, Any]:
     """Of a training step of each of the presets, on an H100 that need not be there."""
-    names = cfg.presets or ("infinity-former", "paper-4k", "paper-16k:1", "paper-16k")
+    names = cfg.presets or ("infinity-former", "paper-4k")
     return benchmark_kernels.steps(names, cfg.schedules, cfg.dtypes, cfg.quick)
 
 
