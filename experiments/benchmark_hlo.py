@@ -34,7 +34,7 @@ class Instruction:
     attributes: str
 
     def dims(self) -> tuple[int, ...]:
-        """Of its result, an array."""
+        """Of its result, an array or the first of a tuple."""
         return tuple(map(int, re.findall(r"\d+", re.search(r"\[([\d,]*)\]", self.shape)[1])))
 
     def listed(self, attribute: str) -> list[str]:
@@ -74,8 +74,8 @@ def parse(text: str) -> tuple[Computations, str]:
             entry = head[2] if head[1] else entry
         elif line.startswith("}"):
             now = None
-        elif now is not None and (body := re.match(r"\s+(ROOT )?%?([\w.\-]+) = (.*)", line)):
-            of = _instruction(body[2], body[3])
+        elif now is not None and (body := re.match(r"\s+(?:ROOT )?%?([\w.\-]+) = (.*)", line)):
+            of = _instruction(body[1], body[2])
             now[of.name] = of
     return found, entry
 
@@ -202,7 +202,6 @@ def _operations(products, values):
         kind = "bfloat16" if left.shape.startswith("bf16") else "float32 default"
         if exact and left.shape.startswith("f32"):
             kind = "float32"
-        result = dataclasses.replace(of, shape=of.shape.lstrip("("))
         each = math.prod(left.dims()[int(axis)] for axis in contracted)
-        found[kind] += 2 * math.prod(result.dims()) * each
+        found[kind] += 2 * math.prod(of.dims()) * each
     return dict(found)

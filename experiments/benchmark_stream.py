@@ -85,9 +85,9 @@ def stream(cfg: ModelConfig, total: int, size: int) -> dict[str, Any]:
         row |= {"seconds_per_segment": median, "seconds_per_token": median / length}
         row |= floors(median, *of_segment, rates)
     times = [row["seconds_per_segment"] for row in rows]
-    flat = max(times) / min(times) - 1
+    spread = max(times) / min(times) - 1
     return {"rows": rows, "writes": total // length - 1, "segment": length, "timed": TIMED,
-            "rates": rates, "spread": flat}  # fmt: skip
+            "rates": rates, "spread": spread}  # fmt: skip
 
 
 def require_whole(
