@@ -35,10 +35,17 @@ def chunked(chunk):
     )
 
 
-@pytest.mark.parametrize(("chunk", "size"), [(1, 4), (3, 4), (7, 4), (128, 4), (3, 2), (7, 1)])
+@pytest.mark.parametrize(
+    ("chunk", "size"), [(1, 4), (3, 4), (7, 4), (128, 4), (3, 2), (7, 1), (None, 1), (None, 4)]
+)
 def test_custom_vjp_is_autodiff(monkeypatch, chunk, size):
-    """Values and gradients in float64: chunks that do and do not divide T, heads by groups."""
-    monkeypatch.setattr(groups, "CACHED", size * chunk * N)
+    """Values and gradients in float64: chunks that do and do not divide T, heads by groups.
+
+    None: chunks of 2 for 4 heads at once, of 5 for one alone.
+    """
+    monkeypatch.setattr(read, "_CHUNK", 2)
+    monkeypatch.setattr(read, "_ROWS", 5)
+    monkeypatch.setattr(groups, "CACHED", size * (chunk or 2) * N)
     with jax.enable_x64(True):
         arguments = [jnp.asarray(a) for a in inputs()]
         weights = jnp.asarray(np.random.default_rng(1).normal(size=(B, H, T, K)))

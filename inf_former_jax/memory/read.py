@@ -19,12 +19,15 @@ from inf_former_jax.memory.density import GaussianDensity
 from inf_former_jax.memory.groups import by_groups
 from inf_former_jax.memory.operators import HIGHEST
 
+# Queries of a chunk by default, and rows of all heads' queries that a product has at least.
+_CHUNK, _ROWS = 256, 1024
+
 
 def expected_value(
     basis: GaussianBasis,
     density: GaussianDensity,
     values: Float[AnyArray, "B H N K"],
-    chunk: int = 256,
+    chunk: int | None = None,
     read: Literal["chunks", "kernel"] = "chunks",
 ) -> Float[Array, "B H T K"]:
     """`z = Σ_n E_p[ψ_n] V_n` for each density p, over chunks of queries (paper §3.1).
@@ -32,7 +35,9 @@ def expected_value(
     Args:
         density: fields [B, H, T].
         values: V, the projected coefficients of each head.
-        chunk: queries whose [N] expectations exist at a time; any T is accepted.
+        chunk: queries whose [N] expectations exist at a time; any T is accepted. None: 256, and
+            more where few heads are read at once (on a CPU), 1,024 of a single one: products of
+            fewer rows are slower.
         read: kernel does without chunks, see `memory.read_kernel`.
     """
     if read == "kernel":
@@ -42,7 +47,8 @@ def expected_value(
         return read_kernel.expected_value(basis, density, values)
     # [B, H] as one axis: heads of rows are independent of each other.
     flat = (leaf.reshape(-1, *leaf.shape[2:]) for leaf in (density.mean, density.var, values))
-    out = _read(basis, *flat, chunk)
+    mean, var, of_heads = flat
+    out = jnp.swapaxes(_read(basis, mean, var, jnp.swapaxes(of_heads, 1, 2), chunk), 1, 2)
     return out.reshape(*values.shape[:2], *out.shape[1:])
 
 
@@ -70,7 +76,7 @@ def density_gradient(
 def _chunks(x, chunk, fill):
     """[G, T, …] as [chunks, G, t, …]; what fills up the last one is cut off again by `_whole`."""
     length = x.shape[1]
-    count = -(-length // chunk)
+    count = -(-length // (chunk or max(_CHUNK, _ROWS // x.shape[0])))
     size = -(-length // count)
     pad = ((0, 0), (0, count * size - length), *((0, 0),) * (x.ndim - 2))
     padded = jnp.pad(x, pad, constant_values=fill)
@@ -78,18 +84,22 @@ def _chunks(x, chunk, fill):
 
 
 def _whole(chunks, length):
-    joined = jnp.moveaxis(chunks, 0, 1)
-    return joined.reshape(joined.shape[0], -1, *joined.shape[3:])[:, :length]
+    """[chunks, G, …, t] as [G, …, T]."""
+    joined = jnp.moveaxis(chunks, 0, -2)
+    return joined.reshape(*joined.shape[:-2], -1)[..., :length]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _read(basis, mean, var, values, chunk):
-    """Of G densities [G, T] over values [G, N, K]: [G, T, K]."""
+    """Of G densities [G, T] over values [G, K, N]: [G, K, T].
+
+    N is last in both factors of the product: so a CPU multiplies narrow heads fastest.
+    """
 
     def of_group(mean, var, values):
         def of_chunk(density):
             r = expectation(basis, *density)
-            return jnp.einsum("gtn,gnk->gtk", r, values, precision=HIGHEST)
+            return jnp.einsum("gkn,gtn->gkt", values, r, precision=HIGHEST)
 
         chunks = _chunks(mean, chunk, 0.5), _chunks(var, chunk, 1.0)
         return _whole(jax.lax.map(of_chunk, chunks), mean.shape[1])
@@ -98,7 +108,7 @@ def _read(basis, mean, var, values, chunk):
 
 
 def _expectations(mean, values, chunk):
-    return min(chunk, mean.shape[1]) * values.shape[1]
+    return min(chunk or _CHUNK, mean.shape[1]) * values.shape[-1]
 
 
 def _read_forward(basis, mean, var, values, chunk):
@@ -107,8 +117,9 @@ def _read_forward(basis, mean, var, values, chunk):
 
 def _read_backward(chunk, residuals, cotangent):
     basis, mean, var, values = residuals
+    cotangent = jnp.swapaxes(cotangent, 1, 2)
     # As a product: XLA's own sums along the last axis are slow on a CPU.
-    total = partial(jnp.dot, b=jnp.ones(values.shape[1], values.dtype), precision=HIGHEST)
+    total = partial(jnp.dot, b=jnp.ones(values.shape[-1], values.dtype), precision=HIGHEST)
 
     def of_group(mean, var, values, cotangent):
         def of_chunk(grad_values, now):
@@ -116,14 +127,12 @@ def _read_backward(chunk, residuals, cotangent):
             r = expectation(basis, mean, var)
             # A product turns its first factor, so that is the small one.
             grad_values += jnp.einsum("gtk,gtn->gkn", ct, r, precision=HIGHEST)
-            g = r * jnp.einsum("gtk,gnk->gtn", ct, values, precision=HIGHEST)
+            g = r * jnp.einsum("gtk,gkn->gtn", ct, values, precision=HIGHEST)
             return grad_values, density_gradient(basis, mean, var, g, total)
 
         chunks = _chunks(mean, chunk, 0.5), _chunks(var, chunk, 1.0), _chunks(cotangent, chunk, 0.0)
-        zeros = jnp.zeros_like(jnp.swapaxes(values, 1, 2))
-        grad_values, of_density = jax.lax.scan(of_chunk, zeros, chunks)
-        grads = (_whole(of, mean.shape[1]) for of in of_density)
-        return *grads, jnp.swapaxes(grad_values, 1, 2)
+        grad_values, of_density = jax.lax.scan(of_chunk, jnp.zeros_like(values), chunks)
+        return *(_whole(of, mean.shape[1]) for of in of_density), grad_values
 
     given = mean, var, values, cotangent
     return None, *by_groups(of_group, _expectations(mean, values, chunk), *given)
