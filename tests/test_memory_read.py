@@ -36,16 +36,16 @@ def chunked(chunk):
 
 
 @pytest.mark.parametrize(
-    ("chunk", "size"), [(1, 4), (3, 4), (7, 4), (128, 4), (3, 2), (7, 1), (None, 1), (None, 4)]
+    ("chunk", "size", "rows"),
+    [(1, 4, 1), (3, 4, 1), (7, 4, 1), (128, 4, 1), (3, 2, 1), (7, 1, 1), (2, 1, 5), (2, 4, 5)],
 )
-def test_custom_vjp_is_autodiff(monkeypatch, chunk, size):
+def test_custom_vjp_is_autodiff(monkeypatch, chunk, size, rows):
     """Values and gradients in float64: chunks that do and do not divide T, heads by groups.
 
-    None: chunks of 2 for 4 heads at once, of 5 for one alone.
+    With products of 5 rows at least: chunks of 2 for 4 heads at once, of 5 for one alone.
     """
-    monkeypatch.setattr(read, "_CHUNK", 2)
-    monkeypatch.setattr(read, "_ROWS", 5)
-    monkeypatch.setattr(groups, "CACHED", size * (chunk or 2) * N)
+    monkeypatch.setattr(read, "_ROWS", rows)
+    monkeypatch.setattr(groups, "CACHED", size * chunk * N)
     with jax.enable_x64(True):
         arguments = [jnp.asarray(a) for a in inputs()]
         weights = jnp.asarray(np.random.default_rng(1).normal(size=(B, H, T, K)))
@@ -60,8 +60,21 @@ def test_custom_vjp_is_autodiff(monkeypatch, chunk, size):
         assert relative_error(ours, theirs) < 1e-12
 
 
-def test_custom_vjp_is_the_derivative():
+def test_a_head_alone_is_read_in_larger_chunks(monkeypatch):
+    """7 queries by 2 are 4 chunks; of a head alone, whose products have 5 rows at least, 2.
+
+    Loops: over 4 heads one by one, the chunks of each, and those of all heads at once.
+    """
+    monkeypatch.setattr(groups, "CACHED", 2 * N)
+    for rows, fours, twos in [(1, 3, 0), (5, 2, 1)]:
+        monkeypatch.setattr(read, "_ROWS", rows)
+        program = str(jax.make_jaxpr(chunked(2))(*inputs()))
+        assert (program.count("length=4"), program.count("length=2")) == (fours, twos)
+
+
+def test_custom_vjp_is_the_derivative(monkeypatch):
     """Finite differences, in reverse mode."""
+    monkeypatch.setattr(read, "_ROWS", 1)
     with jax.enable_x64(True):
         arguments = tuple(jnp.asarray(a) for a in inputs())
         check_grads(jax.jit(chunked(3)), arguments, order=1, modes=["rev"], rtol=1e-5, eps=1e-7)

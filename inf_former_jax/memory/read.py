@@ -19,15 +19,15 @@ from inf_former_jax.memory.density import GaussianDensity
 from inf_former_jax.memory.groups import by_groups
 from inf_former_jax.memory.operators import HIGHEST
 
-# Queries of a chunk by default, and rows of all heads' queries that a product has at least.
-_CHUNK, _ROWS = 256, 1024
+# Rows, of all heads' queries, that a product has at least: fewer are slower, even in the cache.
+_ROWS = 1024
 
 
 def expected_value(
     basis: GaussianBasis,
     density: GaussianDensity,
     values: Float[AnyArray, "B H N K"],
-    chunk: int | None = None,
+    chunk: int = 256,
     read: Literal["chunks", "kernel"] = "chunks",
 ) -> Float[Array, "B H T K"]:
     """`z = Σ_n E_p[ψ_n] V_n` for each density p, over chunks of queries (paper §3.1).
@@ -35,9 +35,8 @@ def expected_value(
     Args:
         density: fields [B, H, T].
         values: V, the projected coefficients of each head.
-        chunk: queries whose [N] expectations exist at a time; any T is accepted. None: 256, and
-            more where few heads are read at once (on a CPU), 1,024 of a single one: products of
-            fewer rows are slower.
+        chunk: queries whose [N] expectations exist at a time; any T is accepted. More of them
+            where fewer heads than 1,024 / chunk are read at once, as on a CPU.
         read: kernel does without chunks, see `memory.read_kernel`.
     """
     if read == "kernel":
@@ -46,10 +45,9 @@ def expected_value(
 
         return read_kernel.expected_value(basis, density, values)
     # [B, H] as one axis: heads of rows are independent of each other.
-    flat = (leaf.reshape(-1, *leaf.shape[2:]) for leaf in (density.mean, density.var, values))
-    mean, var, of_heads = flat
-    out = jnp.swapaxes(_read(basis, mean, var, jnp.swapaxes(of_heads, 1, 2), chunk), 1, 2)
-    return out.reshape(*values.shape[:2], *out.shape[1:])
+    given = (density.mean, density.var, jnp.swapaxes(values, 2, 3))
+    out = _read(basis, *(leaf.reshape(-1, *leaf.shape[2:]) for leaf in given), chunk)
+    return jnp.swapaxes(out.reshape(*values.shape[:2], *out.shape[1:]), 2, 3)
 
 
 def density_gradient(
@@ -76,7 +74,7 @@ def density_gradient(
 def _chunks(x, chunk, fill):
     """[G, T, …] as [chunks, G, t, …]; what fills up the last one is cut off again by `_whole`."""
     length = x.shape[1]
-    count = -(-length // (chunk or max(_CHUNK, _ROWS // x.shape[0])))
+    count = -(-length // max(chunk, _ROWS // x.shape[0]))
     size = -(-length // count)
     pad = ((0, 0), (0, count * size - length), *((0, 0),) * (x.ndim - 2))
     padded = jnp.pad(x, pad, constant_values=fill)
@@ -108,7 +106,7 @@ def _read(basis, mean, var, values, chunk):
 
 
 def _expectations(mean, values, chunk):
-    return min(chunk or _CHUNK, mean.shape[1]) * values.shape[-1]
+    return min(chunk, mean.shape[1]) * values.shape[-1]
 
 
 def _read_forward(basis, mean, var, values, chunk):
