@@ -30,8 +30,8 @@ from experiments import (
 from inf_former_jax.memory import state
 from inf_former_jax.memory.density import GaussianDensity, bin_mass
 from inf_former_jax.memory.long_term import edges
-from inf_former_jax.models.attention import gate_values
 from inf_former_jax.models.decoder import Decoder, operators
+from inf_former_jax.models.gate import gate_values
 
 _TIME_BINS = 64
 

@@ -74,7 +74,7 @@ def stream(memory: LongTermConfig, x: np.ndarray) -> dict[str, Any]:
         could be after the last write if |x| ≤ 1.
     """
     exact = long_term.operators(memory, x.shape[1], np.float64)
-    ops = jax.tree.map(lambda leaf: leaf.astype(np.float32), exact)
+    ops = long_term.operators(memory, x.shape[1], np.float32)
 
     @jax.jit
     def all_writes(begin, x, ops):
@@ -97,10 +97,11 @@ def stream(memory: LongTermConfig, x: np.ndarray) -> dict[str, Any]:
 
 
 def _exact(exact, x):
-    coeffs, last = exact.new[0].T @ x[0], len(exact.decay)
+    coeffs, last = exact.first[0].T @ x[0], len(exact.decay)
     yield coeffs
     for k, now in enumerate(x[1:], start=1):
-        coeffs = exact.decay[min(k, last) - 1].T @ coeffs + exact.new[min(k, last)].T @ now
+        k = min(k, last) - 1
+        coeffs = exact.decay[k].T @ coeffs + exact.new[k].T @ now
         yield coeffs
 
 
@@ -109,9 +110,10 @@ def _bound(exact, writes):
     total, last = 0.0, len(exact.decay)
     later = np.eye(exact.new.shape[-1])
     for k in range(writes - 1, 0, -1):
-        total = total + np.abs(later @ exact.new[min(k, last)].T).sum(axis=1)
-        later = later @ exact.decay[min(k, last) - 1].T
-    return float((total + np.abs(later @ exact.new[0].T).sum(axis=1)).max())
+        k = min(k, last) - 1
+        total = total + np.abs(later @ exact.new[k].T).sum(axis=1)
+        later = later @ exact.decay[k].T
+    return float((total + np.abs(later @ exact.first[0].T).sum(axis=1)).max())
 
 
 def summary(of: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from experiments import benchmark_steps, benchmark_update
 from experiments.benchmark_hlo import kernels
-from inf_former_jax.memory import operators
+from inf_former_jax.models.decoder import operators
 from inf_former_jax.training import optim, sharding
 from inf_former_jax.training.state import abstract_state
 from inf_former_jax.training.step import make_train_step
@@ -82,7 +82,7 @@ def program(cfg: Any, schedule: str, of: jax.sharding.Mesh) -> tuple[Any, list[t
 
     model, tx = cfg.model, optim.optimizer(cfg.optim)
     state = abstract_state(model, tx, cfg.batch_size, of)
-    ops = model.long_term and placed(operators.shapes(model.long_term, model.segment_len))
+    ops = placed(operators(model))
     step = make_train_step(model, tx, objective, sharding.shardings(state, of))
     lowered = step.lower(state, placed(host, "data"), ops)
     taken = benchmark_update.branches_taken(host, schedule, size)

@@ -12,14 +12,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from inf_former_jax.memory.basis import AnyArray, evaluate, expectation
+from inf_former_jax.memory.basis import HIGHEST, AnyArray, evaluate, expectation
 from inf_former_jax.memory.density import GaussianDensity, uniform_locations
-from inf_former_jax.memory.operators import HIGHEST, LongTermConfig, Operators
+from inf_former_jax.memory.operators import LongTermConfig, Operators
+from inf_former_jax.memory.tables import dense
 
 
 def ridge(ops: Operators) -> Float[Array, "M+L N"]:
     """G of a further write, of the samples and of the new vectors (SPEC §1)."""
-    return jnp.concatenate([ops.past[0], ops.new[1]])
+    return jnp.concatenate([ops.past[0], dense(ops.new)[0]])
 
 
 def write(

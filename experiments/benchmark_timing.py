@@ -103,7 +103,7 @@ def floors(
 def operations(jaxpr: Jaxpr, taken: Sequence[Sequence[int]] = ()) -> collections.Counter[str]:
     """Kind → multiplications and additions of a traced program's matrix products.
 
-    Those of a scan count as often as it is long; of a choice, its most expensive branch.
+    Those of a scan count as often as it is long; of a choice, its cheapest branch that has any.
 
     Args:
         taken: how often each branch is taken in all, of the first choice among as many branches,
@@ -132,7 +132,7 @@ def _operations(jaxpr, taken):
             inner = [_operations(of, taken) for of in programs]
             times = [Fraction(eqn.params.get("length", 1))] * len(inner)
             if eqn.primitive.name == "cond":
-                times = _most_expensive(inner)
+                times = _cheapest(inner)
         for of, often in zip(inner, times, strict=True):
             total.update({kind: number * often for kind, number in of.items()})
     return total
@@ -145,9 +145,9 @@ def _kind(dtype, precision):
     return "float32" if all(of == HIGHEST for of in both) else "float32 default"
 
 
-def _most_expensive(branches):
-    largest = max(range(len(branches)), key=lambda i: sum(branches[i].values()))
-    return [Fraction(i == largest) for i in range(len(branches))]
+def _cheapest(branches):
+    totals = [sum(of.values()) or math.inf for of in branches]
+    return [Fraction(i == totals.index(min(totals))) for i in range(len(branches))]
 
 
 def _inner(params):

@@ -101,7 +101,7 @@ def test_gradient_reaches_this_write_only():
     filled_memory = filled(UNIFORM)
     past, new = jax.jit(jax.grad(total, argnums=(0, 1)))(filled_memory.coeffs, vectors(3))
     np.testing.assert_array_equal(past, np.zeros_like(past))
-    expected = np.broadcast_to(ops.new[1].sum(1)[None, :, None], new.shape)
+    expected = np.broadcast_to(ops.new[0].sum(1)[None, :, None], new.shape)
     np.testing.assert_allclose(new, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -150,7 +150,7 @@ def test_operators_are_cached_float64_cast_once():
     assert first.new is again.new and first.new.dtype == np.float32
     exact = long_term.operators(UNIFORM, L, np.float64)
     np.testing.assert_array_equal(first.decay, exact.decay.astype(np.float32))
-    assert relative_error(exact.new[1], oracle.write_operator(ORACLE, L)[10:]) < 1e-10
+    assert relative_error(exact.new[0], oracle.write_operator(ORACLE, L)[10:]) < 1e-10
 
 
 def test_random_sticky_locations_need_a_key():

@@ -14,6 +14,9 @@ from jaxtyping import Float, Real
 #: What a public function accepts as an array: a host array or a device array (or tracer).
 AnyArray = jax.Array | np.ndarray
 
+#: Of every product: GPUs default to TF32 and TPUs to bfloat16 passes, errors of 1.3 % and 10 %.
+HIGHEST = jax.lax.Precision.HIGHEST
+
 _SQRT_2PI = float(np.sqrt(2.0 * np.pi))
 
 

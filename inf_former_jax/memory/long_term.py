@@ -19,15 +19,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Real
 
 from inf_former_jax.memory import density as densities
-from inf_former_jax.memory.basis import AnyArray, evaluate
+from inf_former_jax.memory.basis import HIGHEST, AnyArray, evaluate
 from inf_former_jax.memory.operators import (
-    HIGHEST,
     LongTermConfig,
     Operators,
-    by_writes,
     operators,
     require,
 )
+from inf_former_jax.memory.tables import by_writes, shape
 
 __all__ = ["LongTermConfig", "LongTermMemory", "Operators", "edges", "init", "operators",
            "remember", "remember_mass", "reset", "signal", "write"]  # fmt: skip
@@ -119,9 +118,24 @@ def checked(
 def fitted(
     ops: Operators, writes: Int[AnyArray, " B"], x: Real[AnyArray, "B L E"]
 ) -> Float[Array, "B N E"]:
-    """`G_kᵀ X` of each row, k its number of writes so far: what a write adds to the past."""
-    index = jnp.minimum(jnp.asarray(writes), len(ops.new) - 1)
-    return by_writes(ops.new, index, jnp.asarray(x, ops.new.dtype))
+    """`G_kᵀ X` of each row, k its number of writes so far: what a write adds to the past.
+
+    Plain fits are of another rank than all further ones. A CPU does without them where no row
+    begins; an accelerator computes both rather than wait for that to be known.
+    """
+    writes, x = jnp.asarray(writes), jnp.asarray(x, jax.tree.leaves(ops.new)[0].dtype)
+
+    def further(x):
+        return by_writes(ops.new, jnp.clip(writes - 1, 0, shape(ops.new)[0] - 1), x)
+
+    def both(x):
+        first = by_writes(ops.first, jnp.zeros_like(writes), x)
+        return jnp.where((writes == 0)[:, None, None], first, further(x))
+
+    def either(x):
+        return jax.lax.cond((writes == 0).any(), both, further, x)
+
+    return jax.lax.platform_dependent(x, cpu=either, default=both)
 
 
 def contracted(
@@ -168,8 +182,8 @@ def _check_write(cfg, memory, x, ops):
     require(
         (x.shape[0], x.shape[2]) == (batch, dim), "x", x.shape, f"[{batch}, L, {dim}] as the memory"
     )
-    shape = (cfg.num_contractions + 1, x.shape[1], num_basis)
-    require(ops.new.shape == shape, "operators", ops.new.shape, f"{shape} for this x")
+    found, accepted = shape(ops.new), (cfg.num_contractions, x.shape[1], num_basis)
+    require(found == accepted, "operators", found, f"{accepted} for this x")
     there = (ops.past if cfg.sticky else ops.decay) is not None
     require(there, "operators", "those of another configuration", "operators(cfg, L) of this one")
 

@@ -11,20 +11,18 @@ segments have the same width while k is within `horizon`; later they fade by τ_
 """
 
 import dataclasses
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float
 
 from inf_former_jax.memory import density as densities
 from inf_former_jax.memory import regression
 from inf_former_jax.memory.basis import AnyArray, GaussianBasis, evaluate, gaussian_basis
-
-# GPUs default to TF32 and TPUs to bfloat16 passes: errors of 1.3 % and 10 % in the memory.
-HIGHEST = jax.lax.Precision.HIGHEST
+from inf_former_jax.memory.tables import Table, compact
 
 
 def require(holds: bool, name: str, found: object, accepted: object) -> None:
@@ -126,12 +124,13 @@ class LongTermConfig:
 class Operators(NamedTuple):
     """Data-independent operators of a write of L vectors. Neither state nor parameters.
 
-    By a row's number of writes so far: 0 first fit, k ≤ K the k-th further write, K for all later
-    ones. Each acts on a signal from the left as `gᵀ x`. What the configuration never uses is None.
+    One for each of the K first further writes of a row, the last one for all later ones. Each acts
+    on a signal from the left as `gᵀ x`. What the configuration never uses is None.
     """
 
-    new: Float[AnyArray, "K+1 L N"]  # G_new of the new vectors; new[0] is the plain first fit
-    decay: Float[AnyArray, "K N N"] | None  # Aᵀ of the uniform grid u_m = m/M: C ← A C + …
+    first: Table  # [1, L, N] G of a row's first write, the plain fit
+    new: Table  # [K, L, N] G_new of the new vectors of a further one
+    decay: Table | None  # [K, N, N] Aᵀ of the uniform grid u_m = m/M: C ← A C + …
     past: Float[AnyArray, "K M N"] | None  # G_past of samples read at given or sticky locations
 
 
@@ -173,19 +172,23 @@ def operators(cfg: LongTermConfig, length: int, dtype=None) -> Operators:
 
 
 def shapes(cfg: LongTermConfig, length: int, dtype=np.float32) -> Operators:
-    """Shapes and dtypes of the operators for writes of `length` vectors; nothing is built."""
+    """Shapes of the operators for writes of `length` vectors, as if none had a low rank.
+
+    Nothing is built for them. A memory can be written with such operators as well.
+    """
     count, n = cfg.num_contractions, cfg.num_basis
     # With one contraction only, room is no question, and any locations may be given.
     past = cfg.sticky or cfg.contraction == "fixed"
     return Operators(
-        jax.ShapeDtypeStruct((count + 1, length, n), dtype),
+        jax.ShapeDtypeStruct((1, length, n), dtype),
+        jax.ShapeDtypeStruct((count, length, n), dtype),
         None if cfg.sticky else jax.ShapeDtypeStruct((count, n, n), dtype),
         jax.ShapeDtypeStruct((count, cfg.num_samples, n), dtype) if past else None,
     )
 
 
 def operator_mib(cfg: LongTermConfig, length: int) -> float:
-    """Room of the float32 operators for writes of `length` vectors, in MiB; nothing is built."""
+    """Room of the float32 operators for writes of `length` vectors, in MiB, at most."""
     return sum(leaf.size for leaf in jax.tree.leaves(shapes(cfg, length))) * 4 / 2**20
 
 
@@ -194,7 +197,7 @@ def check_size(cfg: LongTermConfig, length: int) -> None:
     mib = operator_mib(cfg, length)
     found = (
         f"{cfg.max_operator_mib} for the operators of {cfg.num_contractions} contractions (N = "
-        f"{cfg.num_basis}, L = {length}, M = {cfg.num_samples}), which take {mib:,.1f} MiB"
+        f"{cfg.num_basis}, L = {length}, M = {cfg.num_samples}), which take up to {mib:,.1f} MiB"
     )
     accepted = "that much, or a smaller horizon, num_basis or num_samples"
     require(mib <= cfg.max_operator_mib, "max_operator_mib", found, accepted)
@@ -202,46 +205,16 @@ def check_size(cfg: LongTermConfig, length: int) -> None:
 
 @lru_cache(maxsize=8)
 def _operators(cfg, length, dtype):
-    made = jax.tree.map(lambda of: np.empty(of.shape, of.dtype), shapes(cfg, length, dtype))
+    made = jax.tree.map(lambda of: np.empty(of.shape), shapes(cfg, length))
     grid = evaluate(cfg.basis, densities.uniform_locations(cfg.num_samples))  # Ψ(u) [M, N]
-    _, made.new[0] = write_operator(cfg, length, 0)
+    _, made.first[0] = write_operator(cfg, length, 0)
     for k in range(cfg.num_contractions):
-        g_past, made.new[k + 1] = write_operator(cfg, length, k + 1)
+        g_past, made.new[k] = write_operator(cfg, length, k + 1)
         if made.decay is not None:
             made.decay[k] = grid.T @ g_past
         if made.past is not None:
             made.past[k] = g_past
-    return made
-
-
-def by_writes(
-    table: Float[AnyArray, "K R N"], index: Int[Array, " B"], x: Float[Array, "B R E"]
-) -> Float[Array, "B N E"]:
-    """`table[index_b]ᵀ x_b` of each row b; table and index are constants to autodiff.
-
-    Where all rows ask for the same of many operators it is taken once and nothing is gathered by
-    row. (Of two, rows take their own: the bits of a row are then independent of the other rows.)
-    """
-    return _by_writes(jnp.asarray(table), index, x)
-
-
-@partial(jax.jit, static_argnums=3)  # else every eager call would compile the branches anew
-def _apply(table, index, x, formula):
-    """The einsum with one operator for all rows, or with each row's own."""
-
-    def shared(table, index, x):
-        return jnp.einsum(formula, table[index[0]], x, precision=HIGHEST)
-
-    def each(table, index, x):
-        return jnp.einsum(f"b{formula}", table[index], x, precision=HIGHEST)
-
-    if table.shape[0] <= 2:
-        return (shared if table.shape[0] == 1 else each)(table, index, x)
-    return jax.lax.cond((index == index[0]).all(), shared, each, table, index, x)
-
-
-_by_writes = jax.custom_vjp(lambda table, index, x: _apply(table, index, x, "rn,bre->bne"))
-_by_writes.defvjp(
-    lambda table, index, x: (_by_writes(table, index, x), (table, index)),
-    lambda kept, cotangent: (None, None, _apply(*kept, cotangent, "rn,bne->bre")),
-)
+    # G_past is looked at, and applied to the samples of sticky memories only.
+    past = made.past if made.past is None else made.past.astype(dtype)
+    tables = (of if of is None else compact(of, dtype) for of in made[:3])
+    return Operators(*tables, past)

@@ -14,10 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from inf_former_jax.memory.basis import AnyArray, GaussianBasis, expectation
+from inf_former_jax.memory.basis import HIGHEST, AnyArray, GaussianBasis, expectation
 from inf_former_jax.memory.density import GaussianDensity
 from inf_former_jax.memory.groups import by_groups
-from inf_former_jax.memory.operators import HIGHEST
 
 # Rows, of all heads' queries, that a product has at least: fewer are slower, even in the cache.
 _ROWS = 1024

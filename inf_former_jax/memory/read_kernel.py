@@ -14,9 +14,9 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
 
-from inf_former_jax.memory.basis import AnyArray, GaussianBasis, expectation
+from inf_former_jax.memory.basis import HIGHEST, AnyArray, GaussianBasis, expectation
 from inf_former_jax.memory.density import GaussianDensity
-from inf_former_jax.memory.operators import HIGHEST, require
+from inf_former_jax.memory.operators import require
 from inf_former_jax.memory.read import density_gradient
 
 # The shortest side of a matrix that Triton multiplies.

@@ -9,58 +9,17 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from inf_former_jax.memory import density as densities
 from inf_former_jax.memory import long_term, segments
-from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.memory.basis import HIGHEST, AnyArray, GaussianBasis
 from inf_former_jax.memory.long_term import LongTermConfig, LongTermMemory
-from inf_former_jax.memory.operators import HIGHEST
 from inf_former_jax.memory.read import expected_value
+from inf_former_jax.memory.resampled import resample, resampled
+from inf_former_jax.models.gate import Gate
 from inf_former_jax.models.local import F32, FROM_HEADS, TO_HEADS
-
-
-def gate_values(
-    kernel: Float[AnyArray, "3 E E"], bias: Float[AnyArray, " E"], x: Float[AnyArray, "B L E"]
-) -> Float[Array, "B L E"]:
-    """`sigmoid(conv1d(X))`, what the gate lets through of each number (SPEC §3).
-
-    The convolution mixes all channels over (l-1, l, l+1) of the same write, zeros at its ends.
-    Two neighbouring results take four matrix products of d_0 … d_3 = x_{l-1} … x_{l+2}, not six,
-    and no array of windows: Winograd's minimal filter F(2, 3),
-
-        m_1 = (d_0 - d_2) g_0              m_2 = (d_1 + d_2) ½(g_0 + g_1 + g_2)
-        m_4 = (d_1 - d_3) g_2              m_3 = (d_2 - d_1) ½(g_0 - g_1 + g_2)
-        y_l = m_1 + m_2 + m_3              y_{l+1} = m_2 - m_3 - m_4
-
-    (Lavin & Gray, 2016, "Fast Algorithms for Convolutional Neural Networks", §4.1).
-    """
-    batch, length, dim = x.shape
-    padded = jnp.pad(x, ((0, 0), (1, 1 + length % 2), (0, 0)))
-    pairs = padded.reshape(batch, -1, 2, dim)
-    d = pairs[:, :-1, 0], pairs[:, :-1, 1], pairs[:, 1:, 0], pairs[:, 1:, 1]
-    first, middle, last = kernel
-    mean = 0.5 * (first + last)
-
-    def product(d, g):
-        return jnp.einsum("ble,ef->blf", d, g, precision=HIGHEST)
-
-    m1, m2 = product(d[0] - d[2], first), product(d[1] + d[2], mean + 0.5 * middle)
-    m3, m4 = product(d[2] - d[1], mean - 0.5 * middle), product(d[1] - d[3], last)
-    mixed = jnp.stack([m1 + m2 + m3, m2 - m3 - m4], axis=2).reshape(batch, -1, dim)[:, :length]
-    return jax.nn.sigmoid(mixed + bias[None, None])
-
-
-class Gate(nn.Module):
-    """`X ⊙ sigmoid(conv1d(X))`: what is written is first smoothed (SPEC §3, published code)."""
-
-    @nn.compact
-    def __call__(self, x: Float[AnyArray, "B L E"]) -> Float[Array, "B L E"]:
-        """The gated vectors, of x's shape."""
-        dim = x.shape[-1]
-        kernel = self.param("kernel", nn.initializers.lecun_normal((0, 1)), (3, dim, dim), F32)
-        bias = self.param("bias", nn.initializers.zeros, (dim,), F32)
-        return x * gate_values(kernel, bias, x)
 
 
 def attention_density(
@@ -97,7 +56,7 @@ class Projected(NamedTuple):
     """What any query needs of a long-term memory: the same until the next write."""
 
     keys: Float[AnyArray, "B 2 H K"]  # reduced by w_μ and w_σ
-    values: Float[AnyArray, "B H N K"]  # V = C W_V
+    values: Float[AnyArray, "B H R K"]  # V = C W_V, C resampled to `reading_basis`
 
 
 class LongTermRead(nn.Module):
@@ -125,10 +84,11 @@ class LongTermRead(nn.Module):
         mu = self.param("mu", scatter, (cfg.num_basis,), F32)
         sigma = self.param("sigma", scatter, (cfg.num_basis,), F32)
         if projected is None:
-            projected = _project(memory.coeffs, key, value, mu, sigma)
+            projected = _project(cfg, memory.coeffs, key, value, mu, sigma)
         density = _density(cfg, q, projected.keys)
-        z = expected_value(cfg.basis, density, projected.values, read=cfg.read)
-        return jnp.einsum("bhtk,hke->bte", z, out, precision=HIGHEST), density
+        basis = reading_basis(cfg, memory.coeffs.dtype)
+        z = expected_value(basis, density, projected.values, read=cfg.read)
+        return _joined(z, out), density
 
     def density_params(self) -> tuple[Array, Array, Array]:
         """W_K, w_μ and w_σ, which `attention_density` takes; they are there already."""
@@ -137,12 +97,28 @@ class LongTermRead(nn.Module):
     def project(self, memory: LongTermMemory) -> Projected:
         """What all queries of a segment share; the parameters are there already."""
         params = (self.get_variable("params", n) for n in ("key", "value", "mu", "sigma"))
-        return _project(memory.coeffs, *params)
+        return _project(self.cfg, memory.coeffs, *params)
 
 
-def _project(coeffs, key, value, mu, sigma):
-    values = jnp.einsum("bne,ehk->bhnk", coeffs, value, precision=HIGHEST)
+def _joined(z, out):
+    """`concat_heads(z) W_O`. Each row's heads are multiplied as they lie, instead of turned."""
+    batch, heads, length, width = z.shape
+    columns = jnp.swapaxes(z, 2, 3).reshape(batch, heads * width, length)
+    each = jnp.broadcast_to(out.reshape(1, heads * width, -1), (batch, heads * width, out.shape[2]))
+    return jnp.einsum("bft,bfe->bte", columns, each, precision=HIGHEST)
+
+
+def _project(cfg, coeffs, key, value, mu, sigma):
+    to = resampled(cfg.num_basis, cfg.widths, np.dtype(coeffs.dtype))
+    read = coeffs if to is None else resample(to, coeffs)
+    values = jnp.einsum("bne,ehk->bhnk", read, value, precision=HIGHEST)
     return Projected(_reduced_keys(coeffs, key, mu, sigma), values)
+
+
+def reading_basis(cfg: LongTermConfig, dtype) -> GaussianBasis:
+    """The R basis functions that `Projected.values` belong to, N or fewer (`memory.resampled`)."""
+    to = resampled(cfg.num_basis, cfg.widths, np.dtype(dtype))
+    return cfg.basis if to is None else to.basis
 
 
 class LongTermAttention(nn.Module):

@@ -19,7 +19,7 @@ from inf_former_jax.memory.basis import AnyArray
 from inf_former_jax.memory.density import GaussianDensity
 from inf_former_jax.memory.state import LayerMemory, Memory
 from inf_former_jax.models.architecture import ModelConfig
-from inf_former_jax.models.attention import Projected
+from inf_former_jax.models.attention import Projected, reading_basis
 
 
 class LayerCache(NamedTuple):
@@ -50,7 +50,8 @@ def init(cfg: ModelConfig, batch: int, dtype=jnp.float32) -> Cache:
         remembers, ltm = state.fifo_len(cfg) > 0, cfg.long_term
         projected = None
         if ltm is not None:
-            values = zeros(cfg.num_heads, ltm.num_basis, cfg.head_dim)
+            functions = len(reading_basis(ltm, dtype).loc)
+            values = zeros(cfg.num_heads, functions, cfg.head_dim)
             projected = Projected(zeros(2, *heads), values)
         return LayerCache(
             keys=zeros(slots, *heads),

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inf_former_jax.models.attention import gate_values
+from inf_former_jax.models.gate import gate_values
 
 
-@pytest.mark.parametrize("length", [1, 2, 5, 8])
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 8])
 def test_the_gate_is_a_convolution(length):
     """Of three neighbours, zeros at the ends; its gradients by kernel, bias and vectors too."""
     with jax.enable_x64(True):

@@ -1,0 +1,96 @@
+"""A signal on fewer basis functions reads as the signal that it stands for."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from inf_former_jax.memory import basis, long_term
+from inf_former_jax.memory.long_term import LongTermConfig
+from inf_former_jax.memory.read import expected_value
+from inf_former_jax.memory.resampled import resample, resampled
+from inf_former_jax.models.attention import LongTermAttention, attention_density, reading_basis
+from tests.golden import relative_error
+
+# Of widths .05 and .4, 85 functions each: in float64 the narrow ones stay, of the wide ones 41 do.
+N, WIDTHS = 170, (0.05, 0.4)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("n", "widths"), [(N, WIDTHS), (512, (0.01, 0.05)), (256, (0.3,))])
+def test_each_expectation_is_a_sum_of_those_that_stand_for_it(n, widths, dtype):
+    """To the dtype's rounding of the largest one, in and beside [0, 1], wide and narrow densities.
+
+    All in float64: what is tested is the formula and its step, not how float32 rounds. (Float64's
+    own exponents, of up to 1,000, are some ten roundings off.)
+    """
+    to = resampled(n, widths, np.dtype(dtype))
+    rng = np.random.default_rng(0)
+    mean, var = rng.uniform(-0.2, 1.2, 500), np.exp(rng.uniform(-18, 0, 500))
+    r = basis.expectation(to.basis, mean, var)
+    one_signal_each = np.eye(n)[None]
+    with jax.enable_x64(True):
+        weights = np.asarray(resample(to, one_signal_each)[0])  # [R, N]
+    of = basis.gaussian_basis(n, widths)
+    expected = basis.expectation(of, mean, var)
+    largest = basis.expectation(of, of.loc, 0.0)[np.arange(n), np.arange(n)]  # of each function
+    error = np.abs(r @ weights - expected).max(0) / largest
+    assert error.max() < (2 if dtype == np.float32 else 32) * np.finfo(dtype).eps
+    assert (weights >= 0).all() and len(r[0]) <= 0.75 * n
+
+
+def test_how_many_stand_for_the_papers():
+    """204 for the 256 narrow functions, 54 for the wide ones; as many for twice as many."""
+    for n in (512, 1024):
+        to = resampled(n, (0.01, 0.05), np.dtype(np.float32))
+        assert [weights.shape for weights in to.weights] == [(n // 2, 204), (n // 2, 54)]
+    in_float64 = resampled(512, (0.01, 0.05), np.dtype(np.float64))
+    assert in_float64.weights[0] is None, "310 for 256 would be more"
+    assert len(in_float64.basis.loc) == 256 + 90
+
+
+@pytest.mark.parametrize(
+    ("n", "widths"), [(512, (0.005, 0.01)), (128, (0.01, 0.05)), (8, (0.1, 0.3)), (64, (0.0078,))]
+)
+def test_what_does_not_pay_stays(n, widths):
+    """GPT-2's widths ask for 460 of 512; the others' functions are already far apart."""
+    cfg = LongTermConfig(num_basis=n, widths=widths)
+    assert resampled(n, widths, np.dtype(np.float32)) is None
+    assert reading_basis(cfg, np.float32).loc.shape == (n,)
+
+
+def test_a_memory_is_read_as_by_its_own_basis():
+    """The context, and its gradients by parameters, queries and coefficients, in float64."""
+    cfg = LongTermConfig(num_basis=N, widths=WIDTHS, num_samples=8, gate=False)
+    assert resampled(N, WIDTHS, np.dtype(np.float64)) is not None
+    rng = np.random.default_rng(1)
+    with jax.enable_x64(True):
+        coeffs, q = jnp.asarray(rng.normal(size=(2, N, 6))), jnp.asarray(
+            rng.normal(size=(2, 3, 5, 2))
+        )  # fmt: skip
+        layer, writes = LongTermAttention(cfg), jnp.array([1, 2])
+        memory = long_term.init(cfg, 2, 6, jnp.float64)._replace(writes=writes)
+        drawn = jax.jit(layer.init)(jax.random.key(0), q, memory)["params"]
+        params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), drawn)
+
+        def ours(params, q, coeffs):
+            return layer.apply({"params": params}, q, memory._replace(coeffs=coeffs))[0]
+
+        def by_all(params, q, coeffs):
+            of = params["read"]
+            values = jnp.einsum("bne,ehk->bhnk", coeffs, of["value"])
+            density = attention_density(cfg, q, coeffs, of["key"], of["mu"], of["sigma"])
+            z = expected_value(cfg.basis, density, values)
+            return jnp.einsum("bhtk,hke->bte", z, of["out"])
+
+        @partial(jax.jit, static_argnums=0)
+        def run(of, *given):
+            found, pull = jax.vjp(of, *given)
+            return found, pull(jnp.cos(found))
+
+        for a, b in zip(
+            *(jax.tree.leaves(run(of, params, q, coeffs)) for of in (ours, by_all)), strict=True
+        ):
+            assert relative_error(a, b) < 1e-12
