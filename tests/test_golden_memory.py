@@ -155,7 +155,7 @@ def test_first_fit_at_the_size_of_the_paper(dtype):
 def write_rows(arrays, cfg, dtype):
     """Rows of the further writes' operator that the file holds: ours and the published ones."""
     operators = long_term.operators(cfg, int(arrays["length"]))
-    rows = np.concatenate([operators.past[0], dense(operators.new)[0]])
+    rows = np.concatenate([dense(operators.past)[0], dense(operators.new)[0]])
     if "G_inf" in arrays:
         return rows, arrays["G_inf"]
     return rows[arrays["G_inf_rows_index"]], arrays["G_inf_rows"]

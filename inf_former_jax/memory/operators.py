@@ -21,7 +21,7 @@ from jaxtyping import Float
 
 from inf_former_jax.memory import density as densities
 from inf_former_jax.memory import regression
-from inf_former_jax.memory.basis import AnyArray, GaussianBasis, evaluate, gaussian_basis
+from inf_former_jax.memory.basis import GaussianBasis, evaluate, gaussian_basis
 from inf_former_jax.memory.tables import Table, compact
 
 
@@ -131,7 +131,7 @@ class Operators(NamedTuple):
     first: Table  # [1, L, N] G of a row's first write, the plain fit
     new: Table  # [K, L, N] G_new of the new vectors of a further one
     decay: Table | None  # [K, N, N] Aᵀ of the uniform grid u_m = m/M: C ← A C + …
-    past: Float[AnyArray, "K M N"] | None  # G_past of samples read at given or sticky locations
+    past: Table | None  # [K, M, N] G_past of samples read at given or sticky locations
 
 
 def write_operator(
@@ -214,7 +214,4 @@ def _operators(cfg, length, dtype):
             made.decay[k] = grid.T @ g_past
         if made.past is not None:
             made.past[k] = g_past
-    # G_past is looked at, and applied to the samples of sticky memories only.
-    past = made.past if made.past is None else made.past.astype(dtype)
-    tables = (of if of is None else compact(of, dtype) for of in made[:3])
-    return Operators(*tables, past)
+    return Operators(*(of if of is None else compact(of, dtype) for of in made))
