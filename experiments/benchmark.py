@@ -67,7 +67,8 @@ class BenchmarkConfig:
     schedules: tuple[str, ...] = ("sequential",)
     """Of steps and kernels: sequential, parallel (which not every model has)."""
     dtypes: tuple[str, ...] = ("float32",)
-    """Of steps and kernels: float32, bfloat16."""
+    """Of steps and kernels: float32, bfloat16, each also with +xla, fused local attention, and
+    bfloat16+cudnn, a kernel of NVIDIA's for it."""
     quick: bool = False
     """Tiny shapes, few repeats, programs that are not optimised: that it runs, not how fast."""
     out: str = "runs/benchmark"

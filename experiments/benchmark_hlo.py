@@ -19,6 +19,9 @@ FREE = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2,
           "f64": 8, "s64": 8, "u64": 8}  # fmt: skip
 
+#: cuDNN's flash attention, and how its kernels' names go on.
+_ATTENTION = 'custom_call_target="__cudnn$fmha'
+
 #: What reads only as much as it returns.
 _SLICES = {"dynamic-slice", "slice", "gather"}
 
@@ -186,6 +189,13 @@ def _library(of):
     return of.opcode == "custom-call" and "cublas" in of.attributes
 
 
+def _attention(of, values):
+    """Scores and results; backwards scores once more, and four gradients."""
+    (rows, queries, heads, width), (_, keys, *_) = (values[of.operands[i]].dims() for i in (0, 1))
+    products = 5 if re.search(rf"{re.escape(_ATTENTION)}\w*Backward", of.attributes) else 2
+    return 2 * products * rows * heads * queries * keys * width
+
+
 def _operations(products, values):
     found = collections.Counter()
     for of in products:
@@ -197,6 +207,9 @@ def _operations(products, values):
             contracted = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', of.attributes)
             contracted = re.findall(r"\d+", contracted[1])
             exact = '"operand_precision":["HIGHEST","HIGHEST"]' in of.attributes
+        elif _ATTENTION in of.attributes:
+            found["bfloat16"] += _attention(of, values)
+            continue
         else:
             continue
         kind = "bfloat16" if left.shape.startswith("bf16") else "float32 default"

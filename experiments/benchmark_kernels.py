@@ -102,7 +102,8 @@ def steps(
         cfg = benchmark_steps.config(name, quick)
         for schedule in benchmark_steps.of_model(cfg, schedules):
             for dtype in dtypes:
-                typed = dataclasses.replace(cfg, model=dataclasses.replace(cfg.model, dtype=dtype))
+                model = benchmark_steps.computing(cfg.model, dtype)
+                typed = dataclasses.replace(cfg, model=model)
                 begun = time.perf_counter()
                 compiled, taken = program(typed, schedule, of)
                 row = {"preset": name, "schedule": schedule, "dtype": dtype,

@@ -18,9 +18,13 @@ from inf_former_jax.data.batches import Batch
 from inf_former_jax.data.splits import TokenizedSplit
 from inf_former_jax.data.streams import Streams
 from inf_former_jax.models import parallel, presets
+from inf_former_jax.models.architecture import ModelConfig
 from inf_former_jax.training import optim
 
-SCHEDULES, DTYPES = ("sequential", "parallel"), ("float32", "bfloat16")
+SCHEDULES = ("sequential", "parallel")
+
+#: What activations are computed in; behind +, by what local attention is fused.
+DTYPES = ("float32", "bfloat16", "float32+xla", "bfloat16+xla", "bfloat16+cudnn")
 
 #: Beside the sorting presets: the CPU size at B 8 and 5 segments of 128, and a GPT-2 that reads 8.
 SMALL, TEXT = "small", "gpt2-infinity-lasting"
@@ -93,9 +97,16 @@ def batches(cfg: Any, rows: int) -> Callable[[np.ndarray], Batch]:
     return lambda numbers: of.batch(0, numbers)
 
 
+def computing(model: ModelConfig, dtype: str) -> ModelConfig:
+    """The model that computes in one of DTYPES."""
+    dtype, _, by = dtype.partition("+")
+    fused = {"fused_attention": True, "fused_by": by} if by else {}
+    return dataclasses.replace(model, dtype=dtype, **fused)
+
+
 def prepare(cfg: Any, schedule: str, dtype: str) -> benchmark_update.Update:
     """A preset's update, its batch of `cfg.batch_size` rows on each device."""
-    model = dataclasses.replace(cfg.model, dtype=dtype)
+    model = computing(cfg.model, dtype)
     objective = dataclasses.replace(cfg.objective, schedule=schedule)
     make = batches(cfg, cfg.batch_size * jax.device_count())
     return benchmark_update.prepare(

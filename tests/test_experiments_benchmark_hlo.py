@@ -67,6 +67,29 @@ custom_call_target="__cublas$gemm", backend_config={"gemm_backend_config":{\
 }
 """
 
+#: cuDNN's attention of 2 rows, 3 heads of width 8, 4 queries and 10 keys, and its gradient.
+ATTENTION = """HloModule jit_f
+
+ENTRY %main (q: bf16[2,4,3,8], k: bf16[2,10,3,8], b: bf16[2,3,4,10]) -> bf16[2,3,4,8] {
+  %q = bf16[2,4,3,8]{3,2,1,0} parameter(0)
+  %k = bf16[2,10,3,8]{3,2,1,0} parameter(1)
+  %b = bf16[2,3,4,10]{3,2,1,0} parameter(2)
+  %z = (bf16[2,3,4,8]{3,1,2,0}, u8[0]{0}) custom-call(%q, %k, %k, %b), \
+custom_call_target="__cudnn$fmhaScaleBiasSoftmax"
+  ROOT %g = (bf16[2,3,4,8]{3,1,2,0}, u8[0]{0}) custom-call(%q, %k, %k, %b), \
+custom_call_target="__cudnn$fmhaScaleBiasSoftmaxBackward"
+}
+"""
+
+
+def test_kernels_of_attention_by_hand():
+    """Two products forward, five backward; bytes of the operands and the result."""
+    one, moved = 2 * 2 * 3 * 4 * 10 * 8, 2 * (2 * 4 * 3 * 8 + 2 * 2 * 10 * 3 * 8 + 2 * 3 * 4 * 10)
+    moved += 2 * 2 * 3 * 4 * 8
+    expected = [Kernel(1, moved, {"bfloat16": products * one}) for products in (2, 5)]
+    assert list(benchmark_hlo.kernels(ATTENTION)) == expected
+
+
 SLICE = Kernel(5, 2 * 4 * 4 + 4, {})  # a row read, a row written, a number read
 CHOICE, COPY = Kernel(1, 4, {}), 2 * 2 * 3 * 4
 HALF = Kernel(1, 2 * (6 + 12 + 8), {"bfloat16": 2 * 2 * 3 * 4})

@@ -218,7 +218,7 @@ def test_batches(name, shape):
         (["--presets", "paper-4k:"], "presets: found paper-4k:, accepted: "),
         (["--presets", "paper-4k:0"], "presets: found paper-4k:0, accepted: "),
         (["--schedules", "both"], "schedules: found both, accepted: sequential, parallel"),
-        (["--dtypes", "float16"], "dtypes: found float16, accepted: float32, bfloat16"),
+        (["--dtypes", "float16"], "dtypes: found float16, accepted: float32, bfloat16, "),
     ],
 )
 def test_refusals(options, message, capsys, tmp_path):

@@ -10,15 +10,16 @@ from inf_former_jax.models import presets
 from inf_former_jax.models.causal import causal_attention
 from inf_former_jax.models.decoder import Decoder
 from inf_former_jax.models.dropout import row_keys
-from inf_former_jax.models.local import Heads, fused_attention
+from inf_former_jax.models.fused import fused_attention
+from inf_former_jax.models.local import Heads
 
 # No two sizes alike; 3 chunks of 4, the last one short; 6 memory rows.
 HEADS, ROWS, QUERIES, KEYS, WIDTH, CHUNK = 4, 3, 11, 17, 5, 4
 FILLED = np.array([0, 2, 6])
 
 
-def heads(relative, dtype=np.float64, queries=QUERIES):
-    rng, keys = np.random.default_rng(0), KEYS - QUERIES + queries
+def heads(relative, dtype=np.float64, queries=QUERIES, memory=KEYS - QUERIES):
+    rng, keys = np.random.default_rng(0), memory + queries
     shapes = [(HEADS, ROWS, rows, WIDTH) for rows in (queries, keys, keys)]
     if relative:
         shapes += [(HEADS, keys + 1, WIDTH), (HEADS, WIDTH), (HEADS, WIDTH)]
@@ -124,13 +125,21 @@ def test_bfloat16_is_near_float32():
         assert np.abs(np.asarray(a, np.float32) - b).max() < 3e-2 * np.abs(b).max()
 
 
-@pytest.mark.parametrize("same_length", [0, 7])
-def test_fused_attention_is_the_same(same_length):
-    """Softmax is float32's there, whatever the inputs are."""
-    given = heads(False, np.float32)
-    expected = gradients(lambda h: naive(h, FILLED, same_length), given)
-    found = gradients(lambda h: fused_attention(h, FILLED, same_length=same_length), given)
+@pytest.mark.parametrize("relative", [False, True], ids=["learned", "relative"])
+@pytest.mark.parametrize(("memory", "same_length"), [(6, 0), (6, 7), (0, 0)])
+def test_fused_attention_is_the_same(relative, memory, same_length):
+    """With a window and without. Softmax is float32's there, whatever the inputs are."""
+    given, filled = heads(relative, np.float32, memory=memory), np.minimum(FILLED, memory)
+    expected = gradients(lambda h: naive(h, filled, same_length), given)
+    found = gradients(lambda h: fused_attention(h, filled, same_length=same_length), given)
     assert_same(found, expected, 1e-5)
+
+
+def test_a_kernel_that_is_not_there_is_refused():
+    """Before anything is compiled, in the words of the option."""
+    said = r"^fused_by: found cudnn \(.*\), accepted: xla on this machine$"
+    with pytest.raises(ValueError, match=said):
+        fused_attention(heads(True, jnp.bfloat16), FILLED, implementation="cudnn")
 
 
 def test_fused_models_are_the_same_and_others_are_refused(monkeypatch):
@@ -143,8 +152,9 @@ def test_fused_models_are_the_same_and_others_are_refused(monkeypatch):
     monkeypatch.setattr(jax.nn, "dot_product_attention", counted)
     sizes = {"num_layers": 1, "num_heads": 2, "head_dim": 4, "d_model": 8, "d_inner": 8,
              "vocab_size": 12, "segment_len": 5, "attention_dropout": 0.0}  # fmt: skip
-    with pytest.raises(ValueError, match=r"^position: found relative, accepted: learned if fused"):
-        presets.transformer_xl(fused_attention=True)
+    for options in ({"dtype": "bfloat16"}, {"fused_attention": True}):
+        with pytest.raises(ValueError, match=r"^fused_by: found cudnn without .* accepted: xla"):
+            presets.transformer_xl(fused_by="cudnn", **options)
     with pytest.raises(ValueError, match=r"^attention_dropout: found 0.1, accepted: 0 beside"):
         presets.gpt2(fused_attention=True)
     found, params, tokens = [], None, np.arange(10).reshape(2, 5)

@@ -1,6 +1,5 @@
 """Large temporaries in a CPU's cache: a computation over groups of an axis, one after the other."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +19,8 @@ def by_groups(of_group: Callable[..., Any], numbers: int, *given: Any) -> Any:
         numbers: size of the largest temporary for each place along the axis.
     """
     length = jax.tree.leaves(given)[0].shape[0]
-    size = math.gcd(length, max(1, CACHED // max(1, numbers)))
+    most = min(length, max(1, CACHED // max(1, numbers)))
+    size = max(size for size in range(1, most + 1) if length % size == 0)
     if size == length:
         return of_group(*given)
 

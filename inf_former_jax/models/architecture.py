@@ -74,8 +74,11 @@ class ModelConfig:
     query_chunk: int = 128
     """Queries whose local attention scores exist at a time."""
     fused_attention: bool = False
-    """Local attention by `jax.nn.dot_product_attention`, for devices with a kernel for it; learned
-    positions and no attention_dropout only. Generation does without."""
+    """Local attention by `jax.nn.dot_product_attention`, without attention_dropout. Generation does
+    without."""
+    fused_by: Literal["xla", "cudnn"] = "xla"
+    """xla: all scores at once. cudnn: flash attention of CUDA devices, which never writes them out
+    (of relative positions those of positions only); bfloat16 only."""
     remat: bool = False
     """Recompute each layer's activations in the backward pass instead of keeping them: what lives
     at a time is the inputs of all layers and the activations of one, for one more forward pass.
@@ -101,9 +104,12 @@ class ModelConfig:
         require(self.d_model % 2 == 0, "d_model", self.d_model, "an even number")
         self._check_kinds()
         if self.fused_attention:
-            require(self.position == "learned", "position", self.position, "learned if fused")
             rate = self.attention_dropout
             require(rate == 0, "attention_dropout", rate, "0 beside fused_attention")
+        if self.fused_by == "cudnn":
+            found = f"cudnn without fused_attention or in {self.dtype}"
+            fits = self.fused_attention and self.dtype == "bfloat16"
+            require(fits, "fused_by", found, "xla there")
         for name in ("mem_len", "memory_gradient"):
             value = getattr(self, name)
             require(_is_whole(value) and value >= 0, name, value, "a whole number ≥ 0")
@@ -126,7 +132,8 @@ class ModelConfig:
 
     def _check_kinds(self):
         kinds = {"norm": ("post", "pre"), "position": ("relative", "learned"),
-                 "activation": ("relu", "gelu"), "dtype": ("float32", "bfloat16")}  # fmt: skip
+                 "activation": ("relu", "gelu"), "dtype": ("float32", "bfloat16"),
+                 "fused_by": ("xla", "cudnn")}  # fmt: skip
         for name, known in kinds.items():
             require(getattr(self, name) in known, name, getattr(self, name), " or ".join(known))
         if self.position == "learned":

@@ -34,7 +34,7 @@ class Block(nn.Module):
             rate=cfg.attention_dropout,
             relative=cfg.position == "relative",
             bias=cfg.attention_bias,
-            fused=cfg.fused_attention,
+            fused=cfg.fused_by if cfg.fused_attention else None,
         )
         if cfg.long_term is not None:
             self.long_term = LongTermAttention(cfg.long_term)

@@ -20,7 +20,14 @@ from jaxtyping import Array, Float, Int
 from inf_former_jax.memory.basis import AnyArray
 from inf_former_jax.memory.groups import by_groups
 from inf_former_jax.models.dropout import RowKeys, dropout
-from inf_former_jax.models.local import Heads, joined, scaled_queries, scores
+from inf_former_jax.models.local import (
+    Heads,
+    by_distance,
+    by_key,
+    joined,
+    scaled_queries,
+    scores,
+)
 
 
 class Kind(NamedTuple):
@@ -153,9 +160,9 @@ def _gradients(heads, numbers, of_queries, filled, rows, kind):
             v=grads.v.at[:, :, cut.keys].add(_over_queries(ct, kept)),
         )
         if of_position is not None:
-            by_distance = _unshift(by_score)
-            to_w = jnp.einsum("hbtp,hpk->hbtk", by_distance, piece.r) * scale
-            to_r = jnp.einsum("hbtk,hbtp->hkp", of_position, by_distance)
+            of_distance = by_distance(by_score)
+            to_w = jnp.einsum("hbtp,hpk->hbtk", of_distance, piece.r) * scale
+            to_r = jnp.einsum("hbtk,hbtp->hkp", of_position, of_distance)
             grads = grads._replace(
                 r=grads.r.at[:, cut.distances].add(jnp.swapaxes(to_r, 1, 2)),
                 u=grads.u + by_query.sum(axis=(1, 2)),
@@ -166,16 +173,16 @@ def _gradients(heads, numbers, of_queries, filled, rows, kind):
     return grads._replace(q=joined(grad_q))
 
 
-def _over_queries(x, by_key):
+def _over_queries(x, of_keys):
     """`Σ_t y_ts x_t` [H, B, S, K]: a product turns its first factor, so that is the small one."""
-    return jnp.swapaxes(jnp.einsum("hbtk,hbts->hbks", x, by_key), 2, 3)
+    return jnp.swapaxes(jnp.einsum("hbtk,hbts->hbks", x, of_keys), 2, 3)
 
 
 def _masked(piece, cut, filled, kind):
     """Scores, -inf where a query does not see a key."""
     content, position = scores(piece)
     if position is not None:
-        content = content + _shift(position)
+        content = content + by_key(position)
     shape = content.shape[2:]
     query = jax.lax.broadcasted_iota(jnp.int32, shape, 0) + (cut.memory + cut.queries.start)
     key = jax.lax.broadcasted_iota(jnp.int32, shape, 1) + cut.keys.start
@@ -197,22 +204,3 @@ def _dropped(probs, numbers, rows, kind, cut):
         return dropout(probs, kind.rate, RowKeys(keys), kind.layer, "attention", cut.part)
 
     return jax.vmap(of_head)(probs, numbers)
-
-
-def _shift(x):
-    """[…, T, S+1] by distance to […, T, S] by key: (i, j) is x's (i, j - i + T).
-
-    Read flat, each row of x begins one place too early for the next key: dropping the first T
-    numbers aligns all of them. What wraps around to another row lies in the future, masked.
-    """
-    *batch, queries, width = x.shape
-    flat = x.reshape(*batch, queries * width)[..., queries:]
-    return flat.reshape(*batch, queries, width - 1)
-
-
-def _unshift(x):
-    """The transpose of `_shift`."""
-    *batch, queries, width = x.shape
-    flat = x.reshape(*batch, queries * width)
-    padded = jnp.pad(flat, (*((0, 0),) * len(batch), (queries, 0)))
-    return padded.reshape(*batch, queries, width + 1)

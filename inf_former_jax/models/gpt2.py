@@ -32,7 +32,7 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 #: In config.json, what GPT-2 has no option for.
 _OURS = "inf_former"
 _OWN_OPTIONS = ("segment_len", "mem_len", "same_length", "query_chunk", "memory_gradient",
-                "inner_dropout", "dtype", "remat", "fused_attention")  # fmt: skip
+                "inner_dropout", "dtype", "remat", "fused_attention", "fused_by")  # fmt: skip
 
 #: Options of GPT-2's config.json that change what is computed, and the values that we compute.
 _ACCEPTED = {

@@ -50,22 +50,6 @@ class Heads(NamedTuple):
     w: Float[Array, "H K"] | None = None  # position bias
 
 
-def fused_attention(
-    heads: Heads, filled: Int[AnyArray, " B"], *, same_length: int = 0
-) -> Float[Array, "H B T K"]:
-    """`causal.causal_attention` without relative positions or dropout, by JAX's own function.
-
-    `jax.nn.dot_product_attention` may be one kernel of the device's library; softmax in float32.
-    """
-    length, total = heads.q.shape[2], heads.k.shape[2]
-    distance = np.arange(total - length, total)[:, None] - np.arange(total)[None]
-    seen = (distance >= 0) & (distance < (same_length or total))
-    there = np.arange(total)[None] >= (total - length - filled)[:, None]  # [B, S]
-    mask = (seen[None] & there[:, None])[:, None]
-    q, k, v = (jnp.moveaxis(part, 0, 2) for part in (heads.q, heads.k, heads.v))
-    return jnp.moveaxis(jax.nn.dot_product_attention(q, k, v, mask=mask), 2, 0)
-
-
 def cached_attention(
     heads: Heads,
     first: Int[AnyArray, " B"],
@@ -127,3 +111,22 @@ def scores(heads: Heads) -> tuple[Float[Array, "H B T S"], Float[Array, "H B T P
     if of_position is None:
         return content, None
     return content, jnp.einsum("hbtk,hsk->hbts", of_position, heads.r)
+
+
+def by_key(x: Float[Array, "*batch T P"]) -> Float[Array, "*batch T S"]:
+    """Scores by distance, P = S + 1, to scores by key: (i, j) is x's (i, j - i + T).
+
+    Read flat, each row of x begins one place too early for the next key: dropping the first T
+    numbers aligns all of them. What wraps around to another row lies in the future, masked.
+    """
+    *batch, queries, width = x.shape
+    flat = x.reshape(*batch, queries * width)[..., queries:]
+    return flat.reshape(*batch, queries, width - 1)
+
+
+def by_distance(x: Float[Array, "*batch T S"]) -> Float[Array, "*batch T P"]:
+    """The transpose of `by_key`."""
+    *batch, queries, width = x.shape
+    flat = x.reshape(*batch, queries * width)
+    padded = jnp.pad(flat, (*((0, 0),) * len(batch), (queries, 0)))
+    return padded.reshape(*batch, queries, width + 1)

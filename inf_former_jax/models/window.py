@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import flax.linen as nn
 import jax
@@ -13,13 +13,13 @@ from inf_former_jax.memory import compressed
 from inf_former_jax.memory.basis import AnyArray
 from inf_former_jax.models.causal import causal_attention
 from inf_former_jax.models.dropout import RowKeys
+from inf_former_jax.models.fused import fused_attention
 from inf_former_jax.models.local import (
     F32,
     FROM_HEADS,
     TO_HEADS,
     Heads,
     cached_attention,
-    fused_attention,
 )
 
 #: Keys and values, by head first.
@@ -46,7 +46,7 @@ class LocalAttention(nn.Module):
     rate: float = 0.0
     relative: bool = True
     bias: bool = False
-    fused: bool = False
+    fused: Literal["xla", "cudnn"] | None = None
 
     def setup(self):
         shape = (self.dim, self.num_heads, self.head_dim)
@@ -84,7 +84,9 @@ class LocalAttention(nn.Module):
         """
         heads = self._heads(x, *seen, distances, biases)
         if self.fused:
-            attended = fused_attention(heads, filled, same_length=self.same_length)
+            attended = fused_attention(
+                heads, filled, same_length=self.same_length, implementation=self.fused
+            )
             return self._output(attended), jnp.swapaxes(heads.q, 0, 1)
         attended = causal_attention(
             heads, filled, same_length=self.same_length, chunk=self.chunk,
