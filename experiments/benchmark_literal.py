@@ -20,7 +20,7 @@ from inf_former_jax.memory.tables import dense
 
 def ridge(ops: Operators) -> Float[Array, "M+L N"]:
     """G of a further write, of the samples and of the new vectors (SPEC §1)."""
-    return jnp.concatenate([dense(ops.past)[0], dense(ops.new)[0]])
+    return jnp.concatenate([ops.past[0], dense(ops.new)[0]])
 
 
 def write(

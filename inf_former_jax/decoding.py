@@ -27,11 +27,14 @@ class DecodeState(NamedTuple):
     position: Int[AnyArray, " B"]  # tokens of the row's open segment, below segment_len
 
 
-def start(decoder: Decoder, batch: int) -> DecodeState:
-    """The state of `batch` rows that have read nothing."""
-    cfg = decoder.cfg
-    position = jnp.zeros((batch,), jnp.int32)
-    return DecodeState(memories.init(cfg, batch), caches.init(cfg, batch), position)
+def start(decoder: Decoder, batch: int, dtype=jnp.float32) -> DecodeState:
+    """The state of `batch` rows that have read nothing.
+
+    Args:
+        dtype: of memory and cache; float64 for parameters of float64.
+    """
+    cfg, position = decoder.cfg, jnp.zeros((batch,), jnp.int32)
+    return DecodeState(memories.init(cfg, batch, dtype), caches.init(cfg, batch, dtype), position)
 
 
 @partial(jax.jit, static_argnums=0)

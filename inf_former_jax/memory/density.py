@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import ndtr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from inf_former_jax.memory.basis import AnyArray
@@ -59,10 +60,18 @@ def bin_mass(
 def bin_sum(
     density: GaussianDensity, bins: int, where: Bool[AnyArray, "B T"] | None = None
 ) -> Float[Array, "B D"]:
-    """`Σ_heads Σ_queries ∫_d N(t; μ, σ²) dt`, of which `bin_mass` are the shares."""
+    """`Σ_heads Σ_queries ∫_d N(t; μ, σ²) dt`, of which `bin_mass` are the shares.
+
+    `½ Σ erf((e - μ)/σ√2)` at each edge e, then differences: half the work of `interval_sum`. In
+    float32 a bin is some 1e-5 of the largest one off, which steers locations as well.
+    """
     edges = np.linspace(0.0, 1.0, bins + 1)
     edges[0], edges[-1] = -EDGE_MARGIN, 1.0 + EDGE_MARGIN
-    return interval_sum(density, edges, where)
+    edges, mean, var, count = _broadcast(density, edges, where)
+    below = jax.lax.erf((edges - mean) * jax.lax.rsqrt(2.0 * var))
+    if count is not None:
+        below = jnp.where(count, below, 0.0)
+    return jnp.maximum(0.5 * jnp.diff(below.sum(axis=(1, 2))), 0.0)
 
 
 def interval_sum(
@@ -72,17 +81,21 @@ def interval_sum(
 ) -> Float[Array, "B J-1"]:
     """`Σ_heads Σ_queries ∫_d N(t; μ, σ²) dt` between neighbouring edges, which may be infinite.
 
-    `∫_a^b N = ½ (erf((b-μ)/σ√2) - erf((a-μ)/σ√2))`: summed over queries first, an edge costs one
-    erf, not one for each of its sides.
+    As exact for many small intervals as for few, since each query's mass is a difference.
     """
-    density = GaussianDensity(*map(jnp.asarray, density))
-    edges = jnp.asarray(edges, dtype=density.mean.dtype).reshape(1, 1, 1, -1)
-    half = jax.lax.erf(
-        (edges - density.mean[..., None]) * jax.lax.rsqrt(2 * density.var)[..., None]
-    )
-    if where is not None:
-        half = jnp.where(jnp.asarray(where)[:, None, :, None], half, 0.0)
-    return jnp.maximum(0.5 * jnp.diff(half.sum(axis=(1, 2))), 0.0)
+    edges, mean, var, count = _broadcast(density, edges, where)
+    scale = jnp.sqrt(var)
+    mass = ndtr((edges[..., 1:] - mean) / scale) - ndtr((edges[..., :-1] - mean) / scale)
+    if count is not None:
+        mass = jnp.where(count, mass, 0.0)
+    return jnp.maximum(mass, 0.0).sum(axis=(1, 2))
+
+
+def _broadcast(density, edges, where):
+    """Edges [1, 1, 1, J]; means, variances [B, H, T, 1] and what counts, [B, 1, T, 1] or None."""
+    mean, var = (jnp.asarray(field)[..., None] for field in density)
+    count = None if where is None else jnp.asarray(where)[:, None, :, None]
+    return jnp.asarray(edges, dtype=mean.dtype).reshape(1, 1, 1, -1), mean, var, count
 
 
 def normalise(mass: Float[AnyArray, "B D"]) -> Float[Array, "B D"]:

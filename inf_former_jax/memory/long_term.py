@@ -123,14 +123,17 @@ def fitted(
     Plain fits are of another rank than all further ones. A CPU does without them where no row
     begins; an accelerator computes both rather than wait for that to be known.
     """
-    writes, x = jnp.asarray(writes), jnp.asarray(x, jax.tree.leaves(ops.new)[0].dtype)
+    return _fitted(ops.first, ops.new, jnp.asarray(writes), jnp.asarray(x, ops.first.dtype))
 
+
+@jax.jit  # else every eager call would compile the branches anew
+def _fitted(first, new, writes, x):
     def further(x):
-        return by_writes(ops.new, jnp.clip(writes - 1, 0, shape(ops.new)[0] - 1), x)
+        return by_writes(new, jnp.clip(writes - 1, 0, shape(new)[0] - 1), x)
 
     def both(x):
-        first = by_writes(ops.first, jnp.zeros_like(writes), x)
-        return jnp.where((writes == 0)[:, None, None], first, further(x))
+        begun = by_writes(first, jnp.zeros_like(writes), x)
+        return jnp.where((writes == 0)[:, None, None], begun, further(x))
 
     def either(x):
         return jax.lax.cond((writes == 0).any(), both, further, x)

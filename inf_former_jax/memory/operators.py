@@ -21,7 +21,7 @@ from jaxtyping import Float
 
 from inf_former_jax.memory import density as densities
 from inf_former_jax.memory import regression
-from inf_former_jax.memory.basis import GaussianBasis, evaluate, gaussian_basis
+from inf_former_jax.memory.basis import AnyArray, GaussianBasis, evaluate, gaussian_basis
 from inf_former_jax.memory.tables import Table, compact
 
 
@@ -128,10 +128,10 @@ class Operators(NamedTuple):
     on a signal from the left as `gᵀ x`. What the configuration never uses is None.
     """
 
-    first: Table  # [1, L, N] G of a row's first write, the plain fit
+    first: Float[AnyArray, "1 L N"]  # G of a row's first write, the plain fit
     new: Table  # [K, L, N] G_new of the new vectors of a further one
-    decay: Table | None  # [K, N, N] Aᵀ of the uniform grid u_m = m/M: C ← A C + …
-    past: Table | None  # [K, M, N] G_past of samples read at given or sticky locations
+    decay: Float[AnyArray, "K N N"] | None  # Aᵀ of the uniform grid u_m = m/M: C ← A C + …
+    past: Float[AnyArray, "K M N"] | None  # G_past of samples read at given or sticky locations
 
 
 def write_operator(
@@ -171,7 +171,7 @@ def operators(cfg: LongTermConfig, length: int, dtype=None) -> Operators:
     return _operators(cfg, length, np.dtype(dtype or jnp.zeros(()).dtype))
 
 
-def shapes(cfg: LongTermConfig, length: int, dtype=np.float32) -> Operators:
+def shapes(cfg: LongTermConfig, length: int) -> Operators:
     """Shapes of the operators for writes of `length` vectors, as if none had a low rank.
 
     Nothing is built for them. A memory can be written with such operators as well.
@@ -180,10 +180,10 @@ def shapes(cfg: LongTermConfig, length: int, dtype=np.float32) -> Operators:
     # With one contraction only, room is no question, and any locations may be given.
     past = cfg.sticky or cfg.contraction == "fixed"
     return Operators(
-        jax.ShapeDtypeStruct((1, length, n), dtype),
-        jax.ShapeDtypeStruct((count, length, n), dtype),
-        None if cfg.sticky else jax.ShapeDtypeStruct((count, n, n), dtype),
-        jax.ShapeDtypeStruct((count, cfg.num_samples, n), dtype) if past else None,
+        jax.ShapeDtypeStruct((1, length, n), np.float32),
+        jax.ShapeDtypeStruct((count, length, n), np.float32),
+        None if cfg.sticky else jax.ShapeDtypeStruct((count, n, n), np.float32),
+        jax.ShapeDtypeStruct((count, cfg.num_samples, n), np.float32) if past else None,
     )
 
 
@@ -214,4 +214,6 @@ def _operators(cfg, length, dtype):
             made.decay[k] = grid.T @ g_past
         if made.past is not None:
             made.past[k] = g_past
-    return Operators(*(of if of is None else compact(of, dtype) for of in made))
+    # The others' ranks are too high for two products to be much less work than one.
+    cast = jax.tree.map(lambda of: of.astype(dtype), made._replace(new=None))
+    return cast._replace(new=compact(made.new, dtype))

@@ -141,7 +141,9 @@ def write_all(
     """
     batch, count, *shape = x.shape
     ops = long_term.checked(cfg, memory, operators, x[:, 0])
-    new = long_term.fitted(ops, plan.writes.reshape(-1), x.reshape(-1, *shape))
+    # What is not written needs no first fit.
+    writes = jnp.where(plan.due, plan.writes, 1)
+    new = long_term.fitted(ops, writes.reshape(-1), x.reshape(-1, *shape))
     new = jnp.where(plan.due[..., None, None], new.reshape(batch, count, *new.shape[1:]), 0.0)
     runs = jnp.ones(count, bool) if plan.runs is None else plan.runs
     by_row = plan.clears, plan.due, plan.writes, new, queries

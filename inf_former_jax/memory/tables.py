@@ -1,9 +1,8 @@
 """Tables of linear operators, one for each number of writes, and how they are applied.
 
-A write's operators are far from full rank: G_new of the paper's constants puts 1,024 vectors into
-the last quarter of the signal, where smooth functions tell some 65 apart. Such a table is kept as
-a product of two smaller ones. That is no approximation beyond the dtype's own: what is left out of
-an operator is less than what rounding its numbers changes.
+The operator of a further write's new vectors is far from full rank: by the paper's constants it
+puts 1,024 of them into the last quarter of the signal, where smooth functions tell some 65 apart.
+Such a table is kept as a product of two thin ones, to float32's own rounding.
 """
 
 from functools import partial
@@ -16,12 +15,12 @@ from jaxtyping import Array, Float, Int
 
 from inf_former_jax.memory.basis import HIGHEST, AnyArray
 
-# Two products instead of one have to save at least a quarter of the work.
-_WORTH = 0.75
+# Two products instead of one have to save half of the work.
+_WORTH = 0.5
 
 
 class LowRank(NamedTuple):
-    """K operators `left_k right_k` of rank r, both factors in one dtype."""
+    """K operators `left_k right_k` of rank r."""
 
     left: Float[AnyArray, "K R r"]  # orthonormal columns
     right: Float[AnyArray, "K r N"]
@@ -32,34 +31,44 @@ Table = Float[AnyArray, "K R N"] | LowRank
 
 
 def compact(table: Float[np.ndarray, "K R N"], dtype: np.dtype) -> Table:
-    """A float64 table cast to a dtype; as `LowRank` where that is less work.
+    """A float64 table cast to a dtype; to float32 as `LowRank` where that is half of the work.
 
-    `G = U S Vᵀ` without the singular values below `ε/8` of the largest, ε the dtype's: a rank r
-    with `r (R + N) ≤ ¾ R N`, the same for all K operators. The U of each is found among the images
-    of random vectors, the same each time, and kept if nothing else is left of G (Halko, Martinsson
-    & Tropp, 2011, "Finding structure with randomness", §4). Float64 itself has no such room.
+    `G ≈ Q (Qᵀ G)`, Q an orthonormal basis of the images of random vectors, the same each time
+    (Halko, Martinsson & Tropp, 2011, "Finding structure with randomness", §4): by a rank r with
+    `r (R + N) ≤ ½ R N` at which all K operators differ from theirs by less than `ε/16` of
+    themselves, by Frobenius' norm. Rounding their numbers to float32 changes some `ε/4`.
     """
-    count, rows, columns = table.shape
+    _, rows, columns = table.shape
     most = int(_WORTH * rows * columns / (rows + columns))
-    tolerance = np.finfo(dtype).eps / 8
     probe = np.random.default_rng(0).normal(size=(columns, most))
-    found, rank = {}, 0
-    # From both ends, one of which has the highest rank: G_new's falls with k, A's grows.
-    for k in (0, *range(count - 1, 0, -1)):
-        basis, _ = np.linalg.qr(table[k] @ probe)
-        reduced = basis.T @ table[k]
-        u, s, vt = np.linalg.svd(reduced, full_matrices=False)
-        if not np.linalg.norm(table[k] - basis @ reduced) <= tolerance * s[:1].sum():
-            return table.astype(dtype)
-        rank = max(rank, int((s > tolerance * s[0]).sum()))
-        found[k] = basis @ u, s[:, None] * vt
-    left, right = map(np.stack, zip(*(found[k] for k in range(count)), strict=True))
-    return LowRank(left[..., :rank].astype(dtype), right[:, :rank].astype(dtype))
+    # Quarters: few decompositions, since on a busy machine the threads of BLAS wait in each.
+    for rank in sorted({most // 4, most // 2, 3 * most // 4, most} - {0}) * (dtype == np.float32):
+        factors = _factors(table, probe[:, :rank])
+        if factors is not None:
+            return LowRank(*(np.stack(of).astype(dtype) for of in zip(*factors, strict=True)))
+    return table.astype(dtype)
+
+
+def _factors(table, probe):
+    """(Q, Qᵀ G) of each operator; None if that leaves out too much of one."""
+    found = []
+    for g in table:
+        left, _ = np.linalg.qr(g @ probe)
+        right = left.T @ g
+        left_out = np.linalg.norm(g - left @ right)
+        if not left_out <= np.finfo(np.float32).eps / 16 * np.linalg.norm(g):
+            return None
+        found.append((left, right))
+    return found
 
 
 def dense(table: Table) -> Float[AnyArray, "K R N"]:
     """The operators as matrices, to look at."""
-    return table.left @ table.right if isinstance(table, LowRank) else table
+    if not isinstance(table, LowRank):
+        return table
+    if isinstance(table.left, jax.Array):
+        return jnp.matmul(table.left, table.right, precision=HIGHEST)
+    return table.left @ table.right
 
 
 def shape(table: Table) -> tuple[int, int, int]:

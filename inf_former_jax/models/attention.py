@@ -88,7 +88,7 @@ class LongTermRead(nn.Module):
         density = _density(cfg, q, projected.keys)
         basis = reading_basis(cfg, memory.coeffs.dtype)
         z = expected_value(basis, density, projected.values, read=cfg.read)
-        return _joined(z, out), density
+        return jnp.einsum("bhtk,hke->bte", z, out, precision=HIGHEST), density
 
     def density_params(self) -> tuple[Array, Array, Array]:
         """W_K, w_μ and w_σ, which `attention_density` takes; they are there already."""
@@ -98,14 +98,6 @@ class LongTermRead(nn.Module):
         """What all queries of a segment share; the parameters are there already."""
         params = (self.get_variable("params", n) for n in ("key", "value", "mu", "sigma"))
         return _project(self.cfg, memory.coeffs, *params)
-
-
-def _joined(z, out):
-    """`concat_heads(z) W_O`. Each row's heads are multiplied as they lie, instead of turned."""
-    batch, heads, length, width = z.shape
-    columns = jnp.swapaxes(z, 2, 3).reshape(batch, heads * width, length)
-    each = jnp.broadcast_to(out.reshape(1, heads * width, -1), (batch, heads * width, out.shape[2]))
-    return jnp.einsum("bft,bfe->bte", columns, each, precision=HIGHEST)
 
 
 def _project(cfg, coeffs, key, value, mu, sigma):

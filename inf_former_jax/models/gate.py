@@ -24,9 +24,10 @@ def gate_values(
         y_l     = m_0 + (m_1 + m_2) +  (m_3 + m_4)      y_{l+1} = (m_1 - m_2) + 2(m_3 - m_4)
         y_{l+2} =       (m_1 + m_2) + 4(m_3 + m_4)      y_{l+3} = (m_1 - m_2) + 8(m_3 - m_4) + m_5
 
-    (Lavin & Gray, 2016, "Fast Algorithms for Convolutional Neural Networks", §4.3). In float32 its
-    rounding is twice that of the plain sum.
+    (Lavin & Gray, 2016, "Fast Algorithms for Convolutional Neural Networks", §4.3). In float32 it
+    rounds two to three times as much as the plain sum.
     """
+    x = jnp.asarray(x, jnp.result_type(x, kernel))
     batch, length, dim = x.shape
     tiles = -(-length // 4)
     padded = jnp.pad(x, ((0, 0), (1, 4 * tiles + 3 - length), (0, 0)))
