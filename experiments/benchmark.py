@@ -104,8 +104,8 @@ def stream(cfg: BenchmarkConfig) -> dict[str, Any]:
     """One document through the CPU language model."""
     model = language_modeling.PRESETS["gpt2-infinity-lasting"][1].model
     if cfg.quick:
-        return benchmark_stream.stream(dataclasses.replace(model, num_layers=1), 2**14, 64)
-    return benchmark_stream.stream(model, cfg.tokens, 2048)
+        return benchmark_stream.stream(dataclasses.replace(model, num_layers=1), 2**14, 64, 3)
+    return benchmark_stream.stream(model, cfg.tokens, 2048, 256)
 
 
 def steps(cfg: BenchmarkConfig) -> dict[str, Any]:

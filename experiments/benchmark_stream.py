@@ -15,9 +15,6 @@ from inf_former_jax.memory import state
 from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
 from inf_former_jax.training.step import memory_finite
 
-#: How often a context's next segment is read; their median is its time.
-TIMED = 64
-
 #: What live arrays, and the process, may grow by from the shortest context to the longest.
 GROWTH, PROCESS_GROWTH = 1.01, 1.1
 
@@ -43,7 +40,7 @@ def work(segment: Callable[..., Any], *arguments: Any) -> tuple[dict[str, int], 
     return operations(traced.jaxpr.jaxpr), sum(x.size * x.dtype.itemsize for x in leaves)
 
 
-def stream(cfg: ModelConfig, total: int, size: int) -> dict[str, Any]:
+def stream(cfg: ModelConfig, total: int, size: int, timed: int) -> dict[str, Any]:
     """Time a segment after 4,096 tokens of a document, after twice as many, …, up to `total`.
 
     The document is read once; what is remembered at each context is kept on the host. Then every
@@ -52,6 +49,7 @@ def stream(cfg: ModelConfig, total: int, size: int) -> dict[str, Any]:
 
     Args:
         size: of the products that tell this machine's rate.
+        timed: how often a context's next segment is read; their median is its time.
 
     Raises:
         RuntimeError: a retrace, a memory that is not finite, a wrong number of writes, or live
@@ -78,7 +76,7 @@ def stream(cfg: ModelConfig, total: int, size: int) -> dict[str, Any]:
         context: partial(segment, params, tokens, memory, ops) for context, memory in kept.items()
     }
     # Apart from products of a size that leaves nothing of the first context's in a cache.
-    seconds = interleaved(variants, TIMED)
+    seconds = interleaved(variants, timed)
     rates = machine.rates(interleaved(machine.variants, 5))
     for row in rows:
         median = statistics.median(seconds[row["tokens"]])
@@ -86,7 +84,7 @@ def stream(cfg: ModelConfig, total: int, size: int) -> dict[str, Any]:
         row |= floors(median, *of_segment, rates)
     times = [row["seconds_per_segment"] for row in rows]
     spread = max(times) / min(times) - 1
-    return {"rows": rows, "writes": total // length - 1, "segment": length, "timed": TIMED,
+    return {"rows": rows, "writes": total // length - 1, "segment": length, "timed": timed,
             "rates": rates, "spread": spread}  # fmt: skip
 
 
