@@ -38,13 +38,14 @@ def compact(table: Float[np.ndarray, "K R N"], dtype: np.dtype) -> Table:
     `r (R + N) ≤ ½ R N` at which all K operators differ from theirs by less than `ε/16` of
     themselves, by Frobenius' norm. Rounding their numbers to float32 changes some `ε/4`.
     """
+    if dtype != np.float32:
+        return table.astype(dtype)
     _, rows, columns = table.shape
     most = int(_WORTH * rows * columns / (rows + columns))
     probe = np.random.default_rng(0).normal(size=(columns, most))
     # Quarters: few decompositions, since on a busy machine the threads of BLAS wait in each.
-    for rank in sorted({most // 4, most // 2, 3 * most // 4, most} - {0}) * (dtype == np.float32):
-        factors = _factors(table, probe[:, :rank])
-        if factors is not None:
+    for rank in sorted({most // 4, most // 2, 3 * most // 4, most} - {0}):
+        if factors := _factors(table, probe[:, :rank]):
             return LowRank(*(np.stack(of).astype(dtype) for of in zip(*factors, strict=True)))
     return table.astype(dtype)
 
@@ -83,8 +84,7 @@ def by_writes(
 ) -> Float[Array, "B N E"]:
     """`table[index_b]ᵀ x_b` of each row b; table and index are constants to autodiff.
 
-    Where all rows ask for the same of many operators it is taken once and nothing is gathered by
-    row. (Of two, rows take their own: the bits of a row are then independent of the other rows.)
+    Where all rows ask for the same operator it is taken once and nothing is gathered by row.
     """
     return _by_writes(jax.tree.map(jnp.asarray, table), index, x)
 
@@ -99,9 +99,8 @@ def _apply(table, index, x, transposed):
     def each(table, index, x):
         return _product("b", jax.tree.map(lambda of: of[index], table), x, transposed)
 
-    count, _, _ = shape(table)
-    if count <= 2:
-        return (shared if count == 1 else each)(table, index, x)
+    if shape(table)[0] == 1:
+        return shared(table, index, x)
     return jax.lax.cond((index == index[0]).all(), shared, each, table, index, x)
 
 
