@@ -345,15 +345,15 @@ def test_the_old_state_is_donated(plain):
 
 
 def test_no_step_after_the_first_is_compiled(dropping, caplog):
-    """Three steps with other batches. (The jit's cache size also counts mere look-ups, and a trace
-    that is found again in JAX's own cache is logged as one; the next test counts real ones.)"""
+    """Three steps with other batches, nor traced. (The jit's cache size also counts look-ups, and a
+    trace that is found in JAX's cache is logged as one, of microseconds.)"""
     trainer = dropping(4, 2)
     state, first = trainer.run(trainer.fresh(), random_batch(0))
-    with jax.log_compiles():
+    with jax.log_compiles(), jax.explain_cache_misses(True):
         state, rows = trainer.run(state, random_batch(1), random_batch(2))
-        assert "Compiling" not in caplog.text
+        assert "Compiling" not in caplog.text and "CACHE MISS" not in caplog.text
         jax.jit(lambda x: x + 1)(state.step)  # a program that is new is seen
-    assert "Compiling jit(<lambda>)" in caplog.text
+    assert "Compiling jit(<lambda>)" in caplog.text and "TRACING CACHE MISS" in caplog.text
     assert int(state.step) == 3 and len({float(row["loss"]) for row in first + rows}) == 3
 
 
