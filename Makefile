@@ -55,7 +55,7 @@ wheel: $(STAMP)  ## build the wheel and import it
 	PYTHONPATH="$$site/lib" "$$python" -P -c 'import sys, inf_former_jax as p; \
 	assert p.__file__.startswith(sys.argv[1]), p.__file__; \
 	from importlib.resources import files; \
-	assert files("experiments.sample_dialogues").joinpath("train.jsonl").is_file()' "$$site/lib"
+	assert files("experiments.dialogue.sample").joinpath("train.jsonl").is_file()' "$$site/lib"
 
 format: $(STAMP)  ## ruff: mend what it can
 	$(BIN)/ruff check --fix .

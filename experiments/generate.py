@@ -16,10 +16,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import cli, language_modeling_init
-from inf_former_jax import generate as generation
+from experiments.language_modeling import start as language_modeling_init
+from experiments.run import cli
 from inf_former_jax.data.tokens import Tokenizer, load_bpe
-from inf_former_jax.models import gpt2
+from inf_former_jax.generate import generation
+from inf_former_jax.models.convert import gpt2
 from inf_former_jax.models.decoder import Decoder, operators
 
 

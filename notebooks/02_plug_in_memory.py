@@ -16,8 +16,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 
-from inf_former_jax import LongTermAttention, LongTermConfig  # +
-from inf_former_jax.memory import long_term  # +
+from inf_former_jax import LongTermAttention, LongTermConfig
+from inf_former_jax.memory import long_term
 
 B, T, E, H, LAYERS = 32, 4, 32, 2, 2  # rows, tokens of a segment, channels, heads, layers
 MEMORY = LongTermConfig(num_basis=32, widths=(0.02, 0.06), num_samples=64)  # +

@@ -27,7 +27,7 @@ TINY = shlex.split(
 TOGETHER = """
 import sys, jax
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]), heartbeat_timeout_seconds=20)
-from experiments.sorting import main
+from experiments.sorting.__main__ import main
 main(sys.argv[3:])
 """
 

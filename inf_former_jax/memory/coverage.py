@@ -13,9 +13,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.memory.config import LongTermConfig
 from inf_former_jax.memory.density import GaussianDensity, interval_sum
 from inf_former_jax.memory.long_term import edges
-from inf_former_jax.memory.operators import LongTermConfig, require
+from inf_former_jax.require import require
 
 
 class Coverage(NamedTuple):

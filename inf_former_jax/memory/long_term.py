@@ -20,13 +20,10 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Real
 
 from inf_former_jax.memory import density as densities
 from inf_former_jax.memory.basis import HIGHEST, AnyArray, evaluate
-from inf_former_jax.memory.operators import (
-    LongTermConfig,
-    Operators,
-    operators,
-    require,
-)
-from inf_former_jax.memory.tables import by_writes, shape
+from inf_former_jax.memory.config import LongTermConfig
+from inf_former_jax.memory.operator_tables import by_writes, shape
+from inf_former_jax.memory.write_operators import Operators, operators
+from inf_former_jax.require import require
 
 __all__ = ["LongTermConfig", "LongTermMemory", "Operators", "edges", "init", "operators",
            "remember", "remember_mass", "reset", "signal", "write"]  # fmt: skip

@@ -40,7 +40,7 @@ def expected_value(
     """
     if read == "kernel":
         # Pallas is imported for those only who ask for it.
-        from inf_former_jax.memory import read_kernel
+        from inf_former_jax.contrib import pallas_read as read_kernel
 
         return read_kernel.expected_value(basis, density, values)
     # [B, H] as one axis: heads of rows are independent of each other.

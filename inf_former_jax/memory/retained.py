@@ -19,8 +19,10 @@ from jaxtyping import Float, Real
 
 from inf_former_jax.memory import density as densities
 from inf_former_jax.memory.basis import GaussianBasis, evaluate, expectation
-from inf_former_jax.memory.operators import LongTermConfig, require, write_operator
+from inf_former_jax.memory.config import LongTermConfig
 from inf_former_jax.memory.regression import ridge_operator
+from inf_former_jax.memory.write_operators import write_operator
+from inf_former_jax.require import require
 
 #: ε = RELATIVE_NOISE · tr(S)/N is added to S: what is read is known to float32's precision only.
 RELATIVE_NOISE = 1e-7

@@ -10,7 +10,7 @@ One counter a row, `seen`, answers every question of validity. All of it is expl
 pytree out, per-row reset.
 """
 
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,6 @@ from inf_former_jax.memory import long_term
 from inf_former_jax.memory.basis import AnyArray
 from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.long_term import LongTermConfig, LongTermMemory
-from inf_former_jax.memory.operators import require
 
 #: `seen` stops counting here, far above any FIFO, so that an endless stream cannot overflow it.
 MAX_SEEN = 2**30
@@ -74,23 +73,6 @@ def init(cfg: MemoryConfig, batch: int, dtype=jnp.float32) -> Memory:
         )
 
     return Memory(jnp.zeros((batch,), jnp.int32), tuple(layer() for _ in range(cfg.num_layers)))
-
-
-def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """path → shape of every leaf."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
-
-
-def require_same(name: str, found: dict[str, Any], accepted: dict[str, Any]) -> None:
-    """Refuse what differs from what is accepted, naming the first path.
-
-    Raises:
-        ValueError: "name + path: found X, accepted: Y".
-    """
-    for path in sorted(found.keys() | accepted.keys()):
-        of_path = (found.get(path, "nothing"), accepted.get(path, "nothing"))
-        require(of_path[0] == of_path[1], f"{name}{path}", *of_path)
 
 
 def reset(memory: Memory, rows: Bool[AnyArray, " B"]) -> Memory:

@@ -19,7 +19,7 @@ from inf_former_jax.memory.long_term import LongTermConfig, LongTermMemory
 from inf_former_jax.memory.read import expected_value
 from inf_former_jax.memory.resampled import resample, resampled
 from inf_former_jax.models.gate import Gate
-from inf_former_jax.models.local import F32, FROM_HEADS, TO_HEADS
+from inf_former_jax.models.local_attention.scores import F32, FROM_HEADS, TO_HEADS
 
 
 def attention_density(

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from inf_former_jax.memory import state
-from inf_former_jax.models.architecture import ModelConfig, compute_dtype
 from inf_former_jax.models.attention import LongTermAttention
-from inf_former_jax.models.cache import LayerCache, append, attend, opened
 from inf_former_jax.models.compression import Compression
+from inf_former_jax.models.config import ModelConfig, compute_dtype
 from inf_former_jax.models.dropout import RowKeys, dropout
-from inf_former_jax.models.window import LocalAttention, keys_values, own_and_later
+from inf_former_jax.models.local_attention.layer import LocalAttention, keys_values, own_and_later
+from inf_former_jax.models.open_segment import LayerCache, append, attend, opened
 
 
 class Block(nn.Module):

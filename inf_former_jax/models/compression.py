@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 from inf_former_jax.memory import compressed
 from inf_former_jax.memory.basis import AnyArray
 from inf_former_jax.memory.compressed import CompressedConfig
-from inf_former_jax.models.local import F32
+from inf_former_jax.models.local_attention.scores import F32
 
 
 class Compression(nn.Module):

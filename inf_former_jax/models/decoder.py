@@ -15,14 +15,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 from inf_former_jax.memory import long_term, state
 from inf_former_jax.memory.basis import AnyArray
-from inf_former_jax.memory.operators import require
 from inf_former_jax.memory.state import Memory
-from inf_former_jax.models.architecture import ModelConfig, compute_dtype, exact_dot
 from inf_former_jax.models.block import Block, layer_norm, recomputed
-from inf_former_jax.models.cache import Cache
+from inf_former_jax.models.config import ModelConfig, compute_dtype, exact_dot
 from inf_former_jax.models.dropout import RowKeys, dropout, row_keys
-from inf_former_jax.models.local import F32, sinusoid
+from inf_former_jax.models.local_attention.scores import F32, sinusoid
+from inf_former_jax.models.open_segment import Cache
 from inf_former_jax.models.output import Noise, Output, aux_sums
+from inf_former_jax.require import require, require_same, shapes
 
 #: Of each layer; P = S + T + 1 distances, the farthest first.
 Distances = tuple[Float[Array, "H P K"] | None, ...]
@@ -234,4 +234,4 @@ def check_call(cfg: ModelConfig, tokens: Int[AnyArray, "B T"], memory: Memory) -
     accepted = f"[B, T] with T ≤ segment_len {cfg.segment_len}"
     require(len(shape) == 2 and shape[1] <= cfg.segment_len, "tokens", shape, accepted)
     expected = jax.eval_shape(lambda: state.init(cfg, shape[0]))
-    state.require_same("memory", state.shapes(memory), state.shapes(expected))
+    require_same("memory", shapes(memory), shapes(expected))

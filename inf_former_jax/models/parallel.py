@@ -19,13 +19,13 @@ from jaxtyping import Bool, Int
 from inf_former_jax.memory import long_term, segments
 from inf_former_jax.memory import state as memories
 from inf_former_jax.memory.basis import AnyArray
-from inf_former_jax.memory.operators import require
 from inf_former_jax.memory.state import Memory
-from inf_former_jax.models.architecture import ModelConfig
 from inf_former_jax.models.block import at_least_float32, recomputed
+from inf_former_jax.models.config import ModelConfig
 from inf_former_jax.models.decoder import Decoder, check_call
 from inf_former_jax.models.dropout import RowKeys
 from inf_former_jax.models.output import Noise, Output, aux_sums
+from inf_former_jax.require import require
 
 
 def check(cfg: ModelConfig) -> None:

@@ -10,10 +10,10 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from inf_former_jax.data.batches import Batch
-from inf_former_jax.memory.operators import require
 from inf_former_jax.memory.state import Memory
 from inf_former_jax.models import parallel
 from inf_former_jax.models.decoder import Decoder, ModelConfig
+from inf_former_jax.require import require
 from inf_former_jax.training.forward import (
     PADDING,
     at_once,

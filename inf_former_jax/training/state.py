@@ -9,8 +9,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from inf_former_jax.memory import state as memories
-from inf_former_jax.memory.operators import shapes
 from inf_former_jax.memory.state import Memory
+from inf_former_jax.memory.write_operators import shapes
 from inf_former_jax.models.decoder import Decoder, ModelConfig
 from inf_former_jax.training import sharding
 

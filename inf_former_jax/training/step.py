@@ -21,10 +21,10 @@ from jaxtyping import Array, Bool
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory import segments
 from inf_former_jax.memory import state as memories
-from inf_former_jax.memory.operators import require
 from inf_former_jax.memory.state import Memory
 from inf_former_jax.models import parallel
 from inf_former_jax.models.decoder import ModelConfig
+from inf_former_jax.require import require
 from inf_former_jax.training import schedules
 from inf_former_jax.training.forward import SUMS, token_sums
 from inf_former_jax.training.state import TrainState

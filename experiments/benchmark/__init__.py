@@ -1,0 +1,1 @@
+"""How fast the memory and the models are, on this machine."""

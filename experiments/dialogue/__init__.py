@@ -1,0 +1,1 @@
+"""Conversations about a document (paper §4.3)."""

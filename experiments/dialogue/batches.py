@@ -1,0 +1,120 @@
+"""Conversations of unequal length in one batch: a row each, from its first segment to its last.
+
+All rows end together: segments of padding come *before* the shorter ones, where no row of a batch
+has anything to read nothing is run, and groups of `memory_gradient`, which are counted from the
+end, hold the same of every batch. Batches are of conversations of about the same length.
+
+Dimension letters: B rows, R of them asked for, W segments of T tokens.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int64, Integer
+
+from experiments.dialogue.stream import Segments
+from inf_former_jax.data.batches import Batch, check_at_least
+
+#: Batches among whose conversations those of a batch are sought: more = less padding, less chance.
+_POOL = 16
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ConversationBatches:
+    """Batches [B, W, T] of conversations; what one holds depends on its number alone.
+
+    Raises:
+        ValueError: on construction, for no conversations, none that is scored, or a batch_size < 1.
+    """
+
+    conversations: Sequence[Segments]
+    batch_size: int
+    """B, rows of the global batch."""
+    seed: int = 0
+    shuffle: bool = False
+    """Another order in each epoch; False = sorted by length."""
+    _orders: dict[int, Int64[np.ndarray, "steps B"]] = dataclasses.field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    def __post_init__(self):
+        check_at_least(self.batch_size, 1, "batch_size")
+        check_at_least(self.seed, 0, "seed")
+        check_at_least(len(self.conversations), 1, "conversations")
+        check_at_least(self.num_predicted, 1, "scored tokens of all conversations")
+
+    @functools.cached_property
+    def sizes(self) -> Int64[np.ndarray, " conversations"]:
+        """Segments of each conversation."""
+        return np.array([len(one.tokens) for one in self.conversations])
+
+    @property
+    def segments(self) -> int:
+        """W, segments of a batch: those of the longest conversation."""
+        return int(self.sizes.max())
+
+    @functools.cached_property
+    def num_predicted(self) -> int:
+        """Tokens that are scored in an epoch."""
+        return int(sum(one.weights.sum() for one in self.conversations))
+
+    @functools.cached_property
+    def num_read(self) -> int:
+        """Tokens that are read in an epoch."""
+        return int(sum(one.valid.sum() for one in self.conversations))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of an epoch; the last one may have rows without a conversation."""
+        return -(-len(self.conversations) // self.batch_size)
+
+    def batch(self, step: int, rows: Sequence[int] | Integer[np.ndarray, " R"]) -> Batch:
+        """Batch number `step`, counted over all epochs, of the given rows: arrays [R, W, T].
+
+        Raises:
+            ValueError: a negative step, or a row outside 0..B-1.
+        """
+        check_at_least(step, 0, "step")
+        epoch, within = divmod(step, self.steps_per_epoch)
+        numbers = self._order(epoch)[within]
+        length = self.conversations[0].tokens.shape[1]
+        shape = (len(rows), self.segments, length)
+        leaves = [np.zeros(shape, leaf.dtype) for leaf in self.conversations[0]]
+        resets = np.zeros(shape[:2], bool)
+        for i, row in enumerate(map(int, rows)):
+            if not 0 <= row < self.batch_size:
+                raise ValueError(f"row: expected 0..{self.batch_size - 1}, found {row}")
+            if numbers[row] >= 0:
+                conversation = self.conversations[numbers[row]]
+                first = self.segments - len(conversation.tokens)
+                resets[i, first] = True
+                for leaf, part in zip(leaves, conversation, strict=True):
+                    leaf[i, first:] = part
+        made = Segments(*leaves)
+        return Batch(made.tokens, made.targets, made.weights, resets, made.valid, made.types)
+
+    def _order(self, epoch: int) -> Int64[np.ndarray, "steps B"]:
+        """Conversation of each row and step, -1 = none; only the newest epoch's are kept."""
+        epoch = epoch if self.shuffle else 0
+        if (order := self._orders.get(epoch)) is None:
+            order = self._make_order(epoch)
+            self._orders.clear()
+            self._orders[epoch] = order
+        return order
+
+    def _make_order(self, epoch):
+        count = len(self.conversations)
+        order = np.argsort(self.sizes, kind="stable")
+        stream = np.random.SeedSequence(self.seed, spawn_key=(epoch,))
+        random = np.random.Generator(np.random.PCG64(stream))
+        if self.shuffle:
+            order = random.permutation(count)
+            pool = self.batch_size * _POOL
+            for first in range(0, count, pool):
+                some = order[first : first + pool]
+                order[first : first + pool] = some[np.argsort(self.sizes[some], kind="stable")]
+        order = np.append(order, np.full(-count % self.batch_size, -1))
+        order = order.reshape(-1, self.batch_size)
+        return random.permutation(order) if self.shuffle else order

@@ -1,0 +1,102 @@
+"""The release of CMU-DoG: `Conversations/{train,valid,test}/*.json` about `WikiData/*.json`.
+
+A conversation names its document by `wikiDocumentIdx`, and each utterance one of the document's
+four sections by `docIdx`: facts about a film, then three passages of its plot.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments.dialogue import records
+from experiments.dialogue.records import SPEAKERS, Conversation, Odd, field
+
+_KEYS = records.Keys("history", "uid", "docIdx")
+_PASSAGES = ("1", "2", "3")
+
+# Of section "0": keys and labels, in the order in which they are written.
+_FACTS = {
+    "movieName": "Movie",
+    "year": "Year",
+    "genre": "Genre",
+    "director": "Director",
+    "cast": "Cast",
+    "rating": "Rating",
+    "introduction": "Introduction",
+    "critical_response": "Critical response",
+}
+
+
+def conversations(folder: Path, split: str) -> Iterator[Conversation | Odd]:
+    """The split's conversations by file name, one turn an utterance; odd documents come first.
+
+    A conversation about an odd document is odd too.
+
+    Raises:
+        ValueError: no JSON file in WikiData or for the split.
+    """
+    wiki, spoken = folder / "WikiData", folder / "Conversations" / split
+    for part in (wiki, spoken):
+        if not _files(part):
+            found = "no such file in it" if part.is_dir() else "no such folder"
+            raise ValueError(f"{part}: found {found}, accepted: a folder with *.json")
+    return _conversations(_files(wiki), _files(spoken))
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.json"))
+
+
+def _conversations(wiki: list[Path], spoken: list[Path]) -> Iterator[Conversation | Odd]:
+    documents: dict[int, tuple[str, tuple[str, ...]]] = {}
+    for file in wiki:
+        found = records.attempt(str(file), _document, file, documents)
+        if isinstance(found, Odd):
+            yield found
+        else:
+            documents |= found
+    for file in spoken:
+        yield records.attempt(str(file), _conversation, file, documents)
+
+
+def _document(file: Path, taken: Mapping[int, Any]) -> dict[int, tuple[str, tuple[str, ...]]]:
+    """Title and sections under the index that conversations refer to, which none has `taken`."""
+    record = records.parse(file.read_bytes())
+    accepted = "an integer from 0 that no other file has"
+    index = field(
+        record, "wikiDocumentIdx", lambda v: records.is_integer(v) and v not in taken, accepted
+    )
+    facts = field(record, "0", lambda value: isinstance(value, dict), "an object of facts")
+    title, first = _written(facts)
+    passages = [field(record, key, records.is_full, "a text").strip() for key in _PASSAGES]
+    return {index: (title, (first, *passages))}
+
+
+def _written(facts: Mapping[str, Any]) -> tuple[str, str]:
+    """The film's name, and the facts as lines `Label: text`, entries of a list set off by `; `."""
+    if facts.keys() != _FACTS.keys():
+        found = ", ".join(sorted(facts)) or "nothing"
+        raise ValueError(f"0: found {found}, accepted: {', '.join(sorted(_FACTS))}")
+    one, several = records.is_text, records.is_list(records.is_text)
+    texts = {}
+    for key in _FACTS:
+        fact = field(
+            facts, key, lambda v: one(v) or several(v), "a text or a list of texts", where="0."
+        )
+        entries = [fact] if isinstance(fact, str) else fact
+        texts[key] = "; ".join(" ".join(entry.split()) for entry in entries)
+    lines = [f"{label}: {texts[key]}" for key, label in _FACTS.items()]
+    return texts["movieName"], "\n".join(lines)
+
+
+def _conversation(file: Path, documents: Mapping[int, tuple[str, tuple[str, ...]]]):
+    record = records.parse(file.read_bytes())
+    span = f"{min(documents)}..{max(documents)}" if documents else "none"
+    known = records.is_one_of(documents)
+    index = field(record, "wikiDocumentIdx", known, f"an index that WikiData has ({span})")
+    title, sections = documents[index]
+    speakers = records.is_list(records.is_one_of(SPEAKERS))
+    saw = {SPEAKERS[one] for one in field(record, "whoSawDoc", speakers, "a list of user1, user2")}
+    turns = records.utterances(record, _KEYS, len(sections))
+    rating = records.rating(record)
+    return Conversation(file.name, title, sections, turns, (0 in saw, 1 in saw), rating, len(turns))

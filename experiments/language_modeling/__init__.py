@@ -1,0 +1,1 @@
+"""Language models that remember the whole document (paper §4.2)."""

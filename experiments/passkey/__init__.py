@@ -1,0 +1,1 @@
+"""One number in the text of a book, asked for segments later."""

@@ -1,0 +1,78 @@
+"""Configuration and presets of the experiment."""
+
+import dataclasses
+
+from experiments.passkey.data import Passkey
+from inf_former_jax.memory.long_term import LongTermConfig
+from inf_former_jax.models import presets
+from inf_former_jax.models.decoder import ModelConfig
+from inf_former_jax.training import optim, step
+from inf_former_jax.training.checkpoint import CheckpointConfig
+from inf_former_jax.training.loop import LoopConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class PasskeyConfig:
+    """One run of the passkey experiment."""
+
+    model: ModelConfig
+    optim: optim.OptimConfig
+    data: str = ""
+    """Required: folder of text with the splits train, valid and test (`data/text.py`)."""
+    tokenizer: str = "bytes"
+    """`bytes`, or a tokenizer.json or folder of a byte-level BPE (`data/tokens.py`)."""
+    cache: str = ""
+    """Folder to keep the tokens in; "" = in memory only."""
+    task: Passkey = dataclasses.field(default_factory=Passkey)
+    objective: step.Objective = dataclasses.field(default_factory=step.Objective)
+    loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    batch_size: int = 8
+    test_documents: int = 64
+    """Test documents; each is asked at every distance."""
+    valid_documents: int = 16
+    seed: int = 0
+    out: str = ""
+    """Run folder; "" = runs/passkey/PRESET-seed. The same command goes on where it stopped."""
+    fresh: bool = False
+    """Start anew in a numbered folder if there is a run already."""
+    mesh_model: int = 1
+    """Devices along the mesh's model axis; the others split the batch."""
+    tensorboard: bool = False
+    """Write TensorBoard events too (extra `tensorboard`)."""
+    distributed: bool = False
+    """Several hosts: call jax.distributed.initialize() first; start the same command on each."""
+
+
+def _small(model: ModelConfig, **changes) -> PasskeyConfig:
+    """A model in the size of the CPU presets: 2 layers of width 64, 65 segments of 64 bytes."""
+    sizes = {"num_layers": 2, "num_heads": 4, "head_dim": 16, "d_model": 64, "d_inner": 128}
+    small = {**sizes, "segment_len": 64, "mem_len": 64, "dropout": 0.0, "vocab_size": 257}
+    small["norm"] = "pre"
+    model = dataclasses.replace(model, **{**small, **changes})
+    return PasskeyConfig(
+        model,
+        optim.OptimConfig(learning_rate=1e-3, steps=6000, warmup_steps=100),
+        loop=LoopConfig(eval_every=500),
+    )
+
+
+PRESETS: dict[str, tuple[str, PasskeyConfig]] = {
+    "infinity-former-lasting": (
+        "The ∞-former, CPU size, with power contraction: 64 segments have the same width.",
+        _small(
+            presets.infinity_former_lasting(),
+            long_term=LongTermConfig(
+                num_basis=128, widths=(0.0078,), num_samples=1024, contraction="power"
+            ),
+        ),
+    ),
+    "infinity-former": (
+        "The same with the paper's fixed contraction, τ = .75, and widths.",
+        _small(presets.infinity_former(), long_term=LongTermConfig(num_basis=128, num_samples=128)),
+    ),
+    "transformer-xl": (
+        "Transformer-XL: no long-term memory, a short-term memory twice as long.",
+        _small(presets.transformer_xl(), mem_len=128),
+    ),
+}

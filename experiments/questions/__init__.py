@@ -1,0 +1,1 @@
+"""Facts about people, stated once in a text and asked for in a conversation."""

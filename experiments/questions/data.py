@@ -1,0 +1,179 @@
+"""Questions about a document: facts about people, each stated once, asked for in a conversation.
+
+A document is a text of sentences. Of each of N people it states every relation once, in one of
+several wordings, at random places among sentences that say nothing of anybody. Then somebody who
+has not read it asks for some of the facts, and somebody who has answers in the bare words.
+
+    … The wind shook the ladder all night. The birthplace of Marta Lindqvist is Porto. It had …
+    Where was Marta Lindqvist born? — Porto
+
+The values of a relation in a document are all different and as many as the people, so that an
+answer needs the name: a reader who binds none guesses one value among N.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Integer
+
+from experiments.dialogue.conversations import Conversation, Turn
+from experiments.questions.phrases import FILLER, FIRST, LAST, RELATIONS, SLOTS
+from inf_former_jax.data.batches import check_at_least
+
+SPLITS = ("train", "valid", "test")
+"""Names of the disjoint streams of documents."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Sizes of the task.
+
+    Raises:
+        ValueError: on construction, for a combination that no document can have.
+    """
+
+    people: int = 8
+    """N, people of a document, with different first and different last names."""
+    questions: int = 8
+    """Facts asked for, all different, every one equally likely."""
+    sentences: int = 128
+    """Sentences of a document, the facts among them: its length."""
+    relations: tuple[str, ...] = tuple(RELATIONS)
+    """What is stated of everybody, of `phrases.RELATIONS`."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "relations", tuple(self.relations))
+        check_at_least(self.people, 2, "people")
+        check_at_least(self.questions, 1, "questions")
+        different = len(set(self.relations)) == len(self.relations) > 0
+        if not different or not set(self.relations) <= RELATIONS.keys():
+            raise ValueError(
+                f"relations: expected one or more of {', '.join(RELATIONS)}, all different, "
+                f"found {self.relations}"
+            )
+        values = min(len(RELATIONS[relation].values) for relation in self.relations)
+        if self.people > values:
+            raise ValueError(
+                f"people: expected at most the {values} different values that each of the "
+                f"relations {', '.join(self.relations)} has, found {self.people}"
+            )
+        if self.questions > self.num_facts:
+            raise ValueError(
+                f"questions: expected at most the {self.num_facts} facts of a document, since no "
+                f"fact is asked for twice, found {self.questions}"
+            )
+        check_at_least(self.sentences, self.num_facts, "sentences")
+
+    @property
+    def num_facts(self) -> int:
+        """Facts of a document."""
+        return self.people * len(self.relations)
+
+
+class Questions(NamedTuple):
+    """A document with its conversation, in turns a question and its answer."""
+
+    conversation: Conversation
+    facts: tuple[int, ...]  # where in sections[0] the sentence begins that answers the i-th one
+    answers: tuple[str, ...]
+
+
+class _Fact(NamedTuple):
+    relation: str
+    name: str
+    value: str
+
+
+def generate(
+    seed: int, split: str, indices: Sequence[int] | Integer[np.ndarray, " B"], cfg: Sizes
+) -> list[Questions]:
+    """Make the documents `indices` of a split, each with its questions.
+
+    A document depends on (seed, split, index) and the sizes only, so that any host makes any one.
+
+    Raises:
+        ValueError: an unknown split, or a negative seed or index.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, found {split!r}")
+    check_at_least(seed, 0, "seed")
+    made = []
+    for index in map(int, indices):
+        check_at_least(index, 0, "index")
+        # `spawn_key` pads the seed, so that no two places share a stream; a flat list would not.
+        stream = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index))
+        random = np.random.Generator(np.random.PCG64(stream))
+        made.append(_document(random, f"{split}-{index}", cfg))
+    return made
+
+
+def _document(random, name, cfg):
+    facts = _facts(random, cfg)
+    places = random.permutation(cfg.sentences)[: cfg.num_facts].tolist()
+    sentences = _filler(random, cfg.sentences)
+    for place, fact in zip(places, facts, strict=True):
+        sentences[place] = _worded(random, RELATIONS[fact.relation].statements, fact)
+    begins = [0, *itertools.accumulate(len(sentence) + 1 for sentence in sentences)]
+    asked = random.permutation(cfg.num_facts)[: cfg.questions].tolist()
+    turns = []
+    for number in asked:
+        fact = facts[number]
+        question = _worded(random, RELATIONS[fact.relation].questions, fact)
+        turns += [Turn(0, question, 0), Turn(1, fact.value, 0)]
+    text, saw = " ".join(sentences), (False, True)
+    return Questions(
+        Conversation(name, "", (text,), tuple(turns), saw, None),
+        tuple(begins[places[number]] for number in asked),
+        tuple(facts[number].value for number in asked),
+    )
+
+
+def _facts(random, cfg):
+    """Every relation of everybody."""
+    first, last = (_several(random, names, cfg.people) for names in (FIRST, LAST))
+    names = list(map(" ".join, zip(first, last, strict=True)))
+    return [
+        _Fact(relation, name, value)
+        for relation in cfg.relations
+        for name, value in zip(
+            names, _several(random, RELATIONS[relation].values, cfg.people), strict=True
+        )
+    ]
+
+
+def _several(random, words, count):
+    return [words[place] for place in random.permutation(len(words))[:count]]
+
+
+def _filler(random, count):
+    drawn = random.integers(list(map(len, (FILLER, *SLOTS.values()))), size=(count, 1 + len(SLOTS)))
+    sentences = []
+    for number, *numbers in drawn.tolist():
+        places = zip(SLOTS.items(), numbers, strict=True)
+        words = {slot: words[place] for (slot, words), place in places}
+        sentences.append(FILLER[number].format(**words))
+    return sentences
+
+
+def _worded(random, wordings, fact):
+    article = "an" if fact.value[0] in "aeiou" else "a"
+    wording = wordings[random.integers(len(wordings))]
+    return wording.format(name=fact.name, value=fact.value, a=article)
+
+
+def chance(cfg: Sizes) -> float:
+    """Expected accuracy of a uniform guess among all values of the relation asked for."""
+    shares = [1 / len(RELATIONS[relation].values) for relation in cfg.relations]
+    return sum(shares) / len(shares)
+
+
+def unbound_accuracy(cfg: Sizes) -> float:
+    """Expected accuracy of a reader who knows what the document states but binds it to no name.
+
+    1 / N: it guesses a value of the relation asked for among those stated, each of which is stated
+    once. Above this a model has associated, not counted.
+    """
+    return 1 / cfg.people

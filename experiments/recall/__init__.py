@@ -1,0 +1,1 @@
+"""Associative recall: single facts, asked for later."""

@@ -1,0 +1,1 @@
+"""Sorting tokens by frequency (paper §4.1)."""

@@ -1,0 +1,119 @@
+"""Does a memory that lasts matter? Sorting documents of more and more segments (SPEC §3, §5).
+
+One small model, every way to contract its past, documents of 8 to 64 segments: with a fixed τ a
+segment written k writes ago has τ^k of its width left, with τ_k = k/(k+1) all have the same.
+Cells are run one after the other; finished ones are kept and half-finished ones go on.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from experiments.run import cli
+from experiments.run import folder as runs
+from experiments.sorting import config as sorting
+from experiments.sorting import data as task
+from experiments.sorting import task as sorting_task
+from experiments.sorting.compare import EMPTIED, Cell, fill, report
+from inf_former_jax.memory.long_term import LongTermConfig
+from inf_former_jax.models import presets
+from inf_former_jax.training.step import Objective
+
+_SIZES = {"segment_len": 32, "mem_len": 32}
+
+#: One contraction for another, and the constants that retain most of 64 segments at this N
+#: (`experiments.analysis choose --tokens 2048 --segment 32 --num-basis 128`, rounded).
+_POWER = {"contraction": "power"}
+_LASTING = {**_POWER, "widths": (0.0078,), "num_samples": 512}
+
+#: What is changed of the memory in each row; else it has N = M = 128 and the paper's constants.
+MEMORIES: dict[str, dict] = {
+    "infinity-former": {},
+    "infinity-former-tau-0.9": {"tau": 0.9},
+    "infinity-former-power": _POWER,
+    "infinity-former-lasting": _LASTING,
+    "infinity-former-sticky": {"sticky": True},
+    "infinity-former-sticky-drawn": {"sticky": True, "locations": "draw"},
+    "infinity-former-lasting-sticky": {**_LASTING, "sticky": True},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class LastingConfig:
+    """Which cells of the table to fill."""
+
+    models: tuple[str, ...] = ("transformer-xl", *MEMORIES, f"infinity-former-lasting{EMPTIED}")
+    """Rows; with -emptied, trained with its memory emptied before every segment."""
+    segments: tuple[int, ...] = (8, 16, 32, 64)
+    """Segments of 32 tokens of a document; with the 20 answers in the last one."""
+    seeds: int = 2
+    """Seeds 0, 1, … of each cell."""
+    updates: int = 3000
+    """Training steps of a run."""
+    minutes: float = 0.0
+    """Training time of a run, compile included; 0 = all updates."""
+    out: str = "runs/sorting/lasting"
+    """Folder of the runs, the table and the picture."""
+
+
+def config_of(name: str) -> sorting.SortingConfig:
+    """The row's model in its small size.
+
+    Raises:
+        ValueError: an unknown row.
+    """
+    base = name.removesuffix(EMPTIED)
+    if base not in MEMORIES and name != "transformer-xl":
+        rows = ", ".join(LastingConfig.models)
+        raise ValueError(f"models: found {name}, accepted: {rows}, and any memory{EMPTIED}")
+    if base == "transformer-xl":  # equal cost: a short-term memory twice as long
+        return sorting.small(presets.transformer_xl(), **{**_SIZES, "mem_len": 64})
+    memory = LongTermConfig(**{"num_basis": 128, "num_samples": 128, **MEMORIES[base]})
+    return sorting.small(presets.infinity_former(), **_SIZES, long_term=memory)
+
+
+def cells(cfg: LastingConfig) -> list[Cell]:
+    """All cells, models innermost, so that every stage of the table is a comparison.
+
+    Raises:
+        ValueError: an unknown model, or a number of segments or updates that cannot be.
+    """
+    for name, least in (("seeds", 1), ("updates", 2)):
+        if getattr(cfg, name) < least:
+            raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: {least} or more")
+    for name in ("models", "segments"):
+        if not getattr(cfg, name):
+            raise ValueError(f"{name}: found none, accepted: one or more")
+    return list(_cells(cfg))
+
+
+def _cells(cfg: LastingConfig) -> Iterator[Cell]:
+    for segments in cfg.segments:
+        if segments < 1:
+            raise ValueError(f"segments: found {segments}, accepted: 1 or more")
+        length = segments * _SIZES["segment_len"] - task.VOCAB
+        for seed in range(cfg.seeds):
+            for name in cfg.models:
+                config = config_of(name)
+                warmup = min(config.optim.warmup_steps, cfg.updates // 2)
+                config = dataclasses.replace(
+                    config,
+                    optim=dataclasses.replace(config.optim, steps=cfg.updates, warmup_steps=warmup),
+                    length=length,
+                    batch_size=8,
+                    seed=seed,
+                    loop=dataclasses.replace(config.loop, minutes=cfg.minutes),
+                    objective=Objective(empty_memory=name.endswith(EMPTIED)),
+                )
+                sorting_task.check(config)
+                yield Cell(name, length, seed, config, Path(cfg.out) / f"{segments}/{name}-{seed}")
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command line: `python -m experiments.sorting lasting [--options]`."""
+    cfg = cli.options("python -m experiments.sorting lasting", __doc__, LastingConfig(), argv)
+    with cli.refusals():
+        table = cells(cfg)
+        folder = runs.made(cfg.out)
+    fill(table, ["lasting", *argv])
+    report("sorting: contractions of the memory", folder, table)

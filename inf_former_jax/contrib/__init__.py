@@ -1,0 +1,1 @@
+"""What is not yet measured better than the default on any device."""

@@ -1,0 +1,64 @@
+"""Local attention by JAX's own function, which may be one kernel of the device's library."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.models.local_attention.scores import Heads, by_key, scaled_queries
+
+# cuDNN's kernels want a head width that this divides.
+_CUDNN_WIDTHS = 8
+
+
+def fused_attention(
+    heads: Heads,
+    filled: Int[AnyArray, " B"],
+    *,
+    same_length: int = 0,
+    implementation: Literal["xla", "cudnn"] = "xla",
+) -> Float[Array, "H B T K"]:
+    """`causal.causal_attention` without dropout, by `jax.nn.dot_product_attention`.
+
+    `score = (q+u)·k / √K + b`, softmax in float32. Relative positions are its bias, `b =
+    (q+w)·R(d) / √K`: the one array of [T, S] numbers, where xla has several and cudnn no other.
+
+    Args:
+        implementation: xla, or cudnn: flash attention of CUDA devices, in bfloat16 only.
+
+    Raises:
+        ValueError: JAX finds no such implementation.
+    """
+    (_, _, length, width), total = heads.q.shape, heads.k.shape[2]
+    q, bias = heads.q, None
+    if heads.r is not None:
+        q = q + heads.u[:, None, None]
+        _, of_position = scaled_queries(heads)
+        bias = by_key(jnp.einsum("hbtk,hsk->bhts", of_position, heads.r))
+    # Without a window the kernel leaves out by itself what lies in the future.
+    alone = total == length and not same_length
+    mask = None if alone else _seen(length, total, filled, same_length)
+    q, k, v = (jnp.moveaxis(part, 0, 2) for part in (q, heads.k, heads.v))
+    if implementation == "cudnn":
+        fill = -width % _CUDNN_WIDTHS
+        q, k, v = (jnp.pad(part, (*((0, 0),) * 3, (0, fill))) for part in (q, k, v))
+    given = {"scale": width**-0.5, "is_causal": alone, "implementation": implementation}
+    try:
+        found = jax.nn.dot_product_attention(q, k, v, bias, mask, **given)
+    except RuntimeError as missing:
+        if implementation == "xla":
+            raise
+        said = f"fused_by: found {implementation} ({missing}), accepted: xla on this machine"
+        raise ValueError(said) from missing
+    return jnp.moveaxis(found[..., :width], 2, 0)
+
+
+def _seen(length, total, filled, same_length):
+    """Which keys queries see, [B, 1, T, S]."""
+    distance = np.arange(total - length, total)[:, None] - np.arange(total)[None]
+    seen = (distance >= 0) & (distance < (same_length or total))
+    there = np.arange(total)[None] >= (total - length - filled)[:, None]  # [B, S]
+    return (seen[None] & there[:, None])[:, None]

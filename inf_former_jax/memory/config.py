@@ -1,0 +1,97 @@
+"""The constants of a long-term memory, and how its writes contract the past (paper §3.1, §3.2)."""
+
+import dataclasses
+from typing import Literal
+
+from inf_former_jax.memory.basis import GaussianBasis, gaussian_basis
+from inf_former_jax.require import require
+
+
+@dataclasses.dataclass(frozen=True)
+class LongTermConfig:
+    """Constants of one long-term memory. The defaults are the paper's for sorting (SPEC §5).
+
+    Raises:
+        ValueError: on construction, for a value that no memory can have.
+    """
+
+    num_basis: int = 512
+    """N, number of basis functions; a multiple of the number of widths."""
+    widths: tuple[float, ...] = (0.01, 0.05)
+    """Standard deviations of the basis functions, in units of the whole signal."""
+    ridge: float = 1.0
+    """λ of the ridge regression."""
+    tau: float = 0.75
+    """τ in (0, 1) of fixed contraction: the part of [0, 1] that the past is squeezed into."""
+    num_samples: int = 512
+    """M, locations at which a further write reads the old signal."""
+    padding: bool = True
+    """Pin the signal to zero outside [0, 1], as published."""
+    sticky: bool = False
+    """Read the old signal where attention fell, instead of on a uniform grid (paper §3.3)."""
+    locations: Literal["quantile", "draw"] = "quantile"
+    """Sticky locations: deterministic quantiles, or the published random draws."""
+    bins: int = 128
+    """D, bins of the salience histogram."""
+    min_var: float = 1e-6
+    """σ²_min, the smallest variance of an attention density."""
+    prior_scale: float = 0.05
+    """σ_0 of the KL regulariser."""
+    prior_mean: float | None = None
+    """μ_0 of the KL regulariser; None leaves the mean free."""
+    gate: bool = True
+    """Smooth what is written by `X ⊙ sigmoid(conv1d(X))` (the module's; SPEC §3)."""
+    contraction: Literal["fixed", "power"] = "fixed"
+    """τ_k of a row's k-th further write: fixed, τ_k = tau (paper); power, (k/(k+1))^power."""
+    power: float = 1.0
+    """p > 0 of power contraction: 1 weighs all history equally, more leans to the recent."""
+    horizon: int = 64
+    """Power contraction: τ_k of later writes than this many stays what it is."""
+    max_operator_mib: int = 256
+    """Largest table of operators that is built, in MiB; a bigger one is refused."""
+    read: Literal["chunks", "kernel"] = "chunks"
+    """How queries read: compiled by XLA, or (kernel) a Pallas kernel that writes no expectations;
+    for GPUs (CUDA, ROCm), anywhere else it is interpreted, which is slow and for tests."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "widths", tuple(map(float, self.widths)))  # hashable
+        gaussian_basis(self.num_basis, self.widths)
+        require(0 < self.tau < 1, "tau", self.tau, "a number in (0, 1), its ends excluded")
+        for name in ("ridge", "min_var", "prior_scale", "power"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "a number > 0")
+        for name in ("num_samples", "bins", "horizon", "max_operator_mib"):
+            whole = isinstance(getattr(self, name), int) and getattr(self, name) >= 1
+            require(whole, name, getattr(self, name), "a whole number ≥ 1")
+        kinds = {"locations": ("quantile", "draw"), "contraction": ("fixed", "power"),
+                 "read": ("chunks", "kernel")}  # fmt: skip
+        for name, known in kinds.items():
+            require(getattr(self, name) in known, name, getattr(self, name), " or ".join(known))
+        self._check_contraction()
+
+    def _check_contraction(self):
+        """τ belongs to one contraction, p and horizon to the other: what is ignored is refused."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in ("tau",) if self.contraction == "power" else ("power", "horizon"):
+            found = f"{getattr(self, name)} with contraction = {self.contraction}"
+            accepted = f"only its default {defaults[name]} there, since it would be ignored"
+            require(getattr(self, name) == defaults[name], name, found, accepted)
+        far = self.tau_of(self.num_contractions)
+        accepted = "a power with 0 < τ_k < 1 for every k up to horizon"
+        require(0 < self.tau_of(1) <= far < 1, "power", self.power, accepted)
+
+    @property
+    def basis(self) -> GaussianBasis:
+        """The basis ψ that the coefficients belong to."""
+        return gaussian_basis(self.num_basis, self.widths)
+
+    @property
+    def num_contractions(self) -> int:
+        """K, how many different τ_k there are."""
+        return 1 if self.contraction == "fixed" else self.horizon
+
+    def tau_of(self, k: int) -> float:
+        """τ_k of a row's k-th further write, k ≥ 1."""
+        if self.contraction == "fixed":
+            return self.tau
+        k = min(k, self.horizon)
+        return (k / (k + 1)) ** self.power

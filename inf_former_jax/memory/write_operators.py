@@ -1,0 +1,124 @@
+"""What a long-term memory is made of, and the linear operators of its writes (paper §3.1, §3.2).
+
+A row's k-th further write squeezes the past into [0, τ_k] and regresses it and the new vectors
+again. Its operators depend on the configuration and on k only, never on data:
+
+    G = [G_past (M rows); G_new (L rows)],    A = G_pastᵀ Ψ(u),    C ← sg(A C) + G_newᵀ X.
+
+Fixed contraction, τ_k = τ, is the paper's: of a segment's width τ^k is left after k writes, and
+below the basis functions' widths it is gone. Power contraction is τ_k = (k/(k+1))^p: with p = 1 all
+segments have the same width while k is within `horizon`; later they fade by τ_horizon a write.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from inf_former_jax.memory import density as densities
+from inf_former_jax.memory import regression
+from inf_former_jax.memory.basis import AnyArray, evaluate
+from inf_former_jax.memory.config import LongTermConfig
+from inf_former_jax.memory.operator_tables import Table, compact
+from inf_former_jax.require import require
+
+
+class Operators(NamedTuple):
+    """Data-independent operators of a write of L vectors. Neither state nor parameters.
+
+    One for each of the K first further writes of a row, the last one for all later ones. Each acts
+    on a signal from the left as `gᵀ x`. What the configuration never uses is None.
+    """
+
+    first: Float[AnyArray, "1 L N"]  # G of a row's first write, the plain fit
+    new: Table  # [K, L, N] G_new of the new vectors of a further one
+    decay: Float[AnyArray, "K N N"] | None  # Aᵀ of the uniform grid u_m = m/M: C ← A C + …
+    past: Float[AnyArray, "K M N"] | None  # G_past of samples read at given or sticky locations
+
+
+def write_operator(
+    cfg: LongTermConfig, length: int, k: int
+) -> tuple[Float[np.ndarray, "M N"] | None, Float[np.ndarray, "L N"]]:
+    """(G_past, G_new) of a row's k-th further write, in float64; k = 0 is (None, first fit)."""
+    if k == 0:
+        zeros = regression.first_fit_padding(length) if cfg.padding else ()
+        times = regression.first_fit_times(length)
+        return None, regression.ridge_operator(cfg.basis, times, cfg.ridge, zeros)
+    past, new = regression.write_times(cfg.tau_of(k), cfg.num_samples, length)
+    pinned = _padding_gram(cfg, length)
+    times = np.concatenate([past, new])
+    g = regression.ridge_operator(cfg.basis, times, cfg.ridge, zeros_gram=pinned)
+    return g[: cfg.num_samples], g[cfg.num_samples :]
+
+
+@lru_cache(maxsize=4)
+def _padding_gram(cfg, length):
+    """What the zero padding adds to the normal matrix of every further write alike."""
+    zeros = regression.write_padding(cfg.num_samples, length) if cfg.padding else np.zeros(0)
+    return regression.gram(cfg.basis, zeros)
+
+
+def operators(cfg: LongTermConfig, length: int, dtype=None) -> Operators:
+    """Operators for writes of `length` vectors: formed in float64 on the host, cast once, cached.
+
+    dtype defaults to JAX's default float (float32; float64 under x64). The leaves are NumPy
+    arrays: pass them to jitted programs as an argument, on the device, so that they are not
+    folded into the program as constants.
+
+    Raises:
+        ValueError: no such length, or a table above `cfg.max_operator_mib`.
+    """
+    require(length >= 1, "length", length, "a whole number ≥ 1")
+    check_size(cfg, length)
+    return _operators(cfg, length, np.dtype(dtype or jnp.zeros(()).dtype))
+
+
+def shapes(cfg: LongTermConfig, length: int) -> Operators:
+    """Shapes of the operators for writes of `length` vectors, as if none had a low rank.
+
+    Nothing is built for them. A memory can be written with such operators as well.
+    """
+    count, n = cfg.num_contractions, cfg.num_basis
+    # With one contraction only, room is no question, and any locations may be given.
+    past = cfg.sticky or cfg.contraction == "fixed"
+    return Operators(
+        jax.ShapeDtypeStruct((1, length, n), np.float32),
+        jax.ShapeDtypeStruct((count, length, n), np.float32),
+        None if cfg.sticky else jax.ShapeDtypeStruct((count, n, n), np.float32),
+        jax.ShapeDtypeStruct((count, cfg.num_samples, n), np.float32) if past else None,
+    )
+
+
+def operator_mib(cfg: LongTermConfig, length: int) -> float:
+    """Room of the float32 operators for writes of `length` vectors, in MiB, at most."""
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes(cfg, length))) * 4 / 2**20
+
+
+def check_size(cfg: LongTermConfig, length: int) -> None:
+    """Refuse operators that would take more room than `cfg.max_operator_mib`, with the numbers."""
+    mib = operator_mib(cfg, length)
+    found = (
+        f"{cfg.max_operator_mib} for the operators of {cfg.num_contractions} contractions (N = "
+        f"{cfg.num_basis}, L = {length}, M = {cfg.num_samples}), which take up to {mib:,.1f} MiB"
+    )
+    accepted = "that much, or a smaller horizon, num_basis or num_samples"
+    require(mib <= cfg.max_operator_mib, "max_operator_mib", found, accepted)
+
+
+@lru_cache(maxsize=8)
+def _operators(cfg, length, dtype):
+    made = jax.tree.map(lambda of: np.empty(of.shape), shapes(cfg, length))
+    grid = evaluate(cfg.basis, densities.uniform_locations(cfg.num_samples))  # Ψ(u) [M, N]
+    _, made.first[0] = write_operator(cfg, length, 0)
+    for k in range(cfg.num_contractions):
+        g_past, made.new[k] = write_operator(cfg, length, k + 1)
+        if made.decay is not None:
+            made.decay[k] = grid.T @ g_past
+        if made.past is not None:
+            made.past[k] = g_past
+    # The others' ranks are too high for two products to be much less work than one.
+    cast = jax.tree.map(lambda of: of.astype(dtype), made._replace(new=None))
+    return cast._replace(new=compact(made.new, dtype))

@@ -1,0 +1,1 @@
+"""Published parameters, turned into ours and back."""

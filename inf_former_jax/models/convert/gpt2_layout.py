@@ -1,0 +1,180 @@
+"""Which tensor of a GPT-2 file is which parameter of `Decoder` (names as `transformers` has them).
+
+Its Conv1D weights are [in, out], as ours; heads are split from the last axis, channel h·K + k, and
+c_attn holds the projections of queries, keys and values side by side. What GPT-2 has no name for,
+a layer's memory, goes by our own: `h.0.long_term.read.out`.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Shaped
+
+from inf_former_jax.memory import long_term
+from inf_former_jax.models.attention import LongTermAttention
+from inf_former_jax.models.compression import Compression
+from inf_former_jax.models.config import ModelConfig
+from inf_former_jax.require import require
+
+Tensors = Mapping[str, Shaped[np.ndarray, "..."]]
+
+# Constants that `transformers` once stored, and the output matrix, which is the embedding's.
+_IGNORED = re.compile(r"lm_head\.weight|h\.\d+\.attn\.(masked_)?bias")
+
+
+class Place(NamedTuple):
+    """Where one tensor's parts belong: equal parts of its last axis, one a path."""
+
+    shape: tuple[int, ...]  # of the tensor
+    paths: tuple[tuple[str, ...], ...]
+    leaf: tuple[int, ...]  # shape of each parameter
+
+
+def own(tensors: Tensors) -> dict[str, Any]:
+    """The tensors without the prefix `transformer.` and without those that say nothing new."""
+    bare = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    return {name: tensor for name, tensor in bare.items() if not _IGNORED.fullmatch(name)}
+
+
+def layout(cfg: ModelConfig) -> dict[str, Place]:
+    """The place of every tensor of a GPT-2 with the memory that the configuration says."""
+    dim, inner = cfg.d_model, cfg.d_inner
+    inward, heads = (dim, cfg.num_heads, cfg.head_dim), (cfg.num_heads, cfg.head_dim)
+    parts = ("query", "key", "value")
+    memory = {name: leaf.shape for name, leaf in flat(_memory_shapes(cfg))}
+    places = {
+        "wte.weight": _whole((cfg.vocab_size, dim), "embed", "embedding"),
+        "wpe.weight": _whole((cfg.max_position, dim), "positions"),
+        "ln_f.weight": _whole((dim,), "norm_final", "scale"),
+        "ln_f.bias": _whole((dim,), "norm_final", "bias"),
+    }
+    for j in range(cfg.num_layers):
+        block = f"block_{j}"
+        attention = (block, "attention")
+        qkv = tuple((*attention, part) for part in parts)
+        biases = tuple((*attention, f"{part}_bias") for part in parts)
+        of_block = {
+            "ln_1.weight": _whole((dim,), block, "norm_attention", "scale"),
+            "ln_1.bias": _whole((dim,), block, "norm_attention", "bias"),
+            "attn.c_attn.weight": Place((dim, 3 * dim), qkv, inward),
+            "attn.c_attn.bias": Place((3 * dim,), biases, heads),
+            "attn.c_proj.weight": Place((dim, dim), ((*attention, "out"),), (*heads, dim)),
+            "attn.c_proj.bias": _whole((dim,), *attention, "out_bias"),
+            "ln_2.weight": _whole((dim,), block, "norm_feed_forward", "scale"),
+            "ln_2.bias": _whole((dim,), block, "norm_feed_forward", "bias"),
+            "mlp.c_fc.weight": _whole((dim, inner), block, "inner", "kernel"),
+            "mlp.c_fc.bias": _whole((inner,), block, "inner", "bias"),
+            "mlp.c_proj.weight": _whole((inner, dim), block, "outer", "kernel"),
+            "mlp.c_proj.bias": _whole((dim,), block, "outer", "bias"),
+        }
+        of_block |= {".".join(path): _whole(shape, block, *path) for path, shape in memory.items()}
+        places |= {f"h.{j}.{name}": place for name, place in of_block.items()}
+    return places
+
+
+def _whole(shape, *path):
+    return Place(shape, (path,), shape)
+
+
+def unpack(cfg: ModelConfig, tensors: Tensors, where: str) -> dict:
+    """Parameters of `Decoder` from tensors by their names, which `own` has stripped.
+
+    Half-precision tensors become float32, others keep their dtype.
+
+    Raises:
+        ValueError: a tensor is missing, unknown, or of another shape or kind, named after `where`.
+    """
+    places, params = layout(cfg), {}
+    for name in tensors:
+        require(name in places, f"{where}: {name}", "such a tensor", "those of this GPT-2 only")
+    for name, (shape, paths, leaf) in places.items():
+        require(name in tensors, f"{where}: {name}", "no such tensor", f"one of shape {shape}")
+        tensor = np.asarray(tensors[name])
+        found = f"shape {tensor.shape}"
+        require(tensor.shape == shape, f"{where}: {name}", found, f"shape {shape}")
+        floating = jnp.issubdtype(tensor.dtype, np.floating)
+        require(floating, f"{where}: {name}", tensor.dtype, "floating-point numbers")
+        tensor = tensor.astype(np.float32) if tensor.dtype.itemsize < 4 else tensor
+        for path, part in zip(paths, np.split(tensor, len(paths), axis=-1), strict=True):
+            *parents, last = path
+            node = params
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            node[last] = part.reshape(leaf)
+    return params
+
+
+def pack(cfg: ModelConfig, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The opposite of `unpack`: contiguous host arrays by their names.
+
+    Raises:
+        ValueError: a parameter is missing, left over, or of another shape.
+    """
+    leaves, tensors = dict(flat(params)), {}
+    for name, (shape, paths, leaf) in layout(cfg).items():
+        for path in paths:
+            found = np.shape(leaves[path]) if path in leaves else "nothing"
+            require(found == leaf, f"params/{'/'.join(path)}", found, leaf)
+        sides = (*shape[:-1], shape[-1] // len(paths))
+        parts = [np.asarray(leaves.pop(path)).reshape(sides) for path in paths]
+        tensors[name] = np.ascontiguousarray(np.concatenate(parts, axis=-1))
+    accepted = "the parameters of this configuration only"
+    require(not leaves, "params", "/".join(next(iter(leaves), ())), accepted)
+    return tensors
+
+
+def flat(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple, Any]]:
+    """(path, leaf) of nested mappings."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, (*path, name))
+        else:
+            yield (*path, name), value
+
+
+def memory_params(cfg: ModelConfig, key) -> dict:
+    """Fresh memory parameters of one layer, whose long-term W_O is zero: nothing is read at first.
+
+    The gradient reaches W_O at once, and through it, once it is not zero, everything else.
+    """
+    params = {}
+    if cfg.long_term is not None:
+        q = np.zeros((1, cfg.num_heads, 1, cfg.head_dim), np.float32)
+        memory = long_term.init(cfg.long_term, 1, cfg.d_model)
+        made = LongTermAttention(cfg.long_term).init(key, q, memory)["params"]
+        read = made["read"] | {"out": jnp.zeros_like(made["read"]["out"])}
+        params["long_term"] = made | {"read": read}
+    if cfg.compressed is not None:
+        x = np.zeros((1, cfg.compressed.rate, cfg.d_model), np.float32)
+        made = Compression(cfg.compressed).init(key, x)
+        params |= {"compression": made["params"]} if "params" in made else {}
+    return params
+
+
+def _memory_shapes(cfg):
+    return jax.eval_shape(lambda: memory_params(cfg, jax.random.key(0)))
+
+
+def sizes(tensors: Tensors, where: str) -> dict[str, int]:
+    """What shapes tell of the architecture, by the names of `ModelConfig`.
+
+    Raises:
+        ValueError: a tensor that tells it is missing or has another number of axes.
+    """
+    told = {}
+    for name, fields in {
+        "wte.weight": ("vocab_size", "d_model"),
+        "wpe.weight": ("max_position", "d_model"),
+        "h.0.mlp.c_fc.weight": ("d_model", "d_inner"),
+    }.items():
+        found = np.shape(tensors[name]) if name in tensors else "no such tensor"
+        fits = name in tensors and len(found) == 2 and math.prod(found) > 0
+        require(fits, f"{where}: {name}", found, "a GPT-2's, of 2 axes")
+        told |= dict(zip(fields, found, strict=True))
+    layers = {int(match[1]) for name in tensors if (match := re.match(r"h\.(\d+)\.", name))}
+    return told | {"num_layers": max(layers) + 1}

@@ -1,0 +1,1 @@
+"""Attention over [compressed | short-term | current]."""

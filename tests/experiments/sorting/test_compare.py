@@ -1,0 +1,273 @@
+"""The comparison and README's tables, on models of a few numbers."""
+
+import dataclasses
+import json
+import signal
+
+import pytest
+
+from experiments.results import __main__ as results_main
+from experiments.results import language as results_language
+from experiments.results import render as results
+from experiments.run.tables import CONTROL
+from experiments.sorting import __main__ as sorting_main
+from experiments.sorting import compare as sorting_compare
+from experiments.sorting import config as sorting
+from experiments.sorting import lasting as sorting_lasting
+from inf_former_jax.training.checkpoint import CheckpointConfig
+from inf_former_jax.training.loop import LoopConfig, StopSignal
+from inf_former_jax.training.optim import OptimConfig
+
+
+def shrunk(config):
+    """A preset with the smallest sizes that can sort 30 tokens, for 4 updates."""
+    sizes = {"num_layers": 1, "d_model": 8, "d_inner": 8, "num_heads": 2, "head_dim": 4,
+             "segment_len": 24, "mem_len": 24}  # fmt: skip
+    compressed = config.model.compressed
+    if compressed is not None:
+        sizes["compressed"] = dataclasses.replace(compressed, length=6)
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, **sizes),
+        optim=OptimConfig(steps=4, learning_rate=1e-3),
+        loop=LoopConfig(log_every=2, eval_every=2),
+        checkpoint=CheckpointConfig(every=4),
+        batch_size=8,
+        test_sequences=8,
+        valid_sequences=8,
+    )
+
+
+@pytest.fixture
+def tiny_presets(monkeypatch):
+    for name in ("compressive", "transformer-xl"):
+        text, config = sorting.PRESETS[name]
+        monkeypatch.setitem(sorting.PRESETS, name, (text, shrunk(config)))
+
+
+def options(out, *more):
+    return ["compare", "--models", "compressive-emptied", "transformer-xl", "--seeds", "1",
+            "--lengths", "28", "--minutes", "0", "--out", str(out), *more]  # fmt: skip
+
+
+def test_compare_fills_the_table_and_keeps_what_is_done(tiny_presets, tmp_path, capsys):
+    """Two models; again: nothing is run anew; a further seed: its cells are empty until run."""
+    sorting_main.main(options(tmp_path))
+    assert "[2/2] transformer-xl, 28 tokens, seed 0" in capsys.readouterr().out
+    files = sorted(tmp_path.glob("28/*/result.json"))
+    assert [path.parent.name for path in files] == ["compressive-emptied-0", "transformer-xl-0"]
+    emptied, plain = (json.loads(path.read_text()) for path in files)
+    assert emptied["settings"]["objective"]["empty_memory"]
+    assert emptied["steps"] == plain["steps"] == 4 and len(plain["curve"][0]) == 3
+    # seen, 24 short-term rows of 8 channels, and for the other 24 pending and 6 compressed ones
+    assert plain["memory_bytes_per_row"] == 4 + 4 * 24 * 8
+    assert emptied["memory_bytes_per_row"] == 4 + 4 * (48 + 6) * 8
+    assert (tmp_path / "comparison.png").stat().st_size > 10_000
+    before = [path.stat().st_mtime_ns for path in files]
+    sorting_main.main(options(tmp_path))
+    assert [path.stat().st_mtime_ns for path in files] == before
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    assert len(lines) == 4 and lines[2].startswith("| compressive-emptied | 28 | 1 | 0.")
+
+
+@pytest.mark.slow
+def test_a_signal_ends_compare_after_the_step_and_it_goes_on(tiny_presets, tmp_path, monkeypatch):
+    """Exit 3 in the middle of the second cell; the same command keeps the first and goes on."""
+
+    class Armed(StopSignal):
+        def __enter__(self):
+            entered = super().__enter__()
+            if armed and list(tmp_path.glob("28/compressive-emptied-0/result.json")):
+                signal.raise_signal(signal.SIGTERM)
+            return entered
+
+    armed = True
+    monkeypatch.setattr("inf_former_jax.training.loop.StopSignal", Armed)
+    with pytest.raises(SystemExit) as stopped:
+        sorting_main.main(options(tmp_path))
+    assert stopped.value.code == 3
+    first = tmp_path / "28/compressive-emptied-0/result.json"
+    assert first.exists() and not (tmp_path / "28/transformer-xl-0/result.json").exists()
+    assert sorted((tmp_path / "28/transformer-xl-0/checkpoints").iterdir())
+    before, armed = first.stat().st_mtime_ns, False
+    sorting_main.main(options(tmp_path))
+    assert first.stat().st_mtime_ns == before
+    assert json.loads((tmp_path / "28/transformer-xl-0/result.json").read_text())["steps"] == 4
+
+
+def test_a_run_that_ended_before_its_result_is_finished(tiny_presets, tmp_path):
+    """All updates done, killed in the final evaluation: repeating writes the same result."""
+    sorting_main.main(options(tmp_path))
+    path = tmp_path / "28/transformer-xl-0/result.json"
+    before = json.loads(path.read_text())
+    path.unlink()
+    sorting_main.main(options(tmp_path))
+    after = json.loads(path.read_text())
+    for name in ("steps", "curve", "test", "training_seconds", "tokens_per_second"):
+        assert after[name] == before[name]
+
+
+def test_what_has_not_run_stays_empty(tiny_presets, tmp_path):
+    """Cells without a result are rows without figures."""
+    cfg = sorting_compare.CompareConfig(
+        models=("transformer-xl",), lengths=(28,), seeds=1, out=str(tmp_path)
+    )
+    assert sorting_compare.rows(sorting_compare.cells(cfg)) == [
+        ["transformer-xl", "28", "0"] + [""] * 8
+    ]
+
+
+@pytest.mark.parametrize("name", ["foo", "transformer-xl-emptied"])
+def test_unknown_models_are_refused(name, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        sorting_main.main(["compare", "--models", name, "--out", str(tmp_path / "none")])
+    assert capsys.readouterr().err.startswith(f"error: models: found {name}, accepted: ")
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_paper_grid():
+    """4,000, 8,000 and 16,000 tokens in the paper's sizes."""
+    cfg = sorting_compare.CompareConfig(models=("infinity-former",), paper=True, seeds=1)
+    made = sorting_compare.cells(cfg)
+    assert [cell.length for cell in made] == [4000, 8000, 16000]
+    assert made[0].config.model.d_model == 300 and made[0].config.train_sequences == 8000
+
+
+def result(preset, seed, accuracy, **settings):
+    return {
+        "preset": preset, "device": "d", "commit": "c", "date": "2026-01-01", "parameters": 1000,
+        "steps": 10, "tokens_per_second": 5000, "seconds": 120,
+        "settings": {"length": 100, "seed": seed} | settings,
+        "test": {"as trained": {"accuracy": accuracy}},
+        "baselines": {"exact counts, 2 layers × window": 0.25},
+    }  # fmt: skip
+
+
+def test_tables_are_made_from_results(tmp_path):
+    """Seeds are pooled, other settings are not; the text around the markers stays."""
+    folder = tmp_path / "results" / "sorting"
+    folder.mkdir(parents=True)
+    for i, made in enumerate(
+        [result("a", 0, 0.5), result("a", 1, 0.7), result("a", 0, 0.9, tau=1)]
+    ):
+        (folder / f"{i}.json").write_text(json.dumps(made))
+    text = "before\n<!-- results: sorting -->\nold\n<!-- end -->\nafter\n"
+    made = results.render(text, tmp_path)
+    lines = made.splitlines()
+    assert lines[0] == "before" and lines[-1] == "after" and "old" not in made
+    assert "| `a` | 100 | 2 | 0.600 ± 0.141 |" in lines[4]
+    assert "| `a` | 100 | 1 | 0.900 |" in lines[5] and "2.0" in lines[5]
+    assert results.render(made, tmp_path) == made
+
+
+def test_precision_is_of_runs_that_differ_in_nothing_else():
+    def run(dtype, seed, experiment, curve, test):
+        settings = {"seed": seed, "out": str(seed), "model": {"dtype": dtype}, "task": experiment}
+        return {"experiment": experiment, "preset": "tiny", "settings": settings, "curve": curve,
+                "test": test, "tokens_per_second": 1000 + seed, "device": "cpu", "commit": "c",
+                "date": "d"}  # fmt: skip
+
+    sorts = [
+        run(dtype, seed, "sorting", [[10, 0.1 + seed, 1.0], [20, 0.5, 2.0]],
+            {"as trained": {"accuracy": 0.5}, CONTROL: {"accuracy": 0.25 + seed}})
+        for dtype in ("float32", "bfloat16") for seed in (0, 1)
+    ]  # fmt: skip
+    text = run("float32", 0, "language_modeling", [[5, 4.0, 1.0]],
+               {"as trained": {"perplexity": 60.0}})  # fmt: skip
+    rows = results.precision_table([*sorts, text]).splitlines()[2:]
+    assert rows[0] == (
+        "| language modeling | `tiny` | float32 | 1 | loss at 5: 4.000 | perplexity 60.000 |  | "
+        "1,000 | cpu, c, d |"
+    )
+    for line, dtype in zip(rows[1:], ("bfloat16", "float32"), strict=True):
+        assert line == (
+            f"| sorting | `tiny` | {dtype} | 2 | accuracy at 10: 0.600 ± 0.707, 20: 0.500 ± 0.000 "
+            "| accuracy 0.500 ± 0.000 | accuracy 0.750 ± 0.707 | 1,000 | cpu, c, d |"
+        )
+
+
+def test_readme_says_what_results_say():
+    """As `make check` asks."""
+    results_main.main(["--check"])
+
+
+def test_lasting_rows_differ_in_their_memory_only(tmp_path):
+    """Hand-written table: contraction and locations of each row; segments, sizes and updates."""
+    cfg = sorting_lasting.LastingConfig(seeds=1, segments=(64,), updates=50, out=str(tmp_path))
+    table = {cell.model: cell.config for cell in sorting_lasting.cells(cfg)}
+    memories = {name: config.model.long_term for name, config in table.items()}
+    assert memories.pop("transformer-xl") is None
+    taus = {name: (memory.tau_of(1), memory.tau_of(9)) for name, memory in memories.items()}
+    assert taus == {
+        "infinity-former": (0.75, 0.75),
+        "infinity-former-tau-0.9": (0.9, 0.9),
+        "infinity-former-power": (0.5, 0.9),
+        "infinity-former-lasting": (0.5, 0.9),
+        "infinity-former-sticky": (0.75, 0.75),
+        "infinity-former-sticky-drawn": (0.75, 0.75),
+        "infinity-former-lasting-sticky": (0.5, 0.9),
+        "infinity-former-lasting-emptied": (0.5, 0.9),
+    }
+    assert {name for name, memory in memories.items() if memory.sticky} == {
+        "infinity-former-sticky", "infinity-former-sticky-drawn", "infinity-former-lasting-sticky"
+    }  # fmt: skip
+    assert memories["infinity-former-sticky-drawn"].locations == "draw"
+    assert memories["infinity-former-power"].widths == memories["infinity-former"].widths
+    assert memories["infinity-former-lasting"].widths == (0.0078,)
+    assert {memory.num_basis for memory in memories.values()} == {128}
+    for name, config in table.items():
+        assert (config.length, config.batch_size, config.optim.steps) == (2028, 8, 50)
+        assert (config.model.segment_len, config.optim.warmup_steps) == (32, 25)
+        assert config.model.mem_len == (64 if name == "transformer-xl" else 32)
+        assert config.objective.empty_memory == name.endswith("-emptied")
+
+
+@pytest.mark.slow
+def test_lasting_fills_its_table(monkeypatch, tmp_path, capsys):
+    """One memory through the whole of training, evaluation and report."""
+    small = sorting.small
+    monkeypatch.setattr(sorting, "small", lambda model, **made: shrunk(small(model, **made)))
+    sorting_main.main(["lasting", "--models", "infinity-former-lasting", "--segments", "3",
+                  "--seeds", "1", "--updates", "4", "--out", str(tmp_path)])  # fmt: skip
+    assert "[1/1] infinity-former-lasting, 76 tokens, seed 0" in capsys.readouterr().out
+    result = json.loads((tmp_path / "3/infinity-former-lasting-0/result.json").read_text())
+    assert result["steps"] == 4 and "memory emptied before every segment" in result["test"]
+    assert result["command"].startswith("python -m experiments.sorting lasting --models")
+    assert (tmp_path / "table.md").read_text().count("infinity-former-lasting | 76 | 1 | 0.") == 1
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [(["--models", "unknown"], "models: found unknown, accepted: transformer-xl, "),
+     (["--segments", "0"], "segments: found 0, accepted: 1 or more"),
+     (["--updates", "0"], "updates: found 0"), (["--seeds", "0"], "seeds: found 0"),
+     (["--models"], "models: found none")],
+)  # fmt: skip
+def test_lasting_refuses_in_one_line(given, said, tmp_path, capsys):
+    """Exit 2 before anything is written."""
+    with pytest.raises(SystemExit) as stopped:
+        sorting_main.main(["lasting", *given, "--out", str(tmp_path / "new")])
+    assert stopped.value.code == 2 and not (tmp_path / "new").exists()
+    printed = capsys.readouterr().err
+    assert said in printed and printed.count("\n") == 1
+
+
+def test_pairs_are_of_the_same_seed_and_text():
+    """By hand: seed 2 has no plain run, the pieces no other run; from nothing is left out."""
+
+    def run(preset, seed, perplexity, emptied=None, piece=0, begun="base"):
+        test = {"as trained": {"perplexity": perplexity}}
+        if emptied:
+            test[results_language.CONTROL] = {"perplexity": emptied}
+        settings = {"seed": seed, "piece": piece, "init_from": begun}
+        return {"corpus": "novels", "preset": preset, "settings": settings, "test": test}
+
+    table = results_language.pairs_table([
+        run("gpt2", 0, 20.0), run("gpt2", 1, 24.0), run("gpt2", 2, 99.0, begun=""),
+        run("mine", 0, 18.0, 18.5), run("mine", 1, 21.0, 22.5), run("mine", 2, 10.0, 11.0),
+        run("mine-emptied", 2, 9.0), run("mine", 0, 5.0, 6.0, piece=3),
+    ])  # fmt: skip
+    assert table.splitlines()[2:] == [
+        "| novels | mine | 3 | 2.50 ± 0.71 | 1.00 ± 0.50 | -1.00 |",
+        "| novels | mine, pieces of 3 | 1 |  | 1.00 |  |",
+    ]

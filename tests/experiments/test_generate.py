@@ -1,0 +1,94 @@
+"""The command that writes text: what it prints, the memory it keeps, what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments import generate
+from experiments.language_modeling import __main__ as language_modeling_main
+from inf_former_jax.data.tokens import Bytes
+from inf_former_jax.models.convert import gpt2
+
+pytestmark = pytest.mark.slow  # a whole run before
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """(run folder, its result) of a tiny model with a memory; some bytes are never seen."""
+    root, rng = tmp_path_factory.mktemp("text"), np.random.default_rng(0)
+    for split in ("train", "valid", "test"):
+        (root / split).mkdir()
+        for i in range(8):
+            (root / split / f"{i}.txt").write_text(" ".join(rng.choice(["abc", "de"], 12)))
+    language_modeling_main.main([
+        "gpt2-infinity-lasting", "--data", str(root), "--cache", str(root / "cache"),
+        "--tokenizer", "bytes", "--model.vocab-size", "257", "--model.segment-len", "8",
+        "--model.num-layers", "2", "--model.num-heads", "2", "--model.head-dim", "4",
+        "--model.d-model", "8", "--model.d-inner", "16", "--model.long-term.num-basis", "8",
+        "--model.long-term.num-samples", "8", "--optim.learning-rate", "0.05",
+        "--optim.steps", "60", "--optim.warmup-steps", "1", "--loop.eval-every", "60",
+        "--sample", "9", "--out", str(root / "run"),
+    ])  # fmt: skip
+    return root / "run", json.loads((root / "run" / "result.json").read_text())
+
+
+def written(capsys, *options):
+    """What the command prints."""
+    generate.main(list(map(str, options)))
+    return capsys.readouterr().out
+
+
+def test_a_run_ends_with_a_sample(model):
+    """Of the letters that it has learnt: 9 bytes after three segments of a test document."""
+    sample = model[1]["sample"]
+    assert len(sample["after"]) == 24 and 0 < len(sample["written"].encode()) <= 9
+    assert set(sample["written"]) <= set("abcde ")
+
+
+def test_a_document_read_before_is_as_good_as_one_read_now(model, tmp_path, capsys):
+    """Prompt in two halves, the first one kept in a file; in the middle of a segment."""
+    prompt = "abc de abc abc de de abc de abc"
+    common = ["--model", model[0], "--temperature", "0", "--top-p", "1"]
+    whole = written(capsys, *common, "--prompt", prompt, "--tokens", "20")
+    assert set(whole.strip()) <= set("abcde ") and 1 < len(whole) <= 21
+    kept = tmp_path / "read.npz"
+    written(capsys, *common, "--prompt", prompt[:19], "--tokens", "0", "--memory-out", kept)
+    rest = ["--prompt", prompt[19:], "--tokens", "20", "--memory-in", kept]
+    assert written(capsys, *common, *rest) == whole
+    # The prompt may come from a file; and all of it may have been read before.
+    (tmp_path / "prompt.txt").write_text(prompt)
+    written(capsys, *common, "--prompt-file", tmp_path / "prompt.txt", "--tokens", "0",
+            "--memory-out", kept)  # fmt: skip
+    assert written(capsys, *common, "--tokens", "20", "--memory-in", kept) == whole
+
+
+def test_a_character_waits_for_its_last_byte():
+    text = "aé\nb€"
+    shown = list(generate.pieces(Bytes(), iter(Bytes().encode(text).tolist())))
+    assert "".join(shown) == text and "é\n" not in shown and shown[1] == "é"
+    # One that never ends is shown as what it is.
+    assert "".join(generate.pieces(Bytes(), iter([0x61, 0xC3]))) == "a\ufffd"
+
+
+def test_refusals(model, tmp_path, capsys):
+    (tmp_path / "latin.txt").write_bytes(b"abc\xe9")
+    gpt2_folder = tmp_path / "gpt2"
+    _, params, _ = generate.load(str(model[0]))
+    cfg = generate.load(str(model[0]))[0].cfg
+    gpt2.save(cfg, params, gpt2_folder)
+    for options, message in (
+        (["--prompt", "a"], "model: found none"),
+        (["--model", model[0]], "prompt: found none, accepted: --prompt, --prompt-file"),
+        (["--model", model[0], "--prompt-file", tmp_path / "latin.txt"],
+         "prompt_file: found invalid UTF-8 at byte 3"),
+        (["--model", tmp_path / "nothing", "--prompt", "a"], "nothing: found nothing"),
+        (["--model", model[0], "--prompt", "a", "--top-p", "0"], "top_p: found 0"),
+        (["--model", model[0], "--prompt", "a", "--tokens", "-1"], "num_tokens: found -1"),
+        (["--model", gpt2_folder, "--prompt", "a"], "expected tokenizer.json"),
+        (["--model", gpt2_folder, "--prompt", "a", "--segment-len", "999"], "segment_len: found"),
+    ):  # fmt: skip
+        with pytest.raises(SystemExit) as stopped:
+            generate.main(list(map(str, options)))
+        said = capsys.readouterr().err
+        assert stopped.value.code == 2 and message in said and said.count("\n") == 1, options

@@ -1,0 +1,369 @@
+"""All segments of a batch at once: the same sums, gradients and memory as one after the other.
+
+In float64. Each case is one update of either schedule, from a memory carried in, with documents
+that begin in the middle and rows that end early.
+"""
+
+import dataclasses
+from functools import cache, partial
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from inf_former_jax.data.batches import Batch
+from inf_former_jax.memory import segments
+from inf_former_jax.memory import state as memories
+from inf_former_jax.memory.compressed import CompressedConfig
+from inf_former_jax.memory.long_term import LongTermConfig
+from inf_former_jax.models import parallel
+from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
+from inf_former_jax.models.local_attention.layer import own_and_later
+from inf_former_jax.training import evaluation, forward, gradient, schedules, sharding, step
+from inf_former_jax.training.state import TrainState
+
+ROWS, SEGMENTS, LENGTH, VOCAB = 4, 5, 4, 12
+KL_WEIGHT = 0.1
+#: A segment that is padding in every row, and where it stands.
+HOLE = 2
+
+LONG_TERM = LongTermConfig(num_basis=4, widths=(0.1, 0.3), num_samples=6, bins=5)
+UNIFORM = ModelConfig(
+    vocab_size=VOCAB, num_layers=1, num_heads=2, head_dim=2, d_model=4, d_inner=4,
+    segment_len=LENGTH, mem_len=LENGTH, dropout=0.0, long_term=LONG_TERM,
+)  # fmt: skip
+STICKY = dataclasses.replace(UNIFORM, long_term=dataclasses.replace(LONG_TERM, sticky=True))
+POWER = dataclasses.replace(LONG_TERM, contraction="power", tau=0.75, horizon=2)
+GPT2 = {"norm": "pre", "final_norm": True, "position": "learned", "activation": "gelu",
+        "attention_bias": True, "tied": True, "scale_embedding": False,
+        "inner_dropout": False}  # fmt: skip
+DROPPING = {"dropout": 0.2, "attention_dropout": 0.3, "query_chunk": 3}
+DEEP = {"num_layers": 2}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def random_batch(padded: bool = True, hole: bool = False, typed: bool = False) -> Batch:
+    """Loss in segments 1, 3 and 4; row 3 goes on from before, others begin or begin anew."""
+    rng = np.random.default_rng(0)
+    shape = (ROWS, SEGMENTS, LENGTH)
+    weights, valid = rng.random(shape), np.ones(shape, bool)
+    weights[:, [0, 2]] = 0
+    starts = np.zeros((ROWS, SEGMENTS), bool)
+    starts[0, 0] = starts[1, 3] = starts[2, [1, 2]] = True
+    if padded:
+        valid[0, 4, 2:] = valid[1, 2, 1:] = valid[3, 3:] = False
+    if hole:
+        valid[:, HOLE] = False
+    tokens, targets, types = rng.integers(0, VOCAB, (3, *shape)).astype(np.int32)
+    return Batch(
+        tokens, targets, weights * valid, starts, valid if padded or hole else None,
+        types if typed else None,
+    )  # fmt: skip
+
+
+@cache
+def params_of(cfg):
+    init = Decoder(cfg).init
+    rngs = dict.fromkeys(("params", "locations"), jax.random.key(0))
+    of = (rngs, jnp.zeros((ROWS, LENGTH), int), memories.init(cfg, ROWS))
+    shapes = jax.eval_shape(lambda *of: init(*of, operators=operators(cfg)), *of)["params"]
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape) / leaf.shape[0] ** 0.5, shapes)
+
+
+def carried(cfg, segments: int = 3):
+    """A memory as that many segments could have left it."""
+    rng = np.random.default_rng(2)
+    empty = memories.init(cfg, ROWS, jnp.float64)
+    writes = max(0, segments - cfg.mem_len // LENGTH - 1)
+
+    def filled(leaf):
+        whole = jnp.issubdtype(leaf.dtype, jnp.integer)
+        return jnp.full_like(leaf, writes) if whole else jnp.asarray(rng.random(leaf.shape))
+
+    return jax.tree.map(filled, empty)._replace(seen=jnp.full_like(empty.seen, segments * LENGTH))
+
+
+SGD = optax.sgd(1.0)
+
+
+@cache
+def step_of(cfg, schedule, empty, size=0):
+    """Compiled once for all batches of the same shape."""
+    objective = step.Objective(
+        KL_WEIGHT, empty_memory=empty, schedule=schedule, segments_at_once=size
+    )
+    return step.make_train_step(cfg, SGD, objective)
+
+
+def start(cfg):
+    params = jax.tree.map(jnp.asarray, params_of(cfg))
+    number, key = jnp.zeros((), jnp.int32), jax.random.key(7)
+    return TrainState(number, params, SGD.init(params), carried(cfg), key)
+
+
+def update(cfg, batch, schedule, empty=False, size=0):
+    """(gradient, sums, memory) of one update: plain descent at rate 1."""
+    params = params_of(cfg)
+    new, row = step_of(cfg, schedule, empty, size)(start(cfg), batch, operators(cfg))
+    grads = jax.tree.map(lambda old, new: np.asarray(old) - np.asarray(new), params, new.params)
+    return grads, jax.device_get(row), new.memory
+
+
+def check_trees(actual, expected, rtol=1e-10):
+    """Each leaf within rtol of its norm."""
+
+    def check(path, a, b):
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        assert np.linalg.norm(a - b) <= rtol * np.linalg.norm(b) + 1e-14, jax.tree_util.keystr(path)
+
+    jax.tree_util.tree_map_with_path(check, actual, expected)
+
+
+def check_schedules(cfg, batch, empty=False, complete=True, size=0):
+    """Complete: every parameter has a gradient. Size: segments at once."""
+    expected = update(cfg, batch, "sequential", empty)
+    check_trees(update(cfg, batch, "parallel", empty, size), expected)
+    grads, row, _ = expected
+    for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
+        name = jax.tree_util.keystr(path)
+        known = complete and "key_bias" not in name  # softmax knows no key bias
+        assert (leaf != 0).any() or not known, name
+    assert row["loss"] > 0
+    return expected
+
+
+def without_loss(batch, *silent):
+    """No loss in these (rows, segments)."""
+    weights = batch.weights.copy()
+    for rows, numbers in silent:
+        weights[rows, numbers] = 0
+    return batch._replace(weights=weights)
+
+
+ALL = slice(None)
+#: What has no loss beside segments 0 and 2: of each program, in all rows and in some.
+SILENT = {
+    "all": [],
+    "all of some rows": [([0, 2], 1)],
+    "second half": [(ALL, 1)],
+    "second half of some rows": [(ALL, 1), ([0, 2], 3)],
+    "last": [(ALL, [1, 3])],
+    "last of some rows": [(ALL, [1, 3]), (0, 4)],
+    "fourth": [(ALL, [1, 4])],
+}
+
+
+def check_losses(cfg, batch):
+    for name, silent in SILENT.items():
+        check_schedules(cfg, without_loss(batch, *silent), complete=name == "all")
+
+
+def test_two_segments():
+    """Both differentiated, or the second alone: row 1 begins with it, row 3 is padding there."""
+    batch = jax.tree.map(lambda leaf: leaf[:, 2:4], random_batch())
+    weights = np.ones_like(batch.weights) * batch.valid
+    cfg = dataclasses.replace(STICKY, mem_len=0, norm="pre")
+    check_schedules(cfg, batch._replace(weights=weights))
+    check_schedules(cfg, without_loss(batch, (ALL, 0)), complete=False)
+
+
+def test_own_and_later_is_two_projections():
+    """x's own is differentiated by x, what later segments see of it by the parameters alone."""
+    rng = np.random.default_rng(0)
+    params, x = (rng.normal(size=(3, 2)), rng.normal(size=2)), rng.normal(size=(4, 3))
+    cotangents = tuple(rng.normal(size=(2, 4, 2)))
+
+    def project(params, x):
+        kernel, bias = params
+        return jnp.tanh(x @ kernel + bias[None])
+
+    def twice(params, x):
+        return project(params, x), project(params, jax.lax.stop_gradient(x))
+
+    def run(pair):
+        found, pull = jax.vjp(pair, params, x)
+        return found, pull(cotangents)
+
+    ours = jax.jit(lambda: run(partial(own_and_later, project)))()
+    check_trees(ours, jax.jit(lambda: run(twice))())
+
+
+@pytest.mark.parametrize(
+    ("kinds", "first"),
+    [("2", 0), ("1", 1), ("12", 1), ("21", 0), ("01", 2), ("112", 2), ("121", 1), ("211", 0),
+     ("11122", 2), ("11222", 2), ("12222", 0), ("01012", 4), ("11111", 5), ("20001", 0),
+     ("0", None), ("000", None), ("010", 3)],
+)  # fmt: skip
+def test_where_the_gradient_begins(kinds, first):
+    """At 0, the middle, the last segment or nowhere: no loss before it. None: all is padding.
+
+    Digits: kinds of segments.
+    """
+    firsts, program = schedules.programs(jnp.array([int(kind) for kind in kinds]))
+    assert [*firsts, None][program] == first
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "groups"), [(5, 2, ["0", "12", "34"]), (4, 2, ["01", "23"]), (3, 3, ["012"]),
+                                  (2, 3, ["01"]), (3, 1, ["0", "1", "2"]), (1, 1, ["0"])]
+)  # fmt: skip
+def test_groups_are_counted_from_the_end(count, size, groups):
+    """Each group appends its numbers and a 9: what was carried, times 10 each."""
+
+    def body(carry, group):
+        for number in group:
+            carry = 10 * carry + number
+        return 10 * carry + 9, None
+
+    digits = gradient.scan_groups(body, jnp.array(0, int), jnp.arange(count), size)
+    assert int(digits) == int("9".join(groups) + "9")
+
+
+@pytest.mark.slow
+def test_sticky_with_dropout_and_a_hole():
+    """Salience, masks, resets, padding of rows and of a whole segment, all in one."""
+    check_losses(dataclasses.replace(STICKY, **DROPPING), random_batch(hole=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("silent", [[], [(ALL, [1, 3])]], ids=["all", "last"])
+def test_a_mesh_equals_one_device(silent):
+    """4 devices over rows, 2 over heads."""
+    mesh, batch = sharding.make_mesh(2), without_loss(random_batch(hole=True), *silent)
+    objective = step.Objective(KL_WEIGHT, schedule="parallel")
+    expected, _ = step_of(STICKY, "parallel", False)(start(STICKY), batch, operators(STICKY))
+    state = start(STICKY)
+    placed = sharding.shardings(state, mesh)
+    take = step.make_train_step(STICKY, SGD, objective, placed)
+    given = sharding.place_batch(
+        lambda rows: jax.tree.map(lambda leaf: leaf[rows], batch), ROWS, mesh
+    )
+    ops = sharding.everywhere(operators(STICKY), mesh)
+    actual, _ = take(jax.device_put(state, placed), given, ops)
+    for part in ("params", "memory"):
+        check_trees(getattr(actual, part), getattr(expected, part))
+
+
+@pytest.mark.slow
+def test_bfloat16_is_close():
+    """bfloat16 has 8 bits: 2⁻⁸ = .4 % a product, some of them one after another."""
+    half = dataclasses.replace(UNIFORM, dtype="bfloat16")
+    exact, rounded = (update(cfg, random_batch(), "parallel")[1]["loss"] for cfg in (UNIFORM, half))
+    assert np.isfinite(rounded) and 1e-6 < abs(rounded / exact - 1) < 2e-2
+
+
+CASES = {
+    "hole": (dataclasses.replace(UNIFORM, mem_len=2 * LENGTH, **DEEP), {"hole": True}),
+    "power": (dataclasses.replace(UNIFORM, long_term=POWER), {"hole": True}),
+    "sticky, long": (dataclasses.replace(STICKY, mem_len=2 * LENGTH, **DEEP), {"padded": False}),
+    "sticky, no short-term": (dataclasses.replace(STICKY, mem_len=0, norm="pre"), {"hole": True}),
+    "drawn": (
+        dataclasses.replace(
+            STICKY, long_term=dataclasses.replace(STICKY.long_term, locations="draw")
+        ),
+        {"hole": True},
+    ),
+    "GPT-2 with dropout": (
+        dataclasses.replace(STICKY, **GPT2 | DROPPING, long_term=dataclasses.replace(
+            POWER, sticky=True)), {"typed": True, "hole": True},
+    ),
+    "Transformer-XL": (
+        dataclasses.replace(
+            UNIFORM, long_term=None, mem_len=5, same_length=True, clamp_len=3, **DEEP
+        ),
+        {"hole": True},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("cfg", "given"), CASES.values(), ids=CASES)
+def test_schedules_agree(cfg, given):
+    check_losses(cfg, random_batch(**given))
+
+
+@pytest.mark.slow
+def test_schedules_agree_with_the_memory_emptied():
+    """Before every segment, those of padding too."""
+    check_schedules(STICKY, random_batch(hole=True), empty=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_groups_agree(size):
+    """A first group that is smaller, groups of padding alone, one that is never full."""
+    cfg = dataclasses.replace(STICKY, mem_len=2 * LENGTH, **DROPPING)
+    for silent in ([], [(ALL, [1])], [(ALL, [1, 3])]):
+        batch = without_loss(random_batch(hole=True), *silent)
+        check_schedules(cfg, batch, complete=not silent, size=size)
+    batch = random_batch()
+    check_schedules(cfg, batch._replace(valid=None), empty=True, size=size)
+
+
+@pytest.mark.slow
+def test_evaluation_agrees():
+    """Without dropout, whatever gradient the model was trained with."""
+    cfg = dataclasses.replace(STICKY, memory_gradient=1, **DROPPING)
+    given = params_of(cfg), carried(cfg), random_batch(hole=True), operators(cfg), jax.random.key(3)
+    expected, actual = (
+        evaluation.make_eval_step(cfg, schedule=schedule)(*given)
+        for schedule in ("sequential", "parallel")
+    )
+    check_trees(actual, expected)
+    assert actual[0]["loss"] > 0 and actual[0]["kl_count"] > 0
+    # Two of five segments at once.
+    with mock.patch.object(forward, "CACHED_TOKENS", 2 * ROWS * LENGTH + 1):
+        check_trees(evaluation.make_eval_step(cfg, schedule="parallel")(*given), expected)
+
+
+def test_what_has_no_parallel_schedule_is_refused_at_the_door():
+    differentiated = dataclasses.replace(UNIFORM, memory_gradient=1)
+    compressed = dataclasses.replace(
+        UNIFORM, long_term=None, compressed=CompressedConfig(rate=2, length=2)
+    )
+    objective, tx = step.Objective(schedule="parallel"), optax.sgd(1.0)
+    with pytest.raises(ValueError, match=r"^segments_at_once: found -1, accepted: an integer ≥ 0$"):
+        step.Objective(segments_at_once=-1)
+    with pytest.raises(ValueError, match=r"^segments_at_once: found 2 with .*sequential, accepted"):
+        step.Objective(segments_at_once=2)
+    with pytest.raises(ValueError, match=r"^memory_gradient: found 1 with .*, accepted: 0 there$"):
+        step.make_train_step(differentiated, tx, objective)
+    refused = r"^schedule: found parallel, accepted: sequential for .* a compressed memory$"
+    with pytest.raises(ValueError, match=refused):
+        step.make_train_step(compressed, tx, objective)
+    with pytest.raises(ValueError, match=refused):
+        evaluation.make_eval_step(compressed, schedule="parallel")
+
+
+def test_segments_that_are_not_whole_are_refused():
+    tokens, resets = np.zeros((ROWS, 2, LENGTH - 1), int), np.zeros((ROWS, 2), bool)
+    with pytest.raises(ValueError, match=rf"^tokens: found .*, accepted: T = {LENGTH}"):
+        Decoder(UNIFORM).apply(
+            {"params": params_of(UNIFORM)}, tokens, carried(UNIFORM), resets,
+            operators=operators(UNIFORM), method=parallel.decode,
+        )  # fmt: skip
+
+
+def test_the_course_by_hand():
+    """Resets, a row that ended and a segment of padding move the counters as they are meant to."""
+    memory = memories.reset(carried(UNIFORM, segments=2), np.array([True, False, True, True]))
+    resets = np.array([[0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]], bool)
+    reads, runs = np.ones((ROWS, 4), bool), np.array([True, True, False, True])
+    reads[1, 3] = False
+    found = segments.course(UNIFORM, memory, resets, LENGTH, reads=reads, runs=runs)
+    seen = [[0, 1, 0, 0], [2, 3, 4, 4], [0, 1, 2, 0], [0, 1, 2, 2]]
+    np.testing.assert_array_equal(found.seen, np.array(seen) * LENGTH)
+    np.testing.assert_array_equal(found.after, np.array([1, 5, 1, 3]) * LENGTH)
+    np.testing.assert_array_equal(found.writes, [[0] * 4, [0, 1, 2, 2], [0] * 4, [0] * 4])
+    due = [[0, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]]
+    np.testing.assert_array_equal(found.due, np.array(due, bool))
+    np.testing.assert_array_equal(found.clears, resets)
