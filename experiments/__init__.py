@@ -1,1 +1,0 @@
-"""The paper's experiments, a file each: config, presets and main."""
