@@ -13,8 +13,6 @@ generation: a greedy token with the cache, and by reading the open segment anew;
 memory: the sorting default's memory by itself, read and write, beside the paper's formulas taken
 literally (equal, or an error) and beside its matrix products at this machine's rate.
 operators: seconds to build the write operators of two presets and to compile their memory.
-kernels: what a training step starts on an H100, counted in its program; no GPU is needed, only its
-compiler (`pip install '.[cuda]'`). Measured if it is named.
 
 Each measure has a file of its own, so that what another run measured stays with its commit.
 """
@@ -31,7 +29,6 @@ import jax
 import numpy as np
 
 from experiments.benchmark import generation as benchmark_generation
-from experiments.benchmark import kernels as benchmark_kernels
 from experiments.benchmark import memory as benchmark_memory
 from experiments.benchmark import plots as plots_benchmark
 from experiments.benchmark import steps as benchmark_steps
@@ -53,7 +50,7 @@ class BenchmarkConfig:
     measure: tuple[str, ...] = (
         "gpt2", "stream", "steps", "memory_gradient", "generation", "memory", "operators",
     )  # fmt: skip
-    """Any of these, and kernels."""
+    """Any of these."""
     repeats: int = 15
     """Runs of each variant, taken in turns; their median is reported."""
     tokens: int = 2**20
@@ -61,11 +58,11 @@ class BenchmarkConfig:
     batch: int = 8
     """B of the measure memory: rows."""
     presets: tuple[str, ...] = ()
-    """Of steps and kernels: presets of sorting, small, gpt2-infinity-lasting; () = see above."""
+    """Of steps: presets of sorting, small, gpt2-infinity-lasting; () = see above."""
     schedules: tuple[str, ...] = ("sequential",)
-    """Of steps and kernels: sequential, parallel (which not every model has)."""
+    """Of steps: sequential, parallel (which not every model has)."""
     dtypes: tuple[str, ...] = ("float32",)
-    """Of steps and kernels: float32, bfloat16, each also with +xla, fused local attention, and
+    """Of steps: float32, bfloat16, each also with +xla, fused local attention, and
     bfloat16+cudnn, a kernel of NVIDIA's for it."""
     quick: bool = False
     """Tiny shapes, few repeats, programs that are not optimised: that it runs, not how fast."""
@@ -113,12 +110,6 @@ def steps(cfg: BenchmarkConfig) -> dict[str, Any]:
         names = cfg.presets or ("infinity-former", "transformer-xl")
     repeats, size = (3, 64) if cfg.quick else (cfg.repeats, 2048)
     return benchmark_steps.steps(names, cfg.schedules, cfg.dtypes, repeats, size, cfg.quick)
-
-
-def kernels(cfg: BenchmarkConfig) -> dict[str, Any]:
-    """Of a training step of each of the presets, on an H100 that need not be there."""
-    names = cfg.presets or ("infinity-former", "paper-4k")
-    return benchmark_kernels.steps(names, cfg.schedules, cfg.dtypes, cfg.quick)
 
 
 def memory_gradient(cfg: BenchmarkConfig) -> dict[str, Any]:
@@ -202,8 +193,7 @@ def memory_operators(cfg: BenchmarkConfig) -> dict[str, Any]:
 
 
 MEASURES = {"gpt2": gpt2, "stream": stream, "steps": steps, "memory_gradient": memory_gradient,
-            "generation": generation, "memory": memory, "operators": memory_operators,
-            "kernels": kernels}  # fmt: skip
+            "generation": generation, "memory": memory, "operators": memory_operators}  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -218,8 +208,6 @@ def main(argv: list[str] | None = None) -> None:
             if getattr(cfg, name) < least:
                 raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: {least} or more")
         benchmark_steps.check(cfg.presets, cfg.schedules, cfg.dtypes)
-        if "kernels" in cfg.measure:
-            benchmark_kernels.mesh()
         folder = runs.made(cfg.out)
     said = runs.provenance("benchmark", "", argv) | {"settings": runs.to_json(cfg)}
     # Large pages change what a CPU needs for large arrays.

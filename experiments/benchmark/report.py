@@ -51,7 +51,6 @@ def report(found: Mapping[str, Any]) -> None:
             f"the slowest context takes {found['stream']['spread']:.1%} more than the fastest"
         )
     _print_steps(console, found)
-    _print_kernels(console, found)
     _print_memory(console, found)
 
 
@@ -81,26 +80,6 @@ def _print_steps(console, found):
                 f"{row['tokens_per_second']:,.0f}", f"{row['temporaries_mib']:.1f}",
                 f"{row['trace']:.1f}", f"{row['compile']:.1f}",
                 f"{row['program_bytes'] / 1024:.0f}",
-            )  # fmt: skip
-        console.print(table)
-
-
-def _print_kernels(console, found):
-    from rich.table import Table
-
-    if "kernels" in found:
-        of = found["kernels"]
-        launch = f"{1e6 * of['launch']:.0f} µs"
-        console.print(f"a training step on {of['device']}: bounds, nothing was run")
-        table = Table("step", "B", "kernels", f"below {launch}", "GB", "TFLOP", "floor, ms",
-                      f"each {launch} or more", "temp. MiB", "compile, s")  # fmt: skip
-        for row in of["rows"]:
-            table.add_row(
-                f"{row['preset']}, {row['schedule']}, {row['dtype']}", str(row["batch"]),
-                f"{row['kernels']:,.0f}", f"{row['short']:,.0f}", f"{row['bytes'] / 1e9:.2f}",
-                f"{sum(row['operations'].values()) / 1e12:.3f}", f"{1e3 * row['floor']:.2f}",
-                f"{1e3 * row['estimate']:.2f}", f"{row['temporaries_mib']:,.0f}",
-                f"{row['compile']:.0f}",
             )  # fmt: skip
         console.print(table)
 

@@ -82,36 +82,6 @@ def _step_rows(found):
         yield [what, f"{1e3 * row['seconds']:,.0f} ms, least {1e3 * row['least']:,.0f}", versus]
 
 
-KERNELS = ("preset", "B", "computes in", "kernels", "GB", "TFLOP", "ms at its rates",
-           "ms if none takes less than a launch", "GiB of temporaries",
-           "compiled on, commit, date")  # fmt: skip
-
-#: A row's key → how it is said in the table's unit.
-_SAID = {"kernels": (1, ",.0f"), "bytes": (1e-9, ".1f"), "operations": (1e-12, ".3f"),
-         "floor": (1e3, ".2f"), "estimate": (1e3, ".2f"),
-         "temporaries_mib": (2**-10, ".2f")}  # fmt: skip
-
-
-def kernels_table(results: list[Result]) -> str:
-    """Of steps for a device that need not be there: sequential : parallel, and their quotient."""
-    rows = []
-    for result in results:
-        pairs: dict[tuple[str, int, str], list[Result]] = {}
-        for row in result["found"].get("kernels", {}).get("rows", []):
-            pairs.setdefault((row["preset"], row["batch"], row["dtype"]), []).append(row)
-        for (preset, batch, dtype), of in pairs.items():
-            cells = [f"`{preset.partition(':')[0]}`", str(batch), dtype]
-            rows.append([*cells, *(_quotient(of, name) for name in _SAID), source([result])])
-    return markdown(KERNELS, rows)
-
-
-def _quotient(rows, name):
-    values = [sum(v.values()) if isinstance(v := row[name], dict) else v for row in rows]
-    unit, form = _SAID[name]
-    said = " : ".join(format(unit * value, form) for value in values)
-    return said if len(values) == 1 else f"{said} = {values[0] / values[1]:.2f}"
-
-
 def _memory_rows(found):
     """Of the memory by itself: both forms of each part beside their floors."""
     for row in (found or {}).get("rows", []):

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from experiments.results.benchmark import benchmark_table, kernels_table
+from experiments.results.benchmark import benchmark_table
 from experiments.results.dialogue import by_age_table, dialogue_table
 from experiments.results.language import (
     language_table,
@@ -48,7 +48,6 @@ TABLES = {
     "dialogue": dialogue_table,
     "questions": by_age_table,
     "benchmark": benchmark_table,
-    "benchmark kernels": kernels_table,
     "precision": precision_table,
 }
 
