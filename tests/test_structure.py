@@ -16,7 +16,7 @@ FILES = LIBRARY + EXPERIMENTS
 # What each floor may import of the others; `data.batches` is the one thing of data that is shared.
 BELOW = {
     "require": set(),
-    "memory": {"require", "contrib"},
+    "memory": {"require"},
     "data": {"require"},
     "models": {"require", "memory", "contrib"},
     "contrib": {"require", "memory", "models"},
@@ -24,7 +24,7 @@ BELOW = {
     "generate": {"require", "memory", "models"},
     # inf_former_jax/__init__.py
     "": {"memory", "models", "training", "data", "generate"},
-    "experiments": {"require", "memory", "models", "training", "data", "generate", ""},
+    "experiments": {"require", "memory", "models", "training", "data", "generate", "contrib", ""},
 }
 
 # Mathematics knows no Flax, models know no mesh, data runs on the host.

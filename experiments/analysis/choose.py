@@ -3,8 +3,9 @@
     python -m experiments.analysis choose --tokens 8192 --segment 128 --num-basis 512
 
 Searches widths, ridge λ, contraction and M for the largest mean R² that single attention densities
-reach over all segments (`memory.retention`), prints the best with the code to paste, and writes
-result.json to `runs/analysis/choose`. The same seed gives the same search, unless time cuts it.
+reach over all segments (`memory.retained.retention`), prints the best with the code to paste, and
+writes result.json to `runs/analysis/choose`. The same seed gives the same search, unless time cuts
+it.
 """
 
 import dataclasses
@@ -22,9 +23,9 @@ from rich.table import Table
 from experiments.analysis.search import Point, climb
 from experiments.run import cli
 from experiments.run import folder as runs
-from inf_former_jax.memory import degrees_of_freedom, retention
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.memory.regression import write_padding, write_times
+from inf_former_jax.memory.retained import degrees_of_freedom, retention
 from inf_former_jax.memory.write_operators import check_size, operator_mib
 
 #: Where to look. Widths are in units of a segment's share of the signal, M in units of N.

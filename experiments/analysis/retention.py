@@ -26,8 +26,8 @@ from rich.table import Table
 
 from experiments.run import cli, plots
 from experiments.run import folder as runs
-from inf_former_jax.memory import Retention, retention
 from inf_former_jax.memory.long_term import LongTermConfig
+from inf_former_jax.memory.retained import Retention, retention
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import jax
 import tyro
 
+import inf_former_jax.contrib.pallas_read  # noqa: F401 (adds `LongTermConfig.read = "kernel"`)
 from experiments.run import folder as runs
 
 Config = TypeVar("Config")

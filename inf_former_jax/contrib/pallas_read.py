@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from inf_former_jax.memory.basis import HIGHEST, AnyArray, GaussianBasis, expectation
 from inf_former_jax.memory.density import GaussianDensity
-from inf_former_jax.memory.read import density_gradient
+from inf_former_jax.memory.read import READERS, density_gradient
 from inf_former_jax.require import require
 
 # The shortest side of a matrix that Triton multiplies.
@@ -65,6 +65,9 @@ def expected_value(
         padded(values, columns, max(pl.next_power_of_2(width), _SHORTEST)),
     )
     return z.reshape(batch, heads, rows, -1)[:, :, :length, :width]
+
+
+READERS["kernel"] = expected_value
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

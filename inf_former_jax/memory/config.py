@@ -50,8 +50,8 @@ class LongTermConfig:
     max_operator_mib: int = 256
     """Largest table of operators that is built, in MiB; a bigger one is refused."""
     read: Literal["chunks", "kernel"] = "chunks"
-    """How queries read: compiled by XLA, or (kernel) a Pallas kernel that writes no expectations;
-    for GPUs (CUDA, ROCm), anywhere else it is interpreted, which is slow and for tests."""
+    """How queries read. chunks: compiled by XLA. kernel: a Pallas kernel for GPUs (CUDA, ROCm),
+    after `import inf_former_jax.contrib.pallas_read`; other devices interpret it, slowly."""
 
     def __post_init__(self):
         object.__setattr__(self, "widths", tuple(map(float, self.widths)))  # hashable

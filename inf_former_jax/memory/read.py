@@ -8,15 +8,19 @@ heads only.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from inf_former_jax.memory.basis import HIGHEST, AnyArray, GaussianBasis, expectation
+from inf_former_jax.memory.cpu_cache import in_cached_pieces
 from inf_former_jax.memory.density import GaussianDensity
-from inf_former_jax.memory.groups import by_groups
+from inf_former_jax.require import require
+
+#: Other ways to read, by their name in `LongTermConfig.read`. This floor does not import `contrib`;
+#: a module of `contrib` adds its function here when it is imported.
+READERS: dict[str, Callable[[GaussianBasis, GaussianDensity, Array], Array]] = {}
 
 # Rows, of all heads' queries, that a product has at least: fewer are slower, even in the cache.
 _ROWS = 1024
@@ -27,7 +31,7 @@ def expected_value(
     density: GaussianDensity,
     values: Float[AnyArray, "B H N K"],
     chunk: int = 256,
-    read: Literal["chunks", "kernel"] = "chunks",
+    read: str = "chunks",
 ) -> Float[Array, "B H T K"]:
     """`z = Σ_n E_p[ψ_n] V_n` for each density p, over chunks of queries (paper §3.1).
 
@@ -36,13 +40,15 @@ def expected_value(
         values: V, the projected coefficients of each head.
         chunk: queries whose [N] expectations exist at a time; any T is accepted. More of them
             where fewer heads than 1,024 / chunk are read at once, as on a CPU.
-        read: kernel does without chunks, see `memory.read_kernel`.
-    """
-    if read == "kernel":
-        # Pallas is imported for those only who ask for it.
-        from inf_former_jax.contrib import pallas_read as read_kernel
+        read: `LongTermConfig.read`: chunks, or the name of a function in `READERS`.
 
-        return read_kernel.expected_value(basis, density, values)
+    Raises:
+        ValueError: nobody has put a function of this name into `READERS`.
+    """
+    if read != "chunks":
+        accepted = "chunks, or kernel after `import inf_former_jax.contrib.pallas_read`"
+        require(read in READERS, "read", read, accepted)
+        return READERS[read](basis, density, values)
     # [B, H] as one axis: heads of rows are independent of each other.
     given = (density.mean, density.var, jnp.swapaxes(values, 2, 3))
     out = _read(basis, *(leaf.reshape(-1, *leaf.shape[2:]) for leaf in given), chunk)
@@ -101,7 +107,7 @@ def _read(basis, mean, var, values, chunk):
         chunks = _chunks(mean, chunk, 0.5), _chunks(var, chunk, 1.0)
         return _whole(jax.lax.map(of_chunk, chunks), mean.shape[1])
 
-    return by_groups(of_group, _expectations(mean, values, chunk), mean, var, values)
+    return in_cached_pieces(of_group, _expectations(mean, values, chunk), mean, var, values)
 
 
 def _expectations(mean, values, chunk):
@@ -132,7 +138,7 @@ def _read_backward(chunk, residuals, cotangent):
         return *(_whole(of, mean.shape[1]) for of in of_density), grad_values
 
     given = mean, var, values, cotangent
-    return None, *by_groups(of_group, _expectations(mean, values, chunk), *given)
+    return None, *in_cached_pieces(of_group, _expectations(mean, values, chunk), *given)
 
 
 _read.defvjp(_read_forward, _read_backward)

@@ -9,15 +9,14 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from inf_former_jax.memory import density as densities
 from inf_former_jax.memory import long_term, segments
-from inf_former_jax.memory.basis import HIGHEST, AnyArray, GaussianBasis
+from inf_former_jax.memory.basis import HIGHEST, AnyArray
 from inf_former_jax.memory.long_term import LongTermConfig, LongTermMemory
 from inf_former_jax.memory.read import expected_value
-from inf_former_jax.memory.resampled import resample, resampled
+from inf_former_jax.memory.reading_basis import reading_basis, to_reading_basis
 from inf_former_jax.models.gate import Gate
 from inf_former_jax.models.local_attention.scores import F32, FROM_HEADS, TO_HEADS
 
@@ -56,7 +55,7 @@ class Projected(NamedTuple):
     """What any query needs of a long-term memory: the same until the next write."""
 
     keys: Float[AnyArray, "B 2 H K"]  # reduced by w_μ and w_σ
-    values: Float[AnyArray, "B H R K"]  # V = C W_V, C resampled to `reading_basis`
+    values: Float[AnyArray, "B H R K"]  # V = C W_V, C on the `reading_basis`
 
 
 class LongTermRead(nn.Module):
@@ -86,8 +85,8 @@ class LongTermRead(nn.Module):
         if projected is None:
             projected = _project(cfg, memory.coeffs, key, value, mu, sigma)
         density = _density(cfg, q, projected.keys)
-        basis = reading_basis(cfg, memory.coeffs.dtype)
-        z = expected_value(basis, density, projected.values, read=cfg.read)
+        functions = reading_basis(cfg, memory.coeffs.dtype).functions
+        z = expected_value(functions, density, projected.values, read=cfg.read)
         return jnp.einsum("bhtk,hke->bte", z, out, precision=HIGHEST), density
 
     def density_params(self) -> tuple[Array, Array, Array]:
@@ -101,16 +100,9 @@ class LongTermRead(nn.Module):
 
 
 def _project(cfg, coeffs, key, value, mu, sigma):
-    to = resampled(cfg.num_basis, cfg.widths, np.dtype(coeffs.dtype))
-    read = coeffs if to is None else resample(to, coeffs)
+    read = to_reading_basis(reading_basis(cfg, coeffs.dtype), coeffs)
     values = jnp.einsum("bne,ehk->bhnk", read, value, precision=HIGHEST)
     return Projected(_reduced_keys(coeffs, key, mu, sigma), values)
-
-
-def reading_basis(cfg: LongTermConfig, dtype) -> GaussianBasis:
-    """The R basis functions that `Projected.values` belong to, N or fewer (`memory.resampled`)."""
-    to = resampled(cfg.num_basis, cfg.widths, np.dtype(dtype))
-    return cfg.basis if to is None else to.basis
 
 
 class LongTermAttention(nn.Module):

@@ -17,8 +17,9 @@ from jaxtyping import Array, Bool, Float, Int
 from inf_former_jax.memory import density, long_term, state
 from inf_former_jax.memory.basis import AnyArray
 from inf_former_jax.memory.density import GaussianDensity
+from inf_former_jax.memory.reading_basis import reading_basis
 from inf_former_jax.memory.state import LayerMemory, Memory
-from inf_former_jax.models.attention import Projected, reading_basis
+from inf_former_jax.models.attention import Projected
 from inf_former_jax.models.config import ModelConfig
 
 
@@ -50,7 +51,7 @@ def init(cfg: ModelConfig, batch: int, dtype=jnp.float32) -> Cache:
         remembers, ltm = state.fifo_len(cfg) > 0, cfg.long_term
         projected = None
         if ltm is not None:
-            functions = len(reading_basis(ltm, dtype).loc)
+            functions = len(reading_basis(ltm, dtype).functions.loc)
             values = zeros(cfg.num_heads, functions, cfg.head_dim)
             projected = Projected(zeros(2, *heads), values)
         return LayerCache(

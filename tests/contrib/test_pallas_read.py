@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from inf_former_jax.contrib import pallas_read as read_kernel
+from inf_former_jax.contrib import pallas_read
 from inf_former_jax.memory import basis, long_term, read
 from inf_former_jax.memory import state as memories
 from inf_former_jax.memory.density import GaussianDensity
@@ -37,7 +37,7 @@ def inputs(batch=B, heads=H, dtype=np.float64):
 
 
 def by_kernel(mean, var, values):
-    return read_kernel.expected_value(BASIS, GaussianDensity(mean, var), values, TILE)
+    return pallas_read.expected_value(BASIS, GaussianDensity(mean, var), values, TILE)
 
 
 def by_chunks(mean, var, values):
@@ -176,6 +176,11 @@ def test_what_it_refuses():
     with pytest.raises(ValueError, match=r"^read: found triton, accepted: chunks or kernel$"):
         cfg.__post_init__()
     mean, var, values, _ = inputs(1, dtype=np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delitem(read.READERS, "kernel")
+        what_to_import = "after `import inf_former_jax.contrib.pallas_read`$"
+        with pytest.raises(ValueError, match=f"^read: found kernel, .*{what_to_import}"):
+            read.expected_value(BASIS, GaussianDensity(mean, var), values, read="kernel")
     for tile in (8, 24, 0):
         with pytest.raises(ValueError, match=f"^tile: found {tile}, accepted: a power of two ≥ 16"):
-            read_kernel.expected_value(BASIS, GaussianDensity(mean, var), values, tile)
+            pallas_read.expected_value(BASIS, GaussianDensity(mean, var), values, tile)

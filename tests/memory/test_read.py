@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from inf_former_jax.memory import basis, groups, long_term, read
+from inf_former_jax.memory import basis, cpu_cache, long_term, read
 from inf_former_jax.memory.density import GaussianDensity
 from inf_former_jax.models.attention import LongTermAttention, attention_density
 from tests import oracle
@@ -45,7 +45,7 @@ def test_custom_vjp_is_autodiff(monkeypatch, chunk, size, rows):
     With products of 5 rows at least: chunks of 2 for 4 heads at once, of 5 for one alone.
     """
     monkeypatch.setattr(read, "_ROWS", rows)
-    monkeypatch.setattr(groups, "CACHED", size * chunk * N)
+    monkeypatch.setattr(cpu_cache, "CACHE_NUMBERS", size * chunk * N)
     with jax.enable_x64(True):
         arguments = [jnp.asarray(a) for a in inputs()]
         weights = jnp.asarray(np.random.default_rng(1).normal(size=(B, H, T, K)))
@@ -65,7 +65,7 @@ def test_a_head_alone_is_read_in_larger_chunks(monkeypatch):
 
     Loops: over 4 heads one by one, the chunks of each, and those of all heads at once.
     """
-    monkeypatch.setattr(groups, "CACHED", 2 * N)
+    monkeypatch.setattr(cpu_cache, "CACHE_NUMBERS", 2 * N)
     for rows, fours, twos in [(1, 3, 0), (5, 2, 1)]:
         monkeypatch.setattr(read, "_ROWS", rows)
         program = str(jax.make_jaxpr(chunked(2))(*inputs()))
@@ -74,10 +74,10 @@ def test_a_head_alone_is_read_in_larger_chunks(monkeypatch):
 
 def test_groups_are_the_largest_that_divide(monkeypatch):
     """Of 12 heads where 5 would fit: three times four, and each head's own result."""
-    monkeypatch.setattr(groups, "CACHED", 5)
+    monkeypatch.setattr(cpu_cache, "CACHE_NUMBERS", 5)
 
     def squares(x):
-        return groups.by_groups(jnp.square, 1, x)
+        return cpu_cache.in_cached_pieces(jnp.square, 1, x)
 
     assert "length=3" in str(jax.make_jaxpr(squares)(np.zeros(12)))
     np.testing.assert_array_equal(jax.jit(squares)(np.arange(12)), np.arange(12) ** 2)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-import inf_former_jax.memory
-from inf_former_jax.memory import degrees_of_freedom, regression, retention
+from inf_former_jax.memory import regression
 from inf_former_jax.memory.basis import evaluate, gaussian_basis
 from inf_former_jax.memory.long_term import LongTermConfig
+from inf_former_jax.memory.retained import degrees_of_freedom, retention
 from inf_former_jax.models import presets
 from tests import oracle
 
@@ -186,11 +186,6 @@ def test_degrees_of_freedom_are_the_shrunk_singular_values():
     assert degrees_of_freedom(basis, times, 0.0) == pytest.approx(16)
     zeros = regression.first_fit_padding(40)
     assert degrees_of_freedom(basis, times, 0.3, zeros) < degrees_of_freedom(basis, times, 0.3) - 1
-
-
-def test_the_package_has_the_functions_at_hand():
-    """`inf_former_jax.memory.retention` is the function and no module of that name."""
-    assert inf_former_jax.memory.retention is retention
 
 
 @pytest.mark.slow

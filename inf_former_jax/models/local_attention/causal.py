@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from inf_former_jax.memory.basis import AnyArray
-from inf_former_jax.memory.groups import by_groups
+from inf_former_jax.memory.cpu_cache import in_cached_pieces
 from inf_former_jax.models.dropout import RowKeys, dropout
 from inf_former_jax.models.local_attention.scores import (
     Heads,
@@ -74,7 +74,7 @@ def _forward(heads, filled, rows, kind):
         return _attend(heads, numbers, filled, rows, kind)
 
     numbers = jnp.arange(heads.q.shape[0])
-    output, logsum = by_groups(of_group, _scores_of_a_head(heads, kind), heads, numbers)
+    output, logsum = in_cached_pieces(of_group, _scores_of_a_head(heads, kind), heads, numbers)
     return output, (heads, filled, rows, output, logsum)
 
 
@@ -86,7 +86,7 @@ def _backward(kind, kept, cotangent):
         return _gradients(heads, numbers, of_queries, filled, rows, kind)
 
     given = heads, jnp.arange(heads.q.shape[0]), logsum, mean, cotangent
-    return by_groups(of_group, _scores_of_a_head(heads, kind), *given), None, None
+    return in_cached_pieces(of_group, _scores_of_a_head(heads, kind), *given), None, None
 
 
 _causal.defvjp(_forward, _backward)

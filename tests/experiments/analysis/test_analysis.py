@@ -10,8 +10,9 @@ from experiments.analysis import __main__ as analysis
 from experiments.analysis import choose as analysis_choose
 from experiments.analysis.choose import ChooseConfig
 from experiments.analysis.search import climb
-from inf_former_jax.memory import degrees_of_freedom, regression, retention
+from inf_former_jax.memory import regression
 from inf_former_jax.memory.long_term import LongTermConfig
+from inf_former_jax.memory.retained import degrees_of_freedom, retention
 
 SMALL = ["--num-basis", "12", "--num-samples", "16", "--widths", "0.05", "0.2", "--length", "8",
          "--writes", "5"]  # fmt: skip

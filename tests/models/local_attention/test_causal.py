@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from inf_former_jax.contrib.fused_attention import fused_attention
-from inf_former_jax.memory import groups, state
+from inf_former_jax.memory import cpu_cache, state
 from inf_former_jax.models import presets
 from inf_former_jax.models.decoder import Decoder
 from inf_former_jax.models.dropout import row_keys
@@ -81,7 +81,7 @@ def test_groups_of_heads_are_all_heads(monkeypatch):
     with jax.enable_x64(True):
         given, rows = heads(True, queries=6), row_keys(jax.random.key(3), ROWS)
         whole = ours(given, rows, 0.4)
-        monkeypatch.setattr(groups, "CACHED", 2 * ROWS * CHUNK * given.k.shape[2])
+        monkeypatch.setattr(cpu_cache, "CACHE_NUMBERS", 2 * ROWS * CHUNK * given.k.shape[2])
         loops = str(jax.make_jaxpr(lambda h: causal_attention(h, FILLED, chunk=CHUNK))(given))
         assert f"length={HEADS // 2}" in loops
         assert_same(ours(given, rows, 0.4), whole, 1e-14)

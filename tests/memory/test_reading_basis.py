@@ -10,12 +10,16 @@ import pytest
 from inf_former_jax.memory import basis, long_term
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.memory.read import expected_value
-from inf_former_jax.memory.resampled import resample, resampled
-from inf_former_jax.models.attention import LongTermAttention, attention_density, reading_basis
+from inf_former_jax.memory.reading_basis import reading_basis, to_reading_basis
+from inf_former_jax.models.attention import LongTermAttention, attention_density
 from tests.golden import relative_error
 
 # Of widths .05 and .4, 93 functions each: in float64 the narrow ones stay, of the wide ones 45 do.
 N, WIDTHS = 186, (0.05, 0.4)
+
+
+def memory_on(num_basis, widths):
+    return LongTermConfig(num_basis=num_basis, widths=widths)
 
 
 def derivatives(of, mean, var):
@@ -34,13 +38,13 @@ def test_each_expectation_is_a_sum_of_those_that_stand_for_it(n, widths, dtype):
     formula and its step, not how float32 rounds. (Float64's own exponents, of up to 1,000, are some
     ten roundings off.)
     """
-    to, of = resampled(n, widths, np.dtype(dtype)), basis.gaussian_basis(n, widths)
+    to, of = reading_basis(memory_on(n, widths), dtype), basis.gaussian_basis(n, widths)
     rng = np.random.default_rng(0)
     mean, var = rng.uniform(-0.2, 1.2, 2000), np.exp(rng.uniform(-18, 0, 2000))
     one_signal_each = np.eye(n)[None]
     with jax.enable_x64(True):
-        weights = np.asarray(resample(to, one_signal_each)[0])  # [R, N]
-    assert (weights >= 0).all() and len(to.basis.loc) <= 0.75 * n
+        weights = np.asarray(to_reading_basis(to, one_signal_each)[0])  # [R, N]
+    assert (weights >= 0).all() and len(to.functions.loc) <= 0.75 * n
     # The largest of each function, at its own place, by the narrowest density there.
     apart = np.linspace(-3, 3, 61)[:, None] * of.scale
     place, narrow = (of.loc + apart).ravel(), np.full(apart.size, np.exp(-18))
@@ -49,7 +53,7 @@ def test_each_expectation_is_a_sum_of_those_that_stand_for_it(n, widths, dtype):
         np.abs(all_of[columns]).reshape(apart.shape).max(0)
         for all_of in derivatives(of, place, narrow)
     ]
-    found, expected = (derivatives(basis_of, mean, var) for basis_of in (to.basis, of))
+    found, expected = (derivatives(basis_of, mean, var) for basis_of in (to.functions, of))
     for a, b, size, allowed in zip(found, expected, largest, (1 / 8, 3, 3), strict=True):
         error = (np.abs(a @ weights - b).max(0) / size).max()
         assert error < (allowed if dtype == np.float32 else 32) * np.finfo(dtype).eps
@@ -58,11 +62,11 @@ def test_each_expectation_is_a_sum_of_those_that_stand_for_it(n, widths, dtype):
 def test_how_many_stand_for_the_papers():
     """217 for the 256 narrow functions, 58 for the wide ones; as many for twice as many."""
     for n in (512, 1024):
-        to = resampled(n, (0.01, 0.05), np.dtype(np.float32))
+        to = reading_basis(memory_on(n, (0.01, 0.05)), np.float32)
         assert [weights.shape for weights in to.weights] == [(n // 2, 217), (n // 2, 58)]
-    in_float64 = resampled(512, (0.01, 0.05), np.dtype(np.float64))
+    in_float64 = reading_basis(memory_on(512, (0.01, 0.05)), np.float64)
     assert in_float64.weights[0] is None, "more than 256"
-    assert len(in_float64.basis.loc) == 256 + 93
+    assert len(in_float64.functions.loc) == 256 + 93
 
 
 @pytest.mark.parametrize(
@@ -70,15 +74,15 @@ def test_how_many_stand_for_the_papers():
 )
 def test_what_does_not_pay_stays(n, widths):
     """GPT-2's widths ask for 460 of 512; the others' functions are already far apart."""
-    cfg = LongTermConfig(num_basis=n, widths=widths)
-    assert resampled(n, widths, np.dtype(np.float32)) is None
-    assert reading_basis(cfg, np.float32).loc.shape == (n,)
+    to = reading_basis(memory_on(n, widths), np.float32)
+    assert to.weights is None
+    assert to.functions.loc.shape == (n,)
 
 
 def test_a_memory_is_read_as_by_its_own_basis():
     """The context, and its gradients by parameters, queries and coefficients, in float64."""
     cfg = LongTermConfig(num_basis=N, widths=WIDTHS, num_samples=8, gate=False)
-    assert resampled(N, WIDTHS, np.dtype(np.float64)) is not None
+    assert reading_basis(cfg, np.float64).weights is not None
     rng = np.random.default_rng(1)
     with jax.enable_x64(True):
         coeffs, q = jnp.asarray(rng.normal(size=(2, N, 6))), jnp.asarray(
