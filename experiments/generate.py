@@ -17,7 +17,8 @@ import jax
 import numpy as np
 
 from experiments.language_modeling import start as language_modeling_init
-from experiments.run import cli
+from experiments.language_modeling.config import LanguageModelingConfig
+from experiments.run import cli, training
 from inf_former_jax.data.tokens import Tokenizer, load_bpe
 from inf_former_jax.generate import generation
 from inf_former_jax.models.convert import gpt2
@@ -61,7 +62,7 @@ def load(folder: str, segment_len: int = 0) -> tuple[Decoder, Any, Tokenizer]:
     if not folder:
         raise ValueError("model: found none, accepted: --model FOLDER, a run or GPT-2's files")
     if language_modeling_init.is_run(folder):
-        _, decoder, params, _ = language_modeling_init.load_run(folder, ("params",))
+        _, decoder, params, _ = training.load(LanguageModelingConfig, folder, ("params",))
         tokenizer = language_modeling_init.tokenizer_of_run(folder)
     else:
         cfg, params = gpt2.load(folder)

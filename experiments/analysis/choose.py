@@ -21,8 +21,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from experiments.analysis.search import Point, climb
-from experiments.run import cli
-from experiments.run import folder as runs
+from experiments.run import cli, folders
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.memory.regression import write_padding, write_times
 from inf_former_jax.memory.retained import degrees_of_freedom, retention
@@ -202,14 +201,19 @@ def main(argv: Sequence[str]) -> None:
     folder = Path(cfg.out)
     with cli.refusals():
         check(cfg)
-        if runs.open_run(folder, cfg) is not None:
+        if folders.open_run(folder, cfg) is not None:
             return print(f"{folder} holds the finished result; --out for another one")
         rows, tried = search(cfg)
         widths = LongTermConfig.widths if cfg.num_basis % 2 == 0 else LongTermConfig.widths[:1]
         sizes = {"num_basis": cfg.num_basis, "num_samples": cfg.num_basis, "min_var": cfg.min_var}
         published = measure(cfg, LongTermConfig(**sizes, widths=widths))
     report(rows, published)
-    said = runs.provenance("analysis", "choose", ["choose", *argv])
-    content = {"settings": runs.to_json(cfg), "tried": tried, "best": rows, "published": published}
-    runs.write_json(folder / "result.json", {**said, **content})
+    said = folders.provenance("analysis", "choose", ["choose", *argv])
+    content = {
+        "settings": folders.to_json(cfg),
+        "tried": tried,
+        "best": rows,
+        "published": published,
+    }
+    folders.write_json(folder / "result.json", {**said, **content})
     print(f"{tried} memories tried, {folder}/result.json")

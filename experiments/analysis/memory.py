@@ -21,9 +21,10 @@ import numpy as np
 
 from experiments.language_modeling import corpora
 from experiments.language_modeling import start as language_modeling_init
-from experiments.run import cli, plots
-from experiments.run import folder as runs
+from experiments.language_modeling.config import LanguageModelingConfig
+from experiments.run import cli, folders, plots, training
 from experiments.sorting import task as sorting_task
+from experiments.sorting.config import SortingConfig
 from inf_former_jax.memory import state
 from inf_former_jax.memory.density import GaussianDensity, bin_mass
 from inf_former_jax.memory.long_term import edges
@@ -105,11 +106,11 @@ def _gate(values):
 
 def _sequences(run, sequences, segments):
     """(config, decoder, params, tokens [B, W, T], which of the last T are asked about)."""
-    if "tokenizer" not in runs.read_config(run):
-        cfg, decoder, params, _ = sorting_task.load_run(run)
+    if "tokenizer" not in folders.read_config(run):
+        cfg, decoder, params, _ = training.load(SortingConfig, run)
         batch = sorting_task.examples_of(cfg).batch("test", np.arange(sequences))
         return cfg, decoder, params, batch.tokens, batch.weights[0, -1] > 0
-    cfg, decoder, params, _ = language_modeling_init.load_run(run, ("params",))
+    cfg, decoder, params, _ = training.load(LanguageModelingConfig, run, ("params",))
     tokenizer, length = language_modeling_init.tokenizer_of_run(run), cfg.model.segment_len
     test = corpora.for_evaluation(
         cfg.data, tokenizer, cfg.cache, ("test",), cfg.test_characters
@@ -195,10 +196,10 @@ def main(argv: Sequence[str]) -> None:
             if getattr(cfg, name) < 1:
                 raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: 1 or more")
         folder = Path(cfg.out or cfg.run)
-        runs.made(folder)
+        folders.made(folder)
         found = look(Path(cfg.run), cfg.sequences, cfg.segments)
-    said = runs.provenance("analysis", "memory", ["memory", *argv])
-    runs.write_json(folder / "memory.json", said | found)
+    said = folders.provenance("analysis", "memory", ["memory", *argv])
+    folders.write_json(folder / "memory.json", said | found)
     report(found)
     plots.heads(folder / "memory.png", found)
     print(f"{folder}/memory.json, {folder}/memory.png")

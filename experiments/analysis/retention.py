@@ -24,8 +24,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from experiments.run import cli, plots
-from experiments.run import folder as runs
+from experiments.run import cli, folders, plots
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.memory.retained import Retention, retention
 
@@ -165,8 +164,8 @@ def save(folder: Path, cfg: RetentionConfig, found: dict[str, Retention], said: 
     np.savez(folder / "retention.npz", contractions=np.array(list(found)), **arrays)
     plots.retention(folder / "retention.png", f"{cfg.writes} writes of {cfg.length}", curves)
     # Last: a folder with it is finished.
-    runs.write_json(
-        folder / "result.json", {**said, "settings": runs.to_json(cfg), "retention": plain}
+    folders.write_json(
+        folder / "result.json", {**said, "settings": folders.to_json(cfg), "retention": plain}
     )
 
 
@@ -177,9 +176,9 @@ def main(argv: Sequence[str]) -> None:
     with cli.refusals():
         made = check(cfg)
         folder = Path(cfg.out)
-        if runs.open_run(folder, cfg) is not None:
+        if folders.open_run(folder, cfg) is not None:
             return print(f"{folder} holds the finished result; --out for another one")
         found = dict(compute(cfg, made))
     report(cfg, found)
-    save(folder, cfg, found, runs.provenance("analysis", "retention", ["retention", *argv]))
+    save(folder, cfg, found, folders.provenance("analysis", "retention", ["retention", *argv]))
     print(f"{folder}/result.json, retention.npz, retention.png")

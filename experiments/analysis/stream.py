@@ -17,8 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.analysis.retention import contractions
-from experiments.run import cli, plots
-from experiments.run import folder as runs
+from experiments.run import cli, folders, plots
 from inf_former_jax.memory import long_term
 from inf_former_jax.memory.basis import evaluate
 from inf_former_jax.memory.long_term import LongTermConfig
@@ -137,7 +136,7 @@ def main(argv: Sequence[str]) -> None:
         wanted = memories(cfg)
         for memory in wanted.values():
             long_term.operators(memory, cfg.length, np.float64)
-        if runs.open_run(folder, cfg) is not None:
+        if folders.open_run(folder, cfg) is not None:
             return print(f"{folder} holds the finished result; --out for another one")
     shape = (cfg.segments, cfg.length, cfg.channels)
     x = np.random.default_rng(cfg.seed).uniform(-1, 1, shape)
@@ -145,13 +144,15 @@ def main(argv: Sequence[str]) -> None:
     for label, memory in wanted.items():
         print(f"{cfg.segments:,} writes with {label}")
         found[label] = stream(memory, x)
-    said = runs.provenance("analysis", "stream", ["stream", *argv])
+    said = folders.provenance("analysis", "stream", ["stream", *argv])
     short = {label: summary(of) for label, of in found.items()}
     report(short)
     plots.streams(folder / "stream.png", found)
     series = {name: np.stack([of[name] for of in found.values()]) for name in _SERIES}
     np.savez(folder / "stream.npz", contractions=np.array(list(found)), **series)
-    runs.write_json(folder / "result.json", said | {"settings": runs.to_json(cfg), "found": short})
+    folders.write_json(
+        folder / "result.json", said | {"settings": folders.to_json(cfg), "found": short}
+    )
     print(f"{folder}/result.json, stream.npz, stream.png")
 
 

@@ -37,8 +37,7 @@ from experiments.benchmark import update as benchmark_update
 from experiments.benchmark.report import report
 from experiments.benchmark.timing import Machine, floors, interleaved
 from experiments.language_modeling import config as language_modeling
-from experiments.run import cli
-from experiments.run import folder as runs
+from experiments.run import cli, folders
 from experiments.sorting import config as sorting
 from inf_former_jax.models import presets
 
@@ -208,14 +207,14 @@ def main(argv: list[str] | None = None) -> None:
             if getattr(cfg, name) < least:
                 raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: {least} or more")
         benchmark_steps.check(cfg.presets, cfg.schedules, cfg.dtypes)
-        folder = runs.made(cfg.out)
-    said = runs.provenance("benchmark", "", argv) | {"settings": runs.to_json(cfg)}
+        folder = folders.made(cfg.out)
+    said = folders.provenance("benchmark", "", argv) | {"settings": folders.to_json(cfg)}
     # Large pages change what a CPU needs for large arrays.
     said["glibc_tunables"] = os.environ.get("GLIBC_TUNABLES", "")
     with _optimised(not cfg.quick):
         for name in cfg.measure:
             found = {name: MEASURES[name](cfg)}
-            runs.write_json(folder / f"{name}.json", said | {"found": found})
+            folders.write_json(folder / f"{name}.json", said | {"found": found})
             report(found)
             drawn = plots_benchmark.draw(folder, found)
             print(", ".join(map(str, [folder / f"{name}.json", *drawn])))

@@ -19,11 +19,11 @@ from pathlib import Path
 import jax
 
 from experiments import generate
-from experiments.dialogue import task as dialogue_task
+from experiments.dialogue.config import DialogueConfig
 from experiments.dialogue.stream import Encoder
 from experiments.dialogue.turns import Chat, ChatConfig, carried
 from experiments.language_modeling import start as language_modeling_init
-from experiments.run import cli
+from experiments.run import cli, training
 from inf_former_jax.generate import generation, sampling
 
 with contextlib.suppress(ImportError):  # not on every system
@@ -76,7 +76,7 @@ def begin(cfg: ChatConfig) -> Chat:
     """
     check(cfg)
     text = read_document(cfg.document) if cfg.document else ""
-    run, decoder, params, _ = dialogue_task.load_run(cfg.run)
+    run, decoder, params, _ = training.load(DialogueConfig, cfg.run)
     if run.objective.empty_memory:
         raise ValueError(
             f"run: found {cfg.run}, a control trained with its memory emptied, accepted: another"

@@ -16,8 +16,7 @@ from experiments.dialogue import task as dialogue_task
 from experiments.dialogue.conversations import Reading
 from experiments.language_modeling import start as language_modeling_init
 from experiments.results.dialogue import DIALOGUE, dialogue_row
-from experiments.run import cli
-from experiments.run import folder as runs
+from experiments.run import cli, folders
 from experiments.run.tables import markdown
 from inf_former_jax.training.step import Objective
 
@@ -131,9 +130,9 @@ def fill(table: Sequence[Cell], argv: Sequence[str]) -> None:
         print(f"[{number}/{len(table)}] {cell.folder.name}", flush=True)
         with cli.refusals():
             config = dialogue_task.resolved(cell.config)
-            result = runs.open_run(cell.folder, config)
+            result = folders.open_run(cell.folder, config)
         if result is None:
-            said = runs.provenance("dialogue", cell.model, argv)
+            said = folders.provenance("dialogue", cell.model, argv)
             with cli.stops():
                 dialogue_task.run(config, cell.folder, said)
 
@@ -174,7 +173,7 @@ def main(argv: Sequence[str]) -> None:
     cfg = cli.options(program, __doc__, CompareConfig(), argv)
     with cli.refusals():
         table = cells(cfg)
-        folder = runs.made(cfg.out)
+        folder = folders.made(cfg.out)
         for cell in table[: len(cfg.models)]:  # the first seed of every row
             dialogue_task.check(dialogue_task.resolved(cell.config))
     fill(table, ["compare", *argv])

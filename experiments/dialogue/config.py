@@ -5,23 +5,17 @@ import dataclasses
 from experiments.dialogue.conversations import Reading
 from experiments.dialogue.stream import Layout
 from experiments.language_modeling import config as language_modeling
-from inf_former_jax.models.decoder import ModelConfig
-from inf_former_jax.training import optim, step
-from inf_former_jax.training.checkpoint import CheckpointConfig
+from experiments.run.config import RunConfig
 from inf_former_jax.training.loop import LoopConfig
+from inf_former_jax.training.optim import OptimConfig
 
 
-@dataclasses.dataclass(frozen=True)
-class DialogueConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DialogueConfig(RunConfig):
     """One run of the dialogue experiment."""
 
-    model: ModelConfig
-    optim: optim.OptimConfig
     layout: Layout = dataclasses.field(default_factory=Layout)
     reading: Reading = dataclasses.field(default_factory=Reading)
-    objective: step.Objective = dataclasses.field(default_factory=step.Objective)
-    loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
-    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     data: str = ""
     """CMU-DoG's release, or a folder with train.jsonl, valid.jsonl and test.jsonl; "" = a small
     sample of made-up conversations."""
@@ -49,17 +43,6 @@ class DialogueConfig:
     """Folder of WordNet 3.0's files for METEOR; "" = Debian's, of wordnet-base."""
     cache: str = "runs/tokens"
     """Folder for trained tokenisers."""
-    seed: int = 0
-    out: str = ""
-    """Run folder; "" = runs/dialogue/PRESET-seed. The same command goes on from there."""
-    fresh: bool = False
-    """Start anew in a numbered folder if there is a run already."""
-    mesh_model: int = 1
-    """Devices along the mesh's model axis; the others split the batch."""
-    tensorboard: bool = False
-    """Write TensorBoard events too (extra `tensorboard`)."""
-    distributed: bool = False
-    """Several hosts: call jax.distributed.initialize() first; start the same command on each."""
 
 
 #: The rows: name → (what it is, model of language_modeling, its layout).
@@ -90,8 +73,8 @@ def small(name: str) -> DialogueConfig:
     _, kind, layout = ROWS[name]
     model = language_modeling.PRESETS[kind][1].model
     return DialogueConfig(
-        dataclasses.replace(model, vocab_size=1024),
-        optim.OptimConfig(
+        model=dataclasses.replace(model, vocab_size=1024),
+        optim=OptimConfig(
             learning_rate=2e-3, steps=120, warmup_steps=20, clip=1.0, weight_decay=0.01
         ),
         layout=_layout(layout, model.segment_len),
@@ -105,8 +88,8 @@ def paper(name: str) -> DialogueConfig:
     _, kind, layout = ROWS[name]
     model = language_modeling.PRESETS[f"paper-{kind}"][1].model
     return DialogueConfig(
-        model,
-        optim.OptimConfig(
+        model=model,
+        optim=OptimConfig(
             learning_rate=5e-5, memory_learning_rate=2.5e-4, steps=1266, warmup_steps=50, clip=1.0,
             weight_decay=0.01, schedule="linear",
         ),

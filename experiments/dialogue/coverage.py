@@ -19,11 +19,11 @@ import numpy as np
 
 from experiments.dialogue import replies as dialogue_replies
 from experiments.dialogue import task as dialogue_task
+from experiments.dialogue.config import DialogueConfig
 from experiments.dialogue.corpus import Corpus
 from experiments.dialogue.page import Shown, on_document, write_page
 from experiments.dialogue.replies import Reply
-from experiments.run import cli
-from experiments.run import folder as runs
+from experiments.run import cli, folders, training
 from inf_former_jax.data.tokens import Tokenizer
 from inf_former_jax.memory import state
 from inf_former_jax.memory.coverage import coverage
@@ -123,7 +123,7 @@ def page(cfg: PageConfig) -> Path:
     Raises:
         ValueError: no run, or one whose document does not go through a uniform long-term memory.
     """
-    given, decoder, params, _ = dialogue_task.load_run(cfg.run)
+    given, decoder, params, _ = training.load(DialogueConfig, cfg.run)
     memory, layout = given.model.long_term, given.layout
     written = layout.document != "none" and not layout.window and not given.objective.empty_memory
     if memory is None or memory.sticky or not written:
@@ -149,6 +149,6 @@ def main(argv: Sequence[str]) -> None:
         if cfg.replies < 1:
             raise ValueError(f"replies: found {cfg.replies}, accepted: 1 or more")
         if cfg.out:
-            runs.made(Path(cfg.out).absolute().parent)
+            folders.made(Path(cfg.out).absolute().parent)
         file = page(cfg)
     print(file)

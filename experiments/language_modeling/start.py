@@ -7,8 +7,7 @@ from typing import Any
 import jax
 
 from experiments.language_modeling.config import LanguageModelingConfig
-from experiments.run import folder as runs
-from experiments.run import training as training_run
+from experiments.run import folders, training
 from inf_former_jax.data.tokens import Bytes, Tokenizer, load_bpe
 from inf_former_jax.models.convert import gpt2
 from inf_former_jax.models.decoder import ModelConfig
@@ -32,7 +31,7 @@ def tokenizer_of_run(folder: str | Path) -> Tokenizer:
     Raises:
         ValueError: no run, or its tokenizer.json is missing or damaged.
     """
-    if runs.read_config(Path(folder)).get("tokenizer") == "bytes":
+    if folders.read_config(Path(folder)).get("tokenizer") == "bytes":
         return Bytes()
     return load_bpe(Path(folder) / TOKENIZER)
 
@@ -54,20 +53,9 @@ def keep_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     tokenizer.save(file)
 
 
-def load_run(
-    folder: str | Path, parts: tuple[str, ...] = ("params", "memory")
-) -> tuple[LanguageModelingConfig, Any, Any, Any]:
-    """(config, decoder, params, memory) of a run folder's newest whole checkpoint.
-
-    Raises:
-        ValueError: the folder holds no run, or none of its checkpoints is whole.
-    """
-    return training_run.load(LanguageModelingConfig, folder, parts)
-
-
 def _load(folder: str) -> tuple[ModelConfig, Any]:
     if is_run(folder):
-        cfg, _, params, _ = load_run(folder, ("params",))
+        cfg, _, params, _ = training.load(LanguageModelingConfig, folder, ("params",))
         return cfg.model, params
     return gpt2.load(folder)
 
@@ -86,7 +74,8 @@ def resolved(cfg: Any, more_ids: int = 0) -> Any:
     if not cfg.init_from:
         return cfg
     if is_run(cfg.init_from):
-        given = runs.from_json(LanguageModelingConfig, runs.read_config(Path(cfg.init_from))).model
+        fields = folders.read_config(Path(cfg.init_from))
+        given = folders.from_json(LanguageModelingConfig, fields).model
     else:
         given, _ = gpt2.load(cfg.init_from)
     sizes = {name: getattr(given, name) for name in _GIVEN}

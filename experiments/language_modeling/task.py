@@ -16,7 +16,7 @@ from experiments.language_modeling import start as language_modeling_init
 from experiments.language_modeling.config import LanguageModelingConfig
 from experiments.language_modeling.corpora import Corpus
 from experiments.run import batches as batching
-from experiments.run import training as training_run
+from experiments.run import training
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.data.streams import Streams, pieces
 from inf_former_jax.models.decoder import Decoder
@@ -31,7 +31,7 @@ def run(cfg: LanguageModelingConfig, folder: Path, provenance: dict[str, Any]) -
     """Train, or go on training, evaluate, and write metrics and result into the run folder."""
     corpus, params = corpora_of(cfg), language_modeling_init.parameters(cfg)
     language_modeling_init.keep_tokenizer(corpus.tokenizer, folder)
-    return training_run.run(
+    return training.run(
         cfg, folder, provenance | facts(cfg, corpus),
         lambda mesh, ops: LanguageModeling(cfg, corpus, mesh, ops), params,
     )  # fmt: skip
@@ -88,7 +88,7 @@ class _Tally(NamedTuple):
 
 
 class LanguageModeling:
-    """The task as a run asks for it (`training_run.Task`).
+    """The task as a run asks for it (`training.Task`).
 
     Args:
         ops: the model's operators on the devices of the mesh.
@@ -187,7 +187,7 @@ class LanguageModeling:
 
     def controls(self, final: TrainState, split: str) -> dict[str, dict[str, Any]]:
         """Figures of a split as trained, and with what stands beside it in every table."""
-        asked = {label: (empty, 0) for label, empty in training_run.controls(self._cfg).items()}
+        asked = {label: (empty, 0) for label, empty in training.controls(self._cfg).items()}
         model = self._cfg.model
         if not (model.long_term or model.compressed or model.mem_len):
             asked["sliding window"] = (False, max(model.segment_len // 2, 1))
@@ -254,7 +254,7 @@ def check(cfg: LanguageModelingConfig) -> None:
             raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: 0 or more")
     if cfg.segments < 1:
         raise ValueError(f"segments: found {cfg.segments}, accepted: 1 or more")
-    training_run.check(cfg)
+    training.check(cfg)
     language_modeling_init.parameters(cfg)
     streams(cfg, corpora_of(cfg))
 

@@ -3,20 +3,18 @@
 import dataclasses
 
 from experiments.passkey.data import Passkey
+from experiments.run.config import RunConfig
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import presets
 from inf_former_jax.models.decoder import ModelConfig
-from inf_former_jax.training import optim, step
-from inf_former_jax.training.checkpoint import CheckpointConfig
 from inf_former_jax.training.loop import LoopConfig
+from inf_former_jax.training.optim import OptimConfig
 
 
-@dataclasses.dataclass(frozen=True)
-class PasskeyConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PasskeyConfig(RunConfig):
     """One run of the passkey experiment."""
 
-    model: ModelConfig
-    optim: optim.OptimConfig
     data: str = ""
     """Required: folder of text with the splits train, valid and test (`data/text.py`)."""
     tokenizer: str = "bytes"
@@ -24,24 +22,10 @@ class PasskeyConfig:
     cache: str = ""
     """Folder to keep the tokens in; "" = in memory only."""
     task: Passkey = dataclasses.field(default_factory=Passkey)
-    objective: step.Objective = dataclasses.field(default_factory=step.Objective)
-    loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
-    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     batch_size: int = 8
     test_documents: int = 64
     """Test documents; each is asked at every distance."""
     valid_documents: int = 16
-    seed: int = 0
-    out: str = ""
-    """Run folder; "" = runs/passkey/PRESET-seed. The same command goes on where it stopped."""
-    fresh: bool = False
-    """Start anew in a numbered folder if there is a run already."""
-    mesh_model: int = 1
-    """Devices along the mesh's model axis; the others split the batch."""
-    tensorboard: bool = False
-    """Write TensorBoard events too (extra `tensorboard`)."""
-    distributed: bool = False
-    """Several hosts: call jax.distributed.initialize() first; start the same command on each."""
 
 
 def _small(model: ModelConfig, **changes) -> PasskeyConfig:
@@ -51,8 +35,8 @@ def _small(model: ModelConfig, **changes) -> PasskeyConfig:
     small["norm"] = "pre"
     model = dataclasses.replace(model, **{**small, **changes})
     return PasskeyConfig(
-        model,
-        optim.OptimConfig(learning_rate=1e-3, steps=6000, warmup_steps=100),
+        model=model,
+        optim=OptimConfig(learning_rate=1e-3, steps=6000, warmup_steps=100),
         loop=LoopConfig(eval_every=500),
     )
 

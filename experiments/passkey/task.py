@@ -13,29 +13,19 @@ from experiments.passkey import data as task
 from experiments.passkey.config import PasskeyConfig
 from experiments.passkey.data import SPLITS
 from experiments.run import batches as batching
-from experiments.run import training as training_run
+from experiments.run import training
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.data.splits import TokenizedSplit, tokenize
 from inf_former_jax.data.tokens import Bytes, Tokenizer, load_bpe
 from inf_former_jax.memory import state as memories
-from inf_former_jax.memory.state import Memory
 from inf_former_jax.models.decoder import Decoder, ModelConfig
 from inf_former_jax.training import evaluation, metrics, step
 from inf_former_jax.training.state import TrainState
 
 
-def load_run(folder: str | Path) -> tuple[PasskeyConfig, Decoder, Any, Memory]:
-    """(config, decoder, params, memory) of a run folder's newest whole checkpoint.
-
-    Raises:
-        ValueError: the folder holds no run, or none of its checkpoints is whole.
-    """
-    return training_run.load(PasskeyConfig, folder)
-
-
 def run(cfg: PasskeyConfig, folder: Path, provenance: dict[str, Any]) -> dict[str, Any]:
     """Train, or go on training, evaluate, and write metrics and result into the run folder."""
-    return training_run.run(cfg, folder, provenance, lambda mesh, ops: Probe(cfg, mesh, ops))
+    return training.run(cfg, folder, provenance, lambda mesh, ops: Probe(cfg, mesh, ops))
 
 
 class Texts:
@@ -100,7 +90,7 @@ def make_answer_step(cfg: ModelConfig, empty_memory: bool = False):
 
 
 class Probe:
-    """The passkey task as a run asks for it (`training_run.Task`).
+    """The passkey task as a run asks for it (`training.Task`).
 
     Args:
         ops: the model's operators on the devices of the mesh.
@@ -186,7 +176,7 @@ class Probe:
         return {
             "test": {
                 label: self.figures(final, "test", cfg.test_documents, empty)
-                for label, empty in training_run.controls(cfg).items()
+                for label, empty in training.controls(cfg).items()
             },
             "baselines_by_distance": baselines(cfg),
         }
@@ -250,4 +240,4 @@ def check(cfg: PasskeyConfig) -> None:
             raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: 1 or more")
     for split in SPLITS:
         texts.documents(split, np.arange(1))
-    training_run.check(cfg)
+    training.check(cfg)

@@ -4,25 +4,21 @@ import dataclasses
 
 from experiments.language_modeling import config as language_modeling
 from experiments.questions.data import Sizes
+from experiments.run.config import RunConfig
 from inf_former_jax.models.decoder import ModelConfig
-from inf_former_jax.training import optim, step
-from inf_former_jax.training.checkpoint import CheckpointConfig
 from inf_former_jax.training.loop import LoopConfig
+from inf_former_jax.training.optim import OptimConfig
 
 
-@dataclasses.dataclass(frozen=True)
-class QuestionsConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QuestionsConfig(RunConfig):
     """One run of the questions experiment."""
 
     model: ModelConfig
     """A fact is of use at the end only: let `memory_gradient` reach from the answers to it."""
-    optim: optim.OptimConfig
     task: Sizes = dataclasses.field(
         default_factory=lambda: Sizes(people=2, questions=6, sentences=12)
     )
-    objective: step.Objective = dataclasses.field(default_factory=step.Objective)
-    loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
-    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     tokenizer: str = ""
     """"bytes", a tokenizer.json, or a folder with one or with vocab.json and merges.txt; "" = a
     BPE trained on the training conversations."""
@@ -34,17 +30,6 @@ class QuestionsConfig:
     """Documents of an epoch, always the same."""
     valid_documents: int = 100
     test_documents: int = 300
-    seed: int = 0
-    out: str = ""
-    """Run folder; "" = runs/questions/PRESET-seed. The same command goes on where it stopped."""
-    fresh: bool = False
-    """Start anew in a numbered folder if there is a run already."""
-    mesh_model: int = 1
-    """Devices along the mesh's model axis; the others split the batch."""
-    tensorboard: bool = False
-    """Write TensorBoard events too (extra `tensorboard`)."""
-    distributed: bool = False
-    """Several hosts: call jax.distributed.initialize() first; start the same command on each."""
 
 
 #: Segments that a loss's gradient goes back: more than the default documents have.
@@ -58,8 +43,8 @@ def _small(name: str, **changes) -> QuestionsConfig:
         **{"segment_len": 64, "max_position": 64, "vocab_size": 2048, **changes},
     )
     return QuestionsConfig(
-        model,
-        optim.OptimConfig(
+        model=model,
+        optim=OptimConfig(
             learning_rate=2e-3, steps=6000, warmup_steps=100, clip=1.0, weight_decay=0.01
         ),
         loop=LoopConfig(eval_every=500, minutes=10.0),

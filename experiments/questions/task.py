@@ -18,29 +18,19 @@ from experiments.dialogue.task import Dialogue
 from experiments.language_modeling import start as language_modeling_init
 from experiments.questions import data as task
 from experiments.questions.config import QuestionsConfig
-from experiments.run import training as training_run
+from experiments.run import training
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.data.tokens import Tokenizer
-from inf_former_jax.memory.state import Memory
 from inf_former_jax.models.decoder import Decoder, operators
 from inf_former_jax.training.state import TrainState
 from inf_former_jax.training.step import Objective
-
-
-def load_run(folder: str | Path) -> tuple[QuestionsConfig, Decoder, Any, Memory]:
-    """(config, decoder, params, memory) of a run folder's newest whole checkpoint.
-
-    Raises:
-        ValueError: the folder holds no run, or none of its checkpoints is whole.
-    """
-    return training_run.load(QuestionsConfig, folder)
 
 
 def run(cfg: QuestionsConfig, folder: Path, provenance: dict[str, Any]) -> dict[str, Any]:
     """Train, or go on training, evaluate, and write metrics and result into the run folder."""
     made = documents(cfg)
     language_modeling_init.keep_tokenizer(made.corpus.encoder.tokenizer, folder)
-    return training_run.run(
+    return training.run(
         cfg, folder, provenance, lambda mesh, ops: Probe(cfg, made, mesh, ops, folder)
     )
 
@@ -110,7 +100,7 @@ class Greedy(NamedTuple):
 
 
 class Probe:
-    """The task as a run asks for it (`training_run.Task`): a dialogue whose answers are compared.
+    """The task as a run asks for it (`training.Task`): a dialogue whose answers are compared.
 
     Args:
         ops: the model's operators on the devices of the mesh.
@@ -137,8 +127,7 @@ class Probe:
         cfg = self._cfg
         return {
             "test": {
-                label: self.figures(final, empty)
-                for label, empty in training_run.controls(cfg).items()
+                label: self.figures(final, empty) for label, empty in training.controls(cfg).items()
             },
             "baselines": {
                 "chance": task.chance(cfg.task),
@@ -219,5 +208,5 @@ def check(cfg: QuestionsConfig) -> None:
     for name in ("train_documents", "valid_documents", "test_documents"):
         if getattr(cfg, name) < 1:
             raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: 1 or more")
-    training_run.check(cfg)
+    training.check(cfg)
     documents(cfg)

@@ -3,38 +3,21 @@
 import dataclasses
 
 from experiments.recall.data import Sizes
+from experiments.run.config import RunConfig
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import presets
 from inf_former_jax.models.decoder import ModelConfig
-from inf_former_jax.training import optim, step
-from inf_former_jax.training.checkpoint import CheckpointConfig
 from inf_former_jax.training.loop import LoopConfig
+from inf_former_jax.training.optim import OptimConfig
 
 
-@dataclasses.dataclass(frozen=True)
-class RecallConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecallConfig(RunConfig):
     """One run of the recall experiment."""
 
-    model: ModelConfig
-    optim: optim.OptimConfig
     task: Sizes = dataclasses.field(default_factory=Sizes)
-    objective: step.Objective = dataclasses.field(default_factory=step.Objective)
-    loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
-    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
-    batch_size: int = 16
     test_documents: int = 800
     valid_documents: int = 160
-    seed: int = 0
-    out: str = ""
-    """Run folder; "" = runs/recall/PRESET-seed. The same command goes on where it stopped."""
-    fresh: bool = False
-    """Start anew in a numbered folder if there is a run already."""
-    mesh_model: int = 1
-    """Devices along the mesh's model axis; the others split the batch."""
-    tensorboard: bool = False
-    """Write TensorBoard events too (extra `tensorboard`)."""
-    distributed: bool = False
-    """Several hosts: call jax.distributed.initialize() first; start the same command on each."""
 
 
 def _small(model: ModelConfig, **changes) -> RecallConfig:
@@ -48,8 +31,8 @@ def _small(model: ModelConfig, **changes) -> RecallConfig:
     small["norm"] = "pre"
     model = dataclasses.replace(model, **{**small, **changes})
     return RecallConfig(
-        model,
-        optim.OptimConfig(learning_rate=2e-3, steps=3000, warmup_steps=100),
+        model=model,
+        optim=OptimConfig(learning_rate=2e-3, steps=3000, warmup_steps=100),
         task=Sizes(num_keys=4, segments=5, questions=2),
         loop=LoopConfig(eval_every=250, minutes=10.0),
         batch_size=64,

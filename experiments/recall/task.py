@@ -12,30 +12,19 @@ from experiments.recall import data as task
 from experiments.recall.config import RecallConfig
 from experiments.recall.data import generate
 from experiments.run import batches as batching
-from experiments.run import training as training_run
+from experiments.run import training
 from inf_former_jax.data.batches import Batch
-from inf_former_jax.memory.state import Memory
-from inf_former_jax.models.decoder import Decoder
 from inf_former_jax.training import evaluation, metrics
 from inf_former_jax.training.state import TrainState
 
 
-def load_run(folder: str | Path) -> tuple[RecallConfig, Decoder, Any, Memory]:
-    """(config, decoder, params, memory) of a run folder's newest whole checkpoint.
-
-    Raises:
-        ValueError: the folder holds no run, or none of its checkpoints is whole.
-    """
-    return training_run.load(RecallConfig, folder)
-
-
 def run(cfg: RecallConfig, folder: Path, provenance: dict[str, Any]) -> dict[str, Any]:
     """Train, or go on training, evaluate, and write metrics and result into the run folder."""
-    return training_run.run(cfg, folder, provenance, lambda mesh, ops: Recall(cfg, mesh, ops))
+    return training.run(cfg, folder, provenance, lambda mesh, ops: Recall(cfg, mesh, ops))
 
 
 class Recall:
-    """The recall task as a run asks for it (`training_run.Task`).
+    """The recall task as a run asks for it (`training.Task`).
 
     Args:
         ops: the model's operators on the devices of the mesh.
@@ -137,7 +126,7 @@ class Recall:
         return {
             "test": {
                 label: self.figures(final, "test", cfg.test_documents, empty)
-                for label, empty in training_run.controls(cfg).items()
+                for label, empty in training.controls(cfg).items()
             },
             **baselines(cfg),
         }
@@ -205,4 +194,4 @@ def check(cfg: RecallConfig) -> None:
         if getattr(cfg, name) < 1:
             raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: 1 or more")
     generate(cfg.seed, "train", [0], cfg.task, cfg.model.segment_len)
-    training_run.check(cfg)
+    training.check(cfg)

@@ -12,7 +12,7 @@ import jax
 import tyro
 
 import inf_former_jax.contrib.pallas_read  # noqa: F401 (adds `LongTermConfig.read = "kernel"`)
-from experiments.run import folder as runs
+from experiments.run import folders
 
 Config = TypeVar("Config")
 
@@ -116,11 +116,11 @@ def start(
         if cfg.distributed:
             jax.distributed.initialize()
         check(cfg)
-        folder = runs.numbered(folder) if cfg.fresh else folder
-        result = runs.open_run(folder, cfg)
+        folder = folders.numbered(folder) if cfg.fresh else folder
+        result = folders.open_run(folder, cfg)
     if result is None:
         with stops():
-            result = run(cfg, folder, runs.provenance(experiment, preset, argv))
+            result = run(cfg, folder, folders.provenance(experiment, preset, argv))
     else:
         print(f"{folder} holds the finished run; --fresh for another one")
     return folder, result

@@ -3,36 +3,25 @@
 import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import jax
 from jax.sharding import Mesh
 
-from experiments.run import folder as runs
+from experiments.run import folders
+from experiments.run.config import RunConfig
 from inf_former_jax.data.batches import Batch, prefetch
 from inf_former_jax.memory.state import Memory
 from inf_former_jax.models import parallel
-from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
+from inf_former_jax.models.decoder import Decoder, operators
 from inf_former_jax.training import metrics, optim, sharding, state, step
-from inf_former_jax.training.checkpoint import CheckpointConfig, Checkpoints
-from inf_former_jax.training.loop import LoopConfig, Reporter, progress_bar, train
+from inf_former_jax.training.checkpoint import Checkpoints
+from inf_former_jax.training.loop import Reporter, progress_bar, train
 from inf_former_jax.training.state import TrainState
 
-
-class RunConfig(Protocol):
-    """Fields that the config of every experiment has."""
-
-    model: ModelConfig
-    optim: optim.OptimConfig
-    objective: step.Objective
-    loop: LoopConfig
-    checkpoint: CheckpointConfig
-    batch_size: int
-    seed: int
-    mesh_model: int
-    tensorboard: bool
+Config = TypeVar("Config", bound=RunConfig)
 
 
 class Task(Protocol):
@@ -99,7 +88,7 @@ def run(
     final, waited = _train(cfg, folder, mesh, ops, task, clock, params)
     rows = metrics.read_rows(folder / "metrics.jsonl")
     result = provenance | {
-        "settings": runs.to_json(cfg),
+        "settings": folders.to_json(cfg),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(final.params)),
         "steps": int(final.step),
         "tokens_per_second": _median_rate(rows),
@@ -111,7 +100,7 @@ def run(
         "seconds": clock.mark("end"),
         "seconds_until": clock.marks,
     }
-    runs.write_json(folder / "result.json", result)
+    folders.write_json(folder / "result.json", result)
     return result
 
 
@@ -218,8 +207,8 @@ def memory_bytes(memory: Memory) -> int:
 
 
 def load(
-    kind: type[RunConfig], folder: str | Path, parts: tuple[str, ...] = ("params", "memory")
-) -> tuple[Any, Decoder, Any, Memory]:
+    kind: type[Config], folder: str | Path, parts: Sequence[str] = ("params", "memory")
+) -> tuple[Config, Decoder, Any, Memory]:
     """(config, decoder, params, memory) of a run folder's newest whole checkpoint.
 
     On any number of devices; the run may be finished, stopped, or still going on.
@@ -232,7 +221,7 @@ def load(
         ValueError: the folder holds no run, or none of its checkpoints is whole.
     """
     folder = Path(folder)
-    cfg = runs.from_json(kind, runs.read_config(folder))
+    cfg = folders.from_json(kind, folders.read_config(folder))
     saved, restored = folder / "checkpoints", None
     if saved.is_dir():
         mesh, tx = sharding.make_mesh(), optim.optimizer(cfg.optim)

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.results.sorting import COMPARISON, comparison_row
-from experiments.run import cli, plots
-from experiments.run import folder as runs
+from experiments.run import cli, folders, plots
 from experiments.run.tables import markdown
 from experiments.sorting import config as sorting
 from experiments.sorting import task as sorting_task
@@ -131,9 +130,9 @@ def fill(table: Sequence[Cell], argv: Sequence[str]) -> None:
     for number, cell in enumerate(table, start=1):
         print(f"[{number}/{len(table)}] {cell.model}, {cell.length:,} tokens, seed {cell.seed}")
         with cli.refusals():
-            result = runs.open_run(cell.folder, cell.config)
+            result = folders.open_run(cell.folder, cell.config)
         if result is None:
-            said = runs.provenance("sorting", cell.model, argv)
+            said = folders.provenance("sorting", cell.model, argv)
             with cli.stops():
                 sorting_task.run(cell.config, cell.folder, said)
 
@@ -144,6 +143,6 @@ def main(argv: Sequence[str]) -> None:
     cfg = cli.options(program, __doc__, CompareConfig(), argv)
     with cli.refusals():
         table = cells(cfg)
-        folder = runs.made(cfg.out)
+        folder = folders.made(cfg.out)
     fill(table, ["compare", *argv])
     report("sorting: every model on the same data", folder, table)

@@ -2,44 +2,27 @@
 
 import dataclasses
 
+from experiments.run.config import RunConfig
 from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import presets
 from inf_former_jax.models.decoder import ModelConfig
-from inf_former_jax.training import optim, step
-from inf_former_jax.training.checkpoint import CheckpointConfig
 from inf_former_jax.training.loop import LoopConfig
+from inf_former_jax.training.optim import OptimConfig
 
 
-@dataclasses.dataclass(frozen=True)
-class SortingConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SortingConfig(RunConfig):
     """One run of the sorting experiment."""
 
-    model: ModelConfig
-    optim: optim.OptimConfig
-    objective: step.Objective = dataclasses.field(default_factory=step.Objective)
-    loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
-    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     length: int = 1068
     """n, tokens to sort; with separator and answers n + 20 inputs."""
-    batch_size: int = 16
     train_sequences: int = 0
     """Sequences to train on, round and round; 0 = each update has fresh ones."""
     test_sequences: int = 800
     valid_sequences: int = 160
-    seed: int = 0
     data: str = ""
     """Folder with train.txt, valid.txt and test.txt in the published format; "" = generate."""
-    out: str = ""
-    """Run folder; "" = runs/sorting/PRESET-seed. The same command goes on where it stopped."""
-    fresh: bool = False
-    """Start anew in a numbered folder if there is a run already."""
-    mesh_model: int = 1
-    """Devices along the mesh's model axis; the others split the batch."""
-    tensorboard: bool = False
-    """Write TensorBoard events too (extra `tensorboard`)."""
-    distributed: bool = False
-    """Several hosts: call jax.distributed.initialize() first; start the same command on each."""
 
 
 def small(model: ModelConfig, **changes) -> SortingConfig:
@@ -48,8 +31,8 @@ def small(model: ModelConfig, **changes) -> SortingConfig:
     small = {**sizes, "segment_len": 64, "mem_len": 64, "dropout": 0.0}
     model = dataclasses.replace(model, **{**small, **changes})
     return SortingConfig(
-        model,
-        optim.OptimConfig(learning_rate=2e-3, steps=1600, warmup_steps=100),
+        model=model,
+        optim=OptimConfig(learning_rate=2e-3, steps=1600, warmup_steps=100),
         loop=LoopConfig(eval_every=200, minutes=8.0),
     )
 
@@ -60,8 +43,8 @@ _SMALL_MEMORY = LongTermConfig(num_basis=64, num_samples=64)
 def paper(model: ModelConfig, length: int) -> SortingConfig:
     """The paper's settings (SPEC §5), for an accelerator."""
     return SortingConfig(
-        model,
-        optim.OptimConfig(),
+        model=model,
+        optim=OptimConfig(),
         length=length,
         batch_size=8,
         train_sequences=8000,

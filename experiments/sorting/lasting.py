@@ -9,8 +9,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from experiments.run import cli
-from experiments.run import folder as runs
+from experiments.run import cli, folders
 from experiments.sorting import config as sorting
 from experiments.sorting import data as task
 from experiments.sorting import task as sorting_task
@@ -114,6 +113,6 @@ def main(argv: Sequence[str]) -> None:
     cfg = cli.options("python -m experiments.sorting lasting", __doc__, LastingConfig(), argv)
     with cli.refusals():
         table = cells(cfg)
-        folder = runs.made(cfg.out)
+        folder = folders.made(cfg.out)
     fill(table, ["lasting", *argv])
     report("sorting: contractions of the memory", folder, table)

@@ -8,13 +8,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from experiments.run import batches as batching
-from experiments.run import training as training_run
+from experiments.run import training
 from experiments.sorting import data as task
 from experiments.sorting import examples as sorting_data
 from experiments.sorting.config import SortingConfig
 from inf_former_jax.data.batches import Batch
-from inf_former_jax.memory.state import Memory
-from inf_former_jax.models.decoder import Decoder
 from inf_former_jax.training.state import TrainState
 
 
@@ -25,34 +23,13 @@ def examples_of(cfg: SortingConfig) -> sorting_data.Examples:
     )
 
 
-def load_run(folder: str | Path) -> tuple[SortingConfig, Decoder, Any, Memory]:
-    """(config, decoder, params, memory) of a run folder's newest whole checkpoint.
-
-    On any number of devices; the run may be finished, stopped, or still going on.
-
-    Raises:
-        ValueError: the folder holds no run, or none of its checkpoints is whole.
-    """
-    return training_run.load(SortingConfig, folder)
-
-
-def load_params(folder: str | Path) -> Any:
-    """The parameters alone, read as `load_run` does."""
-    return training_run.load(SortingConfig, folder, ("params",))[2]
-
-
-def load_memory(folder: str | Path) -> Memory:
-    """The memory alone, read as `load_run` does."""
-    return training_run.load(SortingConfig, folder, ("memory",))[3]
-
-
 def run(cfg: SortingConfig, folder: Path, provenance: dict[str, Any]) -> dict[str, Any]:
     """Train, or go on training, evaluate, and write metrics and result into the run folder."""
-    return training_run.run(cfg, folder, provenance, lambda mesh, ops: Sorting(cfg, mesh, ops))
+    return training.run(cfg, folder, provenance, lambda mesh, ops: Sorting(cfg, mesh, ops))
 
 
 class Sorting:
-    """The sorting task as a run asks for it (`training_run.Task`).
+    """The sorting task as a run asks for it (`training.Task`).
 
     Args:
         ops: the model's operators on the devices of the mesh.
@@ -86,7 +63,7 @@ class Sorting:
         return {
             "test": {
                 label: self._figures(final, "test", cfg.test_sequences, empty)
-                for label, empty in training_run.controls(cfg).items()
+                for label, empty in training.controls(cfg).items()
             },
             "baselines": sorting_data.baselines(cfg.model, self._examples, cfg.test_sequences),
         }
@@ -128,4 +105,4 @@ def check(cfg: SortingConfig) -> None:
             raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: 1 or more")
     for split in task.SPLITS:
         examples_of(cfg).batch(split, np.arange(1))
-    training_run.check(cfg)
+    training.check(cfg)

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from experiments.analysis import memory as analysis_memory
+from experiments.run import training
 from experiments.sorting import __main__ as sorting_main
 from experiments.sorting import task as sorting_task
+from experiments.sorting.config import SortingConfig
 from inf_former_jax.memory import state
 from inf_former_jax.models.decoder import operators
 
@@ -36,7 +38,7 @@ def test_densities_by_age_are_those_of_the_decoder(run, tmp_path, capsys):
     analysis_memory.main(["--run", str(run), "--sequences", "3", "--out", str(tmp_path)])
     found = json.loads((tmp_path / "memory.json").read_text())
     assert found["writes"] == 2 and (tmp_path / "memory.png").stat().st_size > 5000
-    cfg, decoder, params, _ = sorting_task.load_run(run)
+    cfg, decoder, params, _ = training.load(SortingConfig, run)
     batch = sorting_task.examples_of(cfg).batch("test", np.arange(3))
     memory, step = state.init(cfg.model, 3), jax.jit(decoder.apply)
     for w in range(4):

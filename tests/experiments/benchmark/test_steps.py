@@ -37,7 +37,7 @@ def sorting_batch(rows):
     """W segments, of which the last has loss."""
     examples = benchmark_steps.sorting_task.examples_of(
         sorting.SortingConfig(
-            presets.vanilla(segment_len=T), optim.OptimConfig(), length=W * T - 20
+            model=presets.vanilla(segment_len=T), optim=optim.OptimConfig(), length=W * T - 20
         )
     )
     return examples.batch("train", rows)

@@ -15,7 +15,7 @@ from experiments.dialogue import config as dialogue
 from experiments.dialogue import turns as dialogue_turns
 from experiments.dialogue.chat import ChatConfig
 from experiments.dialogue.stream import Encoder, Layout
-from experiments.run import folder as runs
+from experiments.run import folders
 from inf_former_jax.data.tokens import Bytes, train_bpe
 from inf_former_jax.generate import generation as generate
 from inf_former_jax.memory.long_term import LongTermConfig
@@ -265,7 +265,7 @@ def a_run(folder, decoder, params, layout):
         dialogue.small("window"), model=decoder.cfg, layout=layout, tokenizer="bytes", batch_size=8
     )
     folder.mkdir()
-    runs.write_json(folder / "config.json", runs.to_json(cfg))
+    folders.write_json(folder / "config.json", folders.to_json(cfg))
     fresh = state.init_state(decoder.cfg, optim.optimizer(cfg.optim), 8, 0, sharding.make_mesh())
     placed = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), params, fresh.params)
     with Checkpoints(folder / "checkpoints", cfg.checkpoint) as checkpoints:

@@ -14,8 +14,10 @@ from experiments.dialogue import config as dialogue
 from experiments.dialogue import corpus as dialogue_corpus
 from experiments.dialogue import replies as dialogue_replies
 from experiments.dialogue import task as dialogue_task
+from experiments.dialogue.config import DialogueConfig
 from experiments.dialogue.conversations import Reading
 from experiments.dialogue.stream import Layout, of_documents
+from experiments.run import training
 from inf_former_jax.memory import state
 from inf_former_jax.models.decoder import Decoder, operators
 
@@ -112,7 +114,7 @@ def test_a_finished_run_is_kept(finished, data, capsys):
 def test_figures_are_those_of_each_conversation_alone(finished, data):
     """The loss of a batch with padding is that of plain calls of the decoder, one at a time."""
     folder, result = finished
-    cfg, _, params, _ = dialogue_task.load_run(folder)
+    cfg, _, params, _ = training.load(DialogueConfig, folder)
     split, ops = corpus_of(data).test, operators(cfg.model)
     step = jax.jit(lambda *given: Decoder(cfg.model).apply({"params": params}, *given[:2],
                    operators=ops, types=given[2], where=given[3]))  # fmt: skip

@@ -13,6 +13,8 @@ from experiments.language_modeling import __main__ as language_modeling_main
 from experiments.language_modeling import corpora
 from experiments.language_modeling import start as language_modeling_init
 from experiments.language_modeling import task as language_modeling_task
+from experiments.language_modeling.config import LanguageModelingConfig
+from experiments.run import training
 from inf_former_jax.data.tokens import Bytes
 from inf_former_jax.models.convert import gpt2
 
@@ -106,7 +108,7 @@ def test_figures_are_those_of_every_byte(plain, data):
 def test_the_decoder_agrees(plain, data):
     """Perplexity of a test book by the loaded model, segment by segment, without any stream."""
     folder, result = plain
-    cfg, decoder, params, _ = language_modeling_init.load_run(folder, ("params",))
+    cfg, decoder, params, _ = training.load(LanguageModelingConfig, folder, ("params",))
     step = jax.jit(decoder.apply)
     from inf_former_jax.memory import state
 
@@ -143,7 +145,7 @@ def test_a_memory_is_taken_over(run, remembering):
 
 def test_gpt2s_files_decide_on_the_sizes(run, plain, tmp_path):
     """The folder of a GPT-2 with a trained tokeniser: layers, width and vocabulary are its own."""
-    cfg, _, params, _ = language_modeling_init.load_run(plain[0], ("params",))
+    cfg, _, params, _ = training.load(LanguageModelingConfig, plain[0], ("params",))
     gpt2.save(cfg.model, params, tmp_path / "gpt2")
     options = [
         "--init-from", str(tmp_path / "gpt2"), "--tokenizer", "bytes", "--sample", "0",

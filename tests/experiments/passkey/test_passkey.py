@@ -11,9 +11,10 @@ from experiments.passkey import __main__ as passkey_main
 from experiments.passkey import config as passkey
 from experiments.passkey import data as task
 from experiments.passkey import task as passkey_task
+from experiments.passkey.config import PasskeyConfig
 from experiments.passkey.data import SPLITS
 from experiments.run import batches as batching
-from experiments.run import folder as runs
+from experiments.run import folders, training
 from inf_former_jax.models.decoder import operators
 from inf_former_jax.training import evaluation, sharding
 
@@ -106,7 +107,7 @@ def test_a_finished_folder_is_recognised_and_left_alone(finished, texts, capsys)
 @pytest.fixture(scope="module")
 def probe(finished):
     """(config, the task, a state) of the finished run."""
-    cfg, _, params, _ = passkey_task.load_run(finished[0])
+    cfg, _, params, _ = training.load(PasskeyConfig, finished[0])
     mesh = sharding.make_mesh()
     made = passkey_task.Probe(cfg, mesh, sharding.everywhere(operators(cfg.model), mesh))
     return cfg, made, SimpleNamespace(params=params, key=jax.random.key(3))
@@ -205,7 +206,7 @@ def test_presets_can_be_run(name, tmp_path):
     """They pass the check at the door, survive JSON, and ask beyond the layers' windows."""
     folder = write_texts(tmp_path, 65 * 64)
     cfg = passkey.PRESETS[name][1]
-    assert runs.from_json(passkey.PasskeyConfig, runs.to_json(cfg)) == cfg
+    assert folders.from_json(passkey.PasskeyConfig, folders.to_json(cfg)) == cfg
     assert cfg.model.mem_len * cfg.model.num_layers // cfg.model.segment_len < 64
     devices = jax.device_count()
     passkey_task.check(passkey.dataclasses.replace(cfg, data=str(folder), batch_size=devices))

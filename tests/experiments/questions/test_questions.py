@@ -18,8 +18,9 @@ from experiments.questions import __main__ as questions_main
 from experiments.questions import config as questions
 from experiments.questions import data as task
 from experiments.questions import task as questions_task
+from experiments.questions.config import QuestionsConfig
 from experiments.questions.task import Greedy, ages, by_age, token_of
-from experiments.run import folder as runs
+from experiments.run import folders, training
 from inf_former_jax.data.tokens import Bytes
 from inf_former_jax.models.decoder import Decoder, operators
 from inf_former_jax.training import sharding
@@ -191,7 +192,7 @@ def test_a_run_leaves_its_files_and_provenance(finished, capsys):
 def test_answers_alone_are_scored(finished):
     """Each with its end; and a gradient reaches the whole document."""
     folder, _ = finished
-    cfg = runs.from_json(questions.QuestionsConfig, runs.read_config(folder))
+    cfg = folders.from_json(questions.QuestionsConfig, folders.read_config(folder))
     made = questions_task.documents(cfg)
     read = task.generate(0, "train", range(24), SIZES)
     for one, encoded in zip(read, made.corpus.train.encoded, strict=True):
@@ -207,7 +208,7 @@ def test_answers_alone_are_scored(finished):
 def test_matches_are_those_of_the_true_words(finished):
     """Where the truth is what the model says, and nowhere else; the control's is what it says."""
     folder, _ = finished
-    cfg, _, params, _ = questions_task.load_run(folder)
+    cfg, _, params, _ = training.load(QuestionsConfig, folder)
     # What a model says that has learnt nothing depends on its memory if its weights are large.
     random = np.random.default_rng(0)
     params = jax.tree.map(
@@ -284,7 +285,7 @@ def test_presets_can_be_run(name):
         test_documents=20, tokenizer="bytes",
     )  # fmt: skip
     questions_task.check(few)
-    assert runs.from_json(questions.QuestionsConfig, runs.to_json(cfg)) == cfg
+    assert folders.from_json(questions.QuestionsConfig, folders.to_json(cfg)) == cfg
     made = questions_task.documents(few)
     longest = max(max(ages) for ages in made.test_ages)
     assert 3 < longest <= (cfg.model.memory_gradient or longest)

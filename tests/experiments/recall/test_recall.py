@@ -11,8 +11,9 @@ from experiments.recall import __main__ as recall_main
 from experiments.recall import config as recall
 from experiments.recall import data as task
 from experiments.recall import task as recall_task
+from experiments.recall.config import RecallConfig
 from experiments.run import batches as batching
-from experiments.run import folder as runs
+from experiments.run import folders, training
 from inf_former_jax.models.decoder import operators
 from inf_former_jax.training import evaluation, sharding
 
@@ -43,7 +44,7 @@ def finished(tmp_path_factory):
 def test_questions_are_counted_by_age(finished):
     """By age they sum to 3 a document, as many as were generated, and their accuracies to one."""
     _, result = finished
-    cfg = runs.from_json(recall.RecallConfig, result["settings"])
+    cfg = folders.from_json(recall.RecallConfig, result["settings"])
     ages = task.generate(0, "test", range(12), cfg.task, 8).ages
     expected = np.bincount(ages[ages > 0], minlength=4)[1:].tolist()
     assert sum(expected) == 3 * 12 and min(expected) > 0
@@ -94,7 +95,7 @@ def test_a_finished_folder_is_recognised_and_left_alone(finished, capsys):
 def test_figures_by_age_are_those_of_whole_documents(finished):
     """Context and questions apart give the loss and hits of one pass over the whole documents."""
     folder, _ = finished
-    cfg, _, params, _ = recall_task.load_run(folder)
+    cfg, _, params, _ = training.load(RecallConfig, folder)
     mesh = sharding.make_mesh()
     ops = sharding.everywhere(operators(cfg.model), mesh)
     now = SimpleNamespace(params=params, key=jax.random.key(3))
@@ -150,5 +151,5 @@ def test_presets_can_be_run(name):
     """They pass the check at the door, survive JSON, and ask beyond the short-term window."""
     cfg = recall.PRESETS[name][1]
     recall_task.check(recall.dataclasses.replace(cfg, batch_size=jax.device_count()))
-    assert runs.from_json(recall.RecallConfig, runs.to_json(cfg)) == cfg
+    assert folders.from_json(recall.RecallConfig, folders.to_json(cfg)) == cfg
     assert cfg.model.mem_len * cfg.model.num_layers // cfg.model.segment_len < max(cfg.task.ages)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.run import folder as runs
+from experiments.run import folders, training
 from experiments.sorting import config as sorting
 from experiments.sorting import data as task
 from experiments.sorting import task as sorting_task
@@ -21,27 +21,27 @@ from tests.golden import jit
 def test_configs_survive_json(name):
     """Nested dataclasses, tuples and absent parts; only the place is left out."""
     config = sorting.PRESETS[name][1]
-    fields = json.loads(json.dumps(runs.to_json(config)))
-    assert runs.from_json(sorting.SortingConfig, fields) == config
+    fields = json.loads(json.dumps(folders.to_json(config)))
+    assert folders.from_json(sorting.SortingConfig, fields) == config
     assert not {"out", "fresh"} & fields.keys()
 
 
 def test_a_config_of_another_version_is_refused():
-    fields = runs.to_json(sorting.PRESETS["vanilla"][1]) | {"colour": 3}
+    fields = folders.to_json(sorting.PRESETS["vanilla"][1]) | {"colour": 3}
     with pytest.raises(ValueError, match=r"^config.json: .*colour.*accepted: a SortingConfig"):
-        runs.from_json(sorting.SortingConfig, fields)
+        folders.from_json(sorting.SortingConfig, fields)
 
 
 def test_differences_name_nested_fields():
     old, new = {"a": {"b": 1, "c": 2}, "d": None}, {"a": {"b": 1, "c": 3}, "d": {"e": 1}}
-    assert runs.differences(old, new) == ["a.c: 2 → 3", 'd: null → {"e": 1}']
+    assert folders.differences(old, new) == ["a.c: 2 → 3", 'd: null → {"e": 1}']
 
 
 def test_numbered_folders(tmp_path):
     """run, run-2, run-3, …"""
     names = []
     for _ in range(3):
-        free = runs.numbered(tmp_path / "run")
+        free = folders.numbered(tmp_path / "run")
         free.mkdir()
         names.append(free.name)
     assert names == ["run", "run-2", "run-3"]
@@ -51,12 +51,13 @@ def test_a_loaded_run_is_the_run(tmp_path):
     """Its figures come out again from the loaded parameters, on a memory made from the config."""
     config = shrunk(sorting.PRESETS["transformer-xl"][1])
     config = sorting.dataclasses.replace(config, length=28)
-    runs.open_run(tmp_path, config)
+    folders.open_run(tmp_path, config)
     result = sorting_task.run(config, tmp_path, {})
-    loaded, decoder, params, memory = sorting_task.load_run(tmp_path)
+    loaded, decoder, params, memory = training.load(sorting.SortingConfig, tmp_path)
     assert loaded == config and memory.seen.shape == (8,)
-    for whole, alone in ((params, sorting_task.load_params(tmp_path)),
-                         (memory, sorting_task.load_memory(tmp_path))):  # fmt: skip
+    alone_params = training.load(sorting.SortingConfig, tmp_path, ("params",))[2]
+    alone_memory = training.load(sorting.SortingConfig, tmp_path, ("memory",))[3]
+    for whole, alone in ((params, alone_params), (memory, alone_memory)):
         for a, b in zip(*map(jax.tree.leaves, (whole, alone)), strict=True):
             np.testing.assert_array_equal(a, b)
     tokens, answers = task.generate(0, "test", range(8), 28)
@@ -76,33 +77,33 @@ def test_a_loaded_run_is_the_run(tmp_path):
 def test_what_is_no_run_is_refused(tmp_path):
     """No config, a damaged one, no checkpoint."""
     with pytest.raises(ValueError, match=r"found no config\.json, accepted: a run folder"):
-        sorting_task.load_run(tmp_path)
+        training.load(sorting.SortingConfig, tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json: found damaged JSON"):
-        sorting_task.load_run(tmp_path)
+        training.load(sorting.SortingConfig, tmp_path)
     (tmp_path / "config.json").unlink()
-    runs.open_run(tmp_path, sorting.PRESETS["vanilla"][1])
+    folders.open_run(tmp_path, sorting.PRESETS["vanilla"][1])
     with pytest.raises(ValueError, match="found no checkpoint"):
-        sorting_task.load_run(tmp_path)
+        training.load(sorting.SortingConfig, tmp_path)
 
 
 def test_a_folder_of_an_older_version_is_taken_with_the_defaults(tmp_path):
     """A field that did not exist yet had its default; one that differs is still refused."""
     config = sorting.PRESETS["infinity-former"][1]
-    assert runs.open_run(tmp_path, config) is None
+    assert folders.open_run(tmp_path, config) is None
     old = json.loads((tmp_path / "config.json").read_text())
     del old["model"]["memory_gradient"], old["model"]["long_term"]["contraction"]
     (tmp_path / "config.json").write_text(json.dumps(old))
-    assert runs.open_run(tmp_path, config) is None
+    assert folders.open_run(tmp_path, config) is None
     with pytest.raises(ValueError, match=r"another config: seed: 0 → 1; accepted"):
-        runs.open_run(tmp_path, dataclasses.replace(config, seed=1))
+        folders.open_run(tmp_path, dataclasses.replace(config, seed=1))
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
     """Under a file, and where the system denies it: option, found, accepted."""
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"^out: found .*file/run \(Not a directory\), accepted: "):
-        runs.open_run(tmp_path / "file" / "run", sorting.PRESETS["vanilla"][1])
+        folders.open_run(tmp_path / "file" / "run", sorting.PRESETS["vanilla"][1])
     monkeypatch.setattr("os.access", lambda *_: False)  # root may write everywhere
     with pytest.raises(ValueError, match=r"^out: found .*closed \(not writable\), accepted: "):
-        runs.made(tmp_path / "closed")
+        folders.made(tmp_path / "closed")

@@ -1,0 +1,33 @@
+"""The options that every experiment has."""
+
+import dataclasses
+
+from inf_former_jax.models.decoder import ModelConfig
+from inf_former_jax.training.checkpoint import CheckpointConfig
+from inf_former_jax.training.loop import LoopConfig
+from inf_former_jax.training.optim import OptimConfig
+from inf_former_jax.training.step import Objective
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One run of an experiment; the config of each experiment adds the fields of its task."""
+
+    model: ModelConfig
+    optim: OptimConfig
+    objective: Objective = dataclasses.field(default_factory=Objective)
+    loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    batch_size: int = 16
+    """B, rows of an update."""
+    seed: int = 0
+    out: str = ""
+    """Run folder; "" = runs/EXPERIMENT/PRESET-seed. The same command goes on where it stopped."""
+    fresh: bool = False
+    """Start anew in a numbered folder if there is a run already."""
+    mesh_model: int = 1
+    """Devices along the mesh's model axis; the others split the batch."""
+    tensorboard: bool = False
+    """Write TensorBoard events too (extra `tensorboard`)."""
+    distributed: bool = False
+    """Several hosts: call jax.distributed.initialize() first; start the same command on each."""
