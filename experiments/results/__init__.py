@@ -1,1 +1,1 @@
-"""The tables of the documentation, made from the JSON files in results/."""
+"""The tables of README, docs/ and the tasks' READMEs, made from the JSON files in results/."""

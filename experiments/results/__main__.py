@@ -1,30 +1,39 @@
-"""README's tables from results/: one JSON a run, one command, checked by CI.
+"""The tables of the documentation, made from results/, which holds one JSON file a run.
 
-    python -m experiments.results [--check]
+    python -m experiments.results            write every table anew
+    python -m experiments.results --check    write nothing; status 1 if a page differs
 
-A table stands in README.md between `<!-- results: NAME -->` and `<!-- end -->`. With --check
-nothing is written, and the exit status is 1 if README is not what results/ say.
+A table stands between `<!-- results: NAME -->` and `<!-- end -->` in README.md, in a page of docs/
+or in the README.md of a folder of experiments/.
 """
 
 import sys
+from collections.abc import Sequence
 
-from experiments.results.render import ROOT, render
+from experiments.results.pages import ROOT, pages, render_all
+from experiments.run import cli
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Write README's tables, or with --check compare them."""
-    argv = sys.argv[1:] if argv is None else argv
-    if argv not in ([], ["--check"]):
-        print(f"error: options: found {' '.join(argv)}, accepted: --check", file=sys.stderr)
-        raise SystemExit(2)
-    readme = ROOT / "README.md"
-    old = readme.read_text()
-    new = render(old)
-    if argv and new != old:
-        print("README.md: tables differ from results/; run python -m experiments.results")
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line: write the tables, or with --check name the pages that differ."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] in (["-h"], ["--help"]):
+        return print(__doc__)
+    with cli.refusals():
+        if argv not in ([], ["--check"]):
+            raise ValueError(f"options: found {' '.join(argv)}, accepted: --check")
+        old = {page: page.read_text(encoding="utf-8") for page in pages()}
+        new = render_all(old)
+    changed = [page for page in old if new[page] != old[page]]
+    for page in changed:
+        name = page.relative_to(ROOT)
+        if argv:
+            print(f"{name}: its tables differ from results/; run python -m experiments.results")
+        else:
+            page.write_text(new[page], encoding="utf-8")
+            print(f"{name}: written anew")
+    if argv and changed:
         raise SystemExit(1)
-    if not argv:
-        readme.write_text(new)
 
 
 if __name__ == "__main__":

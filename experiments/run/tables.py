@@ -1,20 +1,32 @@
-"""What all of README's tables are made of: markdown, means over seeds, where a figure is from."""
+"""What every table of results is made of: markdown, means over seeds, where a figure is from."""
 
 import collections
 import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 Result = Mapping[str, Any]
+#: Runs that differ in their seed only.
+Runs = Sequence[Result]
+#: Header of a column → its cell for such runs.
+Columns = Mapping[str, Callable[[Runs], str]]
 
 CONTROL = "memory emptied before every segment"
+
+#: Header of the column that `source` fills.
+SOURCE = "device, commit, date"
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def table(columns: Columns, rows: Iterable[Runs]) -> str:
+    """A table in markdown of a row for each group of runs."""
+    return markdown(tuple(columns), ([cell(runs) for cell in columns.values()] for runs in rows))
 
 
 def spread(values: Iterable[float], digits: int = 3) -> str:
@@ -24,12 +36,37 @@ def spread(values: Iterable[float], digits: int = 3) -> str:
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):,.{digits}f}"
 
 
-def updates(runs: Sequence[Result]) -> str:
+def tested(label: str, figure: str, digits: int = 3, split: str = "test") -> Callable[[Runs], str]:
+    """The cell of a test figure: its `spread` over the runs tested under this label, "" if none."""
+
+    def cell(runs: Runs) -> str:
+        values = [run[split][label][figure] for run in runs if label in run[split]]
+        return spread(values, digits) if values else ""
+
+    return cell
+
+
+def updates(runs: Runs) -> str:
     """Updates of runs: one number, or from the least to the most."""
     return "–".join(f"{steps:,}" for steps in sorted({run["steps"] for run in runs}))
 
 
-def source(runs: Sequence[Result]) -> str:
+def parameters(runs: Runs) -> str:
+    """Parameters of the model."""
+    return f"{runs[0]['parameters']:,}"
+
+
+def memory_of_a_row(runs: Runs) -> str:
+    """Size of all that one row remembers."""
+    return f"{runs[0]['memory_bytes_per_row'] / 1024:,.0f} KiB"
+
+
+def rate(runs: Runs) -> str:
+    """Tokens a second, the median over the runs."""
+    return f"{statistics.median(run['tokens_per_second'] for run in runs):,.0f}"
+
+
+def source(runs: Runs) -> str:
     """Device, commits and date of runs."""
     commits = sorted({run["commit"] for run in runs})
     return ", ".join([runs[0]["device"], *commits, runs[-1]["date"]])

@@ -1,4 +1,4 @@
-"""The comparison and README's tables, on models of a few numbers."""
+"""The comparisons of models and of contractions, on models of a few numbers."""
 
 import dataclasses
 import json
@@ -6,10 +6,6 @@ import signal
 
 import pytest
 
-from experiments.results import __main__ as results_main
-from experiments.results import language as results_language
-from experiments.results import render as results
-from experiments.run.tables import CONTROL
 from experiments.sorting import __main__ as sorting_main
 from experiments.sorting import compare as sorting_compare
 from experiments.sorting import config as sorting
@@ -133,64 +129,6 @@ def test_the_paper_grid():
     assert made[0].config.model.d_model == 300 and made[0].config.train_sequences == 8000
 
 
-def result(preset, seed, accuracy, **settings):
-    return {
-        "preset": preset, "device": "d", "commit": "c", "date": "2026-01-01", "parameters": 1000,
-        "steps": 10, "tokens_per_second": 5000, "seconds": 120,
-        "settings": {"length": 100, "seed": seed} | settings,
-        "test": {"as trained": {"accuracy": accuracy}},
-        "baselines": {"exact counts, 2 layers × window": 0.25},
-    }  # fmt: skip
-
-
-def test_tables_are_made_from_results(tmp_path):
-    """Seeds are pooled, other settings are not; the text around the markers stays."""
-    folder = tmp_path / "results" / "sorting"
-    folder.mkdir(parents=True)
-    for i, made in enumerate(
-        [result("a", 0, 0.5), result("a", 1, 0.7), result("a", 0, 0.9, tau=1)]
-    ):
-        (folder / f"{i}.json").write_text(json.dumps(made))
-    text = "before\n<!-- results: sorting -->\nold\n<!-- end -->\nafter\n"
-    made = results.render(text, tmp_path)
-    lines = made.splitlines()
-    assert lines[0] == "before" and lines[-1] == "after" and "old" not in made
-    assert "| `a` | 100 | 2 | 0.600 ± 0.141 |" in lines[4]
-    assert "| `a` | 100 | 1 | 0.900 |" in lines[5] and "2.0" in lines[5]
-    assert results.render(made, tmp_path) == made
-
-
-def test_precision_is_of_runs_that_differ_in_nothing_else():
-    def run(dtype, seed, experiment, curve, test):
-        settings = {"seed": seed, "out": str(seed), "model": {"dtype": dtype}, "task": experiment}
-        return {"experiment": experiment, "preset": "tiny", "settings": settings, "curve": curve,
-                "test": test, "tokens_per_second": 1000 + seed, "device": "cpu", "commit": "c",
-                "date": "d"}  # fmt: skip
-
-    sorts = [
-        run(dtype, seed, "sorting", [[10, 0.1 + seed, 1.0], [20, 0.5, 2.0]],
-            {"as trained": {"accuracy": 0.5}, CONTROL: {"accuracy": 0.25 + seed}})
-        for dtype in ("float32", "bfloat16") for seed in (0, 1)
-    ]  # fmt: skip
-    text = run("float32", 0, "language_modeling", [[5, 4.0, 1.0]],
-               {"as trained": {"perplexity": 60.0}})  # fmt: skip
-    rows = results.precision_table([*sorts, text]).splitlines()[2:]
-    assert rows[0] == (
-        "| language modeling | `tiny` | float32 | 1 | loss at 5: 4.000 | perplexity 60.000 |  | "
-        "1,000 | cpu, c, d |"
-    )
-    for line, dtype in zip(rows[1:], ("bfloat16", "float32"), strict=True):
-        assert line == (
-            f"| sorting | `tiny` | {dtype} | 2 | accuracy at 10: 0.600 ± 0.707, 20: 0.500 ± 0.000 "
-            "| accuracy 0.500 ± 0.000 | accuracy 0.750 ± 0.707 | 1,000 | cpu, c, d |"
-        )
-
-
-def test_readme_says_what_results_say():
-    """As `make check` asks."""
-    results_main.main(["--check"])
-
-
 def test_lasting_rows_differ_in_their_memory_only(tmp_path):
     """Hand-written table: contraction and locations of each row; segments, sizes and updates."""
     cfg = sorting_lasting.LastingConfig(seeds=1, segments=(64,), updates=50, out=str(tmp_path))
@@ -250,24 +188,3 @@ def test_lasting_refuses_in_one_line(given, said, tmp_path, capsys):
     assert stopped.value.code == 2 and not (tmp_path / "new").exists()
     printed = capsys.readouterr().err
     assert said in printed and printed.count("\n") == 1
-
-
-def test_pairs_are_of_the_same_seed_and_text():
-    """By hand: seed 2 has no plain run, the pieces no other run; from nothing is left out."""
-
-    def run(preset, seed, perplexity, emptied=None, piece=0, begun="base"):
-        test = {"as trained": {"perplexity": perplexity}}
-        if emptied:
-            test[results_language.CONTROL] = {"perplexity": emptied}
-        settings = {"seed": seed, "piece": piece, "init_from": begun}
-        return {"corpus": "novels", "preset": preset, "settings": settings, "test": test}
-
-    table = results_language.pairs_table([
-        run("gpt2", 0, 20.0), run("gpt2", 1, 24.0), run("gpt2", 2, 99.0, begun=""),
-        run("mine", 0, 18.0, 18.5), run("mine", 1, 21.0, 22.5), run("mine", 2, 10.0, 11.0),
-        run("mine-emptied", 2, 9.0), run("mine", 0, 5.0, 6.0, piece=3),
-    ])  # fmt: skip
-    assert table.splitlines()[2:] == [
-        "| novels | mine | 3 | 2.50 ± 0.71 | 1.00 ± 0.50 | -1.00 |",
-        "| novels | mine, pieces of 3 | 1 |  | 1.00 |  |",
-    ]

@@ -1,0 +1,89 @@
+"""README's table: a row a task, the best of our models beside the best of everything else."""
+
+import statistics
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from experiments.run.tables import CONTROL, Result, groups, markdown, spread, tested
+
+
+class Task(NamedTuple):
+    """A row: the results that it is made of, and the figure that they are judged by."""
+
+    folder: str
+    text: str
+    figure: str = "accuracy"
+    settings: Mapping[str, object] = {}
+    """Only results with these settings count."""
+    untrained: Mapping[str, float] = {}
+    """Baselines that the results do not hold."""
+
+
+#: Page in docs/experiments → its row.
+TASKS = {
+    "sorting": Task("compare", "1,068 tokens by frequency", settings={"length": 1068}),
+    "recall": Task("recall", "a value by its key, 1 to 4 segments back"),
+    "passkey": Task(
+        "passkey", "a number in a novel, 1 to 64 segments back", untrained={"chance": 0.1}
+    ),
+    "questions": Task("questions", "on a fact stated once, 1 to 4 segments back"),
+    "language_modeling": Task("language_modeling", "novels", "perplexity", {"piece": 32}),
+    "dialogue": Task("dialogue", "about a document", "perplexity"),
+}
+SOURCES = tuple(task.folder for task in TASKS.values())
+
+
+class Candidate(NamedTuple):
+    """A way to do a task: its figure, the table's cell, and the same with the memory emptied."""
+
+    value: float
+    cell: str
+    control: str = ""
+
+
+def summary_table(results: Mapping[str, list[Result]]) -> str:
+    """Each task: our best model, the best baseline, and our model with its memory emptied.
+
+    Args:
+        results: by folder of results/; those of SOURCES are needed.
+    """
+    rows = []
+    for page, task in TASKS.items():
+        kept = [
+            result
+            for result in results[task.folder]
+            if task.settings.items() <= result["settings"].items()
+        ]
+        best = min if task.figure == "perplexity" else max
+        ours = best(_trained(task.figure, kept, ours=True))
+        baseline = best([*_trained(task.figure, kept, ours=False), *_untrained(task, kept)])
+        title = f"[{page.replace('_', ' ')}](docs/experiments/{page}.md): {task.text}"
+        rows.append([title, task.figure, ours.cell, baseline.cell, ours.control])
+    header = ("task", "figure", "∞-former", "best baseline", "∞-former, memory emptied")
+    return markdown(header, rows)
+
+
+def _trained(figure: str, results: list[Result], ours: bool) -> Iterator[Candidate]:
+    """Models, over their seeds; those that were trained with an empty memory are neither."""
+    digits = 2 if figure == "perplexity" else 3
+    for runs in groups(results):
+        name = runs[0]["preset"]
+        if name.endswith("-emptied") or ("infinity" in name) != ours:
+            continue
+        for label, note in {"as trained": "", "sliding window": ", sliding window"}.items():
+            values = [run["test"][label][figure] for run in runs if label in run["test"]]
+            if values:
+                cell = f"{spread(values, digits)} ({name}{note})"
+                yield Candidate(
+                    statistics.mean(values), cell, tested(CONTROL, figure, digits)(runs)
+                )
+
+
+def _untrained(task: Task, results: list[Result]) -> Iterator[Candidate]:
+    """What needs no learning, but for what has seen everything."""
+    yield from (Candidate(value, f"{value} ({name})") for name, value in task.untrained.items())
+    for runs in groups(results):
+        for name in runs[0].get("baselines", {}):
+            if name != "full counts":
+                values = [run["baselines"][name] for run in runs]
+                yield Candidate(statistics.mean(values), f"{spread(values)} ({name})")

@@ -1,0 +1,135 @@
+"""Tables of results, from results that are written by hand."""
+
+from experiments.results import language, precision, sorting, summary
+from experiments.run.tables import CONTROL
+
+
+def sorting_run(preset, seed, accuracy, **settings):
+    return {
+        "preset": preset,
+        "device": "d",
+        "commit": "c",
+        "date": "2026-01-01",
+        "parameters": 1000,
+        "steps": 10,
+        "tokens_per_second": 5000,
+        "seconds": 120,
+        "settings": {"length": 100, "seed": seed} | settings,
+        "test": {"as trained": {"accuracy": accuracy}},
+        "baselines": {"exact counts, 2 layers × window": 0.25, "full counts": 1.0},
+    }
+
+
+def test_seeds_are_pooled_and_other_settings_are_not():
+    runs = [sorting_run("a", 0, 0.5), sorting_run("a", 1, 0.7), sorting_run("a", 0, 0.9, tau=1)]
+    rows = sorting.sorting_table(runs).splitlines()[2:]
+    assert len(rows) == 2
+    assert rows[0].startswith("| `a` | 100 | 2 | 0.600 ± 0.141 |")
+    assert rows[1].startswith("| `a` | 100 | 1 | 0.900 |") and "2.0" in rows[1]
+
+
+def test_precision_is_of_runs_that_differ_in_nothing_else():
+    def run(dtype, seed, experiment, curve, test):
+        settings = {"seed": seed, "out": str(seed), "model": {"dtype": dtype}, "task": experiment}
+        return {
+            "experiment": experiment,
+            "preset": "tiny",
+            "settings": settings,
+            "curve": curve,
+            "test": test,
+            "tokens_per_second": 1000 + seed,
+            "device": "cpu",
+            "commit": "c",
+            "date": "d",
+        }
+
+    sorts = [
+        run(
+            dtype,
+            seed,
+            "sorting",
+            [[10, 0.1 + seed, 1.0], [20, 0.5, 2.0]],
+            {"as trained": {"accuracy": 0.5}, CONTROL: {"accuracy": 0.25 + seed}},
+        )
+        for dtype in ("float32", "bfloat16")
+        for seed in (0, 1)
+    ]
+    perplexity = {"as trained": {"perplexity": 60.0}}
+    text = run("float32", 0, "language_modeling", [[5, 4.0, 1.0]], perplexity)
+    rows = precision.precision_table([*sorts, text]).splitlines()[2:]
+    assert rows[0] == (
+        "| language modeling | `tiny` | float32 | 1 | loss at 5: 4.000 | perplexity 60.000 |  | "
+        "1,000 | cpu, c, d |"
+    )
+    for line, dtype in zip(rows[1:], ("bfloat16", "float32"), strict=True):
+        assert line == (
+            f"| sorting | `tiny` | {dtype} | 2 | accuracy at 10: 0.600 ± 0.707, 20: 0.500 ± 0.000 "
+            "| accuracy 0.500 ± 0.000 | accuracy 0.750 ± 0.707 | 1,000 | cpu, c, d |"
+        )
+
+
+def language_run(preset, seed, perplexity, emptied=None, piece=0, init_from="base"):
+    test = {"as trained": {"perplexity": perplexity}}
+    if emptied:
+        test[CONTROL] = {"perplexity": emptied}
+    settings = {"seed": seed, "piece": piece, "init_from": init_from}
+    return {"corpus": "novels", "preset": preset, "settings": settings, "test": test}
+
+
+def test_pairs_are_of_the_same_seed_and_text():
+    """Seed 2 has no plain run, and the pieces no other run. A run from nothing is left out."""
+    runs = [
+        language_run("gpt2", 0, 20.0),
+        language_run("gpt2", 1, 24.0),
+        language_run("gpt2", 2, 99.0, init_from=""),
+        language_run("mine", 0, 18.0, 18.5),
+        language_run("mine", 1, 21.0, 22.5),
+        language_run("mine", 2, 10.0, 11.0),
+        language_run("mine-emptied", 2, 9.0),
+        language_run("mine", 0, 5.0, 6.0, piece=3),
+    ]
+    assert language.pairs_table(runs).splitlines()[2:] == [
+        "| novels | mine | 3 | 2.50 ± 0.71 | 1.00 ± 0.50 | -1.00 |",
+        "| novels | mine, pieces of 3 | 1 |  | 1.00 |  |",
+    ]
+
+
+def control(run, accuracy):
+    return run | {"test": run["test"] | {CONTROL: {"accuracy": accuracy}}}
+
+
+def test_summary_takes_the_best_of_ours_and_the_best_of_the_others(monkeypatch):
+    """Other lengths, models trained with an empty memory and full counts are left out."""
+    row = {"sorting": summary.Task("compare", "numbers", settings={"length": 100})}
+    monkeypatch.setattr(summary, "TASKS", row)
+    runs = [
+        control(sorting_run("infinity", 0, 0.5), 0.1),
+        control(sorting_run("infinity", 1, 0.7), 0.1),
+        control(sorting_run("infinity-sticky", 0, 0.4), 0.2),
+        sorting_run("infinity-emptied", 0, 0.95),
+        sorting_run("infinity", 0, 0.99, length=50),
+        sorting_run("plain", 0, 0.3),
+    ]
+    (line,) = summary.summary_table({"compare": runs}).splitlines()[2:]
+    assert line == (
+        "| [sorting](docs/experiments/sorting.md): numbers | accuracy "
+        "| 0.600 ± 0.141 (infinity) | 0.300 (plain) | 0.100 ± 0.000 |"
+    )
+    (line,) = summary.summary_table({"compare": runs[:-1]}).splitlines()[2:]
+    assert "0.250 ± 0.000 (exact counts, 2 layers × window)" in line
+
+
+def test_lower_perplexities_are_better(monkeypatch):
+    row = {"language_modeling": summary.Task("language_modeling", "novels", "perplexity")}
+    monkeypatch.setattr(summary, "TASKS", row)
+    runs = [
+        language_run("gpt2-infinity", 0, 18.0, 18.5),
+        language_run("gpt2-infinity-lasting", 0, 19.0, 20.0),
+        language_run("gpt2", 0, 21.0),
+    ]
+    runs[-1]["test"]["sliding window"] = {"perplexity": 17.5}
+    runs = [run | {"device": "d"} for run in runs]
+    (line,) = summary.summary_table({"language_modeling": runs}).splitlines()[2:]
+    assert line.endswith(
+        "| perplexity | 18.00 (gpt2-infinity) | 17.50 (gpt2, sliding window) | 18.50 |"
+    )
