@@ -1,4 +1,4 @@
-"""Errors at the door, in one form: what it is, what was found, what is accepted."""
+"""Errors at the door in one form: what it is, what was found, what is accepted."""
 
 from typing import Any
 
@@ -6,9 +6,14 @@ import jax
 
 
 def require(holds: bool, name: str, found: object, accepted: object) -> None:
-    """Raise ValueError in the user's words unless `holds`: what was found, what is accepted."""
+    """Raise ValueError "name: found X, accepted: Y" unless the condition `holds`."""
     if not holds:
         raise ValueError(f"{name}: found {found}, accepted: {accepted}")
+
+
+def require_at_least(name: str, value: int | float, least: int | float) -> None:
+    """Refuse a value below `least`: "name: found 0, accepted: 1 or more"."""
+    require(value >= least, name, value, f"{least} or more")
 
 
 def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
@@ -18,11 +23,11 @@ def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 
 def require_same(name: str, found: dict[str, Any], accepted: dict[str, Any]) -> None:
-    """Refuse what differs from what is accepted, naming the first path.
+    """Refuse two mappings that differ, and name the first path at which they do.
 
     Raises:
         ValueError: "name + path: found X, accepted: Y".
     """
     for path in sorted(found.keys() | accepted.keys()):
-        of_path = (found.get(path, "nothing"), accepted.get(path, "nothing"))
-        require(of_path[0] == of_path[1], f"{name}{path}", *of_path)
+        here, expected = found.get(path, "nothing"), accepted.get(path, "nothing")
+        require(here == expected, f"{name}{path}", here, expected)

@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Int64, Integer
 
 from experiments.dialogue.stream import Segments
-from inf_former_jax.data.batches import Batch, check_at_least
+from inf_former_jax.data.batches import Batch
+from inf_former_jax.require import require_at_least
 
 #: Batches among whose conversations those of a batch are sought: more = less padding, less chance.
 _POOL = 16
@@ -40,10 +41,10 @@ class ConversationBatches:
     )
 
     def __post_init__(self):
-        check_at_least(self.batch_size, 1, "batch_size")
-        check_at_least(self.seed, 0, "seed")
-        check_at_least(len(self.conversations), 1, "conversations")
-        check_at_least(self.num_predicted, 1, "scored tokens of all conversations")
+        require_at_least("batch_size", self.batch_size, 1)
+        require_at_least("seed", self.seed, 0)
+        require_at_least("conversations", len(self.conversations), 1)
+        require_at_least("scored tokens of all conversations", self.num_predicted, 1)
 
     @functools.cached_property
     def sizes(self) -> Int64[np.ndarray, " conversations"]:
@@ -76,7 +77,7 @@ class ConversationBatches:
         Raises:
             ValueError: a negative step, or a row outside 0..B-1.
         """
-        check_at_least(step, 0, "step")
+        require_at_least("step", step, 0)
         epoch, within = divmod(step, self.steps_per_epoch)
         numbers = self._order(epoch)[within]
         length = self.conversations[0].tokens.shape[1]

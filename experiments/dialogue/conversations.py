@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 from experiments.dialogue import records
 from experiments.dialogue import release as dialogue_release
 from experiments.dialogue.records import Conversation, Odd, Turn, field
-from inf_former_jax.data.batches import check_at_least
 from inf_former_jax.data.text import SPLITS, num_words
+from inf_former_jax.require import require_at_least
 
 _LINES = {"train": ("train",), "valid": ("valid", "validation"), "test": ("test",)}
 _KEYS = records.Keys("turns", "speaker", "section")
@@ -42,7 +42,7 @@ class Reading:
     """What can't be read is left out, each named in a warning of the log; else it is an error."""
 
     def __post_init__(self):
-        check_at_least(self.min_rating, 0, "min_rating")
+        require_at_least("min_rating", self.min_rating, 0)
 
 
 def read(path: str | Path, split: str, reading: Reading = Reading()) -> list[Conversation]:
@@ -161,7 +161,7 @@ def statistics(conversations: Sequence[Conversation]) -> Statistics:
     Raises:
         ValueError: no conversation.
     """
-    check_at_least(len(conversations), 1, "conversations")
+    require_at_least("conversations", len(conversations), 1)
     turns = [turn for one in conversations for turn in one.turns]
     utterances = [one.utterances for one in conversations]
     ratings = Counter(one.rating for one in conversations)

@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64
 
 from experiments.dialogue.conversations import Conversation
-from inf_former_jax.data.batches import check_at_least
 from inf_former_jax.data.tokens import Tokenizer
+from inf_former_jax.require import require_at_least
 
 DOCUMENTS = ("whole", "section", "none")
 SCORED = ("both", "readers")
@@ -164,7 +164,7 @@ def segments(encoded: Encoded, segment_len: int, window: int = 0) -> Segments:
     Raises:
         ValueError: a window that leaves less than two tokens of a segment to the turns.
     """
-    check_at_least(segment_len, 2, "segment_len")
+    require_at_least("segment_len", segment_len, 2)
     if window > segment_len - 2:
         raise ValueError(
             f"window: found {window}, accepted: at most {segment_len - 2}, which leaves two tokens "

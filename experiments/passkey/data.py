@@ -20,9 +20,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int32, Integer
 
-from inf_former_jax.data.batches import Batch, check_at_least, segment
+from inf_former_jax.data.batches import Batch, segment
 from inf_former_jax.data.splits import TokenizedSplit
 from inf_former_jax.data.tokens import Tokenizer
+from inf_former_jax.require import require_at_least
 
 SPLITS = ("train", "valid", "test")
 """Names of the disjoint streams of documents."""
@@ -57,8 +58,8 @@ class Passkey:
             raise ValueError(
                 f"distances: expected one or more, all different, found {self.distances}"
             )
-        check_at_least(min(self.distances), 1, "distances")
-        check_at_least(self.digits, 1, "digits")
+        require_at_least("distances", min(self.distances), 1)
+        require_at_least("digits", self.digits, 1)
         if not 0 <= self.text_weight < np.inf:
             raise ValueError(f"text_weight: expected a number ≥ 0, found {self.text_weight}")
 
@@ -141,7 +142,7 @@ def generate(
     """
     if split not in SPLITS:
         raise ValueError(f"split: expected one of {', '.join(SPLITS)}, found {split!r}")
-    check_at_least(seed, 0, "seed")
+    require_at_least("seed", seed, 0)
     if distance is not None and not 1 <= distance < cfg.segments:
         raise ValueError(f"distance: expected 1..{cfg.segments - 1}, found {distance}")
     words = sentences(tokenizer)
@@ -152,7 +153,7 @@ def generate(
     tokens, distances = np.zeros((len(indices), size), np.int32), np.zeros(len(indices), np.int32)
     answers, of_text = np.zeros((2, len(indices), size), bool)
     for row, index in enumerate(map(int, indices)):
-        check_at_least(index, 0, "index")
+        require_at_least("index", index, 0)
         # `spawn_key` pads the seed, so that no two places share a stream; a flat list would not.
         stream = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index))
         random = np.random.Generator(np.random.PCG64(stream))
@@ -222,6 +223,6 @@ def lookup_accuracy(window: int, distance: int) -> float:
     Raises:
         ValueError: a negative window, or a distance below 1.
     """
-    check_at_least(window, 0, "window")
-    check_at_least(distance, 1, "distance")
+    require_at_least("window", window, 0)
+    require_at_least("distance", distance, 1)
     return 1.0 if distance <= window else CHANCE

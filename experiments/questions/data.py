@@ -21,7 +21,7 @@ from jaxtyping import Integer
 
 from experiments.dialogue.conversations import Conversation, Turn
 from experiments.questions.phrases import FILLER, FIRST, LAST, RELATIONS, SLOTS
-from inf_former_jax.data.batches import check_at_least
+from inf_former_jax.require import require_at_least
 
 SPLITS = ("train", "valid", "test")
 """Names of the disjoint streams of documents."""
@@ -46,8 +46,8 @@ class Sizes:
 
     def __post_init__(self):
         object.__setattr__(self, "relations", tuple(self.relations))
-        check_at_least(self.people, 2, "people")
-        check_at_least(self.questions, 1, "questions")
+        require_at_least("people", self.people, 2)
+        require_at_least("questions", self.questions, 1)
         different = len(set(self.relations)) == len(self.relations) > 0
         if not different or not set(self.relations) <= RELATIONS.keys():
             raise ValueError(
@@ -65,7 +65,7 @@ class Sizes:
                 f"questions: expected at most the {self.num_facts} facts of a document, since no "
                 f"fact is asked for twice, found {self.questions}"
             )
-        check_at_least(self.sentences, self.num_facts, "sentences")
+        require_at_least("sentences", self.sentences, self.num_facts)
 
     @property
     def num_facts(self) -> int:
@@ -99,10 +99,10 @@ def generate(
     """
     if split not in SPLITS:
         raise ValueError(f"split: expected one of {', '.join(SPLITS)}, found {split!r}")
-    check_at_least(seed, 0, "seed")
+    require_at_least("seed", seed, 0)
     made = []
     for index in map(int, indices):
-        check_at_least(index, 0, "index")
+        require_at_least("index", index, 0)
         # `spawn_key` pads the seed, so that no two places share a stream; a flat list would not.
         stream = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index))
         random = np.random.Generator(np.random.PCG64(stream))

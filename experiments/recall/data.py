@@ -18,7 +18,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32, Integer
 
-from inf_former_jax.data.batches import Batch, check_at_least, segment
+from inf_former_jax.data.batches import Batch, segment
+from inf_former_jax.require import require_at_least
 
 SPLITS = ("train", "valid", "test")
 """Names of the disjoint streams of documents."""
@@ -48,7 +49,7 @@ class Sizes:
     def __post_init__(self):
         least = {"num_values": 2, "segments": 2}
         for field in dataclasses.fields(self):
-            check_at_least(getattr(self, field.name), least.get(field.name, 1), field.name)
+            require_at_least(field.name, getattr(self, field.name), least.get(field.name, 1))
         if self.num_keys < self.num_pairs:
             raise ValueError(
                 f"num_keys: expected at least the {self.num_pairs} pairs of a document "
@@ -86,7 +87,7 @@ class Documents(NamedTuple):
 
 def check_fits(cfg: Sizes, segment_len: int) -> None:
     """Raise ValueError naming the option unless a segment has room for its pairs and questions."""
-    check_at_least(segment_len, 2, "segment_len")
+    require_at_least("segment_len", segment_len, 2)
     for name in ("pairs_per_segment", "questions"):
         if 2 * getattr(cfg, name) > segment_len:
             raise ValueError(
@@ -111,11 +112,11 @@ def generate(
     """
     if split not in SPLITS:
         raise ValueError(f"split: expected one of {', '.join(SPLITS)}, found {split!r}")
-    check_at_least(seed, 0, "seed")
+    require_at_least("seed", seed, 0)
     check_fits(cfg, segment_len)
     made = Documents(*np.zeros((2, len(indices), cfg.segments * segment_len), np.int32))
     for row, index in enumerate(map(int, indices)):
-        check_at_least(index, 0, "index")
+        require_at_least("index", index, 0)
         # `spawn_key` pads the seed, so that no two places share a stream; a flat list would not.
         stream = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index))
         random = np.random.Generator(np.random.PCG64(stream))
@@ -172,7 +173,7 @@ def lookup_accuracy(cfg: Sizes, window: int, age: int | None = None) -> float:
     Raises:
         ValueError: a negative window, or an age that no question has.
     """
-    check_at_least(window, 0, "window")
+    require_at_least("window", window, 0)
     if age is None:
         return sum(lookup_accuracy(cfg, window, one) for one in cfg.ages) / len(cfg.ages)
     if age not in cfg.ages:

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int8, Integer
 
-from inf_former_jax.data.batches import Batch, check_at_least, check_tokens, segment
+from inf_former_jax.data.batches import Batch, check_tokens, segment
+from inf_former_jax.require import require_at_least
 
 VOCAB = 20
 """Tokens that are sorted: ids 0..19."""
@@ -44,12 +45,12 @@ def generate(
     """
     if split not in SPLITS:
         raise ValueError(f"split: expected one of {', '.join(SPLITS)}, found {split!r}")
-    check_at_least(seed, 0, "seed")
-    check_at_least(length, 1, "length")
+    require_at_least("seed", seed, 0)
+    require_at_least("length", length, 1)
     drift = np.arange(1, length + 1) / length
     tokens = np.empty((len(indices), length), np.int8)
     for row, index in enumerate(map(int, indices)):
-        check_at_least(index, 0, "index")
+        require_at_least("index", index, 0)
         tokens[row] = _sequence((seed, SPLITS.index(split), index), drift)
     return tokens, answer(tokens)
 
@@ -122,8 +123,8 @@ def _check_answers(tokens: np.ndarray, answers: np.ndarray) -> None:
 
 
 def _check_fits(length: int, segment_len: int) -> None:
-    check_at_least(length, 1, "length")
-    check_at_least(segment_len, VOCAB, "segment_len")
+    require_at_least("length", length, 1)
+    require_at_least("segment_len", segment_len, VOCAB)
     start = length - length % segment_len
     last = start + segment_len - VOCAB
     if length > last:
@@ -214,7 +215,7 @@ def baseline_accuracy(
     >= n gives 1. What a model with that much reach should at least attain. Raises ValueError for
     a negative window and as `batch` does for the arrays.
     """
-    check_at_least(window, 0, "window")
+    require_at_least("window", window, 0)
     _check_answers(tokens, answers)
     if window == 0:
         return elimination_accuracy()
@@ -234,6 +235,6 @@ def visible_tokens(length: int, segment_len: int, mem_len: int, layers: int) -> 
     that does not fit, and for a negative mem_len or layers.
     """
     _check_fits(length, segment_len)
-    check_at_least(mem_len, 0, "mem_len")
-    check_at_least(layers, 0, "layers")
+    require_at_least("mem_len", mem_len, 0)
+    require_at_least("layers", layers, 0)
     return min(length, length % segment_len + layers * mem_len)

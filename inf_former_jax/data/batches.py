@@ -14,6 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32, Integer, Shaped
 
+from inf_former_jax.require import require_at_least
+
 Item = TypeVar("Item")
 
 
@@ -32,12 +34,6 @@ class Batch(NamedTuple):
     resets: Bool[np.ndarray, "B W"]
     valid: Bool[np.ndarray, "B W T"] | None = None
     types: Int32[np.ndarray, "B W T"] | None = None
-
-
-def check_at_least(value: int, least: int, name: str) -> None:
-    """Raise ValueError naming the option `name` unless value >= least."""
-    if value < least:
-        raise ValueError(f"{name}: expected at least {least}, found {value}")
 
 
 def check_tokens(tokens: Integer[np.ndarray, "..."], vocab_size: int, name: str) -> None:
@@ -83,8 +79,8 @@ def segment(
 
 
 def _check_document(tokens: Any, targets: Any, weights: Any, segment_len: int) -> None:
-    check_at_least(segment_len, 1, "segment_len")
-    check_at_least(tokens.shape[1], 1, "tokens per document")
+    require_at_least("segment_len", segment_len, 1)
+    require_at_least("tokens per document", tokens.shape[1], 1)
     for name, array in (("targets", targets), ("weights", weights)):
         if array.shape != tokens.shape:
             raise ValueError(
@@ -108,7 +104,7 @@ def prefetch(iterator: Iterable[Item], size: int = 2) -> Generator[Item, None, N
     items before it; closing the generator ends the thread once its present item is made. Raises
     ValueError for size < 1.
     """
-    check_at_least(size, 1, "size")
+    require_at_least("size", size, 1)
     return _consume(iterator, size)
 
 

@@ -22,8 +22,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int32, Int64, Integer
 
-from inf_former_jax.data.batches import Batch, check_at_least
+from inf_former_jax.data.batches import Batch
 from inf_former_jax.data.splits import TokenizedSplit
+from inf_former_jax.require import require_at_least
 
 
 class Places(NamedTuple):
@@ -43,7 +44,7 @@ def pieces(split: TokenizedSplit, size: int) -> TokenizedSplit:
     Raises:
         ValueError: size < 2.
     """
-    check_at_least(size, 2, "size")
+    require_at_least("size", size, 2)
     starts, names = [], []
     for name, start, end in zip(split.names, split.starts, split.starts[1:], strict=False):
         begins = np.arange(start, max(end - 1, start + 1), size)
@@ -92,11 +93,11 @@ class Streams:
 
     def __post_init__(self):
         for name in ("batch_size", "segment_len", "segments"):
-            check_at_least(getattr(self, name), 1, name)
-        check_at_least(self.seed, 0, "seed")
+            require_at_least(name, getattr(self, name), 1)
+        require_at_least("seed", self.seed, 0)
         if not 0 <= self.stride <= self.segment_len:
             raise ValueError(f"stride: expected 0..{self.segment_len}, found {self.stride}")
-        check_at_least(len(self.split.names), 1, "documents")
+        require_at_least("documents", len(self.split.names), 1)
         short = self._predicted.argmin()
         if self._predicted[short] < 1:
             raise ValueError(
@@ -167,7 +168,7 @@ class Streams:
         self, step: int, rows: Sequence[int] | Integer[np.ndarray, " R"]
     ) -> tuple[Int64[np.ndarray, "R W"], Int64[np.ndarray, "R W"], Bool[np.ndarray, "R W T"]]:
         """Documents, the position in them at which segments begin (both 0 at padding), valid."""
-        check_at_least(step, 0, "step")
+        require_at_least("step", step, 0)
         epoch, within = divmod(step, self.steps_per_epoch)
         plan = self._plan(epoch)
         numbers = within * self.segments + np.arange(self.segments)

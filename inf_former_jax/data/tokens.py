@@ -15,7 +15,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int32, Integer
 
-from inf_former_jax.data.batches import check_at_least, check_tokens
+from inf_former_jax.data.batches import check_tokens
+from inf_former_jax.require import require_at_least
 
 END = "<|endoftext|>"
 """GPT-2's token at the end of a document."""
@@ -135,7 +136,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, path: str | Path) -> ByteLe
     _require_library()
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-    check_at_least(vocab_size, 257, "vocab_size")
+    require_at_least("vocab_size", vocab_size, 257)
     tokenizer = _byte_level(Tokenizer(models.BPE()))
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

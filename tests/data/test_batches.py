@@ -57,9 +57,9 @@ def test_segments_do_not_alias_the_document():
 
 
 def test_segment_refuses_bad_input():
-    with pytest.raises(ValueError, match=r"^segment_len: expected at least 1, found 0$"):
+    with pytest.raises(ValueError, match=r"^segment_len: found 0, accepted: 1 or more$"):
         segment(*document(1, 5), segment_len=0)
-    with pytest.raises(ValueError, match=r"^tokens per document: expected at least 1, found 0$"):
+    with pytest.raises(ValueError, match=r"^tokens per document: found 0, accepted: 1 or more$"):
         segment(*document(1, 0), segment_len=4)
 
 
@@ -131,5 +131,5 @@ def test_prefetch_ends_its_thread_when_closed(size, taken):
 
 
 def test_prefetch_refuses_no_room():
-    with pytest.raises(ValueError, match=r"^size: expected at least 1, found 0$"):
+    with pytest.raises(ValueError, match=r"^size: found 0, accepted: 1 or more$"):
         prefetch([1], size=0)

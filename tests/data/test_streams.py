@@ -50,7 +50,7 @@ def test_pieces_by_hand():
     assert streams.num_predicted == 26 - 7
     whole = pieces(split, 99)
     assert whole.starts.tolist() == split.starts.tolist()
-    with pytest.raises(ValueError, match=r"^size: expected at least 2, found 1"):
+    with pytest.raises(ValueError, match=r"^size: found 1, accepted: 2 or more"):
         pieces(split, 1)
 
 
@@ -229,7 +229,7 @@ def test_refusals():
     split = split_of([3, 4])
     for name, value in {"batch_size": 0, "segment_len": 0, "segments": 0, "seed": -1}.items():
         given = {"batch_size": 1, "segment_len": 1, name: value}
-        with pytest.raises(ValueError, match=rf"^{name}: expected at least .*, found {value}$"):
+        with pytest.raises(ValueError, match=rf"^{name}: found {value}, accepted: .* or more$"):
             Streams(split, **given)
     for stride in (-1, 3):
         with pytest.raises(ValueError, match=rf"^stride: expected 0\.\.2, found {stride}$"):
@@ -237,10 +237,10 @@ def test_refusals():
     with pytest.raises(ValueError, match="document 'document 1': expected at least 2 tokens"):
         Streams(split_of([3, 1]), batch_size=1, segment_len=2)
     empty = TokenizedSplit(split.tokens[:0], split.starts[:1], (), split.words[:0], split.bytes[:0])
-    with pytest.raises(ValueError, match="documents: expected at least 1, found 0"):
+    with pytest.raises(ValueError, match="documents: found 0, accepted: 1 or more"):
         Streams(empty, batch_size=1, segment_len=2)
     streams = Streams(split, batch_size=2, segment_len=2)
-    with pytest.raises(ValueError, match="step: expected at least 0, found -1"):
+    with pytest.raises(ValueError, match="step: found -1, accepted: 0 or more"):
         streams.batch(-1, [0])
     for row in (-1, 2):
         with pytest.raises(ValueError, match=rf"row: expected 0\.\.1, found {row}"):

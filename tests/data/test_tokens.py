@@ -111,7 +111,7 @@ def test_training(tmp_path, trained):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["tokenizer.json"]
     assert load_bpe(tmp_path / "new").encode(text).tolist() == trained.encode(text).tolist()
     assert train_bpe(TEXTS, 270, tmp_path / "small.json").fingerprint != trained.fingerprint
-    with pytest.raises(ValueError, match="vocab_size: expected at least 257, found 256"):
+    with pytest.raises(ValueError, match="vocab_size: found 256, accepted: 257 or more"):
         train_bpe(TEXTS, 256, tmp_path / "x.json")
 
 

@@ -164,7 +164,7 @@ def test_conversations_of_one_turn_are_batched_with_others(document):
     assert batches.num_predicted == batch.weights.sum() == 3
     np.testing.assert_array_equal(batch.weights.sum(axis=(1, 2)), [0, 3])
     assert batch.valid[0].sum() == len(encoder(talk._replace(turns=turns[:1])).tokens) - 1
-    with pytest.raises(ValueError, match=r"^scored tokens of all conversations: expected at l"):
+    with pytest.raises(ValueError, match=r"^scored tokens of all conversations: found 0, acc"):
         ConversationBatches(cut[:1], 1)
 
 
@@ -173,10 +173,10 @@ def test_refusals():
     for arguments, name in (
         ((talks, 0), "batch_size"), ((talks, 2, -1), "seed"), (([], 2), "conversations")
     ):  # fmt: skip
-        with pytest.raises(ValueError, match=rf"^{name}: expected at least [01], found (0|-1)$"):
+        with pytest.raises(ValueError, match=rf"^{name}: found (0|-1), accepted: [01] or more$"):
             ConversationBatches(*arguments)
     batches = ConversationBatches(talks, 2)
-    with pytest.raises(ValueError, match=r"^step: expected at least 0, found -1$"):
+    with pytest.raises(ValueError, match=r"^step: found -1, accepted: 0 or more$"):
         batches.batch(-1, [0])
     for row in (-1, 2):
         with pytest.raises(ValueError, match=rf"^row: expected 0\.\.1, found {row}$"):

@@ -140,7 +140,7 @@ def test_ratings(tmp_path):
     message = r"test': found 5 conversations rated 0, 1, 2, 3, accepted: at least one rated 4 or m"
     with pytest.raises(ValueError, match=message):
         ratings(4)
-    with pytest.raises(ValueError, match="min_rating: expected at least 0, found -1"):
+    with pytest.raises(ValueError, match="min_rating: found -1, accepted: 0 or more"):
         ratings(-1)
 
 
@@ -337,7 +337,7 @@ def test_statistics_by_hand():
     assert list(statistics(more).ratings) == [1, 3]
     unknown = statistics([*more, one._replace(utterances=None, rating=None)])
     assert unknown.utterances is None and unknown.ratings == {None: 1, 1: 1, 3: 2}
-    with pytest.raises(ValueError, match="conversations: expected at least 1, found 0"):
+    with pytest.raises(ValueError, match="conversations: found 0, accepted: 1 or more"):
         statistics([])
 
 

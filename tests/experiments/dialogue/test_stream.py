@@ -384,7 +384,7 @@ def test_impossible_layouts_are_refused(options, message):
 
 def test_segments_that_leave_no_turns_are_refused():
     encoded = encode(GIVEN)
-    with pytest.raises(ValueError, match=r"^segment_len: expected at least 2, found 1$"):
+    with pytest.raises(ValueError, match=r"^segment_len: found 1, accepted: 2 or more$"):
         segments(encoded, 1)
     with pytest.raises(ValueError, match=r"^window: found 7, accepted: at most 6, which leaves"):
         segments(encoded, 8, 7)

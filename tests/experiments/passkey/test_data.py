@@ -190,8 +190,8 @@ def test_digits_of_other_tokenisers():
     [
         ({"distances": ()}, r"^distances: expected one or more, all different, found \(\)$"),
         ({"distances": (2, 2)}, r"^distances: expected one or more, all different, found \(2, 2"),
-        ({"distances": (3, 0)}, r"^distances: expected at least 1, found 0$"),
-        ({"digits": 0}, r"^digits: expected at least 1, found 0$"),
+        ({"distances": (3, 0)}, r"^distances: found 0, accepted: 1 or more$"),
+        ({"digits": 0}, r"^digits: found 0, accepted: 1 or more$"),
         ({"text_weight": -0.5}, r"^text_weight: expected a number ≥ 0, found -0\.5$"),
         ({"text_weight": float("nan")}, r"^text_weight: expected a number ≥ 0, found nan$"),
     ],
@@ -205,8 +205,8 @@ def test_impossible_sizes_are_refused(change, message):
     ("arguments", "message"),
     [
         ({"split": "dev"}, r"^split: expected one of train, valid, test, found 'dev'$"),
-        ({"seed": -1}, r"^seed: expected at least 0, found -1$"),
-        ({"indices": [-2]}, r"^index: expected at least 0, found -2$"),
+        ({"seed": -1}, r"^seed: found -1, accepted: 0 or more$"),
+        ({"indices": [-2]}, r"^index: found -2, accepted: 0 or more$"),
         ({"distance": 4}, r"^distance: expected 1\.\.3, found 4$"),
         ({"distance": 0}, r"^distance: expected 1\.\.3, found 0$"),
         (
@@ -226,7 +226,7 @@ def test_generate_refuses_bad_input(arguments, message):
 
 def test_look_up_by_hand():
     assert [passkey.lookup_accuracy(2, distance) for distance in (1, 2, 3)] == [1, 1, 0.1]
-    with pytest.raises(ValueError, match=r"^window: expected at least 0, found -1$"):
+    with pytest.raises(ValueError, match=r"^window: found -1, accepted: 0 or more$"):
         passkey.lookup_accuracy(-1, 1)
-    with pytest.raises(ValueError, match=r"^distance: expected at least 1, found 0$"):
+    with pytest.raises(ValueError, match=r"^distance: found 0, accepted: 1 or more$"):
         passkey.lookup_accuracy(1, 0)

@@ -240,14 +240,14 @@ def test_articles_fit():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"people": 1}, r"^people: expected at least 2, found 1$"),
+        ({"people": 1}, r"^people: found 1, accepted: 2 or more$"),
         (
             {"people": 31, "sentences": 999},
             r"^people: expected at most the 30 .* birthplace, job, instrument has, found 31$",
         ),
-        ({"questions": 0}, r"^questions: expected at least 1, found 0$"),
+        ({"questions": 0}, r"^questions: found 0, accepted: 1 or more$"),
         ({"questions": 7}, r"^questions: expected at most the 6 facts .*, found 7$"),
-        ({"sentences": 5}, r"^sentences: expected at least 6, found 5$"),
+        ({"sentences": 5}, r"^sentences: found 5, accepted: 6 or more$"),
         ({"relations": ()}, r"^relations: expected one or more of birthplace, .*, found \(\)$"),
         ({"relations": ("job", "pet")}, r"^relations: .*, found \('job', 'pet'\)$"),
         ({"relations": ("job", "job")}, r"^relations: .* all different, found \('job', 'job'\)$"),
@@ -268,8 +268,8 @@ def test_the_largest_sizes():
     ("arguments", "message"),
     [
         ({"split": "dev"}, r"^split: expected one of train, valid, test, found 'dev'$"),
-        ({"seed": -1}, r"^seed: expected at least 0, found -1$"),
-        ({"indices": [-2]}, r"^index: expected at least 0, found -2$"),
+        ({"seed": -1}, r"^seed: found -1, accepted: 0 or more$"),
+        ({"indices": [-2]}, r"^index: found -2, accepted: 0 or more$"),
     ],
 )
 def test_generate_refuses_bad_input(arguments, message):

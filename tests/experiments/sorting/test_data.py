@@ -110,9 +110,9 @@ def test_shares_are_the_integers_1_to_9():
     "change, message",
     [
         ({"split": "dev"}, r"^split: expected one of train, valid, test, found 'dev'$"),
-        ({"seed": -1}, r"^seed: expected at least 0, found -1$"),
-        ({"indices": [2, -3]}, r"^index: expected at least 0, found -3$"),
-        ({"length": 0}, r"^length: expected at least 1, found 0$"),
+        ({"seed": -1}, r"^seed: found -1, accepted: 0 or more$"),
+        ({"indices": [2, -3]}, r"^index: found -3, accepted: 0 or more$"),
+        ({"length": 0}, r"^length: found 0, accepted: 1 or more$"),
     ],
 )
 def test_generate_refuses_bad_input(change, message):
@@ -158,7 +158,7 @@ def test_batch_refuses_an_answer_across_segments(length, nearest):
 
 def test_batch_refuses_a_segment_shorter_than_the_answer():
     tokens, answers = sorting.generate(0, "train", [0], 40)
-    with pytest.raises(ValueError, match=r"^segment_len: expected at least 20, found 19$"):
+    with pytest.raises(ValueError, match=r"^segment_len: found 19, accepted: 20 or more$"):
         sorting.batch(tokens, answers, segment_len=19)
     with pytest.raises(ValueError, match=r"^length: .*nearest accepted is 20$"):
         sorting.batch(tokens[:, :3], answers, segment_len=20)
@@ -245,7 +245,7 @@ def test_elimination_is_the_baseline_of_no_window():
     harmonic = sum(1 / k for k in range(1, 21)) / 20
     assert sorting.elimination_accuracy() == pytest.approx(harmonic, abs=1e-15)
     assert sorting.baseline_accuracy(tokens, answers, 0) == sorting.elimination_accuracy()
-    with pytest.raises(ValueError, match=r"^window: expected at least 0, found -1$"):
+    with pytest.raises(ValueError, match=r"^window: found -1, accepted: 0 or more$"):
         sorting.baseline_accuracy(tokens, answers, -1)
 
 
@@ -273,9 +273,9 @@ def test_visible_tokens_by_hand(options, visible):
 
 
 def test_visible_tokens_refuses_bad_input():
-    with pytest.raises(ValueError, match=r"^mem_len: expected at least 0, found -1$"):
+    with pytest.raises(ValueError, match=r"^mem_len: found -1, accepted: 0 or more$"):
         sorting.visible_tokens(4000, 1024, -1, 3)
-    with pytest.raises(ValueError, match=r"^layers: expected at least 0, found -2$"):
+    with pytest.raises(ValueError, match=r"^layers: found -2, accepted: 0 or more$"):
         sorting.visible_tokens(4000, 1024, 0, -2)
     with pytest.raises(ValueError, match=r"^length: .*nearest accepted is 1004$"):
         sorting.visible_tokens(1010, 1024, 0, 3)
