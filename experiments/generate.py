@@ -19,8 +19,8 @@ import numpy as np
 from experiments.language_modeling import start as language_modeling_init
 from experiments.language_modeling.config import LanguageModelingConfig
 from experiments.run import cli, training
+from inf_former_jax import generate
 from inf_former_jax.data.tokens import Tokenizer, load_bpe
-from inf_former_jax.generate import generation
 from inf_former_jax.models.convert import gpt2
 from inf_former_jax.models.decoder import Decoder, operators
 
@@ -98,8 +98,8 @@ def continuation(
 ) -> str:  # fmt: skip
     """The text that the model writes after a prompt."""
     ids = tokenizer.encode(prompt)[None]
-    state = generation.start(decoder, 1)
-    tokens, _ = generation.generate(
+    state = generate.start(decoder, 1)
+    tokens, _ = generate.generate(
         decoder, params, state, ids, num_tokens, jax.random.key(seed), top_p=top_p,
         stop=(tokenizer.end,), vocab_size=tokenizer.vocab_size,
     )  # fmt: skip
@@ -137,12 +137,12 @@ def run(cfg: GenerateConfig) -> None:
             f"memory_out: found {cfg.memory_out}, accepted: a file in a folder there is"
         )
     decoder, params, tokenizer = load(cfg.model, cfg.segment_len)
-    state = generation.start(decoder, 1)
+    state = generate.start(decoder, 1)
     if cfg.memory_in:
-        state = generation.load_state(cfg.memory_in, decoder, 1)
+        state = generate.load_state(cfg.memory_in, decoder, 1)
     ops = jax.device_put(operators(decoder.cfg))
     ids = tokenizer.encode(text)[None]
-    steps = generation.stream(
+    steps = generate.stream(
         decoder, params, state, ids, cfg.tokens, jax.random.key(cfg.seed), operators=ops,
         temperature=cfg.temperature, top_p=cfg.top_p, top_k=cfg.top_k, stop=(tokenizer.end,),
         vocab_size=tokenizer.vocab_size,
@@ -163,7 +163,7 @@ def run(cfg: GenerateConfig) -> None:
         print(piece, end="", flush=True)
     print()
     if cfg.memory_out:
-        generation.save_state(cfg.memory_out, state)
+        generate.save_state(cfg.memory_out, state)
         print(f"what was read is in {cfg.memory_out}", file=sys.stderr)
 
 

@@ -3,7 +3,7 @@
 The names that a notebook needs; everything else is in `memory`, `models`, `training`, `data`.
 """
 
-from inf_former_jax.generate import generation as generate
+import inf_former_jax.generate as generate
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.memory.state import init, reset
 from inf_former_jax.models import presets

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmark.timing import operations
+from inf_former_jax import generate
 from inf_former_jax.generate import decoding
-from inf_former_jax.generate import generation as generate
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import presets
 from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
@@ -92,9 +92,10 @@ def variants(cfg: ModelConfig) -> dict[str, Variant]:
 
     table = sum(leaf.nbytes for leaf in jax.tree.leaves(ops))
     row = sum(leaf.nbytes // len(leaf) for leaf in jax.tree.leaves(ops))
-    constants = ops, decoding.distances(decoder, params)
+    constants = decoding.Constants(ops, decoding.distances(decoder, params), key)
     token, count = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
-    one = decoding.extend.trace(decoder, params, read, token, count, constants, key, 0)
+    piece = decoding.Piece(token, count)
+    one = decoding.extend.trace(decoder, params, read, piece, constants, 0)
 
     def cached():
         return np.asarray(say(read, tokens[:, :0], new)[0]), None

@@ -24,7 +24,7 @@ from experiments.dialogue.stream import Encoder
 from experiments.dialogue.turns import Chat, ChatConfig, carried
 from experiments.language_modeling import start as language_modeling_init
 from experiments.run import cli, training
-from inf_former_jax.generate import generation, sampling
+from inf_former_jax.generate import Sampling, load_state, save_state
 
 with contextlib.suppress(ImportError):  # not on every system
     import readline  # noqa: F401  a terminal's own lines end at 4,096 bytes
@@ -38,7 +38,7 @@ def check(cfg: ChatConfig) -> None:
         raise ValueError("document: found one beside --memory-in, accepted: one of the two")
     if cfg.reply_tokens < 1:
         raise ValueError(f"reply_tokens: found {cfg.reply_tokens}, accepted: 1 or more")
-    sampling.check(1, cfg.temperature, cfg.top_p, cfg.top_k, ())
+    Sampling(cfg.temperature, cfg.top_p, cfg.top_k)
     if cfg.speaker not in (1, 2):
         raise ValueError(f"speaker: found {cfg.speaker}, accepted: 1, 2")
     if not 0 <= cfg.seed < 2**63:
@@ -96,7 +96,7 @@ def begin(cfg: ChatConfig) -> Chat:
             )
     if run.layout.document != "none" and not (text or cfg.memory_in):
         raise ValueError("document: found none, accepted: --document FILE or --memory-in FILE")
-    state = generation.load_state(cfg.memory_in, decoder, 1) if cfg.memory_in else None
+    state = load_state(cfg.memory_in, decoder, 1) if cfg.memory_in else None
     # Off the mesh of the run: one row needs one device.
     chat = Chat(cfg, decoder, jax.device_put(jax.device_get(params)), encoder, state)
     begun = time.perf_counter()
@@ -170,7 +170,7 @@ def main(argv: list[str] | None = None) -> None:
                 converse(chat, cfg.speaker)
             finally:
                 if cfg.memory_out:
-                    generation.save_state(cfg.memory_out, chat.state)
+                    save_state(cfg.memory_out, chat.state)
                     print(f"what was read is in {cfg.memory_out}", file=sys.stderr)
     except KeyboardInterrupt:
         print("error: interrupted before the first turn", file=sys.stderr)

@@ -12,7 +12,7 @@ import numpy as np
 from experiments.dialogue.config import DialogueConfig
 from experiments.dialogue.corpus import Corpus, Split
 from experiments.dialogue.stream import Encoder, Span, prompt
-from inf_former_jax.generate import generation as generate
+from inf_former_jax import generate
 from inf_former_jax.models.decoder import Decoder
 
 #: Rows that speak at once.

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from experiments.dialogue.stream import Encoded, Encoder, Span, prompt
-from inf_former_jax.generate import generation
+from inf_former_jax import generate
 from inf_former_jax.generate.decoding import DecodeState
 from inf_former_jax.models.decoder import Decoder, operators
 
@@ -61,7 +61,7 @@ class Chat:
         state: DecodeState | None = None,
     ):  # fmt: skip
         self.carried, self.tokenizer = carried(encoder), encoder.tokenizer
-        self.state = generation.start(decoder, 1) if state is None else state
+        self.state = generate.start(decoder, 1) if state is None else state
         self._cfg, self._decoder, self._params, self._encoder = cfg, decoder, params, encoder
         self._ops = jax.device_put(operators(decoder.cfg))
         self._tokens = self._types = np.zeros(0, np.int32)  # carried: none
@@ -94,7 +94,7 @@ class Chat:
         person, model = ids.speakers[cfg.speaker - 1], ids.speakers[2 - cfg.speaker]
         heard = self._spoken(person, self.tokenizer.encode(text))
         tokens, types = self._before(heard, person, model)
-        steps = generation.stream(
+        steps = generate.stream(
             self._decoder, self._params, self.state, tokens[None], cfg.reply_tokens, self._key(),
             temperature=cfg.temperature, top_p=cfg.top_p, top_k=cfg.top_k, stop=(ids.end,),
             vocab_size=self.tokenizer.vocab_size, operators=self._ops, types=types[None],
@@ -140,7 +140,7 @@ class Chat:
             self._tokens = np.append(self._tokens, tokens)
             self._types = np.append(self._types, types)
         elif len(tokens):
-            _, self.state = generation.generate(
+            _, self.state = generate.generate(
                 self._decoder, self._params, self.state, tokens[None], 0, self._key(),
                 operators=self._ops, types=types[None],
             )  # fmt: skip

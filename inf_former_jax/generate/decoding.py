@@ -1,4 +1,4 @@
-"""What decoding carries from token to token, how one more is read, and the state as a file."""
+"""The state that decoding carries, how a row reads further tokens, and the state as a file."""
 
 import os
 import zipfile
@@ -8,24 +8,44 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Int, PRNGKeyArray
 
-from inf_former_jax.memory import long_term
-from inf_former_jax.memory import state as memories
+from inf_former_jax.memory import state as memory_state
 from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.memory.long_term import Operators
 from inf_former_jax.memory.state import Memory
-from inf_former_jax.models import open_segment as caches
+from inf_former_jax.models import open_segment
 from inf_former_jax.models.decoder import Decoder, Distances
 from inf_former_jax.models.open_segment import Cache
 from inf_former_jax.require import require_same
 
 
 class DecodeState(NamedTuple):
-    """All that a conversation carries, of constant size; rows lead in every leaf."""
+    """All that a conversation carries, of constant size; rows lead in every leaf.
 
-    memory: Memory  # the Decoder's own where position is 0; else its open segment's write is done
+    Where a row's position is 0 its memory is the one that `Decoder` returns. Elsewhere the memory
+    is the one that the open segment reads: what was pending at its beginning is written.
+    """
+
+    memory: Memory
     cache: Cache  # the open segments, and the logits of the next token
     position: Int[AnyArray, " B"]  # tokens of the row's open segment, below segment_len
+
+
+class Piece(NamedTuple):
+    """Tokens that the rows read next; each must fit into its row's open segment."""
+
+    tokens: Int[AnyArray, "B C"]  # right-padded
+    counts: Int[AnyArray, " B"]  # how many of a row's tokens count
+    types: Int[AnyArray, "B C"] | None = None  # see `Decoder`
+
+
+class Constants(NamedTuple):
+    """What all pieces of a call share."""
+
+    operators: Operators | None
+    distances: Distances  # `distances(decoder, params)`
+    key: PRNGKeyArray  # of sticky locations that are drawn
 
 
 def start(decoder: Decoder, batch: int, dtype=jnp.float32) -> DecodeState:
@@ -34,13 +54,17 @@ def start(decoder: Decoder, batch: int, dtype=jnp.float32) -> DecodeState:
     Args:
         dtype: of memory and cache; float64 for parameters of float64.
     """
-    cfg, position = decoder.cfg, jnp.zeros((batch,), jnp.int32)
-    return DecodeState(memories.init(cfg, batch, dtype), caches.init(cfg, batch, dtype), position)
+    cfg = decoder.cfg
+    return DecodeState(
+        memory=memory_state.init(cfg, batch, dtype),
+        cache=open_segment.init(cfg, batch, dtype),
+        position=jnp.zeros((batch,), jnp.int32),
+    )
 
 
 @partial(jax.jit, static_argnums=0)
 def distances(decoder: Decoder, params: Any) -> Distances:
-    """What `extend` needs of the parameters alone, made once a call: `Decoder.distances`."""
+    """The projected position tables (`Decoder.distances`), which depend on parameters alone."""
     return decoder.apply({"params": params}, method="distances")
 
 
@@ -49,40 +73,50 @@ def extend(
     decoder: Decoder,
     params: Any,
     state: DecodeState,
-    tokens: Int[Array, "B C"],
-    counts: Int[Array, " B"],
-    constants: tuple[long_term.Operators | None, Any],
-    key: PRNGKeyArray,
-    number: Int[Array, ""] | int,
-    types: Int[Array, "B C"] | None = None,
+    piece: Piece,
+    constants: Constants,
+    number: Int[AnyArray, ""] | int,
 ) -> DecodeState:
-    """The state after counts[b] more tokens, which must fit into each row's open segment.
+    """The state after each row has read its tokens of the piece.
 
-    Compiled once for each C; the given state is donated.
+    It is compiled once for each length of a piece, and the given state is donated.
 
     Args:
-        tokens: right-padded; counts[b] ≤ min(C, segment_len - position[b]) of them count.
-        constants: (operators, distances(decoder, params)).
-        key, number: of the calls, and of this one, for locations that are drawn.
-        types: of the tokens, see `Decoder`.
+        number: of the piece in its call, folded into the key.
     """
-    (memory, cache, position), (operators, distances) = state, constants
-    rngs = {"locations": jax.random.fold_in(key, number)}
+    memory, cache, position = state
     apply = partial(decoder.apply, {"params": params})
-    opening = (position == 0) & (counts > 0)
+    opening = (position == 0) & (piece.counts > 0)
     memory, cache = jax.lax.cond(
         opening.any(),
-        lambda *old: apply(*old, opening, operators=operators, rngs=rngs, method="open"),
-        lambda *old: old,
-        *(memory, cache),
+        lambda memory, cache: apply(
+            memory,
+            cache,
+            opening,
+            operators=constants.operators,
+            rngs={"locations": jax.random.fold_in(constants.key, number)},
+            method="open",
+        ),
+        lambda memory, cache: (memory, cache),
+        memory,
+        cache,
     )
-    cache = apply(tokens, counts, position, memory, cache, distances, types, method="extend")
-    position = position + counts
+    cache = apply(
+        piece.tokens,
+        piece.counts,
+        position,
+        memory,
+        cache,
+        constants.distances,
+        piece.types,
+        method="extend",
+    )
+    position = position + piece.counts
     full = position == decoder.cfg.segment_len
     memory = jax.lax.cond(
         full.any(),
-        lambda old: caches.commit(decoder.cfg, old, cache, full),
-        lambda old: old,
+        lambda memory: open_segment.commit(decoder.cfg, memory, cache, full),
+        lambda memory: memory,
         memory,
     )
     return DecodeState(memory, cache, jnp.where(full, 0, position))
@@ -113,6 +147,9 @@ def load_state(path: str | os.PathLike, decoder: Decoder, batch: int) -> DecodeS
     target = jax.eval_shape(lambda: start(decoder, batch))
     leaves, tree = jax.tree_util.tree_flatten_with_path(target)
     expected = {jax.tree_util.keystr(name): leaf for name, leaf in leaves}
-    described = ({k: f"{v.dtype}{list(v.shape)}" for k, v in d.items()} for d in (found, expected))
-    require_same("state", *described)
+    require_same("state", _described(found), _described(expected))
     return jax.tree.unflatten(tree, [jnp.asarray(found[name]) for name in expected])
+
+
+def _described(leaves: dict[str, Any]) -> dict[str, str]:
+    return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in leaves.items()}

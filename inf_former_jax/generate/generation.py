@@ -1,41 +1,35 @@
-"""Tokens from a decoder that remembers: a prompt of any length streams in, tokens come out.
+"""Read a prompt of any length, then say new tokens.
 
-    state = generate.start(decoder, batch)
-    _, state = generate.generate(decoder, params, state, document, 0, key)  # read it
-    tokens, state = generate.generate(decoder, params, state, question, 100, key, top_p=0.9)
-
-Each row fills its own segment token by token, on cached keys and values, and writes it to its own
-memory when it is full: the logits are those of `Decoder` on whole segments. A state has read every
-token that its rows were given or have said, and already knows the logits of the next; hence two
-calls in a row, the second without a prompt, say what one would.
+Each row fills a segment of its own token by token, on cached keys and values, and writes it to its
+own memory when it is full. The logits are those of `Decoder` on whole segments. A state has read
+every token that its rows were given or have said, and knows the logits of the next one. Hence two
+calls in a row, the second without a prompt, say what one call would.
 """
 
-from collections.abc import Generator, Iterable, Iterator
-from functools import partial
-from typing import Any
+import dataclasses
+from collections.abc import Generator, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from inf_former_jax.generate.decoding import (
+    Constants,
     DecodeState,
+    Piece,
     distances,
     extend,
-    load_state,
-    save_state,
     start,
 )
-from inf_former_jax.generate.sampling import check as check_sampling
-from inf_former_jax.generate.sampling import sample, say
-from inf_former_jax.memory import long_term
+from inf_former_jax.generate.sampling import Sampling, next_tokens
 from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.memory.long_term import Operators
+from inf_former_jax.models.config import ModelConfig
 from inf_former_jax.models.decoder import Decoder
 from inf_former_jax.models.decoder import operators as write_operators
 from inf_former_jax.require import require, require_same, shapes
-
-__all__ = ["DecodeState", "generate", "load_state", "sample", "save_state", "start", "stream"]
 
 
 def generate(
@@ -46,15 +40,12 @@ def generate(
     num_tokens: int,
     key: PRNGKeyArray,
     *,
+    sampling: Sampling | None = None,
     lengths: Int[AnyArray, " B"] | None = None,
-    temperature: float | int = 1.0,
-    top_p: float | int = 1.0,
-    top_k: int = 0,
-    stop: Iterable[int] = (),
-    vocab_size: int = 0,
-    operators: long_term.Operators | None = None,
+    operators: Operators | None = None,
     types: Int[AnyArray, "B T"] | None = None,
     reply_types: Int[AnyArray, " B"] | None = None,
+    **options: Any,
 ) -> tuple[Int[Array, "B num_tokens"], DecodeState]:
     """Read a prompt, then sample: the new tokens, and the state that has read them too.
 
@@ -63,34 +54,45 @@ def generate(
         prompt: any T; [B, 0] to go on where an earlier call ended.
         num_tokens: 0 = only read.
         key: of the samples, and of the locations of writes if these are drawn.
+        sampling: how tokens are drawn; None = from all of them, at temperature 1. A row that
+            draws one of its `stop` ids reads it, repeats it as padding up to num_tokens, and reads
+            nothing more in this call.
         lengths: how many tokens of each row count, the others are padding on the right; None = T.
             0 is accepted in rows that have read something.
-        temperature, top_p, top_k: see `sample`.
-        stop: ids that end a row: it says and reads one of them, repeats it as padding up to
-            num_tokens, and reads nothing more in this call.
-        vocab_size: ids from it on, which a tokeniser has no text for, are never said; 0 = all.
         operators: `jax.device_put(operators(cfg))`; None makes them for this call.
         types: of the prompt's tokens, see `Decoder`; None = without.
         reply_types: of what each row says; wanted where the prompt has types.
+        options: fields of `Sampling` by their names, such as `temperature` and `top_p`; they
+            replace those of `sampling`.
 
     Raises:
         ValueError: before anything is computed, for arguments that do not fit the decoder.
     """
     steps = stream(
-        decoder, params, state, prompt, num_tokens, key, lengths=lengths, temperature=temperature,
-        top_p=top_p, top_k=top_k, stop=stop, vocab_size=vocab_size, operators=operators,
-        types=types, reply_types=reply_types,
-    )  # fmt: skip
-    said = []
+        decoder,
+        params,
+        state,
+        prompt,
+        num_tokens,
+        key,
+        sampling=sampling,
+        lengths=lengths,
+        operators=operators,
+        types=types,
+        reply_types=reply_types,
+        **options,
+    )
+    columns = []
     while True:
         try:
-            said.append(next(steps))
+            columns.append(next(steps))
         except StopIteration as end:
             state = end.value
             break
-    rest = [said[-1]] * (num_tokens - len(said)) if said else []
-    empty = jnp.zeros((np.shape(prompt)[0], 0), jnp.int32)
-    return (jnp.stack(said + rest, axis=1) if said else empty), state
+    if not columns:
+        return jnp.zeros((np.shape(prompt)[0], 0), jnp.int32), state
+    padding = [columns[-1]] * (num_tokens - len(columns))
+    return jnp.stack(columns + padding, axis=1), state
 
 
 def stream(
@@ -101,15 +103,12 @@ def stream(
     num_tokens: int,
     key: PRNGKeyArray,
     *,
+    sampling: Sampling | None = None,
     lengths: Int[AnyArray, " B"] | None = None,
-    temperature: float | int = 1.0,
-    top_p: float | int = 1.0,
-    top_k: int = 0,
-    stop: Iterable[int] = (),
-    vocab_size: int = 0,
-    operators: long_term.Operators | None = None,
+    operators: Operators | None = None,
     types: Int[AnyArray, "B T"] | None = None,
     reply_types: Int[AnyArray, " B"] | None = None,
+    **options: Any,
 ) -> Generator[Int[Array, " B"], None, DecodeState]:
     """`generate`, whose arguments and errors these are, a step at a time: yields tokens [B].
 
@@ -117,109 +116,130 @@ def stream(
     `state = yield from stream(...)`, or the value of its StopIteration.
     """
     cfg = decoder.cfg
-    prompt, stop = np.asarray(prompt), tuple(map(int, stop))
-    whole = prompt.ndim == 2 and np.issubdtype(prompt.dtype, np.integer)
-    require(whole, "prompt", f"{prompt.dtype}{list(prompt.shape)}", "token ids [B, T]")
-    fresh = jax.eval_shape(lambda: start(decoder, prompt.shape[0], state.cache.logits.dtype))
-    accepted = shapes(fresh)
-    require_same("state", shapes(state), accepted)
+    sampling = dataclasses.replace(sampling or Sampling(), **options)
+    sampling.check(cfg.vocab_size)
     require(num_tokens >= 0, "num_tokens", num_tokens, "0 or more")
-    check_sampling(cfg.vocab_size, temperature, top_p, top_k, stop)
-    lengths = _lengths(state, prompt, lengths)
-    real = prompt[np.arange(prompt.shape[1]) < lengths[:, None]]
-    for token in (int(real.min(initial=0)), int(real.max(initial=0))):
-        require(0 <= token < cfg.vocab_size, "prompt", token, f"ids 0 … {cfg.vocab_size - 1}")
+    tokens = np.asarray(prompt)
+    whole = tokens.ndim == 2 and np.issubdtype(tokens.dtype, np.integer)
+    require(whole, "prompt", f"{tokens.dtype}{list(tokens.shape)}", "token ids [B, T]")
+    fresh = jax.eval_shape(lambda: start(decoder, len(tokens), state.cache.logits.dtype))
+    require_same("state", shapes(state), shapes(fresh))
+    checked = _checked_prompt(cfg, tokens, _lengths(state, tokens, lengths), types, reply_types)
+    if types is not None and reply_types is None:
+        require(num_tokens == 0, "reply_types", "none", "ids [B] for a prompt with types")
     if operators is None:
         operators = jax.device_put(write_operators(cfg))
-    known = "0 (all) … the decoder's"
-    require(
-        0 <= vocab_size <= cfg.vocab_size, "vocab_size", vocab_size, f"{known} {cfg.vocab_size}"
-    )
-    types = _types(cfg, prompt, lengths, types, reply_types, num_tokens)
-    choose = partial(
-        say, vocab_size=vocab_size or cfg.vocab_size, stop=stop, temperature=temperature,
-        top_p=top_p, top_k=top_k,
-    )  # fmt: skip
-    prompt = (prompt, *types)
-    return _steps(decoder, params, state, prompt, lengths, num_tokens, key, choose, operators)
+    return _steps(decoder, params, state, checked, num_tokens, key, sampling, operators)
 
 
-def _lengths(state, prompt, lengths):
-    batch, longest = prompt.shape
-    if lengths is None:
-        lengths = np.full((batch,), longest)
-    lengths = np.asarray(lengths)
-    require(lengths.shape == (batch,), "lengths", lengths.shape, f"[{batch}]")
-    fresh = np.asarray(state.memory.seen) + np.asarray(state.position) == 0
-    pairs = zip(lengths.tolist(), fresh.astype(int).tolist(), strict=True)
-    for row, (length, least) in enumerate(pairs):
-        accepted = f"{least} … {longest}" + (", since it has read nothing yet" if least else "")
-        require(least <= length <= longest, f"lengths of row {row}", length, accepted)
-    return lengths
+class _Prompt(NamedTuple):
+    """A prompt that fits the decoder, on the host."""
+
+    tokens: Int[np.ndarray, "B T"]
+    lengths: Int[np.ndarray, " B"]
+    types: Int[np.ndarray, "B T"] | None
+    reply_types: Int[np.ndarray, " B"] | None
 
 
-def _steps(decoder, params, state, prompt, lengths, num_tokens, key, choose, operators):
-    (prompt, types, reply_types), (samples, writes) = prompt, jax.random.split(key)
-    constants = (operators, distances(decoder, params))
-    state = jax.tree.map(jnp.array, state)  # the caller's stays theirs, while ours are donated
+def _steps(
+    decoder: Decoder,
+    params: Any,
+    state: DecodeState,
+    prompt: _Prompt,
+    num_tokens: int,
+    key: PRNGKeyArray,
+    sampling: Sampling,
+    operators: Operators | None,
+) -> Generator[Int[Array, " B"], None, DecodeState]:
+    sample_key, location_key = jax.random.split(key)
+    constants = Constants(operators, distances(decoder, params), location_key)
+    state = jax.tree.map(jnp.array, state)  # `extend` donates it, and the caller keeps theirs
     params = jax.device_put(params)  # once, not at every token
-    reads = 0
-    pieces = _pieces(prompt, types, lengths, state.position, decoder.cfg.segment_len)
-    for tokens, of_tokens, counts in pieces:
-        state = extend(decoder, params, state, tokens, counts, constants, writes, reads, of_tokens)
-        reads += 1
-    token = jnp.zeros(len(lengths), jnp.int32)
-    ended = jnp.zeros(len(lengths), bool)
-    said = None if reply_types is None else jnp.asarray(reply_types, jnp.int32)[:, None]
+    number = 0
+    for piece in _pieces(prompt, np.asarray(state.position), decoder.cfg.segment_len):
+        state = extend(decoder, params, state, piece, constants, number)
+        number += 1
+    tokens = jnp.zeros(len(prompt.lengths), jnp.int32)
+    ended = jnp.zeros(len(prompt.lengths), bool)
+    types = None
+    if prompt.reply_types is not None:
+        types = jnp.asarray(prompt.reply_types, jnp.int32)[:, None]
     for step in range(num_tokens):
-        going = ~ended
-        token, ended = choose(state.cache.logits, samples, step, token, ended)
-        counts = going.astype(jnp.int32)
-        state = extend(
-            decoder, params, state, token[:, None], counts, constants, writes, reads, said
-        )
-        reads += 1
-        yield token
-        if choose.keywords["stop"] and bool(ended.all()):
+        counts = (~ended).astype(jnp.int32)
+        logits = state.cache.logits
+        tokens, ended = next_tokens(logits, sample_key, step, tokens, ended, sampling)
+        piece = Piece(tokens[:, None], counts, types)
+        state = extend(decoder, params, state, piece, constants, number)
+        number += 1
+        yield tokens
+        if sampling.stop and bool(ended.all()):
             break
     return state
 
 
-def _types(cfg, prompt, lengths, types, reply_types, num_tokens):
-    """(types, reply_types) as arrays or None; ValueError unless they go with the prompt."""
+def _lengths(
+    state: DecodeState, tokens: Int[np.ndarray, "B T"], lengths: Int[AnyArray, " B"] | None
+) -> Int[np.ndarray, " B"]:
+    """How many tokens of each row count; ValueError unless every row then has read something."""
+    batch, longest = tokens.shape
+    lengths = np.full((batch,), longest) if lengths is None else np.asarray(lengths)
+    require(lengths.shape == (batch,), "lengths", lengths.shape, f"[{batch}]")
+    fresh = np.asarray(state.memory.seen) + np.asarray(state.position) == 0
+    for row, (length, is_fresh) in enumerate(zip(lengths.tolist(), fresh.tolist(), strict=True)):
+        accepted = f"1 … {longest}, since it has read nothing yet" if is_fresh else f"0 … {longest}"
+        require(int(is_fresh) <= length <= longest, f"lengths of row {row}", length, accepted)
+    return lengths
+
+
+def _checked_prompt(
+    cfg: ModelConfig,
+    tokens: Int[np.ndarray, "B T"],
+    lengths: Int[np.ndarray, " B"],
+    types: Any,
+    reply_types: Any,
+) -> _Prompt:
+    """The prompt as arrays; ValueError unless its ids and types are the decoder's.
+
+    Types must go with the prompt: of its shape, and none for replies where it has none.
+    """
+    counted = np.arange(tokens.shape[1]) < lengths[:, None]
+    _require_ids(cfg, "prompt", tokens[counted])
     if types is None:
         require(reply_types is None, "reply_types", "some", "none for a prompt without types")
-        return None, None
+        return _Prompt(tokens, lengths, None, None)
     types = np.asarray(types)
-    found = f"{types.dtype}{list(types.shape)}"
-    whole = types.shape == prompt.shape and np.issubdtype(types.dtype, np.integer)
-    require(whole, "types", found, f"ids {list(prompt.shape)}")
-    real = types[np.arange(prompt.shape[1]) < lengths[:, None]]
-    if reply_types is None:
-        require(num_tokens == 0, "reply_types", "none", "ids [B] for a prompt with types")
-    else:
+    fits = types.shape == tokens.shape and np.issubdtype(types.dtype, np.integer)
+    require(fits, "types", f"{types.dtype}{list(types.shape)}", f"ids {list(tokens.shape)}")
+    _require_ids(cfg, "types", types[counted])
+    if reply_types is not None:
         reply_types = np.asarray(reply_types)
-        require(
-            reply_types.shape == prompt.shape[:1], "reply_types", list(reply_types.shape), "[B]"
-        )
-    for name, ids in (("types", real), ("reply_types", reply_types)):
-        for one in () if ids is None else (int(ids.min(initial=0)), int(ids.max(initial=0))):
-            require(0 <= one < cfg.vocab_size, name, one, f"ids 0 … {cfg.vocab_size - 1}")
-    return types, reply_types
+        found = list(reply_types.shape)
+        require(reply_types.shape == tokens.shape[:1], "reply_types", found, "[B]")
+        _require_ids(cfg, "reply_types", reply_types)
+    return _Prompt(tokens, lengths, types, reply_types)
 
 
-def _pieces(prompt, types, lengths, position, segment_len) -> Iterator[tuple[Any, Any, Any]]:
-    """The prompt as tokens and types [B, segment_len], counts [B]: none crosses a segment end."""
-    position, done = np.asarray(position), np.zeros_like(lengths)
+def _require_ids(cfg: ModelConfig, name: str, ids: Int[np.ndarray, " *any"]) -> None:
+    for extreme in (int(ids.min(initial=0)), int(ids.max(initial=0))):
+        require(0 <= extreme < cfg.vocab_size, name, extreme, f"ids 0 … {cfg.vocab_size - 1}")
+
+
+def _pieces(prompt: _Prompt, position: Int[np.ndarray, " B"], segment_len: int) -> Iterator[Piece]:
+    """The prompt in pieces of `segment_len` columns, none of which crosses a segment's end."""
+    done = np.zeros_like(prompt.lengths)
     place = np.arange(segment_len)[None]
-    while (done < lengths).any():
-        counts = np.minimum(segment_len - position, lengths - done)
-        columns = np.minimum(done[:, None] + place, prompt.shape[1] - 1)
-
-        def taken(ids, columns=columns, counts=counts):
-            ids = np.take_along_axis(ids, columns, axis=1)
-            return np.where(place < counts[:, None], ids, 0).astype(np.int32)
-
-        of_tokens = None if types is None else taken(types)
-        yield taken(prompt), of_tokens, counts.astype(np.int32)
+    while (done < prompt.lengths).any():
+        counts = np.minimum(segment_len - position, prompt.lengths - done)
+        columns = np.minimum(done[:, None] + place, prompt.tokens.shape[1] - 1)
+        counted = place < counts[:, None]
+        tokens = _cut(prompt.tokens, columns, counted)
+        types = None if prompt.types is None else _cut(prompt.types, columns, counted)
+        yield Piece(tokens, counts.astype(np.int32), types)
         position, done = (position + counts) % segment_len, done + counts
+
+
+def _cut(
+    ids: Int[np.ndarray, "B T"], columns: Int[np.ndarray, "B C"], counted: Bool[np.ndarray, "B C"]
+) -> Int[np.ndarray, "B C"]:
+    """The ids of each row's columns, 0 where they do not count."""
+    return np.where(counted, np.take_along_axis(ids, columns, axis=1), 0).astype(np.int32)

@@ -1,35 +1,76 @@
 """The next token from its logits: temperature, top-k, top-p, and rows that have ended."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from inf_former_jax.memory.basis import AnyArray
 from inf_former_jax.require import require
 
 
-def check(
-    vocab_size: int, temperature: float | int, top_p: float | int, top_k: int, stop: Sequence[int]
-) -> None:
-    """Raise ValueError naming the option unless these are ways to sample from vocab_size ids."""
-    finite = "a finite number ≥ 0"
-    require(0 <= temperature < float("inf"), "temperature", temperature, finite)
-    require(0 < top_p <= 1, "top_p", top_p, "a number in (0, 1]")
-    require(top_k >= 0, "top_k", top_k, "0 (all) or more")
-    for token in stop:
-        require(0 <= token < vocab_size, "stop", token, f"ids 0 … {vocab_size - 1}")
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn, and which ones end a row.
+
+    Raises:
+        ValueError: on construction, for values by which nothing can be drawn.
+    """
+
+    temperature: float | int = 1.0
+    """Logits are divided by it; 0 = always the most probable token."""
+    top_p: float | int = 1.0
+    """Draw from the most probable tokens whose probabilities sum to this; 1 = all."""
+    top_k: int = 0
+    """Draw from so many of the most probable tokens; 0 = all."""
+    stop: Iterable[int] = ()
+    """Ids that end a row."""
+    vocab_size: int = 0
+    """Ids from this one on, for which a tokeniser has no text, are never drawn; 0 = all are."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "stop", tuple(map(int, self.stop)))  # hashable
+        finite = "a finite number ≥ 0"
+        require(0 <= self.temperature < float("inf"), "temperature", self.temperature, finite)
+        require(0 < self.top_p <= 1, "top_p", self.top_p, "a number in (0, 1]")
+        require(self.top_k >= 0, "top_k", self.top_k, "0 (all) or more")
+        require(self.vocab_size >= 0, "vocab_size", self.vocab_size, "0 (all) or more")
+
+    def check(self, vocab_size: int) -> None:
+        """Raise ValueError unless a decoder of `vocab_size` ids can draw in this way."""
+        for token in self.stop:
+            require(0 <= token < vocab_size, "stop", token, f"ids 0 … {vocab_size - 1}")
+        accepted = f"0 (all) … the decoder's {vocab_size}"
+        require(self.vocab_size <= vocab_size, "vocab_size", self.vocab_size, accepted)
 
 
-@partial(jax.jit, static_argnames=("vocab_size", "stop", "temperature", "top_p", "top_k"))
-def say(logits, key, step, before, ended, *, vocab_size, stop, temperature, top_p, top_k):
-    """A token a row, its last one again in rows that have ended, and which rows have ended now."""
-    key, logits = jax.random.fold_in(key, step), logits[:, :vocab_size]
-    sampled = sample(logits, key, temperature=temperature, top_p=top_p, top_k=top_k)
-    token = jnp.where(ended, before, sampled)
-    return token, ended | jnp.isin(token, jnp.array(stop, jnp.int32))
+@partial(jax.jit, static_argnames="sampling")
+def next_tokens(
+    logits: Float[Array, "B V"],
+    key: PRNGKeyArray,
+    step: Int[Array, ""] | int,
+    last: Int[Array, " B"],
+    ended: Bool[Array, " B"],
+    sampling: Sampling,
+) -> tuple[Int[Array, " B"], Bool[Array, " B"]]:
+    """The token that each row says at a step, and which rows have ended by then.
+
+    Args:
+        last: what each row said before; a row that has ended says it again, as padding.
+    """
+    logits = logits[:, : sampling.vocab_size or logits.shape[1]]
+    drawn = sample(
+        logits,
+        jax.random.fold_in(key, step),
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+    )
+    tokens = jnp.where(ended, last, drawn)
+    return tokens, ended | jnp.isin(tokens, jnp.array(tuple(sampling.stop), jnp.int32))
 
 
 def sample(
@@ -40,13 +81,13 @@ def sample(
     top_p: float | int = 1.0,
     top_k: int = 0,
 ) -> Int[Array, " B"]:
-    """A token a row from `softmax(logits / temperature)`, cut to its most probable tokens.
+    """A token for each row, drawn from its most probable ones by `softmax(logits / temperature)`.
 
     Args:
         temperature: 0 = the most probable token.
-        top_p: then only the smallest set of most probable tokens with this mass (Holtzman et al.
-            2020), of what top_k leaves; at least one.
-        top_k: only so many tokens; 0 = all.
+        top_k: draw from so many of the most probable tokens; 0 = all.
+        top_p: of those, draw from the smallest set of most probable tokens that has this mass
+            (Holtzman et al. 2020); it has at least one.
     """
     if temperature == 0:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
@@ -56,7 +97,8 @@ def sample(
     vocab_size = logits.shape[-1]
     sorted_logits, order = jax.lax.top_k(logits, min(top_k or vocab_size, vocab_size))
     probs = jax.nn.softmax(sorted_logits, axis=-1)
-    before = jnp.cumsum(probs, axis=-1) - probs  # mass of what is more probable
-    kept = jnp.where(before < top_p, sorted_logits, -jnp.inf) if top_p < 1 else sorted_logits
-    rank = jax.random.categorical(key, kept)
+    mass_before = jnp.cumsum(probs, axis=-1) - probs  # of the tokens that are more probable
+    if top_p < 1:
+        sorted_logits = jnp.where(mass_before < top_p, sorted_logits, -jnp.inf)
+    rank = jax.random.categorical(key, sorted_logits)
     return jnp.take_along_axis(order, rank[:, None], axis=1)[:, 0].astype(jnp.int32)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inf_former_jax.generate import generation as generate
+from inf_former_jax import generate
+from inf_former_jax.generate import decoding, generation
 from inf_former_jax.memory import state
 from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.long_term import LongTermConfig
@@ -246,13 +247,11 @@ def test_a_stream_ends_when_all_rows_have(sticky, said):
 
 def test_a_long_prompt_is_constant_memory(sticky):
     """50 segments by the two programs that there are, into a state of the same shapes."""
-    from inf_former_jax.generate.decoding import extend
-
     prompt = prompts(5, 50 * T + 1)
     sticky.run(sticky.fresh(), prompt[:, :5], 1)
-    programs = extend._cache_size()
+    programs = decoding.extend._cache_size()
     none, after = sticky.run(sticky.fresh(), prompt, 0)
-    assert none.shape == (B, 0) and extend._cache_size() == programs
+    assert none.shape == (B, 0) and decoding.extend._cache_size() == programs
     assert jax.eval_shape(lambda: after) == jax.eval_shape(sticky.fresh)
     logits, _ = sticky.walk(prompt[1])
     np.testing.assert_allclose(after.cache.logits[1], logits[-1], atol=1e-5, rtol=0)
@@ -307,7 +306,9 @@ def test_bad_input_is_refused_at_the_door(sticky, change, match):
 def test_types_of_another_shape_are_refused(types, reply_types, match):
     """Where shapes are checked by annotations nobody gets that far: tests only."""
     with pytest.raises(ValueError, match=f"^{match}"):
-        generate._types(INFINITE, np.zeros((B, 5), int), np.full(B, 5), types, reply_types, 1)
+        generation._checked_prompt(
+            INFINITE, np.zeros((B, 5), int), np.full(B, 5), types, reply_types
+        )
 
 
 def test_padding_may_be_any_number(sticky):

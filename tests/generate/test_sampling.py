@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from inf_former_jax.generate import generation as generate
+from inf_former_jax import generate
 
 PROBS = np.array([0.1, 0.5, 0.15, 0.25])
 

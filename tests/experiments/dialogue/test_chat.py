@@ -16,8 +16,8 @@ from experiments.dialogue import turns as dialogue_turns
 from experiments.dialogue.chat import ChatConfig
 from experiments.dialogue.stream import Encoder, Layout
 from experiments.run import folders
+from inf_former_jax import generate
 from inf_former_jax.data.tokens import Bytes, train_bpe
-from inf_former_jax.generate import generation as generate
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models.decoder import Decoder, ModelConfig
 from inf_former_jax.training import optim, sharding, state
@@ -139,7 +139,7 @@ def heard(monkeypatch, tokenizer, layout, cfg, texts, said):
             yield np.array([token])
         return state
 
-    monkeypatch.setattr(dialogue_turns.generation, "stream", stream)
+    monkeypatch.setattr(dialogue_turns.generate, "stream", stream)
     sizes = {"num_layers": 1, "num_heads": 1, "head_dim": 2, "d_model": 2, "d_inner": 2}
     decoder = Decoder(ModelConfig(vocab_size=300, segment_len=2048, mem_len=0, **sizes))
     chat = dialogue_turns.Chat(cfg, decoder, {}, Encoder(tokenizer, layout))
