@@ -78,8 +78,9 @@ def products(jaxpr, dtype):
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
             count += all(str(v.aval.dtype) == dtype for v in equation.invars)
-        for inner in core.jaxprs_in_params(equation.params):
-            count += products(inner, dtype)
+        for inner in jax.tree.leaves(equation.params):
+            if isinstance(inner, (core.Jaxpr, core.ClosedJaxpr)):
+                count += products(getattr(inner, "jaxpr", inner), dtype)
     return count
 
 
