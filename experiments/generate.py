@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
-from experiments.language_modeling import start as language_modeling_init
+from experiments.language_modeling import start
 from experiments.language_modeling.config import LanguageModelingConfig
+from experiments.language_modeling.sample import check_output, numbers, pieces
 from experiments.run import cli, training
 from inf_former_jax import generate
-from inf_former_jax.data.tokens import Tokenizer, load_bpe
+from inf_former_jax.data.tokens import Tokenizer
 from inf_former_jax.models.convert import gpt2
 from inf_former_jax.models.decoder import Decoder, operators
+from inf_former_jax.require import require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,51 +60,19 @@ def load(folder: str, segment_len: int = 0) -> tuple[Decoder, Any, Tokenizer]:
         ValueError: neither is there, a tokeniser that does not fit, or segments too long.
         FileNotFoundError: nothing is there.
     """
-    if not folder:
-        raise ValueError("model: found none, accepted: --model FOLDER, a run or GPT-2's files")
-    if language_modeling_init.is_run(folder):
+    require(bool(folder), "model", "none", "--model FOLDER, a run or GPT-2's files")
+    if start.is_run(folder):
         _, decoder, params, _ = training.load(LanguageModelingConfig, folder, ("params",))
-        tokenizer = language_modeling_init.tokenizer_of_run(folder)
     else:
         cfg, params = gpt2.load(folder)
         if segment_len:
             cfg = dataclasses.replace(cfg, segment_len=segment_len)
-        decoder, tokenizer = Decoder(cfg), load_bpe(folder)
-    size = decoder.cfg.vocab_size
-    if tokenizer.vocab_size > size:
-        raise ValueError(
-            f"model: found a tokeniser of {tokenizer.vocab_size:,} tokens in {folder}, accepted: "
-            f"at most the {size:,} of its weights"
-        )
+        decoder = Decoder(cfg)
+    tokenizer, size = start.tokenizer_of(folder), decoder.cfg.vocab_size
+    found = f"a tokeniser of {tokenizer.vocab_size:,} tokens in {folder}"
+    accepted = f"at most the {size:,} of its weights"
+    require(tokenizer.vocab_size <= size, "model", found, accepted)
     return decoder, params, tokenizer
-
-
-def pieces(tokenizer: Tokenizer, tokens: Iterator[int]) -> Iterator[str]:
-    """The text of tokens as they come; a character of several tokens waits for its last one."""
-    ids, shown = [], 0
-    for token in tokens:
-        ids.append(token)
-        text = tokenizer.decode(np.array(ids, np.int32))
-        if not text.endswith("\ufffd"):
-            yield text[shown:]
-            shown = len(text)
-            if text.endswith("\n"):  # nothing is decoded twice for ever
-                ids, shown = [], 0
-    yield tokenizer.decode(np.array(ids, np.int32))[shown:]
-
-
-def continuation(
-    decoder: Decoder, params: Any, tokenizer: Tokenizer, prompt: str, num_tokens: int, seed: int,
-    top_p: float = 0.9,
-) -> str:  # fmt: skip
-    """The text that the model writes after a prompt."""
-    ids = tokenizer.encode(prompt)[None]
-    state = generate.start(decoder, 1)
-    tokens, _ = generate.generate(
-        decoder, params, state, ids, num_tokens, jax.random.key(seed), top_p=top_p,
-        stop=(tokenizer.end,), vocab_size=tokenizer.vocab_size,
-    )  # fmt: skip
-    return tokenizer.decode(np.asarray(tokens[0]))
 
 
 def read_prompt(cfg: GenerateConfig) -> str:
@@ -122,42 +91,37 @@ def read_prompt(cfg: GenerateConfig) -> str:
                 f"accepted: UTF-8"
             ) from None
     text += cfg.prompt
-    if not text and not cfg.memory_in:
-        raise ValueError("prompt: found none, accepted: --prompt, --prompt-file or --memory-in")
+    given = bool(text or cfg.memory_in)
+    require(given, "prompt", "none", "--prompt, --prompt-file or --memory-in")
     return text
 
 
 def run(cfg: GenerateConfig) -> None:
     """Read and write, printing as it goes."""
     text = read_prompt(cfg)
-    if not 0 <= cfg.seed < 2**63:
-        raise ValueError(f"seed: found {cfg.seed}, accepted: 0 … 2**63 - 1")
-    if cfg.memory_out and not Path(cfg.memory_out).absolute().parent.is_dir():
-        raise ValueError(
-            f"memory_out: found {cfg.memory_out}, accepted: a file in a folder there is"
-        )
+    check_output(cfg.seed, cfg.memory_out)
     decoder, params, tokenizer = load(cfg.model, cfg.segment_len)
     state = generate.start(decoder, 1)
     if cfg.memory_in:
         state = generate.load_state(cfg.memory_in, decoder, 1)
-    ops = jax.device_put(operators(decoder.cfg))
     ids = tokenizer.encode(text)[None]
     steps = generate.stream(
-        decoder, params, state, ids, cfg.tokens, jax.random.key(cfg.seed), operators=ops,
-        temperature=cfg.temperature, top_p=cfg.top_p, top_k=cfg.top_k, stop=(tokenizer.end,),
+        decoder,
+        params,
+        state,
+        ids,
+        cfg.tokens,
+        jax.random.key(cfg.seed),
+        operators=jax.device_put(operators(decoder.cfg)),
+        sampling=generate.Sampling(cfg.temperature, cfg.top_p, cfg.top_k),
+        stop=(tokenizer.end,),
         vocab_size=tokenizer.vocab_size,
-    )  # fmt: skip
+    )
     print(f"reading {ids.shape[1]:,} tokens", file=sys.stderr)
 
-    def tokens():
+    def tokens() -> Iterator[int]:
         nonlocal state
-        while True:
-            try:
-                token = next(steps)
-            except StopIteration as end:
-                state = end.value
-                return
-            yield int(token[0])
+        state = yield from numbers(steps, [])
 
     for piece in pieces(tokenizer, tokens()):
         print(piece, end="", flush=True)
@@ -170,7 +134,7 @@ def run(cfg: GenerateConfig) -> None:
 def main(argv: list[str] | None = None) -> None:
     """The command line: `python -m experiments.generate --model FOLDER [--options]`."""
     argv = sys.argv[1:] if argv is None else argv
-    cfg = cli.options("python -m experiments.generate", __doc__, GenerateConfig(), argv)
+    cfg = cli.options("python -m experiments.generate", __doc__ or "", GenerateConfig(), argv)
     with cli.refusals():
         run(cfg)
 

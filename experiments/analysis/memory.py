@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.language_modeling import corpora
-from experiments.language_modeling import start as language_modeling_init
 from experiments.language_modeling.config import LanguageModelingConfig
+from experiments.language_modeling.corpora import tokenized
+from experiments.language_modeling.start import tokenizer_of_run
 from experiments.run import cli, folders, plots, training
 from experiments.sorting import task as sorting_task
 from experiments.sorting.config import SortingConfig
@@ -111,10 +111,9 @@ def _sequences(run, sequences, segments):
         batch = sorting_task.examples_of(cfg).batch("test", np.arange(sequences))
         return cfg, decoder, params, batch.tokens, batch.weights[0, -1] > 0
     cfg, decoder, params, _ = training.load(LanguageModelingConfig, run, ("params",))
-    tokenizer, length = language_modeling_init.tokenizer_of_run(run), cfg.model.segment_len
-    test = corpora.for_evaluation(
-        cfg.data, tokenizer, cfg.cache, ("test",), cfg.test_characters
-    ).test
+    tokenizer, length = tokenizer_of_run(run), cfg.model.segment_len
+    limits = {"test": cfg.test_characters}
+    test = tokenized(cfg.data, tokenizer, cfg.cache, limits).splits["test"]
     long = [start for start, end in zip(test.starts, test.starts[1:], strict=False)
             if end - start >= segments * length]  # fmt: skip
     if not long:

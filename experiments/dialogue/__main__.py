@@ -15,9 +15,8 @@ import sys
 
 import jax
 
-from experiments.dialogue import task as dialogue_task
+from experiments.dialogue import task
 from experiments.dialogue.config import PRESETS
-from experiments.dialogue.task import check, resolved
 from experiments.run import cli
 
 
@@ -25,24 +24,24 @@ def main(argv: list[str] | None = None) -> None:
     """The command line: `python -m experiments.dialogue [PRESET] [--options]`."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["compare"]:
-        from experiments.dialogue import compare as dialogue_compare
+        from experiments.dialogue import compare
 
-        return dialogue_compare.main(argv[1:])
+        return compare.main(argv[1:])
     if argv[:1] == ["page"]:
-        from experiments.dialogue import coverage as dialogue_coverage
+        from experiments.dialogue import page
 
-        return dialogue_coverage.main(argv[1:])
+        return page.main(argv[1:])
     if argv[:1] == ["chat"]:
-        from experiments.dialogue import chat as dialogue_chat
+        from experiments.dialogue import chat
 
-        return dialogue_chat.main(argv[1:])
+        return chat.main(argv[1:])
     program = "python -m experiments.dialogue"
     name, cfg = cli.parse(program, __doc__, PRESETS, "infinity-lasting", argv)
     with cli.refusals():
-        cfg = resolved(cfg)
-    folder, result = cli.start("dialogue", name, argv, cfg, check, dialogue_task.run)
+        cfg = task.resolved(cfg)
+    folder, result = cli.start("dialogue", name, argv, cfg, task.check, task.run)
     if not jax.process_index():
-        dialogue_task.report(name, folder, result)
+        task.report(name, folder, result)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Conversations of unequal length in one batch: a row each, from its first segment to its last.
+"""Conversations of unequal length in one batch: a row holds one, from first to last segment.
 
-All rows end together: segments of padding come *before* the shorter ones, where no row of a batch
-has anything to read nothing is run, and groups of `memory_gradient`, which are counted from the
-end, hold the same of every batch. Batches are of conversations of about the same length.
+All rows of a batch end together: padding segments come *before* the shorter conversations. A step
+skips the segments in which no row has anything to read, and the groups of `memory_gradient`, which
+are counted from the end, hold the same segments of every row. Conversations in a batch have about
+the same length.
 
 Dimension letters: B rows, R of them asked for, W segments of T tokens.
 """
@@ -18,13 +19,13 @@ from experiments.dialogue.stream import Segments
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.require import require_at_least
 
-#: Batches among whose conversations those of a batch are sought: more = less padding, less chance.
+#: Conversations of so many batches are sorted by length together: more = less padding, less chance.
 _POOL = 16
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ConversationBatches:
-    """Batches [B, W, T] of conversations; what one holds depends on its number alone.
+    """Batches [B, W, T] of conversations; the content of a batch depends on its number alone.
 
     Raises:
         ValueError: on construction, for no conversations, none that is scored, or a batch_size < 1.
@@ -58,12 +59,12 @@ class ConversationBatches:
 
     @functools.cached_property
     def num_predicted(self) -> int:
-        """Tokens that are scored in an epoch."""
+        """Scored tokens of an epoch."""
         return int(sum(one.weights.sum() for one in self.conversations))
 
     @functools.cached_property
     def num_read(self) -> int:
-        """Tokens that are read in an epoch."""
+        """Tokens that an epoch reads."""
         return int(sum(one.valid.sum() for one in self.conversations))
 
     @property
@@ -80,9 +81,8 @@ class ConversationBatches:
         require_at_least("step", step, 0)
         epoch, within = divmod(step, self.steps_per_epoch)
         numbers = self._order(epoch)[within]
-        length = self.conversations[0].tokens.shape[1]
-        shape = (len(rows), self.segments, length)
-        leaves = [np.zeros(shape, leaf.dtype) for leaf in self.conversations[0]]
+        shape = (len(rows), self.segments, self.conversations[0].tokens.shape[1])
+        batch = Segments(*(np.zeros(shape, leaf.dtype) for leaf in self.conversations[0]))
         resets = np.zeros(shape[:2], bool)
         for i, row in enumerate(map(int, rows)):
             if not 0 <= row < self.batch_size:
@@ -91,13 +91,12 @@ class ConversationBatches:
                 conversation = self.conversations[numbers[row]]
                 first = self.segments - len(conversation.tokens)
                 resets[i, first] = True
-                for leaf, part in zip(leaves, conversation, strict=True):
+                for leaf, part in zip(batch, conversation, strict=True):
                     leaf[i, first:] = part
-        made = Segments(*leaves)
-        return Batch(made.tokens, made.targets, made.weights, resets, made.valid, made.types)
+        return Batch(batch.tokens, batch.targets, batch.weights, resets, batch.valid, batch.types)
 
     def _order(self, epoch: int) -> Int64[np.ndarray, "steps B"]:
-        """Conversation of each row and step, -1 = none; only the newest epoch's are kept."""
+        """Conversation of each step and row, -1 = none; only the latest epoch's order is kept."""
         epoch = epoch if self.shuffle else 0
         if (order := self._orders.get(epoch)) is None:
             order = self._make_order(epoch)
@@ -105,7 +104,7 @@ class ConversationBatches:
             self._orders[epoch] = order
         return order
 
-    def _make_order(self, epoch):
+    def _make_order(self, epoch: int) -> Int64[np.ndarray, "steps B"]:
         count = len(self.conversations)
         order = np.argsort(self.sizes, kind="stable")
         stream = np.random.SeedSequence(self.seed, spawn_key=(epoch,))

@@ -9,6 +9,7 @@ said, and --memory-in goes on from there, at the same cost a turn.
 """
 
 import contextlib
+import dataclasses
 import io
 import re
 import sys
@@ -18,35 +19,59 @@ from pathlib import Path
 
 import jax
 
-from experiments import generate
 from experiments.dialogue.config import DialogueConfig
-from experiments.dialogue.stream import Encoder
-from experiments.dialogue.turns import Chat, ChatConfig, carried
-from experiments.language_modeling import start as language_modeling_init
+from experiments.dialogue.replies import Answering
+from experiments.dialogue.stream import NUM_CONTROLS, Encoder
+from experiments.dialogue.turns import Chat
+from experiments.language_modeling import start
+from experiments.language_modeling.sample import check_output, pieces
 from experiments.run import cli, training
 from inf_former_jax.generate import Sampling, load_state, save_state
+from inf_former_jax.require import require, require_at_least
 
 with contextlib.suppress(ImportError):  # not on every system
-    import readline  # noqa: F401  a terminal's own lines end at 4,096 bytes
+    import readline  # noqa: F401  without it a terminal's lines end at 4,096 bytes
 
 
-def check(cfg: ChatConfig) -> None:
-    """Refuse at the door what needs no run to be seen."""
-    if not cfg.run:
-        raise ValueError("run: found none, accepted: --run FOLDER, of experiments.dialogue")
-    if cfg.document and cfg.memory_in:
-        raise ValueError("document: found one beside --memory-in, accepted: one of the two")
-    if cfg.reply_tokens < 1:
-        raise ValueError(f"reply_tokens: found {cfg.reply_tokens}, accepted: 1 or more")
-    Sampling(cfg.temperature, cfg.top_p, cfg.top_k)
-    if cfg.speaker not in (1, 2):
-        raise ValueError(f"speaker: found {cfg.speaker}, accepted: 1, 2")
-    if not 0 <= cfg.seed < 2**63:
-        raise ValueError(f"seed: found {cfg.seed}, accepted: 0 … 2**63 - 1")
-    if cfg.memory_out and not Path(cfg.memory_out).absolute().parent.is_dir():
-        raise ValueError(
-            f"memory_out: found {cfg.memory_out}, accepted: a file in a folder there is"
-        )
+@dataclasses.dataclass(frozen=True)
+class ChatConfig:
+    """Whom to talk to, about what, and how it answers."""
+
+    run: str = ""
+    """A run folder of experiments.dialogue."""
+    document: str = ""
+    """A text file in UTF-8, of any length, read before the first turn."""
+    reply_tokens: int = 50
+    """At most so many tokens of a reply."""
+    temperature: float = 1.0
+    """0 = always the likeliest token."""
+    top_p: float = 0.9
+    """Sample from the likeliest tokens whose probabilities sum to this; 1 = all."""
+    top_k: int = 0
+    """Sample from so many of the likeliest tokens; 0 = all."""
+    speaker: int = 1
+    """Which of the two speakers the person is, 1 or 2; the model is the other one."""
+    memory_in: str = ""
+    """A file of --memory-out: go on from what was read then, in place of --document."""
+    memory_out: str = ""
+    """File (.npz) for what was read: the document and the conversation."""
+    seed: int = 0
+
+
+def check(cfg: ChatConfig) -> Answering:
+    """How the model answers; what can be refused without the run is refused.
+
+    Raises:
+        ValueError: an option out of range, or a folder that is not there.
+    """
+    require(bool(cfg.run), "run", "none", "--run FOLDER, of experiments.dialogue")
+    both = bool(cfg.document and cfg.memory_in)
+    require(not both, "document", "one beside --memory-in", "one of the two")
+    require_at_least("reply_tokens", cfg.reply_tokens, 1)
+    require(cfg.speaker in (1, 2), "speaker", cfg.speaker, "1, 2")
+    check_output(cfg.seed, cfg.memory_out)
+    sampling = Sampling(cfg.temperature, cfg.top_p, cfg.top_k)
+    return Answering(reply_tokens=cfg.reply_tokens, sampling=sampling, seed=cfg.seed)
 
 
 def read_document(path: str) -> str:
@@ -74,46 +99,40 @@ def begin(cfg: ChatConfig) -> Chat:
         ValueError, FileNotFoundError: as `check`, `read_document` and the loading of runs and
             states do, or for no document, or a memory of a model that carries none.
     """
-    check(cfg)
+    how = check(cfg)
     text = read_document(cfg.document) if cfg.document else ""
     run, decoder, params, _ = training.load(DialogueConfig, cfg.run)
-    if run.objective.empty_memory:
-        raise ValueError(
-            f"run: found {cfg.run}, a control trained with its memory emptied, accepted: another"
-        )
-    encoder = Encoder(language_modeling_init.tokenizer_of_run(cfg.run), run.layout)
-    size = decoder.cfg.vocab_size
-    if encoder.controls.vocab_size > size:
-        raise ValueError(
-            f"run: found a tokeniser of {encoder.tokenizer.vocab_size:,} tokens in {cfg.run}, "
-            f"accepted: at most {size - 3:,}, its vocabulary less the 3 control tokens"
-        )
+    control = f"{cfg.run}, a control trained with its memory emptied"
+    require(not run.objective.empty_memory, "run", control, "another")
+    encoder, layout = Encoder(start.tokenizer_of_run(cfg.run), run.layout), run.layout
+    size, most = encoder.tokenizer.vocab_size, decoder.cfg.vocab_size - NUM_CONTROLS
+    accepted = f"at most {most:,}, its vocabulary less the {NUM_CONTROLS} control tokens"
+    require(size <= most, "run", f"a tokeniser of {size:,} tokens in {cfg.run}", accepted)
     for name in ("memory_in", "memory_out"):
-        if getattr(cfg, name) and not carried(encoder):
-            raise ValueError(
-                f"{name}: found {getattr(cfg, name)}, accepted: none for {cfg.run}, which keeps "
-                f"no memory from turn to turn"
-            )
-    if run.layout.document != "none" and not (text or cfg.memory_in):
-        raise ValueError("document: found none, accepted: --document FILE or --memory-in FILE")
+        file, accepted = getattr(cfg, name), "which keeps no memory from turn to turn"
+        require(not file or layout.streams_document, name, file, f"none for {cfg.run}, {accepted}")
+    if layout.document != "none":
+        accepted = "--document FILE or --memory-in FILE"
+        require(bool(text or cfg.memory_in), "document", "none", accepted)
     state = load_state(cfg.memory_in, decoder, 1) if cfg.memory_in else None
-    # Off the mesh of the run: one row needs one device.
-    chat = Chat(cfg, decoder, jax.device_put(jax.device_get(params)), encoder, state)
+    # One row needs one device, whatever the mesh of the run.
+    params = jax.device_put(jax.device_get(params))
+    chat = Chat(decoder, params, encoder, how, cfg.speaker, state)
     begun = time.perf_counter()
     count = chat.read(text) if text else 0
     jax.block_until_ready(chat.state)
     rate = count / (time.perf_counter() - begun)
     if chat.carried:
         segments = chat.place // decoder.cfg.segment_len
-        how = f"{rate:,.0f} tokens/s; {segments:,} segments are in the memory"
+        cost = f"{rate:,.0f} tokens/s; {segments:,} segments are in the memory"
     else:
-        how = f"at most {run.layout.window:,} of them before every reply; no memory is kept"
-    print(f"read {count:,} tokens of the document, {how}", file=sys.stderr)
+        cost = f"at most {layout.window:,} of them before every reply; no memory is kept"
+    print(f"read {count:,} tokens of the document, {cost}", file=sys.stderr)
     return chat
 
 
 def lines(label: str) -> Iterator[str]:
-    """What is typed after a label, or the lines of a standard input that is no terminal."""
+    """Lines typed after a label; if standard input is no terminal, its lines with the label."""
     if sys.stdin is None or not sys.stdin.isatty():
         for line in sys.stdin or ():
             if cleaned(line):
@@ -129,12 +148,12 @@ def lines(label: str) -> Iterator[str]:
 
 
 def cleaned(line: str) -> str:
-    """A line as the utterances of training are: words with one space between; no surrogates."""
+    """A line in the form of training's utterances: single spaces, no surrogates."""
     return re.sub("[\ud800-\udfff]", "\ufffd", " ".join(line.split()))
 
 
 def printable(text: str) -> str:
-    """Control characters other than newline and tab as their pictures: none moves the cursor."""
+    """The text with pictures for control characters but newline and tab: none moves the cursor."""
     return text.translate(_PICTURES)
 
 
@@ -149,7 +168,7 @@ def converse(chat: Chat, speaker: int) -> None:
             if not cleaned(line):
                 continue
             print(f"speaker{3 - speaker}: ", end="", flush=True)
-            for piece in generate.pieces(chat.tokenizer, chat.answer(cleaned(line))):
+            for piece in pieces(chat.encoder.tokenizer, chat.answer(cleaned(line))):
                 print(printable(piece), end="", flush=True)
             print()
     except KeyboardInterrupt:
@@ -159,7 +178,7 @@ def converse(chat: Chat, speaker: int) -> None:
 def main(argv: list[str] | None = None) -> None:
     """The command line: `python -m experiments.dialogue chat --run FOLDER --document FILE`."""
     argv = sys.argv[1:] if argv is None else argv
-    cfg = cli.options("python -m experiments.dialogue chat", __doc__, ChatConfig(), argv)
+    cfg = cli.options("python -m experiments.dialogue chat", __doc__ or "", ChatConfig(), argv)
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

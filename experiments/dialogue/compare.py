@@ -13,8 +13,8 @@ from pathlib import Path
 
 from experiments.dialogue import config as experiment
 from experiments.dialogue import task as dialogue_task
-from experiments.dialogue.conversations import Reading
-from experiments.language_modeling import start as language_modeling_init
+from experiments.dialogue.records import Reading
+from experiments.language_modeling import start
 from experiments.results.dialogue import DIALOGUE, dialogue_row
 from experiments.run import cli, folders
 from experiments.run.tables import markdown
@@ -93,7 +93,7 @@ def cells(cfg: CompareConfig) -> list[Cell]:
 
 
 def _cells(cfg: CompareConfig) -> Iterator[Cell]:
-    published = bool(cfg.init_from) and not language_modeling_init.is_run(cfg.init_from)
+    published = bool(cfg.init_from) and not start.is_run(cfg.init_from)
     for seed in range(cfg.seeds):
         for name in cfg.models:
             plain = name.removesuffix(EMPTIED)

@@ -1,26 +1,47 @@
-"""Conversations of a run: where they are read, in which tokens, and what is made of them."""
+"""The conversations of a run: read from a folder, counted, and turned into tokens and segments.
+
+The folder is the release of CMU-DoG (`release`), or it holds JSON lines (`records.read_lines`):
+`train.jsonl`, `valid.jsonl` or `validation.jsonl`, and `test.jsonl`.
+"""
 
 import hashlib
-from collections.abc import Sequence
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from experiments.dialogue import conversations as dialogue
-from experiments.dialogue.conversations import Conversation, Reading
-from experiments.dialogue.stream import Encoded, Encoder, Layout, Segments, segments
-from inf_former_jax.data import tokens
+from experiments.dialogue import release
+from experiments.dialogue.config import DialogueConfig
+from experiments.dialogue.records import DEFAULT, Conversation, Odd, Reading, Turn, read_lines
+from experiments.dialogue.stream import (
+    NUM_CONTROLS,
+    Encoded,
+    Encoder,
+    Layout,
+    Segments,
+    segments,
+)
+from experiments.language_modeling import start
+from inf_former_jax.data.text import SPLITS, num_words
 from inf_former_jax.data.tokens import Tokenizer
+from inf_former_jax.models.decoder import ModelConfig
+from inf_former_jax.require import require_at_least
 
 SAMPLE = Path(__file__).parent / "sample"
 """Conversations made up for this project, about works that do not exist."""
 
-SPLITS = ("train", "valid", "test")
+_FILES = {"train": ("train",), "valid": ("valid", "validation"), "test": ("test",)}
+_NAMED = 5  # odd files that an error names
+
+log = logging.getLogger(__name__)
 
 
 class Split(NamedTuple):
-    """Conversations, in tokens and in segments; all of equal length."""
+    """Conversations as they were read, in tokens and in segments: three lists of equal length."""
 
     conversations: list[Conversation]
     encoded: list[Encoded]
@@ -28,7 +49,7 @@ class Split(NamedTuple):
 
 
 class Corpus(NamedTuple):
-    """The splits, and the tokens they are in."""
+    """The three splits, and the encoder that made their tokens."""
 
     name: str
     encoder: Encoder
@@ -36,9 +57,29 @@ class Corpus(NamedTuple):
     valid: Split
     test: Split
 
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits by name."""
+        return {"train": self.train, "valid": self.valid, "test": self.test}
+
+
+def corpus_of(cfg: DialogueConfig) -> Corpus:
+    """The conversations that a config asks for.
+
+    Raises:
+        ValueError: as `folder_of`, `read`, `tokenizer_of` and `encoded` do.
+    """
+    name, folder = folder_of(cfg.data)
+    conversations = {split: read(folder, split, cfg.reading) for split in SPLITS}
+    size = cfg.model.vocab_size - NUM_CONTROLS
+    tokenizer = tokenizer_of(cfg.tokenizer, conversations["train"], size, cfg.cache)
+    for split, count in (("valid", cfg.valid_conversations), ("test", cfg.test_conversations)):
+        conversations[split] = _evenly(conversations[split], count)
+    return encoded(name, conversations, tokenizer, cfg.layout, cfg.model)
+
 
 def folder_of(data: str) -> tuple[str, Path]:
-    """(name for people, folder) of a corpus; the sample if data is "".
+    """(name for people, folder) of a corpus; "" is the sample.
 
     Raises:
         ValueError: data is no folder.
@@ -53,112 +94,186 @@ def folder_of(data: str) -> tuple[str, Path]:
     return Path(data).resolve().name, Path(data)
 
 
+def read(path: str | Path, split: str, reading: Reading = DEFAULT) -> list[Conversation]:
+    """The conversations of a split, in the order of their file names or lines.
+
+    White space in an utterance becomes single spaces, and empty utterances are left out. A merged
+    turn refers to the section of its first utterance. A conversation may have a single turn.
+
+    Raises:
+        ValueError: an unknown split, a folder of neither or both layouts, a split without files, or
+            no conversation left. Unless `reading` skips them, also odd files or lines; the message
+            counts them and names the first 5. Odd are invalid UTF-8 or JSON, a wrong type, a
+            missing key, an unknown speaker, an index that no document or section has, and a
+            conversation without utterances.
+    """
+    where = f"{path}: split {split!r}"
+    found = list(_found(Path(path), split))
+    odd = [one for one in found if isinstance(one, Odd)]
+    if odd and not reading.skip_odd:
+        named = [f"{one.name}: {one.message}" for one in odd[:_NAMED]]
+        more = [f"{len(odd) - _NAMED} more"] if len(odd) > _NAMED else []
+        raise ValueError(
+            f"{where}: {len(odd)} odd (skip_odd leaves out): {'; '.join(named + more)}"
+        )
+    for one in odd:
+        log.warning("skipped %s: %s", one.name, one.message)
+    good = [one for one in found if isinstance(one, Conversation)]
+    kept = [one for one in good if (one.rating or 0) >= reading.min_rating]
+    if not kept:
+        ratings = {one.rating for one in good if one.rating is not None}
+        rated = ", ".join(map(str, sorted(ratings))) or "none"
+        least = f" rated {reading.min_rating} or more" if reading.min_rating else ""
+        raise ValueError(
+            f"{where}: found {len(good)} conversations rated {rated}, accepted: at least one{least}"
+        )
+    return [one._replace(turns=_merged(one.turns)) if reading.merge else one for one in kept]
+
+
+def _found(folder: Path, split: str) -> Iterator[Conversation | Odd]:
+    if split not in SPLITS:
+        raise ValueError(f"split: found {split!r}, accepted: {', '.join(SPLITS)}")
+    names = {f"{name}.jsonl" for name in _FILES[split]} | {"Conversations", "WikiData"}
+    there = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
+    known = [name for name in there if name in names]
+    if known in (["Conversations"], ["WikiData"], ["Conversations", "WikiData"]):
+        return release.conversations(folder, split)
+    if len(known) == 1:
+        return read_lines(folder / known[0])
+    some = ", ".join(known or there[:8]) or "an empty folder"
+    raise ValueError(
+        f"{folder}: found {some if folder.is_dir() else 'no folder'}, accepted: a folder with "
+        f"Conversations and WikiData (the release of CMU-DoG) or with {split}.jsonl"
+    )
+
+
+def _merged(turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    """Successive turns of one speaker as one turn, which has the section of the first."""
+    groups = [list(group) for _, group in groupby(turns, lambda turn: turn.speaker)]
+    return tuple(group[0]._replace(text=" ".join(turn.text for turn in group)) for group in groups)
+
+
+def _evenly(conversations: list[Conversation], count: int) -> list[Conversation]:
+    """`count` conversations at equal distances; 0 = all."""
+    if not 0 < count < len(conversations):
+        return conversations
+    places = np.linspace(0, len(conversations) - 1, count).round().astype(int)
+    return [conversations[place] for place in places]
+
+
 def tokenizer_of(
     kind: str, conversations: Sequence[Conversation], vocab_size: int, cache: str | Path
 ) -> Tokenizer:
     """The tokeniser that an option names.
 
     Args:
-        kind: "bytes", a tokenizer.json, a folder with one or with vocab.json and merges.txt, a run
-            folder of ours, or "" for a byte-level BPE trained on the conversations, once.
+        kind: as for `start.tokenizer_of`, or "" for a byte-level BPE of vocab_size tokens. The BPE
+            is trained on the conversations once and kept in the folder `cache`.
     """
-    from experiments.language_modeling import start as language_modeling_init
-
-    if kind == "bytes":
-        return tokens.Bytes()
-    if kind and language_modeling_init.is_run(kind):
-        return language_modeling_init.tokenizer_of_run(kind)
     if kind:
-        return tokens.load_bpe(kind)
+        return start.tokenizer_of(kind)
     texts = sorted({text for one in conversations for text in one.sections})
     texts += [turn.text for one in conversations for turn in one.turns]
     digest = hashlib.sha256(str(vocab_size).encode())
     for text in texts:
         digest.update(text.encode() + b"\0")
-    path = Path(cache) / f"dialogue-bpe-{digest.hexdigest()[:16]}" / "tokenizer.json"
-    if path.is_file():
-        return tokens.load_bpe(path)
-    return tokens.train_bpe(texts, vocab_size, path)
-
-
-def corpus(
-    data: str,
-    kind: str,
-    vocab_size: int,
-    cache: str | Path,
-    reading: Reading,
-    layout: Layout,
-    segment_len: int,
-    limits: dict[str, int],
-) -> Corpus:
-    """The splits of a corpus as a model reads them.
-
-    Args:
-        kind, vocab_size: of the tokeniser, see `tokenizer_of`; with the three control tokens, which
-            come after its own, it must not need more than vocab_size ids.
-        limits: split → so many conversations of it, evenly chosen; 0 = all.
-
-    Raises:
-        ValueError: as reading, encoding and cutting do, or for a tokeniser with too many tokens.
-    """
-    name, folder = folder_of(data)
-    read = {split: dialogue.read(folder, split, reading) for split in SPLITS}
-    tokenizer = tokenizer_of(kind, read["train"], vocab_size - 3, cache)
-    some = {split: _evenly(of, limits.get(split, 0)) for split, of in read.items()}
-    return encoded(name, some, tokenizer, vocab_size, layout, segment_len)
+    path = Path(cache) / f"dialogue-bpe-{digest.hexdigest()[:16]}" / start.TOKENIZER
+    return start.trained_tokenizer(texts, vocab_size, path)
 
 
 def encoded(
     name: str,
-    read: dict[str, list[Conversation]],
+    conversations: Mapping[str, list[Conversation]],
     tokenizer: Tokenizer,
-    vocab_size: int,
     layout: Layout,
-    segment_len: int,
+    model: ModelConfig,
 ) -> Corpus:
-    """The splits of given conversations as a model reads them.
-
-    Args:
-        read: split → its conversations.
+    """Given conversations by split, as a model reads them.
 
     Raises:
-        ValueError: as encoding and cutting do, or for a tokeniser with too many tokens.
+        ValueError: a tokeniser with too many tokens for the model, or as `segments` does.
     """
     encoder = Encoder(tokenizer, layout)
-    if encoder.controls.vocab_size > vocab_size:
+    if encoder.controls.vocab_size > model.vocab_size:
         raise ValueError(
             f"tokenizer: found one of {tokenizer.vocab_size:,} tokens, accepted: at most "
-            f"{vocab_size - 3:,}, model.vocab_size less the 3 control tokens"
+            f"{model.vocab_size - NUM_CONTROLS:,}, model.vocab_size less the {NUM_CONTROLS} "
+            f"control tokens"
         )
-    made = {}
-    for split, conversations in read.items():
-        ids = [encoder(one) for one in conversations]
-        cut = [segments(one, segment_len, layout.window) for one in ids]
-        made[split] = Split(conversations, ids, cut)
-    return Corpus(name, encoder, **made)
+    splits = {
+        split: _encoded_split(some, encoder, model.segment_len)
+        for split, some in conversations.items()
+    }
+    return Corpus(name, encoder, **splits)
+
+
+def _encoded_split(conversations: list[Conversation], encoder: Encoder, segment_len: int) -> Split:
+    ids = [encoder(one) for one in conversations]
+    cut = [segments(one, segment_len, encoder.layout.window) for one in ids]
+    return Split(conversations, ids, cut)
 
 
 def swapped(split: Split, encoder: Encoder) -> Split:
-    """Each conversation with a document of another one that is not about the same.
+    """Each conversation with the document of another one, which is about something else.
 
-    The control of what a document is good for: if nothing changes, nobody has read it. Empty where
-    there is one document only.
+    This is the control for what a document is good for: if the figures stay, no model has read it.
+    The result is empty if all conversations share one document.
     """
-    sections = list(dict.fromkeys(one.sections for one in split.conversations))
-    if len(sections) < 2:
+    documents = list(dict.fromkeys(one.sections for one in split.conversations))
+    if len(documents) < 2:
         return Split([], [], [])
-    other = dict(zip(sections, sections[1:] + sections[:1], strict=True))
-    made = []
+    other = dict(zip(documents, documents[1:] + documents[:1], strict=True))
+    conversations = []
     for one in split.conversations:
-        document = other[one.sections]
-        turns = (turn._replace(section=turn.section % len(document)) for turn in one.turns)
-        made.append(one._replace(sections=document, turns=tuple(turns)))
-    encoded = [encoder(one) for one in made]
-    length = split.segments[0].tokens.shape[1]
-    return Split(made, encoded, [segments(e, length, encoder.layout.window) for e in encoded])
+        sections = other[one.sections]
+        turns = (turn._replace(section=turn.section % len(sections)) for turn in one.turns)
+        conversations.append(one._replace(sections=sections, turns=tuple(turns)))
+    return _encoded_split(conversations, encoder, split.segments[0].tokens.shape[1])
 
 
-def _evenly(items, count):
-    if not 0 < count < len(items):
-        return items
-    return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
+class Statistics(NamedTuple):
+    """What is in a corpus or a split of it; None = unknown."""
+
+    conversations: int
+    documents: int  # different ones
+    utterances: int | None
+    turns: int | None
+    turns_per_conversation: float
+    words_per_turn: float | None  # words as white space separates them
+    ratings: dict[int | None, int]  # rating → conversations; None = rated by nobody
+
+
+PUBLISHED = Statistics(
+    conversations=4112,
+    documents=30,
+    utterances=130_000,
+    turns=None,
+    turns_per_conversation=21.43,
+    words_per_turn=None,
+    ratings={1: 1443, 2: 2142, 3: 527},
+)
+"""What CMU-DoG's paper and its read-me say of the three splits together."""
+
+RELEASED = {"train": 3373, "valid": 229, "test": 619}
+"""Files in each split of CMU-DoG's release: 109 more than were published."""
+
+
+def statistics(conversations: Sequence[Conversation]) -> Statistics:
+    """Counts over one conversation or more.
+
+    Raises:
+        ValueError: no conversation.
+    """
+    require_at_least("conversations", len(conversations), 1)
+    turns = [turn for one in conversations for turn in one.turns]
+    utterances = [one.utterances for one in conversations if one.utterances is not None]
+    ratings = Counter(one.rating for one in conversations)
+    return Statistics(
+        conversations=len(conversations),
+        documents=len({one.sections for one in conversations}),
+        utterances=sum(utterances) if len(utterances) == len(conversations) else None,
+        turns=len(turns),
+        turns_per_conversation=len(turns) / len(conversations),
+        words_per_turn=sum(num_words(turn.text) for turn in turns) / len(turns),
+        ratings=dict(sorted(ratings.items(), key=lambda rated: rated[0] or 0)),
+    )

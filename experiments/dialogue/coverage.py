@@ -1,48 +1,79 @@
-"""What of the document a model's densities cover while it says a reply, as a page for people.
+"""What of a document a model's densities cover while it says a reply.
 
-    python -m experiments.dialogue page --run FOLDER [--options]
-
-Replies are generated at places of test conversations; then each is read once more, with all that
-came before it, and at the queries that its tokens were predicted by the mass of every layer's
-densities is taken for each token of the document. Uniform memories only: a sticky one does not keep
-where it put its past.
+Each reply is read once more, after all that came before it. At the queries that predict its tokens,
+each layer's densities are integrated over every token of the document. Only uniform memories can be
+asked: a sticky memory does not keep where it put its past.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from experiments.dialogue import replies as dialogue_replies
-from experiments.dialogue import task as dialogue_task
-from experiments.dialogue.config import DialogueConfig
 from experiments.dialogue.corpus import Corpus
-from experiments.dialogue.page import Shown, on_document, write_page
 from experiments.dialogue.replies import Reply
-from experiments.run import cli, folders, training
 from inf_former_jax.data.tokens import Tokenizer
 from inf_former_jax.memory import state
 from inf_former_jax.memory.coverage import coverage
 from inf_former_jax.memory.density import GaussianDensity
-from inf_former_jax.models.decoder import Decoder, operators
+from inf_former_jax.memory.long_term import Operators
+from inf_former_jax.models.decoder import Decoder
+from inf_former_jax.require import require
+
+_HISTORY = 4  # turns before a reply that are shown
 
 
-@dataclasses.dataclass(frozen=True)
-class PageConfig:
-    """Which run is looked at."""
+class Covered(NamedTuple):
+    """A generated reply, and the shares of its densities' mass that fall on the document."""
 
-    run: str = ""
-    """Folder of a run of dialogue whose document goes through a long-term memory."""
-    replies: int = 12
-    """Replies on the page, at places drawn once for all runs."""
-    seed: int = 0
-    """Of the replies."""
-    out: str = ""
-    """The page's file; "" = page.html in the run's folder."""
+    name: str  # of the conversation and the turn
+    history: Sequence[tuple[str, str]]  # (who, what) of the turns before, oldest first
+    true_reply: str
+    reply: str
+    pieces: Sequence[str]  # the document's tokens as text; the document is "".join(pieces)
+    mass: np.ndarray  # [layers, pieces]; a layer's shares and its `elsewhere` sum to 1
+    elsewhere: np.ndarray  # [layers]: on earlier turns, on padding, outside of the signal
+
+
+class Part(NamedTuple):
+    """What densities cover in one of the segments in which a reply is read."""
+
+    tokens: np.ndarray  # [layers, tokens written before]: mean mass over the segment's queries
+    queries: int  # of the reply in the segment
+
+
+def covered(
+    decoder: Decoder, params: Any, ops: Operators, corpus: Corpus, replies: Sequence[Reply]
+) -> list[Covered]:
+    """The coverage of replies to test conversations."""
+    encoder, split, results = corpus.encoder, corpus.test, []
+    pieces_of: dict[bytes, list[str]] = {}  # of documents, which conversations share
+    for one in replies:
+        encoded, talk = split.encoded[one.conversation], split.conversations[one.conversation]
+        first = one.turn.start + 1
+        ids = encoder.tokenizer.encode(one.reply)
+        tokens = np.concatenate([encoded.tokens[:first], ids, [encoder.controls.end]])
+        types = np.append(encoded.types[:first], np.full(len(ids) + 1, encoded.types[first - 1]))
+        parts = _parts(decoder, params, ops, tokens, types, first)
+        doc, after = [span for span in encoded.documents if span[0] < one.turn.start][-1]
+        start, stop = doc + 1, after - 1  # without <doc> and <eos>
+        document = encoded.tokens[start:stop]
+        if document.tobytes() not in pieces_of:
+            pieces_of[document.tobytes()] = token_texts(encoder.tokenizer, document)
+        turns = talk.turns[max(0, one.turn.turn - _HISTORY) : one.turn.turn]
+        results.append(
+            Covered(
+                f"{talk.title or talk.name}, turn {one.turn.turn + 1}",
+                [(f"speaker {turn.speaker + 1}", turn.text) for turn in turns],
+                one.true,
+                one.reply,
+                pieces_of[document.tobytes()],
+                *on_document(parts, start, stop),
+            )
+        )
+    return results
 
 
 @partial(jax.jit, static_argnums=0)
@@ -51,104 +82,71 @@ def _read(decoder: Decoder, params, memory, tokens, types, ops):
     return out.memory, [layer["density"] for layer in out.info]
 
 
-def _masses(decoder, params, ops, tokens, types, first):
-    """Parts of `on_document`: of each segment in which a token from `first` on is predicted."""
+def _parts(
+    decoder: Decoder, params: Any, ops: Operators, tokens: np.ndarray, types: np.ndarray, first: int
+) -> list[Part]:
+    """A part for each segment in which a token from `first` on is predicted."""
     cfg, memory, parts = decoder.cfg, state.init(decoder.cfg, 1), []
-    length = cfg.segment_len
+    length, memory_cfg = cfg.segment_len, cfg.long_term
+    assert memory_cfg is not None
     for begin in range(0, len(tokens) - 1, length):
-        here = min(length, len(tokens) - begin)
-        piece = np.zeros((2, length), np.int32)
-        piece[:, :here] = tokens[begin : begin + here], types[begin : begin + here]
-        memory, densities = _read(decoder, params, memory, *piece, ops)
+        count = min(length, len(tokens) - begin)
+        segment = np.zeros((2, length), np.int32)
+        segment[:, :count] = tokens[begin : begin + count], types[begin : begin + count]
+        memory, densities = _read(decoder, params, memory, *segment, ops)
         places = begin + np.arange(length)
-        asks = (places >= first - 1) & (places < len(tokens) - 1)
-        writes = int(memory.layers[0].long_term.writes[0])
-        if asks.any() and not writes:  # nothing to cover yet
-            parts.append((np.zeros((cfg.num_layers, 0)), int(asks.sum())))
-        elif asks.any():
-            of_layers = [
-                coverage(
-                    cfg.long_term, GaussianDensity(*map(np.asarray, density)), [length] * writes,
-                    segment_len=length, where=asks[None],
-                ).tokens[0]
-                for density in densities
-            ]  # fmt: skip
-            parts.append((np.stack(of_layers), int(asks.sum())))
+        queries = (places >= first - 1) & (places < len(tokens) - 1)
+        if not queries.any():
+            continue
+        written = memory.layers[0].long_term
+        assert written is not None
+        lengths, masses = [length] * int(written.writes[0]), np.zeros((cfg.num_layers, 0))
+        if lengths:
+            layers = [GaussianDensity(*map(np.asarray, density)) for density in densities]
+            where = queries[None]
+            masses = np.stack(
+                [
+                    coverage(memory_cfg, layer, lengths, segment_len=length, where=where).tokens[0]
+                    for layer in layers
+                ]
+            )
+        parts.append(Part(masses, int(queries.sum())))
     return parts
 
 
-def pieces(tokenizer: Tokenizer, tokens: np.ndarray) -> list[str]:
-    """The text of each token; of several that make a character, the last one has it."""
-    made, shown = [], 0
+def on_document(
+    parts: Sequence[tuple[np.ndarray, int]], start: int, stop: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(mass [layers, stop - start], elsewhere [layers]) of a reply, as in `Covered`.
+
+    A reply may be read in several segments, and more tokens are written between them. A token that
+    is not written yet has no mass. The result is the mean over all queries of the reply.
+
+    Args:
+        start: place of the document's first token in the stream; stop: place after its last one.
+
+    Raises:
+        ValueError: no part, a part without queries, or no document.
+    """
+    counts = [count for _, count in parts]
+    require(bool(counts and min(counts) > 0), "parts", f"of {counts} tokens", "each 1 or more")
+    require(0 <= start < stop, "stop", stop, f"more than start = {start} ≥ 0")
+    mass = np.zeros((len(parts[0][0]), stop))
+    for tokens, count in parts:
+        written = np.asarray(tokens, float)[:, :stop]
+        mass[:, : written.shape[1]] += written * (count / sum(counts))
+    mass = mass[:, start:]
+    return mass, np.maximum(1 - mass.sum(1), 0)
+
+
+def token_texts(tokenizer: Tokenizer, tokens: np.ndarray) -> list[str]:
+    """The text of each token; a character of several tokens belongs to the last of them."""
+    texts, shown = [], 0
     for count in range(1, len(tokens) + 1):
         text = tokenizer.decode(tokens[:count])
         if text.endswith("\ufffd"):
-            made.append("")
+            texts.append("")
         else:
-            made.append(text[shown:])
+            texts.append(text[shown:])
             shown = len(text)
-    return made
-
-
-def shown(
-    decoder: Decoder, params: Any, ops: Any, corpus: Corpus, replies: Sequence[Reply]
-) -> list[Shown]:
-    """What the page shows of replies to test conversations."""
-    encoder, split, made = corpus.encoder, corpus.test, []
-    known: dict[bytes, list[str]] = {}
-    for one in replies:
-        encoded, talk = split.encoded[one.conversation], split.conversations[one.conversation]
-        first = one.turn.start + 1
-        said = encoder.tokenizer.encode(one.reply)
-        tokens = np.concatenate([encoded.tokens[:first], said, [encoder.controls.end]])
-        types = np.append(encoded.types[:first], np.full(len(said) + 1, encoded.types[first - 1]))
-        parts = _masses(decoder, params, ops, tokens, types, first)
-        start, stop = [span for span in encoded.documents if span[0] < one.turn.start][-1]
-        start, stop = start + 1, stop - 1  # without <doc> and <eos>
-        document = encoded.tokens[start:stop]
-        key = document.tobytes()
-        if key not in known:
-            known[key] = pieces(encoder.tokenizer, document)
-        mass, elsewhere = on_document(parts, start, stop)
-        history = [(f"speaker {turn.speaker + 1}", turn.text)
-                   for turn in talk.turns[max(0, one.turn.turn - 4) : one.turn.turn]]  # fmt: skip
-        name = f"{talk.title or talk.name}, turn {one.turn.turn + 1}"
-        made.append(Shown(name, history, one.true, one.reply, known[key], mass, elsewhere))
-    return made
-
-
-def page(cfg: PageConfig) -> Path:
-    """Write the page of a run.
-
-    Raises:
-        ValueError: no run, or one whose document does not go through a uniform long-term memory.
-    """
-    given, decoder, params, _ = training.load(DialogueConfig, cfg.run)
-    memory, layout = given.model.long_term, given.layout
-    written = layout.document != "none" and not layout.window and not given.objective.empty_memory
-    if memory is None or memory.sticky or not written:
-        raise ValueError(
-            f"run: found {cfg.run}, accepted: one whose document goes through a long-term memory "
-            f"that is neither sticky nor emptied"
-        )
-    given = dataclasses.replace(given, replies=cfg.replies)
-    corpus, ops = dialogue_task.corpus_of(given), jax.device_put(operators(given.model))
-    said = dialogue_replies.replies(given, decoder, params, ops, corpus, corpus.test, cfg.seed)
-    file = Path(cfg.out or Path(cfg.run) / "page.html")
-    title = f"{corpus.name}: what the memory covers, {Path(cfg.run).name}"
-    write_page(file, title, shown(decoder, params, ops, corpus, said))
-    return file
-
-
-def main(argv: Sequence[str]) -> None:
-    """The command line: `python -m experiments.dialogue page --run FOLDER [--options]`."""
-    cfg = cli.options("python -m experiments.dialogue page", __doc__, PageConfig(), argv)
-    with cli.refusals():
-        if not cfg.run:
-            raise ValueError("run: found none, accepted: the folder of a run of dialogue")
-        if cfg.replies < 1:
-            raise ValueError(f"replies: found {cfg.replies}, accepted: 1 or more")
-        if cfg.out:
-            folders.made(Path(cfg.out).absolute().parent)
-        file = page(cfg)
-    print(file)
+    return texts

@@ -1,62 +1,145 @@
-"""A page that shows, beside each generated reply, what of the document its densities cover.
+"""A page for people: beside each generated reply, what of the document its densities cover.
 
-One HTML file without scripts and without anything fetched: the text of the document once, shaded by
-the layer that is chosen.
+    python -m experiments.dialogue page --run FOLDER [--options]
+
+Replies are generated at places of test conversations, and `coverage` says where the attention was.
+The page is one HTML file without scripts that fetches nothing: the text of the document once,
+shaded by the layer that is chosen. The shades are one blue, on light and on dark ground. They
+differ in lightness, so that any colour vision tells them apart, and the text on each has a contrast
+of 4.5 : 1 or more.
 """
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from html import escape
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
 
+import jax
 import numpy as np
 
-from experiments.dialogue.style import LEVELS, head
-from inf_former_jax.require import require
+from experiments.dialogue.config import DialogueConfig
+from experiments.dialogue.corpus import corpus_of
+from experiments.dialogue.coverage import Covered, covered
+from experiments.dialogue.replies import answering, replies
+from experiments.run import cli, folders, training
+from inf_former_jax.models.decoder import operators
+from inf_former_jax.require import require, require_at_least
 
 _ROUNDING = 1e-3  # of sums of float32 shares
 _STRIP, _TOP = 200, 5  # boxes of a strip, words of a row
 
+#: The faintest shade begins at LEVELS[0] times a uniform mass, the next at LEVELS[1] times, …
+LEVELS = 2.0 ** np.arange(-2, 7)
 
-class Shown(NamedTuple):
-    """A generated reply, and the shares of its densities' mass that fall on the document."""
+#: (ground, text): of the page, then of each shade.
+LIGHT = (
+    ("#ffffff", "#1b1f24"),
+    ("#edf4fb", "#1b1f24"),
+    ("#dae8f5", "#1b1f24"),
+    ("#bfd8ec", "#1b1f24"),
+    ("#9ac6e1", "#1b1f24"),
+    ("#6fb0d8", "#1b1f24"),
+    ("#4a97c9", "#101418"),
+    ("#2271b4", "#ffffff"),
+    ("#0c529b", "#ffffff"),
+    ("#08306b", "#ffffff"),
+)
+DARK = (
+    ("#15191e", "#e3e7eb"),
+    ("#15293f", "#e3e7eb"),
+    ("#17375a", "#e3e7eb"),
+    ("#1a4775", "#f0f4f8"),
+    ("#1f5890", "#ffffff"),
+    ("#2a6aa8", "#ffffff"),
+    ("#4f93c8", "#0d1115"),
+    ("#7db2db", "#0d1115"),
+    ("#acd0ea", "#0d1115"),
+    ("#e0eef9", "#0d1115"),
+)
 
-    name: str  # of the conversation and the turn
-    history: Sequence[tuple[str, str]]  # (who, what) of the turns before, the first one first
-    true_reply: str
-    reply: str
-    pieces: Sequence[str]  # the document's tokens as text, "".join(pieces) is the document
-    mass: np.ndarray  # [layers, pieces]; with elsewhere, a layer's sum to 1
-    elsewhere: np.ndarray  # [layers], on earlier turns, on padding, outside of the signal
+_RULES = """
+:root{color-scheme:light dark;--line:#d5dae0;--soft:#5c6670}
+@media(prefers-color-scheme:dark){:root{--line:#39424c;--soft:#9aa5b0}}
+*{box-sizing:border-box;print-color-adjust:exact;-webkit-print-color-adjust:exact}
+body{max-width:56rem;margin:2rem auto;padding:0 1rem;background:var(--b0);color:var(--t0);
+font:1rem/1.6 system-ui,sans-serif}
+h1{font-size:1.5rem;line-height:1.25}
+h2{font-size:1.05rem;margin:0 0 .75rem;overflow-wrap:anywhere}
+article{border:1px solid var(--line);border-radius:.6rem;padding:1.2rem;margin:1.5rem 0}
+article>div{position:relative}
+.legend{color:var(--soft);font-size:.88rem}
+.legend span{padding:.1rem .5rem}
+.turn{display:grid;grid-template-columns:9rem 1fr;gap:1rem;margin:.35rem 0;white-space:pre-wrap;
+overflow-wrap:anywhere}
+.turn b{font-weight:600;color:var(--soft)}
+.true,.reply{border-top:1px solid var(--line);padding-top:.35rem}
+.reply span{font-weight:600}
+input{position:absolute;opacity:0}
+.rows{margin:1.2rem 0 .8rem;font-size:.88rem;font-variant-numeric:tabular-nums}
+.row{display:grid;grid-template-columns:2.5rem 1fr 3.6rem 4.4rem;gap:0 .6rem;align-items:center;
+margin:0;padding:.25rem .4rem;border-radius:.3rem;border:1px solid transparent}
+label{cursor:pointer}
+label:hover{border-color:var(--line)}
+.row>:nth-child(3),.row>:nth-child(4){text-align:right}
+.heads,.words{color:var(--soft)}
+.words{grid-column:2/-1;font-size:.82rem;overflow-wrap:anywhere}
+.strip{display:flex;height:.9rem;border:1px solid var(--line)}
+.doc{border-top:1px solid var(--line);padding-top:.8rem;white-space:pre-wrap;
+overflow-wrap:anywhere;line-height:1.75}
+@media(max-width:36rem){.turn{grid-template-columns:1fr;gap:0}}
+"""
 
 
-def on_document(
-    parts: Sequence[tuple[np.ndarray, int]], start: int, stop: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """(mass [layers, stop - start], elsewhere [layers]) of a reply: `Shown`'s, from coverages.
+@dataclasses.dataclass(frozen=True)
+class PageConfig:
+    """Which run is looked at."""
 
-    A reply may be read in several segments, between which further tokens are written. What is not
-    written yet has no mass.
+    run: str = ""
+    """Folder of a run of dialogue whose document goes through a long-term memory."""
+    replies: int = 12
+    """Replies on the page, at places drawn once for all runs."""
+    seed: int = 0
+    """Of the replies."""
+    out: str = ""
+    """The page's file; "" = page.html in the run's folder."""
 
-    Args:
-        parts: of each segment: `memory.coverage.Coverage.tokens` of the row, stacked over layers
-            [layers, W], and how many tokens of the reply it is the mean of.
-        start: place of the document's first token in the stream; stop: that behind its last one.
+
+def page(cfg: PageConfig) -> Path:
+    """Write the page of a run.
 
     Raises:
-        ValueError: no part, a part of no token, or no document.
+        ValueError: no run, or one whose document does not go through a uniform long-term memory.
     """
-    counts = [count for _, count in parts]
-    require(bool(counts and min(counts) > 0), "parts", f"of {counts} tokens", "each 1 or more")
-    require(bool(0 <= start < stop), "stop", stop, f"more than start = {start} ≥ 0")
-    mass = np.zeros((len(parts[0][0]), stop))
-    for tokens, count in parts:
-        written = np.asarray(tokens, float)[:, :stop]
-        mass[:, : written.shape[1]] += written * (count / sum(counts))
-    mass = mass[:, start:]
-    return mass, np.maximum(1 - mass.sum(1), 0)
+    run, decoder, params, _ = training.load(DialogueConfig, cfg.run)
+    memory = run.model.long_term
+    streamed = run.layout.streams_document and not run.objective.empty_memory
+    require(
+        memory is not None and not memory.sticky and streamed,
+        "run",
+        cfg.run,
+        "one whose document goes through a long-term memory that is neither sticky nor emptied",
+    )
+    corpus, ops = corpus_of(run), jax.device_put(operators(run.model))
+    how = dataclasses.replace(answering(run), count=cfg.replies, seed=cfg.seed)
+    said = replies(decoder, params, ops, corpus, corpus.test, how)
+    file = Path(cfg.out or Path(cfg.run) / "page.html")
+    title = f"{corpus.name}: what the memory covers, {Path(cfg.run).name}"
+    write_page(file, title, covered(decoder, params, ops, corpus, said))
+    return file
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command line: `python -m experiments.dialogue page --run FOLDER [--options]`."""
+    cfg = cli.options("python -m experiments.dialogue page", __doc__ or "", PageConfig(), argv)
+    with cli.refusals():
+        require(bool(cfg.run), "run", "none", "the folder of a run of dialogue")
+        require_at_least("replies", cfg.replies, 1)
+        if cfg.out:
+            folders.made(Path(cfg.out).absolute().parent)
+        file = page(cfg)
+    print(file)
 
 
 def top_words(
@@ -64,59 +147,63 @@ def top_words(
 ) -> list[tuple[str, float]]:
     """The words of the document with the largest mass [pieces], the largest first.
 
-    A piece's mass is shared by its characters other than white space; a word's is their sum.
+    The mass of a piece is shared equally by its characters other than white space. The mass of a
+    word is the sum over its characters.
     """
     shares = [np.zeros(0)]
     for piece, share in zip(pieces, mass, strict=True):
         ink = np.array([not character.isspace() for character in piece], float)
         shares.append(ink * (share / max(ink.sum(), 1)))
     before = np.append(0, np.cumsum(np.concatenate(shares)))
-    words = [(found.group(), float(before[found.end()] - before[found.start()]))
-             for found in re.finditer(r"\S+", "".join(pieces))]  # fmt: skip
+    words = [
+        (found.group(), float(before[found.end()] - before[found.start()]))
+        for found in re.finditer(r"\S+", "".join(pieces))
+    ]
     return sorted((word for word in words if word[1] > 0), key=lambda word: -word[1])[:count]
 
 
 def levels(relative: np.ndarray) -> np.ndarray:
-    """Shades 0 to 9 of masses relative to uniform: how many of LEVELS they reach."""
-    # What is uniform but for rounding has one shade.
+    """Shades 0 to 9 of masses relative to a uniform mass: how many of LEVELS they reach."""
+    # Rounding must not split what is uniform into two shades.
     return np.searchsorted(LEVELS, np.asarray(relative) * (1 + 1e-6))
 
 
-def write_page(path: Path | str, title: str, replies: Sequence[Shown]) -> None:
-    """Write the page: of each reply a card with history, both replies, layers and the document.
+def write_page(path: Path | str, title: str, cards: Sequence[Covered]) -> None:
+    """Write the page: a card for each reply, with history, both replies, layers and the document.
 
-    A piece's shade is by its mass beside 1/pieces of all of it, the same scale everywhere.
+    The shade of a piece is by its mass times the number of pieces, which is 1 if all mass lies
+    evenly on the document. The scale is the same everywhere.
 
     Raises:
         ValueError: no replies, no pieces, wrong shapes, or masses that are no shares of 1.
     """
-    require(len(replies) > 0, "replies", "none", "one or more")
-    for number, shown in enumerate(replies):
-        _check(f"replies[{number}]", shown)
-    layers = max(len(shown.mass) for shown in replies)
-    cards = [_card(f"r{number}", shown) for number, shown in enumerate(replies)]
-    body = f"<body>\n<h1>{escape(title)}</h1>\n{_legend()}\n{''.join(cards)}</body>\n</html>\n"
-    Path(path).write_text(head(escape(title), layers) + body, encoding="utf-8")
+    require(len(cards) > 0, "replies", "none", "one or more")
+    for number, reply in enumerate(cards):
+        _check(f"replies[{number}]", reply)
+    layers = max(len(reply.mass) for reply in cards)
+    articles = "".join(_card(f"r{number}", reply) for number, reply in enumerate(cards))
+    body = f"<body>\n<h1>{escape(title)}</h1>\n{_legend()}\n{articles}</body>\n</html>\n"
+    Path(path).write_text(_head(escape(title), layers) + body, encoding="utf-8")
 
 
-def _check(name, shown):
-    pieces = len(shown.pieces)
+def _check(name: str, reply: Covered) -> None:
+    pieces = len(reply.pieces)
     require(pieces > 0, f"{name}.pieces", "none", "the document's tokens, one or more")
-    shape, other = np.shape(shown.mass), np.shape(shown.elsewhere)
+    shape, other = np.shape(reply.mass), np.shape(reply.elsewhere)
     fits = len(shape) == 2 and shape[0] > 0 and shape[1] == pieces
     require(fits, f"{name}.mass", f"shape {shape}", f"[layers, {pieces}] as the pieces")
     require(other == shape[:1], f"{name}.elsewhere", f"shape {other}", f"[{shape[0]}] as the mass")
     for field in ("mass", "elsewhere"):
-        values = np.ravel(getattr(shown, field)).tolist()
+        values = np.ravel(getattr(reply, field)).tolist()
         wrong = next((v for v in values if not abs(v - 0.5) <= 0.5 + _ROUNDING), None)
         require(wrong is None, f"{name}.{field}", wrong, "shares of 1, from 0 to 1")
-    sums = np.sum(shown.mass, 1) + shown.elsewhere
+    sums = np.sum(reply.mass, 1) + reply.elsewhere
     for layer, total in enumerate(sums.tolist()):
         found = f"{total:.4g} with elsewhere in layer {layer}"
         require(abs(total - 1) <= _ROUNDING, f"{name}.mass", found, "a sum of 1")
 
 
-def _legend():
+def _legend() -> str:
     bounds = ["¼", "½", *(f"{level:g}" for level in LEVELS[2:])]
     boxes = [f'<span class="k{k}">{bound}</span>' for k, bound in enumerate(bounds, 1)]
     return (
@@ -129,29 +216,31 @@ def _legend():
     )
 
 
-def _card(name, shown):
-    mass, elsewhere = (np.clip(share, 0.0, 1.0) for share in (shown.mass, shown.elsewhere))
-    shades = levels(mass * len(shown.pieces))
-    turns = [_turn("", who, what) for who, what in shown.history]
-    turns.append(_turn(" true", "true reply", shown.true_reply))
-    turns.append(_turn(" reply", "generated reply", shown.reply))
+def _card(name: str, reply: Covered) -> str:
+    mass, elsewhere = (np.clip(share, 0.0, 1.0) for share in (reply.mass, reply.elsewhere))
+    shades = levels(mass * len(reply.pieces))
+    turns = [_turn("", who, what) for who, what in reply.history]
+    turns.append(_turn(" true", "true reply", reply.true_reply))
+    turns.append(_turn(" reply", "generated reply", reply.reply))
     chosen = ["" if j else " checked" for j in range(len(mass))]
-    inputs = [f'<input type="radio" name="{name}" id="{name}-{j}" class="L{j}"{checked}>'
-              for j, checked in enumerate(chosen)]  # fmt: skip
-    rows = [_row(name, j, shown.pieces, mass[j], elsewhere[j]) for j in range(len(mass))]
+    inputs = [
+        f'<input type="radio" name="{name}" id="{name}-{j}" class="L{j}"{checked}>'
+        for j, checked in enumerate(chosen)
+    ]
+    rows = [_row(name, j, reply.pieces, mass[j], elsewhere[j]) for j in range(len(mass))]
     return (
-        f"<article>\n<h2>{escape(shown.name)}</h2>\n{''.join(turns)}<div>\n{''.join(inputs)}\n"
+        f"<article>\n<h2>{escape(reply.name)}</h2>\n{''.join(turns)}<div>\n{''.join(inputs)}\n"
         '<div class="rows"><p class="row heads"><span>layer</span><span>the document from '
         f"beginning to end</span><span>on it</span><span>elsewhere</span></p>\n{''.join(rows)}"
-        f'</div>\n<div class="doc">{_document(shown.pieces, shades)}</div>\n</div>\n</article>\n'
+        f'</div>\n<div class="doc">{_document(reply.pieces, shades)}</div>\n</div>\n</article>\n'
     )
 
 
-def _turn(kind, who, what):
+def _turn(kind: str, who: str, what: str) -> str:
     return f'<p class="turn{kind}"><b>{escape(who)}</b><span>{escape(what)}</span></p>\n'
 
 
-def _row(name, layer, pieces, mass, elsewhere):
+def _row(name: str, layer: int, pieces: Sequence[str], mass: np.ndarray, elsewhere: float) -> str:
     words = [f"<b>{escape(word)}</b> {share:.1%}" for word, share in top_words(pieces, mass)]
     return (
         f'<label class="row R{layer}" for="{name}-{layer}"><span>{layer}</span>{_strip(mass)}'
@@ -160,8 +249,8 @@ def _row(name, layer, pieces, mass, elsewhere):
     )
 
 
-def _strip(mass):
-    """The mass over the document in at most 200 equal parts; equal neighbours are one box."""
+def _strip(mass: np.ndarray) -> str:
+    """The mass over the document in at most 200 equal parts; equal neighbours share a box."""
     borders = np.linspace(0, len(mass), min(len(mass), _STRIP) + 1)
     below = np.interp(borders, np.arange(len(mass) + 1), np.append(0, np.cumsum(mass)))
     shades = levels(np.diff(below) * (len(borders) - 1))
@@ -170,8 +259,8 @@ def _strip(mass):
     return f'<span class="strip">{boxes}</span>'
 
 
-def _document(pieces, shades):
-    """The text; neighbours of equal shades in all layers are one span, unshaded ones none."""
+def _document(pieces: Sequence[str], shades: np.ndarray) -> str:
+    """The text. Neighbours with equal shades in all layers share a span; unshaded text has none."""
     parts = []
     columns = map(tuple, shades.T.tolist())
     for shade, run in groupby(zip(columns, pieces, strict=True), key=lambda pair: pair[0]):
@@ -179,3 +268,30 @@ def _document(pieces, shades):
         names = " ".join(f"m{j}-{k}" for j, k in enumerate(shade) if k)
         parts.append(f'<span class="{names}">{text}</span>' if names else text)
     return "".join(parts)
+
+
+def _head(title: str, layers: int) -> str:
+    """The page up to its body, for so many layers; the title is escaped already."""
+    light, dark = (f":root{{{_variables(shades)}}}" for shades in (LIGHT, DARK))
+    rules = [light, f"@media(prefers-color-scheme:dark){{{dark}}}", _RULES.strip()]
+    rules += [f".k{k}{{{_painted(k)}}}" for k in range(len(LIGHT))]
+    for j in range(layers):
+        rules.append(f".L{j}:checked~.rows .R{j}{{border-color:var(--t0)}}")
+        rules.append(f".L{j}:focus-visible~.rows .R{j}{{outline:2px solid var(--b6)}}")
+        for k in range(1, len(LIGHT)):
+            rules.append(f".L{j}:checked~.doc .m{j}-{k}{{{_painted(k)}}}")
+    nothing_fetched = "default-src 'none'; style-src 'unsafe-inline'"
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{nothing_fetched}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title}</title>\n<style>\n{chr(10).join(rules)}\n</style>\n</head>\n"
+    )
+
+
+def _variables(shades: Sequence[tuple[str, str]]) -> str:
+    return "".join(f"--b{k}:{ground};--t{k}:{text};" for k, (ground, text) in enumerate(shades))
+
+
+def _painted(shade: int) -> str:
+    return f"background:var(--b{shade});color:var(--t{shade})"

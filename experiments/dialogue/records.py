@@ -1,18 +1,29 @@
-"""A conversation about a document, and how its parts are taken from JSON with every field checked.
+"""A conversation about a document, and how it is taken from JSON with every field checked.
 
-Errors here say what was found in which field; `attempt` adds the file's name and keeps them as
-values, so that one odd file hides no other.
+Errors of this module name the field, what it holds and what is accepted. `attempt` turns an error
+into an `Odd` value with the name of the file, so that one odd file does not hide the others.
+
+A file of JSON lines (`read_lines`) has one conversation a line:
+
+    {"document": "text" or ["section", …], "turns": [{"speaker": "user1" or "user2" or 0 or 1,
+     "text": "…", "section": 0}, …], "title": "…", "saw": [true, true], "rating": 3}
+
+Only the document and the speaker and text of each turn are required.
 """
 
 import json
 import re
 import reprlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+
+from inf_former_jax.require import require_at_least
 
 SPEAKERS = {"user1": 0, "user2": 1, 0: 0, 1: 1}
 REQUIRED = object()
-"""As a default: there is none."""
+"""The default of a field that must be there."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half of a character, which JSON can escape
 _T = TypeVar("_T")
@@ -23,46 +34,87 @@ class Turn(NamedTuple):
 
     speaker: int  # 0 or 1
     text: str  # one or more utterances, joined by a space
-    section: int  # of the document, that it refers to; of several utterances, the first one's
+    section: int  # the section of the document that the turn's first utterance refers to
 
 
 class Conversation(NamedTuple):
     """A document and what two speakers say about it."""
 
-    name: str  # file or line that it was read from, unique in a split
-    title: str  # of the document; "" = unknown
-    sections: tuple[str, ...]  # the document, which is "\n".join(sections)
+    name: str  # the file or line that it was read from, unique in a split
+    title: str  # the document's; "" = unknown
+    sections: tuple[str, ...]  # the document is "\n".join(sections)
     turns: tuple[Turn, ...]
     saw: tuple[bool, bool]  # whether speaker 0, speaker 1 saw the document
     rating: int | None
-    utterances: int | None = None  # that the turns were made of; None = unknown
+    utterances: int | None = None  # how many the turns were made of; None = unknown
 
 
 class Odd(NamedTuple):
-    """A file or line that can't be read, and why: what was found and what is accepted."""
+    """A file or line that cannot be read, and the error's message."""
 
     name: str
     message: str
 
 
-class Keys(NamedTuple):
-    """What a layout calls its turns, and the speaker and the section of one."""
+@dataclass(frozen=True)
+class Reading:
+    """How a split is read: which conversations are left out, and what a turn is."""
 
-    turns: str
-    speaker: str
-    section: str
+    min_rating: int = 0
+    """Conversations with a lower rating are left out, and unless it is 0 those without a rating."""
+    merge: bool = True
+    """Successive utterances of one speaker are one turn; otherwise each utterance is a turn."""
+    skip_odd: bool = False
+    """Files and lines that cannot be read are left out with a warning in the log; otherwise they
+    are an error."""
+
+    def __post_init__(self):
+        require_at_least("min_rating", self.min_rating, 0)
 
 
-def attempt(name: str, make: Callable[..., _T], *args: Any) -> _T | Odd:
-    """make(*args), or the Odd file or line `name` with the ValueError's message."""
+DEFAULT = Reading()
+
+
+def read_lines(file: Path) -> Iterator[Conversation | Odd]:
+    """The conversations of a file of JSON lines, one turn an utterance; blank lines are skipped."""
+    offset = 0
+    with open(file, "rb") as lines:
+        for number, raw in enumerate(lines, 1):
+            if raw.strip():
+                yield attempt(f"{file}: line {number}", _line, raw, offset, number)
+            offset += len(raw)
+
+
+def _line(raw: bytes, offset: int, number: int) -> Conversation:
+    record = parse(raw, offset)
+    sections = field(record, "document", _is_document, "a text, or a list of texts, none empty")
+    sections = (sections,) if isinstance(sections, str) else tuple(sections)
+    turns = utterances(record, ("turns", "speaker", "section"), len(sections), section=0)
+    title = field(record, "title", is_text, "a text", default="")
+    saw = tuple(field(record, "saw", _is_pair, "two of true, false", default=(True, True)))
+    rating = field(record, "rating", is_integer, "an integer from 0", default=None)
+    return Conversation(f"line {number}", title, sections, turns, saw, rating, len(turns))
+
+
+def _is_document(value: Any) -> bool:
+    texts = [value] if isinstance(value, str) else value
+    return isinstance(texts, list) and bool(texts) and all(map(is_full, texts))
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and [type(entry) for entry in value] == [bool, bool]
+
+
+def attempt(name: str, read: Callable[..., _T], *args: Any) -> _T | Odd:
+    """read(*args), or the `Odd` file or line `name` with the message of its ValueError."""
     try:
-        return make(*args)
+        return read(*args)
     except ValueError as error:
         return Odd(name, str(error))
 
 
 def parse(raw: bytes, offset: int = 0) -> dict[str, Any]:
-    """The JSON object that `raw` is.
+    """The JSON object that `raw` spells.
 
     Raises:
         ValueError: invalid UTF-8 or JSON, naming the byte counted from `offset`; no object.
@@ -74,7 +126,7 @@ def parse(raw: bytes, offset: int = 0) -> dict[str, Any]:
         place, byte = offset + error.start, raw[error.start]
         raise ValueError(f"byte {place}: found 0x{byte:02x}, accepted: UTF-8") from error
     except json.JSONDecodeError as error:
-        place = offset + len(text[: error.pos].encode())
+        place = offset + len(error.doc[: error.pos].encode())
         message = f"byte {place}: found no JSON ({error.msg}), accepted: a JSON object"
         raise ValueError(message) from error
     except RecursionError as error:
@@ -92,10 +144,13 @@ def field(
     default: Any = REQUIRED,
     where: str = "",
 ) -> Any:
-    """record[key], or `default` where there is none or null.
+    """record[key]; `default` if the key is absent or null.
+
+    Args:
+        where: what the error puts before the key.
 
     Raises:
-        ValueError: not `valid`, or required and not there: found X, accepted: `accepted`.
+        ValueError: the value is not `valid`, or it is required and absent.
     """
     value = record.get(key)
     if value is None and default is not REQUIRED:
@@ -107,62 +162,62 @@ def field(
 
 
 def is_text(value: Any) -> bool:
-    """Whether it is a string that UTF-8 can hold."""
+    """Whether the value is a string that UTF-8 can hold."""
     return isinstance(value, str) and not _SURROGATE.search(value)
 
 
 def is_full(value: Any) -> bool:
-    """Whether it is a text that says something."""
+    """Whether the value is a text with more than white space."""
     return is_text(value) and bool(value.strip())
 
 
 def is_integer(value: Any) -> bool:
-    """Whether it is an integer that is not negative; true and false are none."""
+    """Whether the value is an integer ≥ 0; true and false are not."""
     return type(value) is int and value >= 0
 
 
 def is_one_of(values: Collection[Any]) -> Callable[[Any], bool]:
-    """Whether it is a string or integer among `values`: a bool or a float equal to one is not."""
+    """A check: a string or integer among `values`. A bool or float that equals one fails."""
     return lambda value: type(value) in (str, int) and value in values
 
 
-def is_list(of: Callable[[Any], bool] = lambda entry: True) -> Callable[[Any], bool]:
-    """Whether it is a list of such entries; it may be empty."""
-    return lambda value: isinstance(value, list) and all(map(of, value))
-
-
-def rating(record: Mapping[str, Any], default: Any = REQUIRED) -> int | None:
-    """How good the conversation is, by the corpus's own scale.
-
-    Raises ValueError as `field` does.
-    """
-    return field(record, "rating", is_integer, "an integer from 0", default)
+def is_list(valid: Callable[[Any], bool] = lambda entry: True) -> Callable[[Any], bool]:
+    """A check: a list, possibly empty, whose entries are all `valid`."""
+    return lambda value: isinstance(value, list) and all(map(valid, value))
 
 
 def utterances(
-    record: Mapping[str, Any], keys: Keys, num_sections: int, section: Any = REQUIRED
+    record: Mapping[str, Any],
+    keys: tuple[str, str, str],
+    num_sections: int,
+    section: Any = REQUIRED,
 ) -> tuple[Turn, ...]:
-    """One turn an utterance; white space becomes single spaces, what is only that is left out.
+    """The turns of a conversation, one an utterance.
+
+    White space becomes single spaces. Utterances without words are left out.
 
     Args:
-        section: that an utterance refers to if it does not say.
+        keys: the layout's names for the list of turns, for the speaker and for the section.
+        section: the section of an utterance that names none.
 
     Raises:
-        ValueError: a wrong type or missing key, an unknown speaker, a section that the document
-            has not, or no utterance at all.
+        ValueError: a wrong type, a missing key, an unknown speaker, a section that the document
+            does not have, or no utterance at all.
     """
+    turns_key, speaker_key, section_key = keys
     within = is_one_of(range(num_sections))
     turns = []
-    for number, item in enumerate(field(record, keys.turns, is_list(), "a list of objects")):
-        where = f"{keys.turns}[{number}]"
+    for number, item in enumerate(field(record, turns_key, is_list(), "a list of objects")):
+        where = f"{turns_key}[{number}]"
         if not isinstance(item, dict):
             raise ValueError(f"{where}: found {reprlib.repr(item)}, accepted: an object")
         where += "."
-        speaker = field(item, keys.speaker, is_one_of(SPEAKERS), "user1, user2, 0, 1", where=where)
+        accepted = "user1, user2, 0, 1"
+        speaker = field(item, speaker_key, is_one_of(SPEAKERS), accepted, where=where)
         words = field(item, "text", is_text, "a text", where=where).split()
-        place = field(item, keys.section, within, f"0..{num_sections - 1}", section, where)
+        place = field(item, section_key, within, f"0..{num_sections - 1}", section, where)
         if words:
             turns.append(Turn(SPEAKERS[speaker], " ".join(words), place))
     if not turns:
-        raise ValueError(f"{keys.turns}: found no utterance with words, accepted: at least one")
+        raise ValueError(f"{turns_key}: found no utterance with words, accepted: at least one")
     return tuple(turns)

@@ -1,7 +1,7 @@
 """The release of CMU-DoG: `Conversations/{train,valid,test}/*.json` about `WikiData/*.json`.
 
-A conversation names its document by `wikiDocumentIdx`, and each utterance one of the document's
-four sections by `docIdx`: facts about a film, then three passages of its plot.
+A conversation names its document by `wikiDocumentIdx`, and each utterance names one of the
+document's four sections by `docIdx`: facts about a film, then three passages of its plot.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,10 +11,9 @@ from typing import Any
 from experiments.dialogue import records
 from experiments.dialogue.records import SPEAKERS, Conversation, Odd, field
 
-_KEYS = records.Keys("history", "uid", "docIdx")
 _PASSAGES = ("1", "2", "3")
 
-# Of section "0": keys and labels, in the order in which they are written.
+# The keys of section "0" and their labels, in the order in which they are written.
 _FACTS = {
     "movieName": "Movie",
     "year": "Year",
@@ -37,34 +36,32 @@ def conversations(folder: Path, split: str) -> Iterator[Conversation | Odd]:
     """
     wiki, spoken = folder / "WikiData", folder / "Conversations" / split
     for part in (wiki, spoken):
-        if not _files(part):
+        if not any(part.glob("*.json")):
             found = "no such file in it" if part.is_dir() else "no such folder"
             raise ValueError(f"{part}: found {found}, accepted: a folder with *.json")
-    return _conversations(_files(wiki), _files(spoken))
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.json"))
+    return _conversations(sorted(wiki.glob("*.json")), sorted(spoken.glob("*.json")))
 
 
 def _conversations(wiki: list[Path], spoken: list[Path]) -> Iterator[Conversation | Odd]:
     documents: dict[int, tuple[str, tuple[str, ...]]] = {}
     for file in wiki:
-        found = records.attempt(str(file), _document, file, documents)
-        if isinstance(found, Odd):
-            yield found
+        document = records.attempt(str(file), _document, file, documents)
+        if isinstance(document, Odd):
+            yield document
         else:
-            documents |= found
+            documents |= document
     for file in spoken:
         yield records.attempt(str(file), _conversation, file, documents)
 
 
 def _document(file: Path, taken: Mapping[int, Any]) -> dict[int, tuple[str, tuple[str, ...]]]:
-    """Title and sections under the index that conversations refer to, which none has `taken`."""
+    """{index: (title, sections)}; the index must not be `taken` by another file."""
     record = records.parse(file.read_bytes())
-    accepted = "an integer from 0 that no other file has"
     index = field(
-        record, "wikiDocumentIdx", lambda v: records.is_integer(v) and v not in taken, accepted
+        record,
+        "wikiDocumentIdx",
+        lambda value: records.is_integer(value) and value not in taken,
+        "an integer from 0 that no other file has",
     )
     facts = field(record, "0", lambda value: isinstance(value, dict), "an object of facts")
     title, first = _written(facts)
@@ -73,15 +70,19 @@ def _document(file: Path, taken: Mapping[int, Any]) -> dict[int, tuple[str, tupl
 
 
 def _written(facts: Mapping[str, Any]) -> tuple[str, str]:
-    """The film's name, and the facts as lines `Label: text`, entries of a list set off by `; `."""
+    """The film's name, and the facts as lines `Label: text`; `; ` separates a list's entries."""
     if facts.keys() != _FACTS.keys():
         found = ", ".join(sorted(facts)) or "nothing"
         raise ValueError(f"0: found {found}, accepted: {', '.join(sorted(_FACTS))}")
-    one, several = records.is_text, records.is_list(records.is_text)
+    is_texts = records.is_list(records.is_text)
     texts = {}
     for key in _FACTS:
         fact = field(
-            facts, key, lambda v: one(v) or several(v), "a text or a list of texts", where="0."
+            facts,
+            key,
+            lambda value: records.is_text(value) or is_texts(value),
+            "a text or a list of texts",
+            where="0.",
         )
         entries = [fact] if isinstance(fact, str) else fact
         texts[key] = "; ".join(" ".join(entry.split()) for entry in entries)
@@ -89,14 +90,15 @@ def _written(facts: Mapping[str, Any]) -> tuple[str, str]:
     return texts["movieName"], "\n".join(lines)
 
 
-def _conversation(file: Path, documents: Mapping[int, tuple[str, tuple[str, ...]]]):
+def _conversation(file: Path, documents: Mapping[int, tuple[str, tuple[str, ...]]]) -> Conversation:
     record = records.parse(file.read_bytes())
     span = f"{min(documents)}..{max(documents)}" if documents else "none"
     known = records.is_one_of(documents)
     index = field(record, "wikiDocumentIdx", known, f"an index that WikiData has ({span})")
     title, sections = documents[index]
-    speakers = records.is_list(records.is_one_of(SPEAKERS))
-    saw = {SPEAKERS[one] for one in field(record, "whoSawDoc", speakers, "a list of user1, user2")}
-    turns = records.utterances(record, _KEYS, len(sections))
-    rating = records.rating(record)
+    is_speakers = records.is_list(records.is_one_of(SPEAKERS))
+    readers = field(record, "whoSawDoc", is_speakers, "a list of user1, user2")
+    saw = {SPEAKERS[reader] for reader in readers}
+    turns = records.utterances(record, ("history", "uid", "docIdx"), len(sections))
+    rating = field(record, "rating", records.is_integer, "an integer from 0")
     return Conversation(file.name, title, sections, turns, (0 in saw, 1 in saw), rating, len(turns))

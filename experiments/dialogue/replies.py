@@ -1,9 +1,10 @@
-"""What a model answers at places of true conversations, and how it is read aloud.
+"""What a model answers at places of true conversations, and its replies as text.
 
-Replies are sampled in batches, from the true history, on cached keys and values with the memory of
-everything before: the document and all turns. The places are the same for every model and seed.
+Replies are sampled in batches. Each follows the true history: the model has read the document and
+all turns before. The places are the same for every model and seed.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -13,26 +14,53 @@ from experiments.dialogue.config import DialogueConfig
 from experiments.dialogue.corpus import Corpus, Split
 from experiments.dialogue.stream import Encoder, Span, prompt
 from inf_former_jax import generate
+from inf_former_jax.generate import Sampling
+from inf_former_jax.memory.long_term import Operators
 from inf_former_jax.models.decoder import Decoder
 
-#: Rows that speak at once.
+#: Rows of a batch of replies.
 _ROWS = 50
 
-#: The place of every reply is drawn from this seed, whatever the run's.
+#: The seed from which all runs draw the places of their replies.
 _PLACES = 0
 
 
-class Reply(NamedTuple):
-    """One answer and the one that was given."""
+@dataclasses.dataclass(frozen=True)
+class Answering:
+    """How a model answers."""
 
-    conversation: int  # in the split
+    count: int = 0
+    """Replies, at places drawn once for all runs; 0 = all scored utterances."""
+    reply_tokens: int = 50
+    """At most so many tokens of a reply."""
+    sampling: Sampling = dataclasses.field(default_factory=Sampling)
+    emptied: bool = False
+    """The memory is emptied before every segment."""
+    seed: int = 0
+
+
+def answering(cfg: DialogueConfig) -> Answering:
+    """How the model of a run answers.
+
+    Raises:
+        ValueError: a temperature or top_p out of range.
+    """
+    sampling = Sampling(cfg.temperature, cfg.top_p)
+    emptied = cfg.objective.empty_memory
+    return Answering(cfg.replies, cfg.reply_tokens, sampling, emptied, cfg.seed)
+
+
+class Reply(NamedTuple):
+    """A generated reply and the true one."""
+
+    conversation: int  # its number in the split
     turn: Span
     reply: str
     true: str
 
 
 def places(split: Split, count: int) -> list[tuple[int, Span]]:
-    """(number of the conversation, turn) of `count` scored utterances; 0 = of all."""
+    """(number of the conversation, turn) of `count` scored utterances in order; 0 = of all."""
     every = [
         (number, span)
         for number, encoded in enumerate(split.encoded)
@@ -45,82 +73,95 @@ def places(split: Split, count: int) -> list[tuple[int, Span]]:
     return [every[i] for i in sorted(chosen)]
 
 
-def asked(
-    encoder: Encoder, split: Split, place: tuple[int, Span], segment_len: int, room: int,
-    emptied: bool = False,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Tokens and types before a reply.
+def history(
+    encoder: Encoder, split: Split, place: tuple[int, Span], segment_len: int, how: Answering
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and types that a model reads before a reply.
 
-    Args:
-        emptied: about what a memory that is emptied before every segment leaves: the open segment
-            and the one before, which is written before it is read. (What that one itself found in
-            the memory, in layers above the first, is not there.)
+    An emptied memory leaves about this: the open segment, and the one before it, which is written
+    after the memory is emptied and before it is read. (What layers above the first found in the
+    memory while they read that one is not reproduced.)
     """
     number, turn = place
     layout = encoder.layout
-    tokens, types = prompt(split.encoded[number], turn, segment_len, layout, room)
-    if emptied and not layout.window and layout.document != "none":
+    tokens, types = prompt(split.encoded[number], turn, segment_len, layout, how.reply_tokens)
+    if how.emptied and layout.streams_document:
         first = max(0, turn.start // segment_len - 1) * segment_len
         return tokens[first:], types[first:]
     return tokens, types
 
 
 def replies(
-    cfg: DialogueConfig, decoder: Decoder, params: Any, ops: Any, corpus: Corpus, split: Split,
-    seed: int,
-) -> list[Reply]:  # fmt: skip
-    """The model's replies at `places`, `cfg.replies` of them."""
-    encoder, made = corpus.encoder, []
-    chosen = places(split, cfg.replies)
-    length, room = decoder.cfg.segment_len, cfg.reply_tokens
-    emptied = cfg.objective.empty_memory
+    decoder: Decoder, params: Any, ops: Operators, corpus: Corpus, split: Split, how: Answering
+) -> list[Reply]:
+    """The model's replies at `places` of a split."""
+    encoder, results = corpus.encoder, []
+    chosen = places(split, how.count)
     rows = min(_ROWS, len(chosen))
     for first in range(0, len(chosen), rows):
         some = chosen[first : first + rows]
-        # The last batch is filled up: one program for all.
+        # The last batch is filled up, so that one program serves all.
         filled = some + some[-1:] * (rows - len(some))
-        pairs = [asked(encoder, split, place, length, room, emptied) for place in filled]
-        key = jax.random.fold_in(jax.random.key(seed), first)
-        said = speak(cfg, decoder, params, ops, encoder, pairs, key)
-        for (number, turn), tokens in zip(some, said, strict=False):
-            text = split.conversations[number].turns[turn.turn].text
-            made.append(Reply(number, turn, decoded(encoder, tokens), text))
-    return made
+        prompts = [history(encoder, split, place, decoder.cfg.segment_len, how) for place in filled]
+        key = jax.random.fold_in(jax.random.key(how.seed), first)
+        tokens = _sampled(decoder, params, ops, encoder, prompts, how, key)
+        for (number, turn), ids in zip(some, tokens, strict=False):
+            true = split.conversations[number].turns[turn.turn].text
+            results.append(Reply(number, turn, decoded(encoder, ids), true))
+    return results
 
 
-def speak(
-    cfg: DialogueConfig, decoder: Decoder, params: Any, ops: Any, encoder: Encoder,
-    pairs: list[tuple[np.ndarray, np.ndarray]], key: Any,
-) -> np.ndarray:  # fmt: skip
-    """Tokens [B, reply_tokens] after prompts of unequal length, each behind its <speaker>."""
-    lengths = np.array([len(tokens) for tokens, _ in pairs])
-    prompts, types = np.zeros((2, len(pairs), lengths.max()), np.int32)
-    for row, (tokens, of_tokens) in enumerate(pairs):
-        prompts[row, : len(tokens)] = tokens
-        types[row, : len(tokens)] = of_tokens
-    said, _ = generate.generate(
-        decoder, params, generate.start(decoder, len(pairs)), prompts, cfg.reply_tokens, key,
-        lengths=lengths, temperature=cfg.temperature, top_p=cfg.top_p,
-        stop=(encoder.controls.end,), vocab_size=encoder.tokenizer.vocab_size, operators=ops,
-        types=types, reply_types=prompts[np.arange(len(pairs)), lengths - 1],
-    )  # fmt: skip
-    return np.asarray(said)
+def _sampled(
+    decoder: Decoder,
+    params: Any,
+    ops: Operators,
+    encoder: Encoder,
+    prompts: list[tuple[np.ndarray, np.ndarray]],
+    how: Answering,
+    key: jax.Array,
+) -> np.ndarray:
+    """Tokens [B, reply_tokens] after prompts of unequal length, each ending with its <speaker>."""
+    lengths = np.array([len(tokens) for tokens, _ in prompts])
+    tokens, types = np.zeros((2, len(prompts), lengths.max()), np.int32)
+    for row, (ids, kinds) in enumerate(prompts):
+        tokens[row, : len(ids)], types[row, : len(ids)] = ids, kinds
+    sampled, _ = generate.generate(
+        decoder,
+        params,
+        generate.start(decoder, len(prompts)),
+        tokens,
+        how.reply_tokens,
+        key,
+        lengths=lengths,
+        sampling=how.sampling,
+        stop=(encoder.controls.end,),
+        vocab_size=encoder.tokenizer.vocab_size,
+        operators=ops,
+        types=types,
+        reply_types=tokens[np.arange(len(prompts)), lengths - 1],
+    )
+    return np.asarray(sampled)
 
 
 def decoded(encoder: Encoder, tokens: np.ndarray) -> str:
-    """The text of a reply, to its end."""
+    """The text of a reply up to its first <eos>."""
     ends = np.flatnonzero(tokens == encoder.controls.end)
     return encoder.tokenizer.decode(tokens[: ends[0]] if len(ends) else tokens).strip()
 
 
-def as_json(some: list[Reply], split: Split) -> list[dict[str, Any]]:
-    """Replies as the result holds them, each with the turn before it."""
-    made = []
-    for one in some:
-        conversation = split.conversations[one.conversation]
-        before = conversation.turns[one.turn.turn - 1]
-        made.append({
-            "conversation": conversation.name, "title": conversation.title,
-            "turn": one.turn.turn, "before": before.text, "true": one.true, "reply": one.reply,
-        })  # fmt: skip
-    return made
+def as_json(replies: list[Reply], split: Split) -> list[dict[str, Any]]:
+    """Replies as a result holds them, each with the turn before it."""
+    rows = []
+    for one in replies:
+        conversation, number = split.conversations[one.conversation], one.turn.turn
+        rows.append(
+            {
+                "conversation": conversation.name,
+                "title": conversation.title,
+                "turn": number,
+                "before": conversation.turns[number - 1].text,
+                "true": one.true,
+                "reply": one.reply,
+            }
+        )
+    return rows

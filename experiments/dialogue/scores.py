@@ -2,13 +2,14 @@
 
     F1          of words as in ConvAI2, see `f1`
     ROUGE-1, -L F-measure and recall by the package rouge-score, words stemmed (use_stemmer=True)
-    METEOR      by nltk's `single_meteor_score`: exact words, then stems, then WordNet's synonyms of
-                stems, as nltk has it, so that "car" has some and "automobile" (automobil) has none
-    distinct-n  different n-grams over n-grams of all replies together (Li et al. 2016)
+    METEOR      by nltk's `single_meteor_score`: exact words, then stems, then WordNet's synonyms.
+                nltk looks up the synonyms of stems: "car" has some, "automobile" (automobil) none
+    distinct-n  different n-grams over n-grams, of all replies together (Li et al. 2016)
 
-All in percent. nltk reads WordNet from a folder of its dictionary files; nothing is downloaded.
+All are in percent. nltk reads WordNet from a folder of dictionary files; nothing is downloaded.
 """
 
+import dataclasses
 import functools
 import importlib.util
 import io
@@ -19,7 +20,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
+
+from inf_former_jax.require import require
 
 WORDNET = "/usr/share/wordnet"
 """Where Debian's package `wordnet-base` puts WordNet 3.0."""
@@ -34,8 +37,23 @@ _DICTIONARY = [
 ]
 
 
-class Scores(NamedTuple):
-    """Means over replies, in percent but for the last two."""
+COLUMNS = {
+    "F1": "f1",
+    "ROUGE-1": "rouge_1",
+    "its recall": "rouge_1_recall",
+    "ROUGE-L": "rouge_l",
+    "its recall ": "rouge_l_recall",
+    "METEOR": "meteor",
+    "distinct-1": "distinct_1",
+    "distinct-2": "distinct_2",
+    "words": "words",
+}
+"""Headers of tables of scores → fields of `Scores`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Means over replies. All but the last two are in percent."""
 
     f1: float
     rouge_1: float
@@ -45,21 +63,22 @@ class Scores(NamedTuple):
     meteor: float | None  # None without WordNet
     distinct_1: float
     distinct_2: float
-    words: float  # of a reply
-    count: int  # of replies
+    words: float  # words of a reply
+    count: int  # replies
 
 
 def scores(predictions: Sequence[str], references: Sequence[str], wordnet: str = "") -> Scores:
-    """Scores of each prediction against the reference of its place; a blank one scores 0.
+    """Scores of each prediction against the reference in the same place.
 
-    Where WordNet is missing METEOR is None, and what `missing` says is printed.
+    A blank prediction scores 0. Without WordNet, METEOR is None and the message of `missing` is
+    printed.
 
     Args:
-        wordnet: folder of its dictionary files; "" = `WORDNET`.
+        wordnet: folder of WordNet's dictionary files; "" = `WORDNET`.
 
     Raises:
-        ValueError: different numbers of both or none, a blank reference, or packages that are not
-            installed.
+        ValueError: different numbers of predictions and references, none at all, a blank
+            reference, or packages that are not installed.
     """
     require_libraries()
     _check(predictions, references)
@@ -89,10 +108,10 @@ def words(text: str) -> list[str]:
 
 
 def f1(prediction: str, reference: str) -> float:
-    """2 P R / (P + R), in [0, 1], of the words that both have, each as often as both have it.
+    """2 P R / (P + R) in [0, 1], P and R the shares of words that both texts have.
 
-    As in ConvAI2 (Dinan et al. 2019, ParlAI's F1Metric): lower case, punctuation and the articles
-    a, an, the left out.
+    A word counts as often as both texts have it. As in ConvAI2 (Dinan et al. 2019, ParlAI's
+    F1Metric), words are in lower case, without punctuation and without the articles a, an, the.
     """
     predicted, true = (
         _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()
@@ -103,13 +122,13 @@ def f1(prediction: str, reference: str) -> float:
 
 
 def distinct(replies: Sequence[Sequence[str]], n: int) -> float:
-    """Different n-grams over n-grams of all replies (Li et al. 2016), in [0, 1]; 0 without any."""
+    """Different n-grams over n-grams of all replies (Li et al. 2016) in [0, 1]; 0 without any."""
     grams = [tuple(one[i : i + n]) for one in replies for i in range(len(one) - n + 1)]
     return len(set(grams)) / len(grams) if grams else 0.0
 
 
 def missing(wordnet: str = "") -> str:
-    """What METEOR lacks and how to get it, in one line; "" if WordNet is in the folder."""
+    """What METEOR lacks and how to get it, in one line; "" if WordNet is there."""
     folder = Path(wordnet or WORDNET)
     lacking = [name for name in _DICTIONARY if not (folder / name).is_file()]
     if not lacking:
@@ -120,7 +139,9 @@ def missing(wordnet: str = "") -> str:
     )
 
 
-def _meteor(predictions, references, wordnet):
+def _meteor(
+    predictions: list[list[str]], references: list[list[str]], wordnet: str
+) -> float | None:
     if message := missing(wordnet):
         print(message)
         return None
@@ -136,10 +157,10 @@ def _meteor(predictions, references, wordnet):
 
 @functools.cache
 def _reader(folder: str) -> Any:
-    """nltk's reader of the dictionary in the folder; seconds to load, hence once a process.
+    """nltk's reader of the dictionary in the folder. It takes seconds to load, so it is cached.
 
-    nltk insists on `lexnames` and `index.sense`, which Debian leaves out and METEOR never asks for,
-    opens only what is in `nltk.data.path`, and keeps files open.
+    nltk insists on the files `lexnames` and `index.sense`, which Debian leaves out and METEOR does
+    not need. It opens only files below `nltk.data.path`, and keeps them open.
     """
     import nltk.data
     from nltk.corpus.reader.wordnet import WordNetCorpusReader
@@ -151,7 +172,7 @@ def _reader(folder: str) -> Any:
             return io.TextIOWrapper(io.BytesIO((Path(folder) / file).read_bytes()), "utf-8")
 
         def map_wn(self, version="wordnet"):
-            """None: synsets of another version, for other languages, would be read from nltk's."""
+            """Do nothing: the mapping to other versions of WordNet is for other languages."""
 
     if folder not in nltk.data.path:
         nltk.data.path.append(folder)
@@ -161,7 +182,7 @@ def _reader(folder: str) -> Any:
 
 
 def require_libraries() -> None:
-    """Raise ValueError unless the packages that scores are made with are installed."""
+    """Raise ValueError unless the packages that compute the scores are installed."""
     for name in ("nltk", "rouge_score"):
         if importlib.util.find_spec(name) is None:
             raise ValueError(
@@ -170,14 +191,9 @@ def require_libraries() -> None:
             )
 
 
-def _check(predictions, references):
-    if len(predictions) != len(references):
-        raise ValueError(
-            f"references: found {len(references)}, accepted: one for each of the "
-            f"{len(predictions)} predictions"
-        )
-    if not predictions:
-        raise ValueError("predictions: found none, accepted: one or more")
+def _check(predictions: Sequence[str], references: Sequence[str]) -> None:
+    accepted = f"one for each of the {len(predictions)} predictions"
+    require(len(predictions) == len(references), "references", len(references), accepted)
+    require(len(predictions) > 0, "predictions", "none", "one or more")
     for place, reference in enumerate(references):
-        if not reference.strip():
-            raise ValueError(f"references[{place}]: found {reference!r}, accepted: a text")
+        require(bool(reference.strip()), f"references[{place}]", repr(reference), "a text")

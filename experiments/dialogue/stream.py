@@ -2,11 +2,12 @@
 
     <doc> document <eos>  <speaker1> utterance <eos>  <speaker2> utterance <eos>  …
 
-Every token has a type, the <doc> or <speaker> it stands behind, whose embedding is added to its
-own. Loss is on the utterances after the first, each with its end; that a speaker begins is given.
+Every token has a type: the <doc> or <speaker> that it stands behind. The embedding of the type is
+added to the token's own. Loss is taken on the utterances after the first, each with its <eos>; the
+<speaker> tokens are given, not predicted.
 
-How a document reaches the model is a choice (`Layout`): through the memory, segment after segment,
-or, for models without one, as the beginning of every segment, cut to a window.
+`Layout` chooses how a document reaches the model. It goes through the memory, segment after
+segment, or, for models without a memory, its beginning (a window) opens every segment.
 
 Dimension letters: n tokens of a conversation, W segments of T tokens.
 """
@@ -18,12 +19,15 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64
 
-from experiments.dialogue.conversations import Conversation
+from experiments.dialogue.records import Conversation
 from inf_former_jax.data.tokens import Tokenizer
-from inf_former_jax.require import require_at_least
+from inf_former_jax.require import require, require_at_least
 
 DOCUMENTS = ("whole", "section", "none")
 SCORED = ("both", "readers")
+
+NUM_CONTROLS = 3
+"""<doc> and two <speaker> tokens are added to a tokeniser's; <eos> is the tokeniser's own end."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,21 +49,26 @@ class Layout:
 
     def __post_init__(self):
         for name, accepted in (("document", DOCUMENTS), ("scored", SCORED)):
-            if getattr(self, name) not in accepted:
-                raise ValueError(
-                    f"{name}: found {getattr(self, name)}, accepted: {', '.join(accepted)}"
-                )
-        if self.window and (self.window < 3 or self.document == "none"):
-            raise ValueError(
-                f"window: found {self.window} with document {self.document}, accepted: 0, or 3 or "
-                f"more with a document"
+            choice = getattr(self, name)
+            require(choice in accepted, name, choice, ", ".join(accepted))
+        if self.window:
+            require(
+                self.window >= 3 and self.document != "none",
+                "window",
+                f"{self.window} with document {self.document}",
+                "0, or 3 or more with a document",
             )
+
+    @property
+    def streams_document(self) -> bool:
+        """Whether the document is read once, so that a memory must carry it to the turns."""
+        return not self.window and self.document != "none"
 
 
 class Controls(NamedTuple):
-    """Ids that no text is encoded to: those of the tokeniser come before them."""
+    """Ids of the control tokens. They follow the tokeniser's ids, so no text is encoded to them."""
 
-    end: int  # of the tokeniser
+    end: int  # <eos>, the tokeniser's
     doc: int
     speakers: tuple[int, int]
 
@@ -70,17 +79,17 @@ class Controls(NamedTuple):
 
 
 def controls(tokenizer: Tokenizer) -> Controls:
-    """The three ids after those of the tokeniser, and its end."""
+    """The tokeniser's end and the three ids after its last one."""
     first = tokenizer.vocab_size
     return Controls(tokenizer.end, first, (first + 1, first + 2))
 
 
 class Span(NamedTuple):
-    """An utterance in the tokens of its conversation."""
+    """Where a turn stands among the tokens of its conversation."""
 
     turn: int  # its number in the conversation
-    start: int  # of its <speaker>
-    end: int  # behind its <eos>
+    start: int  # the place of its <speaker>
+    end: int  # the place after its <eos>
 
 
 class Encoded(NamedTuple):
@@ -88,21 +97,21 @@ class Encoded(NamedTuple):
 
     tokens: Int32[np.ndarray, " n"]
     types: Int32[np.ndarray, " n"]
-    scored: Bool[np.ndarray, " n"]  # as a target
-    documents: tuple[tuple[int, int], ...]  # [start, end) of <doc> … <eos>
+    scored: Bool[np.ndarray, " n"]  # whether loss is taken where the token is the target
+    documents: tuple[tuple[int, int], ...]  # [start, end) of each <doc> … <eos>
     turns: tuple[Span, ...]
 
 
 class Encoder:
-    """Conversations in tokens; a document that many of them share is encoded once."""
+    """Turns conversations into tokens; a document that many of them share is encoded once."""
 
     def __init__(self, tokenizer: Tokenizer, layout: Layout):
         self.tokenizer, self.layout, self.controls = tokenizer, layout, controls(tokenizer)
-        self._known: dict[str, np.ndarray] = {}
+        self._known: dict[str, np.ndarray] = {}  # document → ids
 
     def __call__(self, conversation: Conversation) -> Encoded:
-        """The conversation's tokens; control tokens that a text spells out are text."""
-        ids = self.controls
+        """The conversation's tokens. A control token that is spelled out in a text stays text."""
+        ids, layout = self.controls, self.layout
         parts: list[tuple[int, np.ndarray, bool]] = []  # (type, text, scored)
         read = None
         for number, turn in enumerate(conversation.turns):
@@ -110,39 +119,42 @@ class Encoder:
             if document is not None and document != read:
                 parts.append((ids.doc, self._document_ids(document), False))
                 read = document
-            counts = number > 0 and (self.layout.scored == "both" or conversation.saw[turn.speaker])
-            text = self.tokenizer.encode(turn.text)
-            parts.append((ids.speakers[turn.speaker], text, counts))
+            scored = number > 0 and (layout.scored == "both" or conversation.saw[turn.speaker])
+            parts.append((ids.speakers[turn.speaker], self.tokenizer.encode(turn.text), scored))
         return self._joined(parts)
 
-    def _document(self, conversation, section):
+    def _document(self, conversation: Conversation, section: int) -> str | None:
         if self.layout.document == "none" or not conversation.sections:
             return None
         if self.layout.document == "section":
             return conversation.sections[section]
         return "\n".join(conversation.sections)
 
-    def _document_ids(self, text):
+    def _document_ids(self, text: str) -> np.ndarray:
         if text not in self._known:
             self._known[text] = self.tokenizer.encode(text)
         return self._known[text]
 
-    def _joined(self, parts):
-        ids, end = self.controls, np.array([self.controls.end], np.int32)
-        tokens, types, scored, documents, turns = [], [], [], [], []
-        at = 0
-        for kind, text, counts in parts:
-            size = len(text) + 2
-            tokens += [np.array([kind], np.int32), text, end]
-            types.append(np.full(size, kind, np.int32))
-            scored.append(np.arange(size) > 0 if counts else np.zeros(size, bool))
-            if kind == ids.doc:
-                documents.append((at, at + size))
-            else:
-                turns.append(Span(len(turns), at, at + size))
-            at += size
-        tokens, types, scored = map(np.concatenate, (tokens, types, scored))
-        return Encoded(tokens, types, scored, tuple(documents), tuple(turns))
+    def _joined(self, parts: list[tuple[int, np.ndarray, bool]]) -> Encoded:
+        """The parts one after the other, each between its type and <eos>."""
+        kinds, texts, counts = zip(*parts, strict=True)
+        pieces = [([kind], text, [self.controls.end]) for kind, text, _ in parts]
+        tokens = np.concatenate([ids for piece in pieces for ids in piece]).astype(np.int32)
+        sizes = np.array([len(text) + 2 for text in texts])
+        ends = np.cumsum(sizes)
+        starts = ends - sizes
+        scored = np.repeat(counts, sizes)
+        scored[starts] = False
+        spans = list(zip(kinds, starts.tolist(), ends.tolist(), strict=True))
+        documents = [(start, end) for kind, start, end in spans if kind == self.controls.doc]
+        turns = [(start, end) for kind, start, end in spans if kind != self.controls.doc]
+        return Encoded(
+            tokens,
+            np.repeat(np.array(kinds, np.int32), sizes),
+            scored,
+            tuple(documents),
+            tuple(Span(number, *place) for number, place in enumerate(turns)),
+        )
 
 
 class Segments(NamedTuple):
@@ -155,70 +167,71 @@ class Segments(NamedTuple):
     types: Int32[np.ndarray, "W T"]
 
 
+_TYPES = (np.int32, np.int32, np.float32, bool, np.int32)
+
+
 def segments(encoded: Encoded, segment_len: int, window: int = 0) -> Segments:
-    """Cut a conversation: each scored token is predicted once.
+    """Cut a conversation into segments, in which each scored token is predicted once.
 
     Args:
-        window: see `Layout`.
+        window: as in `Layout`.
 
     Raises:
         ValueError: a window that leaves less than two tokens of a segment to the turns.
     """
     require_at_least("segment_len", segment_len, 2)
-    if window > segment_len - 2:
-        raise ValueError(
-            f"window: found {window}, accepted: at most {segment_len - 2}, which leaves two tokens "
-            f"of a segment to the turns"
-        )
-    pieces = list(
-        _windows(encoded, segment_len, window) if window else _whole(encoded, segment_len)
-    )
-    made = Segments(*(np.zeros((len(pieces), segment_len), leaf) for leaf in _TYPES))
+    most = segment_len - 2
+    accepted = f"at most {most}, which leaves two tokens of a segment to the turns"
+    require(window <= most, "window", window, accepted)
+    cut = _windowed(encoded, segment_len, window) if window else _streamed(encoded, segment_len)
+    pieces = list(cut)
+    result = Segments(*(np.zeros((len(pieces), segment_len), dtype) for dtype in _TYPES))
     for w, (before, inputs, targets) in enumerate(pieces):
         read = np.concatenate([before, inputs])
-        made.tokens[w, : len(read)] = encoded.tokens[read]
-        made.types[w, : len(read)] = encoded.types[read]
-        made.valid[w, : len(read)] = True
-        here = slice(len(before), len(read))
-        made.targets[w, here] = encoded.tokens[targets]
-        made.weights[w, here] = encoded.scored[targets]
-    return made
+        result.tokens[w, : len(read)] = encoded.tokens[read]
+        result.types[w, : len(read)] = encoded.types[read]
+        result.valid[w, : len(read)] = True
+        predicting = slice(len(before), len(read))
+        result.targets[w, predicting] = encoded.tokens[targets]
+        result.weights[w, predicting] = encoded.scored[targets]
+    return result
 
 
-_TYPES = (np.int32, np.int32, np.float32, bool, np.int32)
+# Places of a segment's (window of the document, inputs, targets of these inputs).
+_Places = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def _whole(encoded, segment_len) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(nothing, places of inputs, places of targets) of each segment."""
+def _streamed(encoded: Encoded, segment_len: int) -> Iterator[_Places]:
     places = np.arange(len(encoded.tokens) - 1)
     for first in range(0, len(places), segment_len):
         inputs = places[first : first + segment_len]
         yield places[:0], inputs, inputs + 1
 
 
-def _windows(encoded, segment_len, window) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(places of the document's beginning, of inputs, of targets) of each segment."""
-    said = np.flatnonzero(~of_documents(encoded))
+def _windowed(encoded: Encoded, segment_len: int, window: int) -> Iterator[_Places]:
+    spoken = np.flatnonzero(~in_documents(encoded))
     first = 0
-    while first < len(said) - 1:
-        before = window_of(encoded, int(said[first]), window)
-        last = min(first + segment_len - len(before), len(said) - 1)
-        yield before, said[first:last], said[first + 1 : last + 1]
+    while first < len(spoken) - 1:
+        before = window_before(encoded, int(spoken[first]), window)
+        last = min(first + segment_len - len(before), len(spoken) - 1)
+        yield before, spoken[first:last], spoken[first + 1 : last + 1]
         first = last
 
 
-def of_documents(encoded: Encoded) -> Bool[np.ndarray, " n"]:
-    """Which tokens are a document's, <doc> and <eos> included."""
+def in_documents(encoded: Encoded) -> Bool[np.ndarray, " n"]:
+    """Which tokens belong to a document, <doc> and <eos> included."""
     within = np.zeros(len(encoded.tokens), bool)
     for start, end in encoded.documents:
         within[start:end] = True
     return within
 
 
-def window_of(encoded: Encoded, place: int, window: int) -> Int64[np.ndarray, " m"]:
-    """Places of what is left of the document that was read last before `place`: its beginning,
-    and its <eos>; at most `window`."""
-    start, end = ([(0, 0)] + [one for one in encoded.documents if one[0] < place])[-1]
+def window_before(encoded: Encoded, place: int, window: int) -> Int64[np.ndarray, " m"]:
+    """Places of at most `window` tokens of the document that was read last before `place`.
+
+    They are its first ones, and its <eos> in place of the last if it is longer.
+    """
+    start, end = ([(0, 0)] + [span for span in encoded.documents if span[0] < place])[-1]
     if end - start <= window:
         return np.arange(start, end)
     return np.append(np.arange(start, start + window - 1), end - 1)
@@ -227,17 +240,15 @@ def window_of(encoded: Encoded, place: int, window: int) -> Int64[np.ndarray, " 
 def prompt(
     encoded: Encoded, turn: Span, segment_len: int, layout: Layout, room: int
 ) -> tuple[Int32[np.ndarray, " m"], Int32[np.ndarray, " m"]]:
-    """Tokens and types that a model reads before it says a turn, its <speaker> included.
+    """Tokens and types that a model reads before it says a turn, the turn's <speaker> included.
 
-    Args:
-        room: tokens of the segment left for the reply where a document's window, or no document,
-            is read: the last turns that fit beside them.
+    A model that streams the document reads everything. Any other reads the window, if there is one,
+    and the last turns that fit into a segment beside it and `room` tokens of the reply.
     """
-    if layout.window or layout.document == "none":
-        before = window_of(encoded, turn.start, layout.window) if layout.window else np.arange(0)
-        said = np.flatnonzero(~of_documents(encoded)[: turn.start + 1])
-        said = said[-max(1, segment_len - room - len(before)) :]
-        places = np.concatenate([before, said])
-    else:
-        places = np.arange(turn.start + 1)
+    places = np.arange(turn.start + 1)
+    if not layout.streams_document:
+        before = window_before(encoded, turn.start, layout.window)
+        spoken = np.flatnonzero(~in_documents(encoded)[: turn.start + 1])
+        spoken = spoken[-max(1, segment_len - room - len(before)) :]
+        places = np.concatenate([before, spoken])
     return encoded.tokens[places], encoded.types[places]

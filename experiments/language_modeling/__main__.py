@@ -14,10 +14,9 @@ import sys
 
 import jax
 
-from experiments.language_modeling import start as language_modeling_init
-from experiments.language_modeling import task as language_modeling_task
+from experiments.language_modeling import task
 from experiments.language_modeling.config import PRESETS
-from experiments.language_modeling.task import check
+from experiments.language_modeling.start import resolved
 from experiments.run import cli
 
 
@@ -25,22 +24,20 @@ def main(argv: list[str] | None = None) -> None:
     """The command line: `python -m experiments.language_modeling [PRESET] [--options]`."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["compare"]:
-        from experiments.language_modeling import compare as language_modeling_compare
+        from experiments.language_modeling import compare
 
-        return language_modeling_compare.main(argv[1:])
+        return compare.main(argv[1:])
     if argv[:1] == ["evaluate"]:
-        from experiments.language_modeling import evaluate as language_modeling_evaluate
+        from experiments.language_modeling import evaluate
 
-        return language_modeling_evaluate.main(argv[1:])
+        return evaluate.main(argv[1:])
     program = "python -m experiments.language_modeling"
     name, cfg = cli.parse(program, __doc__, PRESETS, "gpt2-infinity-lasting", argv)
     with cli.refusals():
-        cfg = language_modeling_init.resolved(cfg)
-    folder, result = cli.start(
-        "language_modeling", name, argv, cfg, check, language_modeling_task.run
-    )
+        cfg = resolved(cfg)
+    folder, result = cli.start("language_modeling", name, argv, cfg, task.check, task.run)
     if not jax.process_index():
-        language_modeling_task.report(name, folder, result)
+        task.report(name, folder, result)
 
 
 if __name__ == "__main__":

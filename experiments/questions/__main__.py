@@ -12,9 +12,8 @@ import sys
 
 import jax
 
-from experiments.questions import task as questions_task
+from experiments.questions import task
 from experiments.questions.config import PRESETS
-from experiments.questions.task import check
 from experiments.run import cli
 
 
@@ -23,9 +22,9 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     program = "python -m experiments.questions"
     name, cfg = cli.parse(program, __doc__, PRESETS, "infinity-lasting", argv)
-    folder, result = cli.start("questions", name, argv, cfg, check, questions_task.run)
+    folder, result = cli.start("questions", name, argv, cfg, task.check, task.run)
     if not jax.process_index():
-        questions_task.report(name, folder, result)
+        task.report(name, folder, result)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from experiments.questions.data import Sizes
 from experiments.run.config import RunConfig
 from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.training.loop import LoopConfig
-from inf_former_jax.training.optim import OptimConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,7 +14,7 @@ class QuestionsConfig(RunConfig):
     """One run of the questions experiment."""
 
     model: ModelConfig
-    """A fact is of use at the end only: let `memory_gradient` reach from the answers to it."""
+    """A fact helps only at the end: let `memory_gradient` reach from the answers back to it."""
     task: Sizes = dataclasses.field(
         default_factory=lambda: Sizes(people=2, questions=6, sentences=12)
     )
@@ -32,36 +31,29 @@ class QuestionsConfig(RunConfig):
     test_documents: int = 300
 
 
-#: Segments that a loss's gradient goes back: more than the default documents have.
-_BACK = 64
-
-
-def _small(name: str, **changes) -> QuestionsConfig:
+def small(name: str, **changes: int) -> QuestionsConfig:
     """A small model of language_modeling on segments of 64."""
-    model = dataclasses.replace(
-        language_modeling.PRESETS[name][1].model,
-        **{"segment_len": 64, "max_position": 64, "vocab_size": 2048, **changes},
-    )
+    given = language_modeling.PRESETS[name][1]
+    sizes = {"segment_len": 64, "max_position": 64, "vocab_size": 2048, **changes}
     return QuestionsConfig(
-        model=model,
-        optim=OptimConfig(
-            learning_rate=2e-3, steps=6000, warmup_steps=100, clip=1.0, weight_decay=0.01
-        ),
+        model=dataclasses.replace(given.model, **sizes),
+        optim=dataclasses.replace(given.optim, steps=6000, warmup_steps=100),
         loop=LoopConfig(eval_every=500, minutes=10.0),
     )
 
 
+# The gradient reaches back over more segments than the default documents have.
 PRESETS: dict[str, tuple[str, QuestionsConfig]] = {
     "infinity-lasting": (
         "GPT-2 with power contraction, CPU size: all segments of a document last alike.",
-        _small("gpt2-infinity-lasting", memory_gradient=_BACK),
+        small("gpt2-infinity-lasting", memory_gradient=64),
     ),
     "infinity": (
         "The same with the paper's fixed contraction, τ = .5.",
-        _small("gpt2-infinity", memory_gradient=_BACK),
+        small("gpt2-infinity", memory_gradient=64),
     ),
     "no-memory": (
         "GPT-2 without a memory: what a question's own segment says.",
-        _small("gpt2"),
+        small("gpt2"),
     ),
 }

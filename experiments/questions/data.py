@@ -1,14 +1,14 @@
 """Questions about a document: facts about people, each stated once, asked for in a conversation.
 
-A document is a text of sentences. Of each of N people it states every relation once, in one of
-several wordings, at random places among sentences that say nothing of anybody. Then somebody who
-has not read it asks for some of the facts, and somebody who has answers in the bare words.
+A document is a text of sentences. It states every relation of each of N people once, in one of
+several wordings, at random places among sentences about nobody. Then a speaker who has not read it
+asks for some of the facts, and a speaker who has read it answers in the bare words.
 
     … The wind shook the ladder all night. The birthplace of Marta Lindqvist is Porto. It had …
     Where was Marta Lindqvist born? — Porto
 
-The values of a relation in a document are all different and as many as the people, so that an
-answer needs the name: a reader who binds none guesses one value among N.
+In a document a relation has N different values, one for each person. An answer therefore needs the
+name: a reader who binds values to no name guesses one among N.
 """
 
 import dataclasses
@@ -19,12 +19,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Integer
 
-from experiments.dialogue.conversations import Conversation, Turn
+from experiments.dialogue.records import Conversation, Turn
 from experiments.questions.phrases import FILLER, FIRST, LAST, RELATIONS, SLOTS
-from inf_former_jax.require import require_at_least
-
-SPLITS = ("train", "valid", "test")
-"""Names of the disjoint streams of documents."""
+from inf_former_jax.data.text import SPLITS
+from inf_former_jax.require import require, require_at_least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,29 +40,21 @@ class Sizes:
     sentences: int = 128
     """Sentences of a document, the facts among them: its length."""
     relations: tuple[str, ...] = tuple(RELATIONS)
-    """What is stated of everybody, of `phrases.RELATIONS`."""
+    """What is stated of everybody: names in `phrases.RELATIONS`."""
 
     def __post_init__(self):
         object.__setattr__(self, "relations", tuple(self.relations))
         require_at_least("people", self.people, 2)
         require_at_least("questions", self.questions, 1)
         different = len(set(self.relations)) == len(self.relations) > 0
-        if not different or not set(self.relations) <= RELATIONS.keys():
-            raise ValueError(
-                f"relations: expected one or more of {', '.join(RELATIONS)}, all different, "
-                f"found {self.relations}"
-            )
+        known = set(self.relations) <= RELATIONS.keys()
+        accepted = f"one or more of {', '.join(RELATIONS)}, all different"
+        require(different and known, "relations", self.relations, accepted)
         values = min(len(RELATIONS[relation].values) for relation in self.relations)
-        if self.people > values:
-            raise ValueError(
-                f"people: expected at most the {values} different values that each of the "
-                f"relations {', '.join(self.relations)} has, found {self.people}"
-            )
-        if self.questions > self.num_facts:
-            raise ValueError(
-                f"questions: expected at most the {self.num_facts} facts of a document, since no "
-                f"fact is asked for twice, found {self.questions}"
-            )
+        accepted = f"at most the {values} values of each of {', '.join(self.relations)}"
+        require(self.people <= values, "people", self.people, accepted)
+        accepted = f"at most the {self.num_facts} facts of a document, each asked for once"
+        require(self.questions <= self.num_facts, "questions", self.questions, accepted)
         require_at_least("sentences", self.sentences, self.num_facts)
 
     @property
@@ -74,10 +64,10 @@ class Sizes:
 
 
 class Questions(NamedTuple):
-    """A document with its conversation, in turns a question and its answer."""
+    """A document with its conversation, whose turns are questions and answers in alternation."""
 
     conversation: Conversation
-    facts: tuple[int, ...]  # where in sections[0] the sentence begins that answers the i-th one
+    facts: tuple[int, ...]  # for each question, where in sections[0] its sentence begins
     answers: tuple[str, ...]
 
 
@@ -90,27 +80,26 @@ class _Fact(NamedTuple):
 def generate(
     seed: int, split: str, indices: Sequence[int] | Integer[np.ndarray, " B"], cfg: Sizes
 ) -> list[Questions]:
-    """Make the documents `indices` of a split, each with its questions.
+    """The documents `indices` of a split, each with its questions.
 
-    A document depends on (seed, split, index) and the sizes only, so that any host makes any one.
+    A document depends on (seed, split, index) and the sizes only, so that any host can make it.
 
     Raises:
         ValueError: an unknown split, or a negative seed or index.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, found {split!r}")
+    require(split in SPLITS, "split", repr(split), ", ".join(SPLITS))
     require_at_least("seed", seed, 0)
-    made = []
+    documents = []
     for index in map(int, indices):
         require_at_least("index", index, 0)
-        # `spawn_key` pads the seed, so that no two places share a stream; a flat list would not.
+        # `spawn_key` pads the seed, so that no two documents share a stream; a flat list might.
         stream = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index))
         random = np.random.Generator(np.random.PCG64(stream))
-        made.append(_document(random, f"{split}-{index}", cfg))
-    return made
+        documents.append(_document(random, f"{split}-{index}", cfg))
+    return documents
 
 
-def _document(random, name, cfg):
+def _document(random: np.random.Generator, name: str, cfg: Sizes) -> Questions:
     facts = _facts(random, cfg)
     places = random.permutation(cfg.sentences)[: cfg.num_facts].tolist()
     sentences = _filler(random, cfg.sentences)
@@ -131,7 +120,7 @@ def _document(random, name, cfg):
     )
 
 
-def _facts(random, cfg):
+def _facts(random: np.random.Generator, cfg: Sizes) -> list[_Fact]:
     """Every relation of everybody."""
     first, last = (_several(random, names, cfg.people) for names in (FIRST, LAST))
     names = list(map(" ".join, zip(first, last, strict=True)))
@@ -144,11 +133,11 @@ def _facts(random, cfg):
     ]
 
 
-def _several(random, words, count):
-    return [words[place] for place in random.permutation(len(words))[:count]]
+def _several(random: np.random.Generator, words: Sequence[str], count: int) -> list[str]:
+    return [words[place] for place in random.permutation(len(words))[:count].tolist()]
 
 
-def _filler(random, count):
+def _filler(random: np.random.Generator, count: int) -> list[str]:
     drawn = random.integers(list(map(len, (FILLER, *SLOTS.values()))), size=(count, 1 + len(SLOTS)))
     sentences = []
     for number, *numbers in drawn.tolist():
@@ -158,9 +147,9 @@ def _filler(random, count):
     return sentences
 
 
-def _worded(random, wordings, fact):
+def _worded(random: np.random.Generator, wordings: Sequence[str], fact: _Fact) -> str:
     article = "an" if fact.value[0] in "aeiou" else "a"
-    wording = wordings[random.integers(len(wordings))]
+    wording = wordings[int(random.integers(len(wordings)))]
     return wording.format(name=fact.name, value=fact.value, a=article)
 
 
@@ -173,7 +162,7 @@ def chance(cfg: Sizes) -> float:
 def unbound_accuracy(cfg: Sizes) -> float:
     """Expected accuracy of a reader who knows what the document states but binds it to no name.
 
-    1 / N: it guesses a value of the relation asked for among those stated, each of which is stated
-    once. Above this a model has associated, not counted.
+    It is 1 / N: such a reader guesses among the N values that are stated for the relation. A model
+    above this has bound values to names.
     """
     return 1 / cfg.people

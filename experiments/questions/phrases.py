@@ -1,7 +1,7 @@
-"""What `data.questions` writes with: names, relations with their wordings, and filler sentences.
+"""The words of `questions.data`: names, relations with their wordings, and filler sentences.
 
-No word of a name or value is in another list or in a filler sentence, and no value is part of
-another: what a document says of a person it says once.
+No word of a name or value occurs in another list or in a filler sentence, and no value is part of
+another value. Hence a document says what it says about a person exactly once.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ class Relation(NamedTuple):
     questions: tuple[str, ...]
 
 
-def _words(text):
+def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
@@ -104,7 +104,7 @@ RELATIONS = {
         ),
     ),
 }
-"""By name; a document draws some of the values, all equally likely."""
+"""Name → relation; a document draws some of the values, all equally likely."""
 
 SLOTS = {
     "day": _words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday"),
@@ -184,4 +184,4 @@ FILLER = (
     "The concert in the {street} was sold out.",
     "By {month} the garden was full of weeds.",
 )
-"""Sentences that say nothing of anybody."""
+"""Sentences about nobody."""

@@ -2,7 +2,7 @@
 
 import bisect
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,75 +10,86 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from experiments.dialogue import corpus as dialogue_corpus
-from experiments.dialogue import replies as dialogue_replies
+from experiments.dialogue import corpus as conversations
 from experiments.dialogue.corpus import Corpus
-from experiments.dialogue.stream import Encoded, Layout
-from experiments.dialogue.task import Dialogue
-from experiments.language_modeling import start as language_modeling_init
-from experiments.questions import data as task
+from experiments.dialogue.replies import Answering, replies
+from experiments.dialogue.stream import NUM_CONTROLS, Encoded, Layout
+from experiments.dialogue.task import ConversationTask
+from experiments.language_modeling import start
 from experiments.questions.config import QuestionsConfig
-from experiments.run import training
-from inf_former_jax.data.batches import Batch
+from experiments.questions.data import Questions, chance, generate, unbound_accuracy
+from experiments.run import tables, training
+from inf_former_jax.data.text import SPLITS
 from inf_former_jax.data.tokens import Tokenizer
+from inf_former_jax.generate import Sampling
+from inf_former_jax.memory.long_term import Operators
 from inf_former_jax.models.decoder import Decoder, operators
+from inf_former_jax.require import require_at_least
 from inf_former_jax.training.state import TrainState
-from inf_former_jax.training.step import Objective
+
+
+def check(cfg: QuestionsConfig) -> None:
+    """Refuse what would fail only after minutes, or silently.
+
+    Raises:
+        ValueError: an option out of range, or options that do not fit each other.
+    """
+    for name in ("train_documents", "valid_documents", "test_documents"):
+        require_at_least(name, getattr(cfg, name), 1)
+    training.check(cfg)
+    documents(cfg)
 
 
 def run(cfg: QuestionsConfig, folder: Path, provenance: dict[str, Any]) -> dict[str, Any]:
     """Train, or go on training, evaluate, and write metrics and result into the run folder."""
-    made = documents(cfg)
-    language_modeling_init.keep_tokenizer(made.corpus.encoder.tokenizer, folder)
-    return training.run(
-        cfg, folder, provenance, lambda mesh, ops: Probe(cfg, made, mesh, ops, folder)
-    )
+    read = documents(cfg)
+    start.keep_tokenizer(read.corpus.encoder.tokenizer, folder)
+    return training.run(cfg, folder, provenance, lambda mesh, ops: Probe(cfg, read, mesh, ops))
 
 
 class Documents(NamedTuple):
-    """The conversations of a run; answers are all that is scored."""
+    """The conversations of a run. Only answers are scored."""
 
     corpus: Corpus
     test_ages: list[list[int]]  # by test document and question, see `ages`
 
 
-@functools.lru_cache(maxsize=1)  # made by the check at the door, then by the run
+@functools.lru_cache(maxsize=1)  # `check` makes them before `run` does
 def documents(cfg: QuestionsConfig) -> Documents:
     """The documents that a config asks for, in tokens.
 
     Raises:
-        ValueError: as `dialogue_corpus.tokenizer_of` and `dialogue_corpus.encoded` do.
+        ValueError: as `generate`, `corpus.tokenizer_of` and `corpus.encoded` do.
     """
-    made = {
-        split: task.generate(cfg.seed, split, range(getattr(cfg, f"{split}_documents")), cfg.task)
-        for split in task.SPLITS
+    counts = {split: getattr(cfg, f"{split}_documents") for split in SPLITS}
+    generated = {
+        split: generate(cfg.seed, split, range(count), cfg.task) for split, count in counts.items()
     }
-    read = {split: [one.conversation for one in some] for split, some in made.items()}
-    size, length = cfg.model.vocab_size, cfg.model.segment_len
-    tokenizer = dialogue_corpus.tokenizer_of(cfg.tokenizer, read["train"], size - 3, cfg.cache)
+    read = {split: [one.conversation for one in some] for split, some in generated.items()}
+    size, length = cfg.model.vocab_size - NUM_CONTROLS, cfg.model.segment_len
+    tokenizer = conversations.tokenizer_of(cfg.tokenizer, read["train"], size, cfg.cache)
     layout = Layout(scored="readers")
-    corpus = dialogue_corpus.encoded("questions", read, tokenizer, size, layout, length)
-    pairs = zip(made["test"], corpus.test.encoded, strict=True)
+    corpus = conversations.encoded("questions", read, tokenizer, layout, cfg.model)
+    pairs = zip(generated["test"], corpus.test.encoded, strict=True)
     return Documents(corpus, [ages(one, ids, tokenizer, length) for one, ids in pairs])
 
 
 def token_of(tokenizer: Tokenizer, text: str, offset: int) -> int:
-    """The number of the token of the text that holds its character `offset`.
+    """The number of the token that holds the character `offset` of a text.
 
-    It is the last of the shortest beginning whose text is longer than `offset`: a token may hold
-    the blank before a sentence and its first word.
+    It is the last token of the shortest beginning whose text is longer than `offset`. (One token
+    may hold the space before a sentence and the sentence's first word.)
     """
     ids = tokenizer.encode(text)
     counts = range(1, len(ids) + 1)
     return bisect.bisect_right(counts, offset, key=lambda n: len(tokenizer.decode(ids[:n])))
 
 
-def ages(
-    one: task.Questions, encoded: Encoded, tokenizer: Tokenizer, segment_len: int
-) -> list[int]:
-    """Segments from that in which a fact's sentence begins to that of the <speaker> who answers.
+def ages(one: Questions, encoded: Encoded, tokenizer: Tokenizer, segment_len: int) -> list[int]:
+    """For each question, the segments from its fact to its answer.
 
-    The token of <speaker> is the one that predicts the first of the answer.
+    They are counted from the segment in which the fact's sentence begins to the segment of the
+    answer's <speaker>, the token that predicts the first one of the answer.
     """
     (text,) = one.conversation.sections
     first = encoded.documents[0][0] + 1  # behind <doc>
@@ -89,87 +100,61 @@ def ages(
     ]
 
 
-class Greedy(NamedTuple):
-    """How `dialogue_replies` says the answers: to every question, the likeliest tokens."""
+class Probe(ConversationTask):
+    """The questions task: conversations whose answers are compared with the true words."""
 
-    reply_tokens: int
-    objective: Objective
-    replies: int = 0
-    temperature: float = 0.0
-    top_p: float = 1.0
+    def __init__(self, cfg: QuestionsConfig, read: Documents, mesh: Mesh, ops: Operators):
+        super().__init__(cfg, read.corpus, mesh, ops)
+        self._questions, self._ages = cfg, read.test_ages
 
-
-class Probe:
-    """The task as a run asks for it (`training.Task`): a dialogue whose answers are compared.
-
-    Args:
-        ops: the model's operators on the devices of the mesh.
-        folder: of the run.
-    """
-
-    best, higher_is_better = Dialogue.best, Dialogue.higher_is_better
-
-    def __init__(self, cfg: QuestionsConfig, made: Documents, mesh: Mesh, ops: Any, folder: Path):
-        self._cfg, self._made = cfg, made
-        self._dialogue = Dialogue(cfg, made.corpus, mesh, ops, folder)
-        self.row, self.tokens_per_step = self._dialogue.row, self._dialogue.tokens_per_step
-
-    def batches(self, begin: int) -> Iterator[Batch]:
-        """The training conversations, epoch after epoch."""
-        return self._dialogue.batches(begin)
-
-    def evaluate(self, now: TrainState) -> dict[str, float]:
-        """Loss, accuracy and perplexity of the answers' tokens, on the validation documents."""
-        return self._dialogue.evaluate(now)
-
-    def results(self, final: TrainState) -> dict[str, Any]:
+    def results(self, state: TrainState) -> dict[str, Any]:
         """Figures on the test documents, as trained and with the memory emptied; baselines."""
-        cfg = self._cfg
+        cfg = self._questions
         return {
             "test": {
-                label: self.figures(final, empty) for label, empty in training.controls(cfg).items()
+                label: self.tested(state, empty) for label, empty in training.controls(cfg).items()
             },
             "baselines": {
-                "chance": task.chance(cfg.task),
-                "a value of the document, none bound to its name": task.unbound_accuracy(cfg.task),
+                "chance": chance(cfg.task),
+                "a value of the document, none bound to its name": unbound_accuracy(cfg.task),
             },
             "baselines_by_age": {},
         }
 
-    def figures(self, now: TrainState, empty_memory: bool) -> dict[str, Any]:
-        """Of the test documents: how well answers are predicted, and how many are given.
+    def tested(self, state: TrainState, empty_memory: bool) -> dict[str, Any]:
+        """How well answers are predicted, and how many are right, on the test documents.
 
         Args:
             empty_memory: clear the memory before every segment (the control).
 
         Returns:
-            Those of `Dialogue.figures`, of which the accuracy is named token_accuracy; of `by_age`.
+            Those of `figures`, with its accuracy as token_accuracy, and those of `by_age`.
         """
-        row = self._dialogue.figures(now, "test", empty_memory)
-        return {"token_accuracy": row.pop("accuracy")} | row | self._answers(now, empty_memory)
+        row = self.figures(state, "test", empty_memory)
+        accuracy = {"token_accuracy": row.pop("accuracy")}
+        return accuracy | row | self.answered(state.params, empty_memory)
 
-    def _answers(self, now, empty_memory):
-        cfg, (corpus, test_ages) = self._cfg, self._made
-        of = corpus.test
-        longest = max(
-            turn.end - turn.start - 1 for encoded in of.encoded for turn in encoded.turns[1::2]
-        )
-        # A few rows at a time: no mesh.
-        params, ops = jax.device_get(now.params), jax.device_put(operators(cfg.model))
-        said = dialogue_replies.replies(
-            Greedy(longest, Objective(empty_memory=empty_memory)), Decoder(cfg.model), params, ops,
-            corpus, of, cfg.seed,
-        )  # fmt: skip
-        right = [one.reply == one.true for one in said]
-        return by_age(right, [test_ages[one.conversation][one.turn.turn // 2] for one in said])
+    def answered(self, params: Any, empty_memory: bool) -> dict[str, Any]:
+        """`by_age` of greedy answers to all questions of the test documents."""
+        model, test = self._questions.model, self._corpus.test
+        spans = [turn for encoded in test.encoded for turn in encoded.turns[1::2]]
+        longest = max(turn.end - turn.start - 1 for turn in spans)
+        greedy = Sampling(temperature=0.0)
+        seed = self._questions.seed
+        how = Answering(0, longest, greedy, empty_memory, seed)
+        # A few rows at a time: one device, no mesh.
+        params, ops = jax.device_get(params), jax.device_put(operators(model))
+        given = replies(Decoder(model), params, ops, self._corpus, test, how)
+        right = [one.reply == one.true for one in given]
+        return by_age(right, [self._ages[one.conversation][one.turn.turn // 2] for one in given])
 
 
 def by_age(right: Sequence[bool], ages: Sequence[int]) -> dict[str, Any]:
-    """accuracy, the share that is right; and of each age.
+    """The share of answers that are right: of all, and of those of each age.
 
     Returns:
-        accuracy; ages 0, 1, …, accuracy_by_age and questions_by_age, lists of equal length; the
-        accuracy of an age that is not asked is None.
+        accuracy; ages 0, 1, …, accuracy_by_age and questions_by_age, lists of equal length. An age
+        without questions has the accuracy None.
     """
     asked = np.bincount(ages)
     hits = np.bincount(ages, weights=right)
@@ -183,30 +168,18 @@ def by_age(right: Sequence[bool], ages: Sequence[int]) -> dict[str, Any]:
 
 def report(name: str, folder: Path, result: dict[str, Any]) -> None:
     """Print the table of a finished run, and draw its picture."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from experiments.run import plots
+    from experiments.run import plots  # slow to import
 
     ages = next(iter(result["test"].values()))["ages"]
-    table = Table(title=f"questions, {name}, {result['steps']:,} updates", title_justify="left")
-    table.add_column("answers right on the test documents, by age in segments")
-    for column in ("perplexity", "all", *map(str, ages)):
-        table.add_column(column, justify="right")
+    first = "answers right on the test documents, by age in segments"
+    rows = []
     for label, row in result["test"].items():
         cells = ["" if value is None else f"{value:.2f}" for value in row["accuracy_by_age"]]
-        table.add_row(label, f"{row['perplexity']:.2f}", f"{row['accuracy']:.3f}", *cells)
+        rows.append([label, f"{row['perplexity']:.2f}", f"{row['accuracy']:.3f}", *cells])
     for label, value in result["baselines"].items():
-        table.add_row(label, "", f"{value:.3f}")
-    Console(width=max(100, 75 + 7 * len(ages))).print(table)
+        rows.append([label, "", f"{value:.3f}", *[""] * len(ages)])
+    title = f"questions, {name}, {result['steps']:,} updates"
+    header = (first, "perplexity", "all", *map(str, ages))
+    tables.show(title, header, rows, width=max(100, 75 + 7 * len(ages)))
     plots.accuracy_by_age(folder / "accuracy.png", f"Questions about a document, {name}", result)
     print(f"{folder}/result.json, {folder}/accuracy.png")
-
-
-def check(cfg: QuestionsConfig) -> None:
-    """Refuse at the door what would fail after minutes, or silently."""
-    for name in ("train_documents", "valid_documents", "test_documents"):
-        if getattr(cfg, name) < 1:
-            raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: 1 or more")
-    training.check(cfg)
-    documents(cfg)

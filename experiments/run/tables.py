@@ -24,6 +24,19 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def show(title: str, header: Sequence[str], rows: Iterable[Sequence[str]], width: int) -> None:
+    """Print a table on the terminal; all columns but the first are right-justified."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(title=title, title_justify="left")
+    for number, name in enumerate(header):
+        shown.add_column(name, justify="right" if number else "left")
+    for row in rows:
+        shown.add_row(*row)
+    Console(width=width).print(shown)
+
+
 def table(columns: Columns, rows: Iterable[Runs]) -> str:
     """A table in markdown of a row for each group of runs."""
     return markdown(tuple(columns), ([cell(runs) for cell in columns.values()] for runs in rows))

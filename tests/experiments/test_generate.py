@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from experiments import generate
-from experiments.language_modeling import __main__ as language_modeling_main
+from experiments.language_modeling import __main__ as language_modeling
+from experiments.language_modeling.sample import pieces
 from inf_former_jax.data.tokens import Bytes
 from inf_former_jax.models.convert import gpt2
 
@@ -21,7 +22,7 @@ def model(tmp_path_factory):
         (root / split).mkdir()
         for i in range(8):
             (root / split / f"{i}.txt").write_text(" ".join(rng.choice(["abc", "de"], 12)))
-    language_modeling_main.main([
+    language_modeling.main([
         "gpt2-infinity-lasting", "--data", str(root), "--cache", str(root / "cache"),
         "--tokenizer", "bytes", "--model.vocab-size", "257", "--model.segment-len", "8",
         "--model.num-layers", "2", "--model.num-heads", "2", "--model.head-dim", "4",
@@ -65,10 +66,10 @@ def test_a_document_read_before_is_as_good_as_one_read_now(model, tmp_path, caps
 
 def test_a_character_waits_for_its_last_byte():
     text = "aé\nb€"
-    shown = list(generate.pieces(Bytes(), iter(Bytes().encode(text).tolist())))
+    shown = list(pieces(Bytes(), iter(Bytes().encode(text).tolist())))
     assert "".join(shown) == text and "é\n" not in shown and shown[1] == "é"
     # One that never ends is shown as what it is.
-    assert "".join(generate.pieces(Bytes(), iter([0x61, 0xC3]))) == "a\ufffd"
+    assert "".join(pieces(Bytes(), iter([0x61, 0xC3]))) == "a\ufffd"
 
 
 def test_refusals(model, tmp_path, capsys):

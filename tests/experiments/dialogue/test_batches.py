@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.dialogue.batches import ConversationBatches
-from experiments.dialogue.conversations import Conversation, Turn
+from experiments.dialogue.records import Conversation, Turn
 from experiments.dialogue.stream import Encoder, Layout, Segments, segments
 from inf_former_jax.data import tokens
 from inf_former_jax.memory import state as memories

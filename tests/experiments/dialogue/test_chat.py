@@ -9,15 +9,16 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.dialogue import __main__ as dialogue_main
-from experiments.dialogue import chat as dialogue_chat
-from experiments.dialogue import config as dialogue
-from experiments.dialogue import turns as dialogue_turns
-from experiments.dialogue.chat import ChatConfig
+from experiments.dialogue import __main__ as command
+from experiments.dialogue import chat
+from experiments.dialogue.config import small
+from experiments.dialogue.replies import Answering
 from experiments.dialogue.stream import Encoder, Layout
+from experiments.dialogue.turns import Chat
 from experiments.run import folders
 from inf_former_jax import generate
 from inf_former_jax.data.tokens import Bytes, train_bpe
+from inf_former_jax.generate import Sampling
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models.decoder import Decoder, ModelConfig
 from inf_former_jax.training import optim, sharding, state
@@ -29,7 +30,7 @@ END, DOC, SPEAKERS = 256, 257, (258, 259)
 DOCUMENT = "A film about a lighthouse, and about the woman who keeps it."
 TURNS = ("who?", "is it good, or is it not very good at all?", "ok", "bye")
 SEGMENT, WINDOW, REPLY = 24, 8, 6
-GREEDY = ChatConfig(temperature=0.0, reply_tokens=REPLY)
+GREEDY = Answering(reply_tokens=REPLY, sampling=Sampling(temperature=0.0))
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +90,7 @@ def test_a_carried_state_answers_as_all_read_anew(models, speaker):
     """SPEC §7's stream: every reply, and the state at the end, are those of one long reading."""
     decoder, params = models["memory"]
     person, model = SPEAKERS[speaker - 1], SPEAKERS[2 - speaker]
-    cfg = dataclasses.replace(GREEDY, speaker=speaker)
-    chat = dialogue_turns.Chat(cfg, decoder, params, Encoder(Bytes(), Layout("section")))
+    chat = Chat(decoder, params, Encoder(Bytes(), Layout("section")), GREEDY, speaker)
     parts = [spoken(DOC, list(DOCUMENT.encode()))]
     assert chat.read(DOCUMENT) == len(DOCUMENT) + 2 == chat.place
     replies = []
@@ -114,7 +114,7 @@ def test_a_window_and_the_last_turns_are_read_at_every_reply(models, window):
     """The document's first tokens with its end, then the last ones that leave room for a reply."""
     decoder, params = models["none"]
     layout = Layout(window=window) if window else Layout("none")
-    chat = dialogue_turns.Chat(GREEDY, decoder, params, Encoder(Bytes(), layout))
+    chat = Chat(decoder, params, Encoder(Bytes(), layout), GREEDY)
     document = spoken(DOC, list(DOCUMENT.encode()))
     assert chat.read(DOCUMENT) == (len(document[0]) if window else 0)
     before = [np.append(of[: window - 1], of[-1]) if window else of[:0] for of in document]
@@ -129,7 +129,7 @@ def test_a_window_and_the_last_turns_are_read_at_every_reply(models, window):
     assert len(set(map(tuple, replies))) > 1 and int(chat.state.position[0]) == 0
 
 
-def heard(monkeypatch, tokenizer, layout, cfg, texts, said):
+def heard(monkeypatch, tokenizer, layout, how, texts, said):
     """The prompts of a conversation in which the model says always the same."""
     prompts = []
 
@@ -139,10 +139,10 @@ def heard(monkeypatch, tokenizer, layout, cfg, texts, said):
             yield np.array([token])
         return state
 
-    monkeypatch.setattr(dialogue_turns.generate, "stream", stream)
+    monkeypatch.setattr(generate, "stream", stream)
     sizes = {"num_layers": 1, "num_heads": 1, "head_dim": 2, "d_model": 2, "d_inner": 2}
     decoder = Decoder(ModelConfig(vocab_size=300, segment_len=2048, mem_len=0, **sizes))
-    chat = dialogue_turns.Chat(cfg, decoder, {}, Encoder(tokenizer, layout))
+    chat = Chat(decoder, {}, Encoder(tokenizer, layout), how)
     for text in texts:
         list(chat.answer(text))
     return prompts
@@ -162,32 +162,30 @@ def test_control_tokens_that_are_typed_are_text(monkeypatch, tmp_path):
 
 
 def test_options_reach_the_sampling_and_every_reply_has_its_own_key(monkeypatch):
-    cfg = ChatConfig(temperature=0.5, top_p=0.7, top_k=3, seed=4)
-    one, two = heard(monkeypatch, Bytes(), Layout("none"), cfg, ["a", "b"], [65])
-    assert {name: one[1][name] for name in ("temperature", "top_p", "top_k")} == {
-        "temperature": 0.5, "top_p": 0.7, "top_k": 3,
-    }  # fmt: skip
-    other = heard(
-        monkeypatch, Bytes(), Layout("none"), dataclasses.replace(cfg, seed=5), ["a"], [65]
-    )
+    cfg = chat.ChatConfig("run", temperature=0.5, top_p=0.7, top_k=3, seed=4)
+    how = chat.check(cfg)
+    one, two = heard(monkeypatch, Bytes(), Layout("none"), how, ["a", "b"], [65])
+    assert one[1]["sampling"] == Sampling(temperature=0.5, top_p=0.7, top_k=3)
+    other = dataclasses.replace(how, seed=5)
+    other = heard(monkeypatch, Bytes(), Layout("none"), other, ["a"], [65])
     assert one[2] != two[2] and one[2] != other[0][2]
     # A reply that was cut is followed by its end, one that ended by no second one.
     assert two[0] == [258, 97, 256, 259, 65, 256, 258, 98, 256, 259]
-    _, two = heard(monkeypatch, Bytes(), Layout("none"), cfg, ["a", "b"], [65, 256])
+    _, two = heard(monkeypatch, Bytes(), Layout("none"), how, ["a", "b"], [65, 256])
     assert two[0] == [258, 97, 256, 259, 65, 256, 258, 98, 256, 259]
 
 
 def test_what_is_typed_and_shown():
-    assert dialogue_chat.cleaned("  a\t b\ud800\udcff \x00\n") == "a b\ufffd\ufffd \x00"
-    assert dialogue_chat.cleaned(" \t\n") == ""
-    shown = dialogue_chat.printable("a\n\té€\x00\x1b[2J\r\b\x7f\x9b")
+    assert chat.cleaned("  a\t b\ud800\udcff \x00\n") == "a b\ufffd\ufffd \x00"
+    assert chat.cleaned(" \t\n") == ""
+    shown = chat.printable("a\n\té€\x00\x1b[2J\r\b\x7f\x9b")
     assert shown == "a\n\té€␀␛[2J␍␈␡\ufffd"
 
 
 class Speechless:
     """Stands for `Chat`: answers each line with itself in capitals, and escapes."""
 
-    tokenizer = Bytes()
+    encoder = Encoder(Bytes(), Layout())
 
     def answer(self, text):
         if text == "stop":
@@ -212,14 +210,14 @@ def test_a_terminal_ends_by_the_end_of_input_and_by_ctrl_c(monkeypatch, capsys):
 
         monkeypatch.setattr(sys, "stdin", Terminal())
         monkeypatch.setattr("builtins.input", read)
-        dialogue_chat.converse(Speechless(), 2)
+        chat.converse(Speechless(), 2)
         assert capsys.readouterr().out == f"speaker1: A␛\n{shown}"
 
 
 def refused(capsys, *options):
     """The one line that the command ends with."""
     with pytest.raises(SystemExit) as stopped:
-        dialogue_main.main(["chat", *map(str, options)])
+        command.main(["chat", *map(str, options)])
     said = capsys.readouterr().err
     assert stopped.value.code == 2 and said.count("\n") == 1, said
     return said
@@ -262,7 +260,7 @@ def test_refusals_at_the_door(tmp_path, capsys):
 def a_run(folder, decoder, params, layout):
     """A run folder as training leaves it, of parameters that were never trained."""
     cfg = dataclasses.replace(
-        dialogue.small("window"), model=decoder.cfg, layout=layout, tokenizer="bytes", batch_size=8
+        small("window"), model=decoder.cfg, layout=layout, tokenizer="bytes", batch_size=8
     )
     folder.mkdir()
     folders.write_json(folder / "config.json", folders.to_json(cfg))
@@ -276,7 +274,7 @@ def a_run(folder, decoder, params, layout):
 def piped(monkeypatch, capsys, typed, *options):
     """What the command prints on both streams when bytes are piped into it."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed), encoding="utf-8"))
-    dialogue_main.main(["chat", *map(str, options)])
+    command.main(["chat", *map(str, options)])
     return capsys.readouterr()
 
 

@@ -9,15 +9,16 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.dialogue import __main__ as dialogue_main
-from experiments.dialogue import config as dialogue
-from experiments.dialogue import corpus as dialogue_corpus
-from experiments.dialogue import replies as dialogue_replies
-from experiments.dialogue import task as dialogue_task
-from experiments.dialogue.config import DialogueConfig
-from experiments.dialogue.conversations import Reading
-from experiments.dialogue.stream import Layout, of_documents
+from experiments.dialogue import __main__ as command
+from experiments.dialogue import corpus, replies, task
+from experiments.dialogue.compare import CompareConfig, cells
+from experiments.dialogue.config import PRESETS, DialogueConfig, small
+from experiments.dialogue.coverage import token_texts
+from experiments.dialogue.replies import Answering
+from experiments.dialogue.stream import Layout, in_documents
+from experiments.language_modeling import __main__ as language_modeling
 from experiments.run import training
+from inf_former_jax.data.tokens import Bytes
 from inf_former_jax.memory import state
 from inf_former_jax.models.decoder import Decoder, operators
 
@@ -63,23 +64,22 @@ def data(tmp_path_factory):
 def finished(tmp_path_factory, data):
     """(folder, result) of one tiny run."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    dialogue_main.main(
-        ["infinity-lasting", *TINY, *MEMORY, "--data", str(data), "--out", str(folder)]
-    )
+    command.main(["infinity-lasting", *TINY, *MEMORY, "--data", str(data), "--out", str(folder)])
     return folder, json.loads((folder / "result.json").read_text())
 
 
 def corpus_of(data, **layout):
-    return dialogue_corpus.corpus(
-        str(data), "bytes", 260, "unused", Reading(), Layout(**layout), 16, {}
-    )
+    cfg = small("infinity")
+    model = dataclasses.replace(cfg.model, vocab_size=260, segment_len=16)
+    given = {"data": str(data), "tokenizer": "bytes", "layout": Layout(**layout)}
+    return corpus.corpus_of(dataclasses.replace(cfg, model=model, **given))
 
 
 @pytest.mark.slow
 def test_the_result_is_counted_by_hand(finished, data):
     """Perplexities of untrained bytes; scored tokens; three replies, scored."""
     folder, result = finished
-    assert set(result["test"]) == {"as trained", CONTROL, dialogue_task.ANOTHER}
+    assert set(result["test"]) == {"as trained", CONTROL, task.ANOTHER}
     for split in ("valid", "test"):
         assert set(result[split]) >= {"as trained", CONTROL}
         for row in result[split].values():
@@ -103,9 +103,7 @@ def test_the_result_is_counted_by_hand(finished, data):
 def test_a_finished_run_is_kept(finished, data, capsys):
     folder, _ = finished
     before = (folder / "result.json").stat().st_mtime_ns
-    dialogue_main.main(
-        ["infinity-lasting", *TINY, *MEMORY, "--data", str(data), "--out", str(folder)]
-    )
+    command.main(["infinity-lasting", *TINY, *MEMORY, "--data", str(data), "--out", str(folder)])
     assert "holds the finished run" in capsys.readouterr().out
     assert (folder / "result.json").stat().st_mtime_ns == before
 
@@ -118,7 +116,7 @@ def test_figures_are_those_of_each_conversation_alone(finished, data):
     split, ops = corpus_of(data).test, operators(cfg.model)
     step = jax.jit(lambda *given: Decoder(cfg.model).apply({"params": params}, *given[:2],
                    operators=ops, types=given[2], where=given[3]))  # fmt: skip
-    other = dialogue_corpus.swapped(split, corpus_of(data).encoder)
+    other = corpus.swapped(split, corpus_of(data).encoder)
 
     def loss_of(split, emptied):
         nats = count = 0.0
@@ -136,7 +134,7 @@ def test_figures_are_those_of_each_conversation_alone(finished, data):
     expected = {
         "as trained": loss_of(split, False),
         CONTROL: loss_of(split, True),
-        dialogue_task.ANOTHER: loss_of(other, False),
+        task.ANOTHER: loss_of(other, False),
     }
     for label, loss in expected.items():
         assert result["test"][label]["loss"] == pytest.approx(loss, rel=1e-6), label
@@ -148,7 +146,7 @@ def test_page_shows_the_document(finished, tmp_path, data):
     """A card for each reply, with the text of its document."""
     folder, _ = finished
     out = tmp_path / "page.html"
-    dialogue_main.main(["page", "--run", str(folder), "--replies", "3", "--out", str(out)])
+    command.main(["page", "--run", str(folder), "--replies", "3", "--out", str(out)])
     page = out.read_text()
     titles = [one["title"] for one in json.loads((folder / "replies.json").read_text())]
     for title in set(titles):
@@ -156,60 +154,58 @@ def test_page_shows_the_document(finished, tmp_path, data):
         text = re.sub("<[^>]*>", "", page)
         assert text.count(f"The {title} is old.\nIt is in test city.") == titles.count(title)
     with pytest.raises(SystemExit):
-        dialogue_main.main(["page", "--run", str(tmp_path)])
+        command.main(["page", "--run", str(tmp_path)])
 
 
 def test_pieces_are_the_text():
     """A token each; characters of several bytes come with the last of them."""
-    from experiments.dialogue.coverage import pieces
-    from inf_former_jax.data.tokens import Bytes
-
     tokens = Bytes().encode("a–bé")
-    found = pieces(Bytes(), tokens)
+    found = token_texts(Bytes(), tokens)
     assert "".join(found) == "a–bé" and len(found) == len(tokens)
     assert found == ["a", "", "", "–", "b", "", "é"]
 
 
 def test_every_conversation_has_another_document(data):
     """Of two, each other's; what is said and scored stays; one alone has no other."""
-    corpus = corpus_of(data)
-    split = corpus.test
-    other = dialogue_corpus.swapped(split, corpus.encoder)
+    read = corpus_of(data)
+    split = read.test
+    other = corpus.swapped(split, read.encoder)
     documents = [one.sections for one in split.conversations]
     assert [one.sections for one in other.conversations] == documents[::-1]
     for ours, theirs in zip(split.encoded, other.encoded, strict=True):
         for field in ("tokens", "types", "scored"):
-            said = [getattr(e, field)[~of_documents(e)] for e in (ours, theirs)]
+            said = [getattr(e, field)[~in_documents(e)] for e in (ours, theirs)]
             np.testing.assert_array_equal(*said)
     first = type(split)(*(part[:1] for part in split))
-    assert not dialogue_corpus.swapped(first, corpus.encoder).segments
+    assert not corpus.swapped(first, read.encoder).segments
 
 
 def test_places_are_the_same_for_all(data):
     """Drawn once, in order, without repetition, scored ones only; 0 = all of them."""
     split = corpus_of(data).test
-    every = dialogue_replies.places(split, 0)
+    every = replies.places(split, 0)
     assert [(n, span.turn) for n, span in every] == [(n, t) for n in (0, 1) for t in (1, 2, 3)]
-    some = dialogue_replies.places(split, 4)
-    assert some == dialogue_replies.places(split, 4) and len(set(some)) == 4
+    some = replies.places(split, 4)
+    assert some == replies.places(split, 4) and len(set(some)) == 4
     assert set(some) < set(every) and some == sorted(some)
 
 
 def test_what_is_read_before_a_reply(data):
     """All of it; with an emptied memory from the segment before the open one; window and room."""
-    corpus = corpus_of(data)
-    place = dialogue_replies.places(corpus.test, 0)[-1]
-    encoded = corpus.test.encoded[place[0]]
-    tokens, types = dialogue_replies.asked(corpus.encoder, corpus.test, place, 16, 6)
+    read, how = corpus_of(data), Answering(reply_tokens=6)
+    place = replies.places(read.test, 0)[-1]
+    encoded = read.test.encoded[place[0]]
+    tokens, types = replies.history(read.encoder, read.test, place, 16, how)
     np.testing.assert_array_equal(tokens, encoded.tokens[: place[1].start + 1])
-    assert tokens[-1] == types[-1] == corpus.encoder.controls.speakers[1]
-    emptied, _ = dialogue_replies.asked(corpus.encoder, corpus.test, place, 16, 6, emptied=True)
+    assert tokens[-1] == types[-1] == read.encoder.controls.speakers[1]
+    control = dataclasses.replace(how, emptied=True)
+    emptied, _ = replies.history(read.encoder, read.test, place, 16, control)
     cut = (place[1].start // 16 - 1) * 16
     np.testing.assert_array_equal(emptied, tokens[cut:])
     windowed = corpus_of(data, window=5)
-    short, _ = dialogue_replies.asked(windowed.encoder, windowed.test, place, 16, 6)
-    assert len(short) == 10 and short[0] == corpus.encoder.controls.doc
-    assert not of_documents(encoded)[place[1].start]
+    short, _ = replies.history(windowed.encoder, windowed.test, place, 16, how)
+    assert len(short) == 10 and short[0] == read.encoder.controls.doc
+    assert not in_documents(encoded)[place[1].start]
 
 
 def test_a_reply_ends_at_its_end(data):
@@ -217,15 +213,13 @@ def test_a_reply_ends_at_its_end(data):
     encoder = corpus_of(data).encoder
     text = encoder.tokenizer.encode(" hello you")
     with_end = np.append(text, [encoder.controls.end, 65, 65])
-    assert dialogue_replies.decoded(encoder, with_end) == "hello you"
-    assert dialogue_replies.decoded(encoder, text) == "hello you"
+    assert replies.decoded(encoder, with_end) == "hello you"
+    assert replies.decoded(encoder, text) == "hello you"
 
 
 @pytest.mark.slow
 def test_compare_fills_the_table(data, tmp_path, monkeypatch, capsys):
     """A row and a control from one run of language_modeling; again: nothing is run anew."""
-    from experiments.language_modeling import config as language_modeling
-
     texts = tmp_path / "texts"
     for split in ("train", "valid", "test"):
         (texts / split).mkdir(parents=True)
@@ -237,19 +231,19 @@ def test_compare_fills_the_table(data, tmp_path, monkeypatch, capsys):
         "--model.vocab-size", "257",
     ])  # fmt: skip
     for name in ("no-document", "infinity"):
-        text, given = dialogue.PRESETS[name]
+        text, given = PRESETS[name]
         model = dataclasses.replace(given.model, segment_len=16, query_chunk=16)
         if model.long_term:
             small = dataclasses.replace(model.long_term, num_basis=8, num_samples=8, bins=8)
             model = dataclasses.replace(model, long_term=small)
         changed = dataclasses.replace(given, model=model)
-        monkeypatch.setitem(dialogue.PRESETS, name, (text, changed))
+        monkeypatch.setitem(PRESETS, name, (text, changed))
     out = tmp_path / "compare"
     argv = ["compare", "--models", "no-document", "infinity-emptied", "--data", str(data),
             "--init-from", str(base), "--updates", "2", "--replies", "2", "--batch-size", "8",
             "--reply-tokens", "4",
             "--out", str(out)]  # fmt: skip
-    dialogue_main.main(argv)
+    command.main(argv)
     printed = capsys.readouterr().out
     assert "[2/2] infinity-emptied-0" in printed and "no-document" in (out / "table.md").read_text()
     found = {file.parent.name: json.loads(file.read_text()) for file in out.glob("*/result.json")}
@@ -259,7 +253,7 @@ def test_compare_fills_the_table(data, tmp_path, monkeypatch, capsys):
     assert all(row["settings"]["model"]["vocab_size"] == 260 for row in found.values())
     assert all(row["parameters"] > 0 and row["steps"] == 2 for row in found.values())
     times = {file: file.stat().st_mtime_ns for file in out.glob("*/result.json")}
-    dialogue_main.main(argv)
+    command.main(argv)
     assert times == {file: file.stat().st_mtime_ns for file in out.glob("*/result.json")}
 
 
@@ -285,7 +279,7 @@ def test_refused_in_one_line(argv, message, data, tmp_path, capsys):
         given += ["--data", str(data)]
     out = tmp_path / "out"
     with pytest.raises(SystemExit) as refused:
-        dialogue_main.main([*given, *argv, "--out", str(out)])
+        command.main([*given, *argv, "--out", str(out)])
     said = capsys.readouterr().err
     assert refused.value.code == 2 and message in said and said.count("\n") == 1
     assert not out.exists()
@@ -293,17 +287,15 @@ def test_refused_in_one_line(argv, message, data, tmp_path, capsys):
 
 def test_the_default_row_reads_the_sample(tmp_path):
     """Of a clean clone: thirty conversations, which the model's vocabulary and segments fit."""
-    cfg = dialogue.PRESETS["infinity-lasting"][1]
-    name, folder = dialogue_corpus.folder_of(cfg.data)
+    cfg = PRESETS["infinity-lasting"][1]
+    name, folder = corpus.folder_of(cfg.data)
     assert name == "made-up sample" and (folder / "train.jsonl").is_file()
-    dialogue_task.check(dataclasses.replace(cfg, batch_size=8, cache=str(tmp_path)))
+    task.check(dataclasses.replace(cfg, batch_size=8, cache=str(tmp_path)))
     assert cfg.model.memory_gradient == 0 and cfg.layout == Layout()
 
 
 def test_rows_of_the_comparison():
     """What is asked for reaches the rows that it concerns; usual rates by where they begin."""
-    from experiments.dialogue.compare import CompareConfig, cells
-
     asked = CompareConfig(memory_gradient=4, document="section", scored="readers", top_p=0.5)
     rows = {cell.model: cell.config for cell in cells(asked)}
     assert len(rows) == 10 and all(cfg.top_p == 0.5 for cfg in rows.values())

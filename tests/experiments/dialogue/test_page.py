@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.dialogue.page import Shown, levels, on_document, top_words, write_page
-from experiments.dialogue.style import DARK, LIGHT
+from experiments.dialogue.coverage import Covered, on_document
+from experiments.dialogue.page import DARK, LIGHT, levels, top_words, write_page
 from inf_former_jax.memory import state
 from inf_former_jax.memory.coverage import coverage
 from inf_former_jax.models.decoder import Decoder, operators
@@ -50,7 +50,7 @@ def shown(
     pieces=("a", " b", " c", " d"), mass=((0.5, 0.25, 0.125, 0.125), (0, 0, 0, 0)), **changed
 ):
     mass = np.array(mass, float)
-    given = Shown("n", [("user1", "hi")], "yes", "no", list(pieces), mass, 1 - mass.sum(1))
+    given = Covered("n", [("user1", "hi")], "yes", "no", list(pieces), mass, 1 - mass.sum(1))
     return given._replace(**changed)
 
 

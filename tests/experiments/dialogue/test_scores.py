@@ -1,5 +1,6 @@
 """Scores of replies against values worked out by hand, METEOR through nltk's reader of WordNet."""
 
+import dataclasses
 import gc
 import importlib.util
 
@@ -76,11 +77,12 @@ def test_scores_by_hand(wordnet):
     # ROUGE with stems: three of four, two of two and of five; both in order.
     assert found.rouge_1 == pytest.approx(100 * (3 / 4 + 4 / 7) / 2)
     assert found.rouge_1_recall == pytest.approx(100 * (3 / 4 + 2 / 5) / 2)
-    assert found[3:5] == pytest.approx(found[1:3])
+    both = found.rouge_1, found.rouge_1_recall
+    assert (found.rouge_l, found.rouge_l_recall) == pytest.approx(both)
     # METEOR: all four words in one piece; two of two and of five in two pieces.
     mean = 1 * 0.4 / (0.9 * 1 + 0.1 * 0.4)
     assert found.meteor == pytest.approx(100 * (1 - 0.5 / 4**3 + (1 - 0.5) * mean) / 2)
-    assert found[6:] == (100, 100, 3, 2)
+    assert dataclasses.astuple(found)[6:] == (100, 100, 3, 2)
 
 
 def test_rouge_l_is_of_the_longest_common_subsequence(wordnet):
@@ -124,7 +126,7 @@ def test_the_dictionary_is_read_once_and_closed(wordnet, monkeypatch):
 
 
 def test_blank_predictions_score_0(wordnet):
-    assert scores(["", " \n"], ["a cat", "?"], wordnet) == (0,) * 9 + (2,)
+    assert scores(["", " \n"], ["a cat", "?"], wordnet) == Scores(*(0,) * 9, 2)
 
 
 def test_without_wordnet_the_others_are_given(wordnet, tmp_path, monkeypatch, capsys):
@@ -137,7 +139,7 @@ def test_without_wordnet_the_others_are_given(wordnet, tmp_path, monkeypatch, ca
     line += "with WordNet 3.0's dictionary files, or none after apt-get install wordnet-base"
     assert missing(str(tmp_path)) == line and capsys.readouterr().out == f"{line}\n"
     assert found.meteor is None
-    assert found._replace(meteor=50) == (50,) * 6 + (100, 100, 2, 1)
+    assert dataclasses.replace(found, meteor=50) == Scores(*(50,) * 6, 100, 100, 2, 1)
     monkeypatch.setattr(module, "WORDNET", wordnet)
     assert missing() == ""
     assert scores(["great cat"], ["big cat"]).meteor == pytest.approx(93.75)

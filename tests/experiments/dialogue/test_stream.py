@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.dialogue.conversations import Conversation, Turn
+from experiments.dialogue.records import Conversation, Turn
 from experiments.dialogue.stream import (
     Controls,
     Encoder,
     Layout,
     controls,
-    of_documents,
+    in_documents,
     prompt,
     segments,
-    window_of,
+    window_before,
 )
 from inf_former_jax.data import tokens
 
@@ -195,10 +195,10 @@ layouts |= st.builds(Layout, st.just("none"), scored=scored)
 def test_encoded_is_what_a_loop_makes(conversation, layout):
     expected = rebuilt(conversation, layout)
     got = Encoder(tokens.Bytes(), layout)(conversation)
-    leaves = got.tokens, got.types, got.scored, of_documents(got)
+    leaves = got.tokens, got.types, got.scored, in_documents(got)
     for leaf, column in zip(leaves, zip(*expected, strict=True), strict=True):
         np.testing.assert_array_equal(leaf, column)
-    assert not got.scored[of_documents(got)].any() and not got.scored[: got.turns[0].end].any()
+    assert not got.scored[in_documents(got)].any() and not got.scored[: got.turns[0].end].any()
     for span, turn in zip(got.turns, conversation.turns, strict=True):
         counts = span.turn > 0 and (layout.scored == "both" or conversation.saw[turn.speaker])
         assert not got.scored[span.start]
@@ -303,7 +303,7 @@ def test_a_document_is_encoded_once():
 def test_windows_by_hand(window, place, expected):
     """Of the document read last: DabE AxE DcE ByyE AzE DabE BwE."""
     encoded = encode(GIVEN, document="section")
-    got = window_of(encoded, place, window)
+    got = window_before(encoded, place, window)
     assert got.size <= window
     np.testing.assert_array_equal(encoded.tokens[got], ids(expected))
 
@@ -341,7 +341,7 @@ def test_a_prompt_and_its_reply_are_the_stream(conversation, layout, more, data)
         got, types = prompt(encoded, span, length, layout, room)
         got = list(zip(got.tolist(), types.tolist(), strict=True))
         if layout.window or layout.document == "none":
-            before = window_of(encoded, span.start, layout.window).size if layout.window else 0
+            before = window_before(encoded, span.start, layout.window).size if layout.window else 0
             assert len(got) == min(length - room, before + behind + 1)
             first = behind + 1 - (len(got) - before)
             assert got[before:] == said[first : behind + 1]

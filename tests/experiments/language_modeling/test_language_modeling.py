@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 from experiments.analysis import memory as analysis_memory
-from experiments.language_modeling import __main__ as language_modeling_main
-from experiments.language_modeling import corpora
-from experiments.language_modeling import start as language_modeling_init
-from experiments.language_modeling import task as language_modeling_task
+from experiments.language_modeling import __main__ as command
+from experiments.language_modeling import corpora, start, task
 from experiments.language_modeling.config import LanguageModelingConfig
 from experiments.run import training
 from inf_former_jax.data.tokens import Bytes
+from inf_former_jax.memory import state
 from inf_former_jax.models.convert import gpt2
 
 pytestmark = pytest.mark.slow  # whole runs
@@ -59,7 +58,7 @@ def run(data, tmp_path_factory):
     def made(name, preset, *options):
         folder = root / name
         common = ["--data", str(data), "--cache", str(root / "cache"), "--out", str(folder)]
-        language_modeling_main.main([preset, *common, *options])
+        command.main([preset, *common, *options])
         return folder, json.loads((folder / "result.json").read_text())
 
     return made
@@ -110,8 +109,6 @@ def test_the_decoder_agrees(plain, data):
     folder, result = plain
     cfg, decoder, params, _ = training.load(LanguageModelingConfig, folder, ("params",))
     step = jax.jit(decoder.apply)
-    from inf_former_jax.memory import state
-
     nats = count = 0
     for i in range(2):
         text = (data / "test" / f"{i}.txt").read_text()
@@ -185,31 +182,31 @@ def test_a_run_does_not_go_on_with_other_tokens(run, data, tmp_path, capsys):
     assert "was begun with another tokeniser" in capsys.readouterr().err
     (folder / "tokenizer.json").unlink()
     with pytest.raises(ValueError, match=r"expected tokenizer\.json"):  # never bytes instead
-        language_modeling_init.tokenizer_of_run(folder)
+        start.tokenizer_of_run(folder)
 
 
 def test_a_trained_tokeniser_stays_with_the_run(run, data):
     folder, result = run(
         "bpe", "gpt2", *TINY, "--tokenizer", "", "--model.vocab-size", "270", "--optim.steps", "2"
     )
-    kept = language_modeling_init.tokenizer_of_run(folder)
+    kept = start.tokenizer_of_run(folder)
     text = (data / "test" / "0.txt").read_text()
     assert kept.decode(kept.encode(text)) == text and 257 < kept.vocab_size <= 270
     split = result["splits"]["test"]
     assert split["tokens"] < split["bytes"]
-    assert isinstance(language_modeling_init.tokenizer_of_run(folder.parent / "plain"), Bytes)
+    assert isinstance(start.tokenizer_of_run(folder.parent / "plain"), Bytes)
 
 
 def test_another_text_is_read_by_the_runs_tokeniser(remembering, data, tmp_path, capsys):
     """The test split again gives the run's own figures; a part of it gives others."""
     evaluate = ["evaluate", "--run", str(remembering[0]), "--data", str(data),
                 "--cache", str(tmp_path / "cache")]  # fmt: skip
-    language_modeling_main.main([*evaluate, "--splits", "test", "--out", str(tmp_path)])
+    command.main([*evaluate, "--splits", "test", "--out", str(tmp_path)])
     found = json.loads((tmp_path / f"evaluation-{data.name}.json").read_text())
     assert set(found["test"]) == {"as trained", EMPTIED} and "valid" not in found
     for label, row in found["test"].items():
         assert row["loss"] == pytest.approx(remembering[1]["test"][label]["loss"], rel=1e-6)
-    language_modeling_main.main([*evaluate, "--characters", "30", "--out", str(tmp_path)])
+    command.main([*evaluate, "--characters", "30", "--out", str(tmp_path)])
     part = json.loads((tmp_path / f"evaluation-{data.name}.json").read_text())
     assert sum(part["test"]["as trained"]["by_segment"]["tokens"]) <= 2 * 30
     whole = remembering[1]["valid"]["as trained"]  # a run's own limit is 30, too
@@ -220,7 +217,7 @@ def test_another_text_is_read_by_the_runs_tokeniser(remembering, data, tmp_path,
         ([*evaluate, "--characters", "-1"], "characters: found -1"),
     ):
         with pytest.raises(SystemExit) as stopped:
-            language_modeling_main.main(options)
+            command.main(options)
         assert stopped.value.code == 2 and message in capsys.readouterr().err
 
 
@@ -256,7 +253,7 @@ def test_refusals(data, tmp_path, capsys, options, message):
     given |= {"--data": str(data), "--cache": str(tmp_path), "--out": str(tmp_path / "run")}
     given |= dict(zip(options[::2], options[1::2], strict=True))
     with pytest.raises(SystemExit) as stopped:
-        language_modeling_main.main(["gpt2", *(part for pair in given.items() for part in pair)])
+        command.main(["gpt2", *(part for pair in given.items() for part in pair)])
     said = capsys.readouterr().err
     assert stopped.value.code == 2 and said.count("\n") == 1 and not (tmp_path / "run").exists()
     assert message.removeprefix("model: Value error, ") in said
@@ -266,7 +263,7 @@ def test_foreign_parameters_are_refused(data, remembering, tmp_path, capsys):
     """A run with a memory does not begin one without."""
     options = ["--data", str(data), "--cache", str(tmp_path), "--out", str(tmp_path / "run")]
     with pytest.raises(SystemExit):
-        language_modeling_main.main(["gpt2", *TINY, *options, "--init-from", str(remembering[0])])
+        command.main(["gpt2", *TINY, *options, "--init-from", str(remembering[0])])
     assert "['block_0']['long_term']" in capsys.readouterr().err
 
 
@@ -284,4 +281,4 @@ def test_shakespeare_is_found(tmp_path):
 def test_buckets_begin_at_powers_of_two():
     segments = np.array([0, 1, 2, 3, 4, 7, 8, 1000])
     expected = [0, 1, 2, 2, 4, 4, 8, 512]
-    assert language_modeling_task._bucket(segments).tolist() == expected
+    assert task._bucket(segments).tolist() == expected

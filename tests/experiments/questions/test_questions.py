@@ -4,27 +4,24 @@ import dataclasses
 import json
 import math
 import re
-from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
-from experiments.dialogue import corpus as dialogue_corpus
-from experiments.dialogue import replies as dialogue_replies
-from experiments.dialogue.conversations import Conversation, Turn
+from experiments.dialogue.corpus import tokenizer_of
+from experiments.dialogue.records import Conversation, Turn
+from experiments.dialogue.replies import Answering, replies
 from experiments.dialogue.stream import Encoder, Layout
-from experiments.questions import __main__ as questions_main
-from experiments.questions import config as questions
-from experiments.questions import data as task
-from experiments.questions import task as questions_task
-from experiments.questions.config import QuestionsConfig
-from experiments.questions.task import Greedy, ages, by_age, token_of
+from experiments.questions import __main__ as command
+from experiments.questions.config import PRESETS, QuestionsConfig
+from experiments.questions.data import Questions, Sizes, generate
+from experiments.questions.task import Probe, ages, by_age, check, documents, token_of
 from experiments.run import folders, training
 from inf_former_jax.data.tokens import Bytes
+from inf_former_jax.generate import Sampling
 from inf_former_jax.models.decoder import Decoder, operators
 from inf_former_jax.training import sharding
-from inf_former_jax.training.step import Objective
 
 
 class Pieces:
@@ -58,7 +55,7 @@ def document(facts, turns):
     """A hand-made document of 11 characters."""
     said = tuple(Turn(number % 2, text, 0) for number, text in enumerate(turns))
     conversation = Conversation("by hand", "", ("Aa. Bb. Cc.",), said, (False, True), None)
-    return task.Questions(conversation, facts, turns[1::2])
+    return Questions(conversation, facts, turns[1::2])
 
 
 def test_ages_by_hand():
@@ -81,10 +78,10 @@ def test_ages_by_hand():
 
 def test_ages_are_those_of_the_sentences_that_answer(tmp_path):
     """With a real BPE: from the fact's token on, the text is that of the sentence."""
-    cfg = task.Sizes(2, 6, 9)
-    made = task.generate(0, "train", range(20), cfg)
+    cfg = Sizes(2, 6, 9)
+    made = generate(0, "train", range(20), cfg)
     read = [one.conversation for one in made]
-    tokenizer = dialogue_corpus.tokenizer_of("", read, 400, tmp_path)
+    tokenizer = tokenizer_of("", read, 400, tmp_path)
     encoder = Encoder(tokenizer, Layout(scored="readers"))
     merged = 0
     for one in made:
@@ -122,21 +119,21 @@ TINY = [
     "--model.long-term.widths", "0.05", "--optim.steps", "4", "--optim.warmup-steps", "1",
     "--loop.log-every", "2", "--loop.eval-every", "2",
 ]  # fmt: skip
-SIZES = task.Sizes(2, 2, 4, ("instrument",))
+SIZES = Sizes(2, 2, 4, ("instrument",))
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """(folder, result) of one tiny run."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    questions_main.main([*TINY, "--out", str(folder)])
+    command.main([*TINY, "--out", str(folder)])
     return folder, json.loads((folder / "result.json").read_text())
 
 
 def ages_of_test_documents():
     """Of every question, with nothing but the lengths of texts: bytes, segments of 32."""
     made = []
-    for one in task.generate(0, "test", range(10), SIZES):
+    for one in generate(0, "test", range(10), SIZES):
         at = len(one.conversation.sections[0]) + 2
         for turn in one.conversation.turns:
             if turn.speaker:
@@ -180,7 +177,7 @@ def test_a_run_leaves_its_files_and_provenance(finished, capsys):
     valid = [row for row in rows if row["split"] == "valid"]
     assert [row["loss"] for row in valid] == [row[1] for row in result["curve"]]
     assert result["experiment"] == "questions" and result["preset"] == "infinity-lasting"
-    questions_main.main([*TINY, "--out", str(folder)])
+    command.main([*TINY, "--out", str(folder)])
     out = capsys.readouterr().out
     assert f"{folder} holds the finished run" in out
     table = out[out.index("answers right") :]
@@ -192,14 +189,14 @@ def test_a_run_leaves_its_files_and_provenance(finished, capsys):
 def test_answers_alone_are_scored(finished):
     """Each with its end; and a gradient reaches the whole document."""
     folder, _ = finished
-    cfg = folders.from_json(questions.QuestionsConfig, folders.read_config(folder))
-    made = questions_task.documents(cfg)
-    read = task.generate(0, "train", range(24), SIZES)
+    cfg = folders.from_json(QuestionsConfig, folders.read_config(folder))
+    made = documents(cfg)
+    read = generate(0, "train", range(24), SIZES)
     for one, encoded in zip(read, made.corpus.train.encoded, strict=True):
         scored = Bytes().decode(np.where(encoded.tokens == 256, 10, encoded.tokens)[encoded.scored])
         assert scored == "".join(f"{answer}\n" for answer in one.answers)
     assert made.corpus.test.conversations == [
-        one.conversation for one in task.generate(0, "test", range(10), SIZES)
+        one.conversation for one in generate(0, "test", range(10), SIZES)
     ]
     assert len(made.corpus.valid.conversations) == 8
 
@@ -215,20 +212,24 @@ def test_matches_are_those_of_the_true_words(finished):
         lambda leaf: (leaf + 3 * random.normal(size=leaf.shape)).astype(np.float32),
         jax.device_get(params),
     )
-    made, decoder = questions_task.documents(cfg), Decoder(cfg.model)
-    ops, now = jax.device_put(operators(cfg.model)), SimpleNamespace(params=params, key=None)
+    made = documents(cfg)
+    ops = jax.device_put(operators(cfg.model))
     test = made.corpus.test
     longest = 1 + max(len(turn.text) for one in test.conversations for turn in one.turns[1::2])
     words = {
         empty: [
             one.reply
-            for one in dialogue_replies.replies(
-                Greedy(longest, Objective(empty_memory=empty)), decoder, params, ops, made.corpus,
-                test, 0,
+            for one in replies(
+                Decoder(cfg.model),
+                params,
+                ops,
+                made.corpus,
+                test,
+                Answering(0, longest, Sampling(temperature=0.0), emptied=empty),
             )
         ]
         for empty in (False, True)
-    }  # fmt: skip
+    }
     assert words[False] != words[True]
     # Every third answer of the truth is replaced by what the model says there, others by less.
     flags = [number % 3 == 0 for number in range(20)]
@@ -244,23 +245,23 @@ def test_matches_are_those_of_the_true_words(finished):
             told.append(one._replace(turns=tuple(turns)))
         corpus = made.corpus._replace(test=test._replace(conversations=told))
         mesh = sharding.make_mesh()
-        probe = questions_task.Probe(cfg, made._replace(corpus=corpus), mesh, ops, folder)
-        assert probe._answers(now, empty) == by_age(flags, every)
-        assert probe._answers(now, not empty)["accuracy"] < 7 / 20
+        probe = Probe(cfg, made._replace(corpus=corpus), mesh, ops)
+        assert probe.answered(params, empty) == by_age(flags, every)
+        assert probe.answered(params, not empty)["accuracy"] < 7 / 20
 
 
 # Options → all that the line has to say: which option, what was found, what is accepted.
 BAD = {
     "people": (["--task.people", "31"], ["people", "at most the 30", "found 31"]),
     "many questions": (["--task.questions", "3"], ["questions", "at most the 2 facts", "found 3"]),
-    "few sentences": (["--task.sentences", "1"], ["sentences", "at least 2", "found 1"]),
+    "few sentences": (["--task.sentences", "1"], ["sentences", "2 or more", "found 1"]),
     "small vocabulary": (["--model.vocab-size", "259"], ["tokenizer", "found one of 257", "256"]),
     "no documents": (["--test-documents", "0"], ["test_documents", "found 0", "1 or more"]),
     "no training": (["--train-documents", "0"], ["train_documents", "found 0", "1 or more"]),
     "no batch": (["--batch-size", "0"], ["batch_size", "found 0", "1 or more"]),
     "batch and mesh": (["--batch-size", "12"], ["batch_size", "found 12", "multiple"]),
     "tokenizer": (["--tokenizer", "/nowhere"], ["/nowhere", "expected tokenizer.json"]),
-    "seed": (["--seed", "-1"], ["seed", "at least 0", "-1"]),
+    "seed": (["--seed", "-1"], ["seed", "found -1", "0 or more"]),
 }
 
 
@@ -268,7 +269,7 @@ BAD = {
 def test_bad_options_are_refused_in_one_line(options, said, tmp_path, capsys):
     out = tmp_path / "run"
     with pytest.raises(SystemExit) as stop:
-        questions_main.main([*TINY, "--out", str(out), *options])
+        command.main([*TINY, "--out", str(out), *options])
     captured = capsys.readouterr()
     lines = captured.err.splitlines()
     assert stop.value.code == 2 and len(lines) == 1 and captured.out == ""
@@ -276,17 +277,17 @@ def test_bad_options_are_refused_in_one_line(options, said, tmp_path, capsys):
     assert not out.exists()
 
 
-@pytest.mark.parametrize("name", list(questions.PRESETS))
+@pytest.mark.parametrize("name", list(PRESETS))
 def test_presets_can_be_run(name):
     """They pass the check at the door, survive JSON, and their gradient reaches every fact."""
-    cfg = questions.PRESETS[name][1]
+    cfg = PRESETS[name][1]
     few = dataclasses.replace(
         cfg, batch_size=jax.device_count(), train_documents=20, valid_documents=9,
         test_documents=20, tokenizer="bytes",
     )  # fmt: skip
-    questions_task.check(few)
-    assert folders.from_json(questions.QuestionsConfig, folders.to_json(cfg)) == cfg
-    made = questions_task.documents(few)
+    check(few)
+    assert folders.from_json(QuestionsConfig, folders.to_json(cfg)) == cfg
+    made = documents(few)
     longest = max(max(ages) for ages in made.test_ages)
     assert 3 < longest <= (cfg.model.memory_gradient or longest)
     assert (name == "no-memory") == (cfg.model.memory_gradient == 0)

@@ -7,16 +7,8 @@ from pathlib import Path
 import pytest
 
 from experiments.dialogue import sample as sample_dialogues
-from experiments.dialogue.conversations import (
-    PUBLISHED,
-    RELEASED,
-    Conversation,
-    Reading,
-    Statistics,
-    Turn,
-    read,
-    statistics,
-)
+from experiments.dialogue.corpus import PUBLISHED, RELEASED, Statistics, read, statistics
+from experiments.dialogue.records import Conversation, Reading, Turn
 from inf_former_jax.data.text import num_words
 
 FACTS = {  # not in the order in which they are written
