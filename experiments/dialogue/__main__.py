@@ -11,37 +11,17 @@ without, a small sample that was made up for this project. Writes config, metric
 figures to `runs/dialogue/PRESET-seed`.
 """
 
-import sys
+from collections.abc import Sequence
 
-import jax
-
-from experiments.dialogue import task
-from experiments.dialogue.config import PRESETS
+from experiments.dialogue import chat, compare, page
+from experiments.dialogue.task import DIALOGUE
 from experiments.run import cli
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """The command line: `python -m experiments.dialogue [PRESET] [--options]`."""
-    argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ["compare"]:
-        from experiments.dialogue import compare
-
-        return compare.main(argv[1:])
-    if argv[:1] == ["page"]:
-        from experiments.dialogue import page
-
-        return page.main(argv[1:])
-    if argv[:1] == ["chat"]:
-        from experiments.dialogue import chat
-
-        return chat.main(argv[1:])
-    program = "python -m experiments.dialogue"
-    name, cfg = cli.parse(program, __doc__, PRESETS, "infinity-lasting", argv)
-    with cli.refusals():
-        cfg = task.resolved(cfg)
-    folder, result = cli.start("dialogue", name, argv, cfg, task.check, task.run)
-    if not jax.process_index():
-        task.report(name, folder, result)
+    commands = {"compare": compare.main, "page": page.main, "chat": chat.main}
+    cli.main(DIALOGUE, __doc__, argv, commands)
 
 
 if __name__ == "__main__":

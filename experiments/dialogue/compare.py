@@ -16,7 +16,7 @@ from experiments.dialogue import task as dialogue_task
 from experiments.dialogue.records import Reading
 from experiments.language_modeling import start
 from experiments.results.dialogue import DIALOGUE, dialogue_row
-from experiments.run import cli, folders
+from experiments.run import cli, folders, training
 from experiments.run.tables import markdown
 from inf_former_jax.training.step import Objective
 
@@ -134,7 +134,7 @@ def fill(table: Sequence[Cell], argv: Sequence[str]) -> None:
         if result is None:
             said = folders.provenance("dialogue", cell.model, argv)
             with cli.stops():
-                dialogue_task.run(config, cell.folder, said)
+                training.run(dialogue_task.DIALOGUE, config, cell.folder, said)
 
 
 def report(folder: Path, table: Sequence[Cell]) -> None:

@@ -1,18 +1,18 @@
 """One run of the dialogue experiment: perplexity of utterances, scores of replies, the report."""
 
 import dataclasses
+import functools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
 from experiments.dialogue import scores
 from experiments.dialogue.batches import ConversationBatches
-from experiments.dialogue.config import DialogueConfig
+from experiments.dialogue.config import PRESETS, DialogueConfig
 from experiments.dialogue.corpus import (
     PUBLISHED,
     RELEASED,
@@ -28,8 +28,8 @@ from experiments.language_modeling import start
 from experiments.run import tables, training
 from experiments.run.batches import fresh_memory
 from experiments.run.config import RunConfig
+from experiments.run.experiment import Experiment, Site, Task
 from inf_former_jax.data.batches import Batch
-from inf_former_jax.memory.long_term import Operators
 from inf_former_jax.models.decoder import Decoder, operators
 from inf_former_jax.require import require, require_at_least
 from inf_former_jax.training import evaluation, metrics, sharding
@@ -87,18 +87,14 @@ def _check_layout(cfg: DialogueConfig) -> None:
     require(cfg.reply_tokens < room, "reply_tokens", cfg.reply_tokens, accepted)
 
 
-def run(cfg: DialogueConfig, folder: Path, provenance: dict[str, Any]) -> dict[str, Any]:
-    """Train, or go on training, evaluate, and write metrics, replies and result into the folder."""
-    corpus, params = corpus_of(cfg), start.parameters(cfg)
-    start.keep_tokenizer(corpus.encoder.tokenizer, folder)
+def dialogue(cfg: DialogueConfig, site: Site) -> "Dialogue":
+    """The task of a run, whose data are described; the run folder keeps its tokeniser."""
+    corpus = corpus_of(cfg)
+    start.keep_tokenizer(corpus.encoder.tokenizer, site.folder)
     if not jax.process_index():
         released = bool(cfg.data) and (Path(cfg.data) / "Conversations").is_dir()
         describe(corpus, released and cfg.reading == Reading())
-
-    def task(mesh: Mesh, ops: Operators) -> Dialogue:
-        return Dialogue(cfg, corpus, mesh, ops, folder)
-
-    return training.run(cfg, folder, provenance | facts(corpus), task, params)
+    return Dialogue(cfg, corpus, site)
 
 
 def describe(corpus: Corpus, released: bool) -> None:
@@ -155,20 +151,16 @@ def batches(cfg: RunConfig, corpus: Corpus) -> dict[str, ConversationBatches]:
     return made
 
 
-class ConversationTask:
-    """Training and evaluation on conversations, whatever a result says of them (`training.Task`).
-
-    Args:
-        ops: the model's operators on the devices of the mesh.
-    """
+class ConversationTask(Task):
+    """Training and evaluation on conversations, whatever a result says of them."""
 
     best, higher_is_better = "loss", False
 
-    def __init__(self, cfg: RunConfig, corpus: Corpus, mesh: Mesh, ops: Operators):
-        self._cfg, self._corpus, self._mesh, self._ops = cfg, corpus, mesh, ops
+    def __init__(self, cfg: RunConfig, corpus: Corpus, site: Site):
+        self._cfg, self._corpus, self._mesh, self._ops = cfg, corpus, site.mesh, site.operators
         self._batches = batches(cfg, corpus)
         self._steps = {e: evaluation.make_eval_step(cfg.model, e) for e in (False, True)}
-        self._memory = fresh_memory(cfg.model, cfg.batch_size, mesh)
+        self._memory = fresh_memory(cfg.model, cfg.batch_size, site.mesh)
         train = self._batches["train"]
         read = train.num_read / train.steps_per_epoch
         self.row = (
@@ -214,26 +206,20 @@ class ConversationTask:
 
 
 class Dialogue(ConversationTask):
-    """The dialogue experiment's task.
+    """The dialogue experiment's task; replies are written into the run folder."""
 
-    Args:
-        folder: where the replies are written.
-    """
-
-    def __init__(
-        self, cfg: DialogueConfig, corpus: Corpus, mesh: Mesh, ops: Operators, folder: Path
-    ):
-        super().__init__(cfg, corpus, mesh, ops)
-        self._dialogue, self._folder = cfg, folder
+    def __init__(self, cfg: DialogueConfig, corpus: Corpus, site: Site):
+        super().__init__(cfg, corpus, site)
+        self._dialogue, self._folder = cfg, site.folder
+        self.params, self.facts = start.parameters(cfg), facts(corpus)
 
     def results(self, state: TrainState) -> dict[str, Any]:
         """Figures on validation and test conversations with the controls; scores of replies."""
         cfg = self._dialogue
-        controls = training.controls(cfg).items()
-        result: dict[str, Any] = {
-            split: {label: self.figures(state, split, empty) for label, empty in controls}
-            for split in ("valid", "test")
-        }
+        result: dict[str, Any] = {}
+        for split in ("valid", "test"):
+            figures = functools.partial(self.figures, state, split)
+            result[split] = training.with_controls(cfg, figures)
         if "swapped" in self._batches:
             emptied = cfg.objective.empty_memory
             result["test"][ANOTHER] = self.figures(state, "swapped", emptied)
@@ -251,7 +237,7 @@ class Dialogue(ConversationTask):
         return result
 
 
-def report(name: str, folder: Path, result: dict[str, Any]) -> None:
+def report(name: str, folder: Path, result: Mapping[str, Any]) -> None:
     """Print the tables of a finished run, and ten replies."""
     from rich.console import Console
     from rich.markup import escape
@@ -271,3 +257,14 @@ def report(name: str, folder: Path, result: dict[str, Any]) -> None:
         console.print(f"[bold]{escape(one['before'])}[/]")
         console.print(f"  true: {escape(one['true'])}\n  said: {escape(one['reply'])}")
     print(f"{folder}/result.json, {folder}/{REPLIES}")
+
+
+DIALOGUE = Experiment(
+    name="dialogue",
+    presets=PRESETS,
+    default="infinity-lasting",
+    task=dialogue,
+    check=check,
+    report=report,
+    complete=resolved,
+)

@@ -10,34 +10,17 @@ Without --data it reads Shakespeare's plays. Writes config, metrics, figures and
 `runs/language_modeling/PRESET-seed`.
 """
 
-import sys
+from collections.abc import Sequence
 
-import jax
-
-from experiments.language_modeling import task
-from experiments.language_modeling.config import PRESETS
-from experiments.language_modeling.start import resolved
+from experiments.language_modeling import compare, evaluate
+from experiments.language_modeling.task import LANGUAGE_MODELING
 from experiments.run import cli
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """The command line: `python -m experiments.language_modeling [PRESET] [--options]`."""
-    argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ["compare"]:
-        from experiments.language_modeling import compare
-
-        return compare.main(argv[1:])
-    if argv[:1] == ["evaluate"]:
-        from experiments.language_modeling import evaluate
-
-        return evaluate.main(argv[1:])
-    program = "python -m experiments.language_modeling"
-    name, cfg = cli.parse(program, __doc__, PRESETS, "gpt2-infinity-lasting", argv)
-    with cli.refusals():
-        cfg = resolved(cfg)
-    folder, result = cli.start("language_modeling", name, argv, cfg, task.check, task.run)
-    if not jax.process_index():
-        task.report(name, folder, result)
+    commands = {"compare": compare.main, "evaluate": evaluate.main}
+    cli.main(LANGUAGE_MODELING, __doc__, argv, commands)
 
 
 if __name__ == "__main__":

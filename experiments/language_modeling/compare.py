@@ -18,7 +18,7 @@ from experiments.language_modeling import plots as plots_text
 from experiments.language_modeling import start
 from experiments.language_modeling import task as language_modeling_task
 from experiments.results.language import LANGUAGE, language_row
-from experiments.run import cli, folders
+from experiments.run import cli, folders, training
 from experiments.run.tables import markdown
 from inf_former_jax.training.step import Objective
 
@@ -143,7 +143,7 @@ def fill(table: Sequence[Cell], argv: Sequence[str]) -> None:
         if result is None:
             said = folders.provenance("language_modeling", cell.model, argv)
             with cli.stops():
-                language_modeling_task.run(config, cell.folder, said)
+                training.run(language_modeling_task.LANGUAGE_MODELING, config, cell.folder, said)
 
 
 def report(folder: Path, table: Sequence[Cell]) -> None:

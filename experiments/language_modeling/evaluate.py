@@ -19,9 +19,7 @@ from experiments.language_modeling.task import LanguageModeling, facts, show
 from experiments.run import cli, folders, training
 from inf_former_jax.data.text import SPLITS
 from inf_former_jax.memory.state import init
-from inf_former_jax.models.decoder import operators
 from inf_former_jax.require import require, require_at_least
-from inf_former_jax.training import sharding
 from inf_former_jax.training.state import TrainState
 
 
@@ -52,8 +50,7 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
     run = dataclasses.replace(run, mesh_model=1)  # whatever mesh it was trained on
     limits = dict.fromkeys(cfg.splits, cfg.characters)
     corpus = tokenized(cfg.data, tokenizer_of_run(cfg.run), cfg.cache, limits)
-    mesh = sharding.make_mesh(run.mesh_model)
-    task = LanguageModeling(run, corpus, mesh, sharding.everywhere(operators(run.model), mesh))
+    task = LanguageModeling(run, corpus, training.site(run, cfg.run))
     step, key = jnp.zeros((), jnp.int32), jax.random.key(run.seed)
     state = TrainState(step, params, (), init(run.model, 1), key)
     settings = {

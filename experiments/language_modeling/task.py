@@ -2,26 +2,25 @@
 
 import collections
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
 from jaxtyping import Integer
 
 from experiments.language_modeling import start
-from experiments.language_modeling.config import LanguageModelingConfig
+from experiments.language_modeling.config import PRESETS, LanguageModelingConfig
 from experiments.language_modeling.corpora import Corpus, corpus_of
 from experiments.language_modeling.sample import continuation
 from experiments.run import tables, training
 from experiments.run.batches import fresh_memory
+from experiments.run.experiment import Experiment, Site, Task
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.data.splits import TokenizedSplit
 from inf_former_jax.data.streams import Streams, pieces
-from inf_former_jax.memory.long_term import Operators
 from inf_former_jax.models.decoder import Decoder
 from inf_former_jax.require import require_at_least
 from inf_former_jax.training import evaluation, sharding
@@ -45,15 +44,11 @@ def check(cfg: LanguageModelingConfig) -> None:
     streams(cfg, corpus_of(cfg))
 
 
-def run(cfg: LanguageModelingConfig, folder: Path, provenance: dict[str, Any]) -> dict[str, Any]:
-    """Train, or go on training, evaluate, and write metrics and result into the run folder."""
-    corpus, params = corpus_of(cfg), start.parameters(cfg)
-    start.keep_tokenizer(corpus.tokenizer, folder)
-
-    def task(mesh: Mesh, ops: Operators) -> LanguageModeling:
-        return LanguageModeling(cfg, corpus, mesh, ops)
-
-    return training.run(cfg, folder, provenance | facts(corpus), task, params)
+def language_modeling(cfg: LanguageModelingConfig, site: Site) -> "LanguageModeling":
+    """The task of a run; the run folder keeps its tokeniser."""
+    corpus = corpus_of(cfg)
+    start.keep_tokenizer(corpus.tokenizer, site.folder)
+    return LanguageModeling(cfg, corpus, site, start.parameters(cfg))
 
 
 def facts(corpus: Corpus) -> dict[str, Any]:
@@ -97,17 +92,14 @@ def _rows(cfg: LanguageModelingConfig, split: TokenizedSplit) -> int:
     return data * max(1, min(cfg.batch_size, len(split.names)) // data)
 
 
-class LanguageModeling:
-    """The language-modelling task (`training.Task`).
-
-    Args:
-        ops: the model's operators on the devices of the mesh.
-    """
+class LanguageModeling(Task):
+    """Documents that are read from beginning to end, each row its own."""
 
     best, higher_is_better = "loss", False
 
-    def __init__(self, cfg: LanguageModelingConfig, corpus: Corpus, mesh: Mesh, ops: Operators):
-        self._cfg, self._corpus, self._mesh, self._ops = cfg, corpus, mesh, ops
+    def __init__(self, cfg: LanguageModelingConfig, corpus: Corpus, site: Site, params: Any = None):
+        self._cfg, self._corpus, self._mesh, self._ops = cfg, corpus, site.mesh, site.operators
+        self.params, self.facts = params, facts(corpus)
         self._streams = streams(cfg, corpus)
         self._steps = {e: evaluation.make_token_step(cfg.model, e) for e in (False, True)}
         tokens = cfg.segments * cfg.model.segment_len
@@ -189,14 +181,12 @@ class LanguageModeling:
 
     def controls(self, state: TrainState, split: str) -> dict[str, dict[str, Any]]:
         """Figures of a split as trained, and of each control that every table shows."""
-        asked = {label: (empty, 0) for label, empty in training.controls(self._cfg).items()}
+        found = training.with_controls(self._cfg, lambda empty: self.figures(state, split, empty))
         model = self._cfg.model
         if not (model.long_term or model.compressed or model.mem_len):
-            asked["sliding window"] = (False, max(model.segment_len // 2, 1))
-        return {
-            label: self.figures(state, split, empty, stride)
-            for label, (empty, stride) in asked.items()
-        }
+            stride = max(model.segment_len // 2, 1)
+            found["sliding window"] = self.figures(state, split, False, stride)
+        return found
 
     def _sample(self, state: TrainState) -> dict[str, str]:
         """What the model writes after three segments of the first test document."""
@@ -234,7 +224,7 @@ def show(title: str, figures: dict[str, dict[str, Any]]) -> None:
     tables.show(title, ("", *columns.values()), rows, width=110)
 
 
-def report(name: str, folder: Path, result: dict[str, Any]) -> None:
+def report(name: str, folder: Path, result: Mapping[str, Any]) -> None:
     """Print the table of a finished run, and draw its pictures."""
     from experiments.language_modeling import plots  # slow to import
 
@@ -245,3 +235,14 @@ def report(name: str, folder: Path, result: dict[str, Any]) -> None:
         sample = result["sample"]
         print(f"\n…{sample['after']}⟦{sample['written']}⟧\n")
     print(f"{folder}/result.json, {folder}/perplexity.png")
+
+
+LANGUAGE_MODELING = Experiment(
+    name="language_modeling",
+    presets=PRESETS,
+    default="gpt2-infinity-lasting",
+    task=language_modeling,
+    check=check,
+    report=report,
+    complete=start.resolved,
+)

@@ -8,25 +8,15 @@ how many digits and how many whole keys are right: as trained, and with the long
 before every segment. Writes config, metrics, a figure and a picture to `runs/passkey/PRESET-seed`.
 """
 
-import sys
+from collections.abc import Sequence
 
-import jax
-
-from experiments.passkey import task as passkey_task
-from experiments.passkey.config import PRESETS
-from experiments.passkey.task import check
+from experiments.passkey.task import PASSKEY
 from experiments.run import cli
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """The command line: `python -m experiments.passkey [PRESET] --data DIR [--options]`."""
-    argv = sys.argv[1:] if argv is None else argv
-    name, cfg = cli.parse(
-        "python -m experiments.passkey", __doc__, PRESETS, "infinity-former-lasting", argv
-    )
-    folder, result = cli.start("passkey", name, argv, cfg, check, passkey_task.run)
-    if not jax.process_index():
-        passkey_task.report(name, folder, result)
+    cli.main(PASSKEY, __doc__, argv)
 
 
 if __name__ == "__main__":

@@ -20,13 +20,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int32, Integer
 
+from experiments.run.examples import generators
 from inf_former_jax.data.batches import Batch, segment
 from inf_former_jax.data.splits import TokenizedSplit
 from inf_former_jax.data.tokens import Tokenizer
 from inf_former_jax.require import require_at_least
-
-SPLITS = ("train", "valid", "test")
-"""Names of the disjoint streams of documents."""
 
 STATEMENT = (" The pass key is", ". Remember it.")
 """Before and after the digits where the key is stated."""
@@ -140,9 +138,6 @@ def generate(
             room for, a segment too short, texts that are all too short, or as
             `sentences` does.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, found {split!r}")
-    require_at_least("seed", seed, 0)
     if distance is not None and not 1 <= distance < cfg.segments:
         raise ValueError(f"distance: expected 1..{cfg.segments - 1}, found {distance}")
     words = sentences(tokenizer)
@@ -152,11 +147,7 @@ def generate(
     before = _stretches(text, length)
     tokens, distances = np.zeros((len(indices), size), np.int32), np.zeros(len(indices), np.int32)
     answers, of_text = np.zeros((2, len(indices), size), bool)
-    for row, index in enumerate(map(int, indices)):
-        require_at_least("index", index, 0)
-        # `spawn_key` pads the seed, so that no two places share a stream; a flat list would not.
-        stream = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index))
-        random = np.random.Generator(np.random.PCG64(stream))
+    for row, random in enumerate(generators(seed, split, indices)):
         key = random.integers(10, size=cfg.digits)
         filler = _stretch(random, text, before, length)
         offset = random.integers(segment_len - _lengths(cfg, words)[0] + 1)

@@ -8,23 +8,15 @@ as trained, and with the long-term memory emptied before every segment. Writes c
 figure and a picture to `runs/questions/PRESET-seed`.
 """
 
-import sys
+from collections.abc import Sequence
 
-import jax
-
-from experiments.questions import task
-from experiments.questions.config import PRESETS
+from experiments.questions.task import QUESTIONS
 from experiments.run import cli
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """The command line: `python -m experiments.questions [PRESET] [--options]`."""
-    argv = sys.argv[1:] if argv is None else argv
-    program = "python -m experiments.questions"
-    name, cfg = cli.parse(program, __doc__, PRESETS, "infinity-lasting", argv)
-    folder, result = cli.start("questions", name, argv, cfg, task.check, task.run)
-    if not jax.process_index():
-        task.report(name, folder, result)
+    cli.main(QUESTIONS, __doc__, argv)
 
 
 if __name__ == "__main__":

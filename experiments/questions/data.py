@@ -21,7 +21,7 @@ from jaxtyping import Integer
 
 from experiments.dialogue.records import Conversation, Turn
 from experiments.questions.phrases import FILLER, FIRST, LAST, RELATIONS, SLOTS
-from inf_former_jax.data.text import SPLITS
+from experiments.run.examples import generators
 from inf_former_jax.require import require, require_at_least
 
 
@@ -87,16 +87,10 @@ def generate(
     Raises:
         ValueError: an unknown split, or a negative seed or index.
     """
-    require(split in SPLITS, "split", repr(split), ", ".join(SPLITS))
-    require_at_least("seed", seed, 0)
-    documents = []
-    for index in map(int, indices):
-        require_at_least("index", index, 0)
-        # `spawn_key` pads the seed, so that no two documents share a stream; a flat list might.
-        stream = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index))
-        random = np.random.Generator(np.random.PCG64(stream))
-        documents.append(_document(random, f"{split}-{index}", cfg))
-    return documents
+    return [
+        _document(random, f"{split}-{index}", cfg)
+        for index, random in zip(indices, generators(seed, split, indices), strict=True)
+    ]
 
 
 def _document(random: np.random.Generator, name: str, cfg: Sizes) -> Questions:

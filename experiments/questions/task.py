@@ -2,13 +2,12 @@
 
 import bisect
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from experiments.dialogue import corpus as conversations
 from experiments.dialogue.corpus import Corpus
@@ -16,13 +15,13 @@ from experiments.dialogue.replies import Answering, replies
 from experiments.dialogue.stream import NUM_CONTROLS, Encoded, Layout
 from experiments.dialogue.task import ConversationTask
 from experiments.language_modeling import start
-from experiments.questions.config import QuestionsConfig
+from experiments.questions.config import PRESETS, QuestionsConfig
 from experiments.questions.data import Questions, chance, generate, unbound_accuracy
 from experiments.run import tables, training
+from experiments.run.experiment import Experiment, Site
 from inf_former_jax.data.text import SPLITS
 from inf_former_jax.data.tokens import Tokenizer
 from inf_former_jax.generate import Sampling
-from inf_former_jax.memory.long_term import Operators
 from inf_former_jax.models.decoder import Decoder, operators
 from inf_former_jax.require import require_at_least
 from inf_former_jax.training.state import TrainState
@@ -40,11 +39,11 @@ def check(cfg: QuestionsConfig) -> None:
     documents(cfg)
 
 
-def run(cfg: QuestionsConfig, folder: Path, provenance: dict[str, Any]) -> dict[str, Any]:
-    """Train, or go on training, evaluate, and write metrics and result into the run folder."""
+def questions(cfg: QuestionsConfig, site: Site) -> "Probe":
+    """The task of a run; the run folder keeps its tokeniser."""
     read = documents(cfg)
-    start.keep_tokenizer(read.corpus.encoder.tokenizer, folder)
-    return training.run(cfg, folder, provenance, lambda mesh, ops: Probe(cfg, read, mesh, ops))
+    start.keep_tokenizer(read.corpus.encoder.tokenizer, site.folder)
+    return Probe(cfg, read, site)
 
 
 class Documents(NamedTuple):
@@ -103,17 +102,15 @@ def ages(one: Questions, encoded: Encoded, tokenizer: Tokenizer, segment_len: in
 class Probe(ConversationTask):
     """The questions task: conversations whose answers are compared with the true words."""
 
-    def __init__(self, cfg: QuestionsConfig, read: Documents, mesh: Mesh, ops: Operators):
-        super().__init__(cfg, read.corpus, mesh, ops)
+    def __init__(self, cfg: QuestionsConfig, read: Documents, site: Site):
+        super().__init__(cfg, read.corpus, site)
         self._questions, self._ages = cfg, read.test_ages
 
     def results(self, state: TrainState) -> dict[str, Any]:
         """Figures on the test documents, as trained and with the memory emptied; baselines."""
         cfg = self._questions
         return {
-            "test": {
-                label: self.tested(state, empty) for label, empty in training.controls(cfg).items()
-            },
+            "test": training.with_controls(cfg, lambda empty: self.tested(state, empty)),
             "baselines": {
                 "chance": chance(cfg.task),
                 "a value of the document, none bound to its name": unbound_accuracy(cfg.task),
@@ -166,7 +163,7 @@ def by_age(right: Sequence[bool], ages: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def report(name: str, folder: Path, result: dict[str, Any]) -> None:
+def report(name: str, folder: Path, result: Mapping[str, Any]) -> None:
     """Print the table of a finished run, and draw its picture."""
     from experiments.run import plots  # slow to import
 
@@ -183,3 +180,13 @@ def report(name: str, folder: Path, result: dict[str, Any]) -> None:
     tables.show(title, header, rows, width=max(100, 75 + 7 * len(ages)))
     plots.accuracy_by_age(folder / "accuracy.png", f"Questions about a document, {name}", result)
     print(f"{folder}/result.json, {folder}/accuracy.png")
+
+
+QUESTIONS = Experiment(
+    name="questions",
+    presets=PRESETS,
+    default="infinity-lasting",
+    task=questions,
+    check=check,
+    report=report,
+)

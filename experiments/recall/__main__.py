@@ -8,23 +8,15 @@ and with the long-term memory emptied before every segment. Writes config, metri
 picture to `runs/recall/PRESET-seed`.
 """
 
-import sys
+from collections.abc import Sequence
 
-import jax
-
-from experiments.recall import task as recall_task
-from experiments.recall.config import PRESETS
-from experiments.recall.task import check
+from experiments.recall.task import RECALL
 from experiments.run import cli
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """The command line: `python -m experiments.recall [PRESET] [--options]`."""
-    argv = sys.argv[1:] if argv is None else argv
-    name, cfg = cli.parse("python -m experiments.recall", __doc__, PRESETS, "infinity-former", argv)
-    folder, result = cli.start("recall", name, argv, cfg, check, recall_task.run)
-    if not jax.process_index():
-        recall_task.report(name, folder, result)
+    cli.main(RECALL, __doc__, argv)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32, Integer
 
+from experiments.run.examples import generators
 from inf_former_jax.data.batches import Batch, segment
 from inf_former_jax.require import require_at_least
-
-SPLITS = ("train", "valid", "test")
-"""Names of the disjoint streams of documents."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,18 +108,11 @@ def generate(
     Raises:
         ValueError: an unknown split, a negative seed or index, sizes that do not fit segment_len.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, found {split!r}")
-    require_at_least("seed", seed, 0)
     check_fits(cfg, segment_len)
-    made = Documents(*np.zeros((2, len(indices), cfg.segments * segment_len), np.int32))
-    for row, index in enumerate(map(int, indices)):
-        require_at_least("index", index, 0)
-        # `spawn_key` pads the seed, so that no two places share a stream; a flat list would not.
-        stream = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index))
-        random = np.random.Generator(np.random.PCG64(stream))
-        made.tokens[row], made.ages[row] = _document(random, cfg, segment_len)
-    return made
+    tokens, ages = np.zeros((2, len(indices), cfg.segments * segment_len), np.int32)
+    for row, random in enumerate(generators(seed, split, indices)):
+        tokens[row], ages[row] = _document(random, cfg, segment_len)
+    return Documents(tokens, ages)
 
 
 def _document(random, cfg, segment_len):

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from inf_former_jax.data.batches import Batch
-from inf_former_jax.memory import state as memories
+from inf_former_jax.memory import state
 from inf_former_jax.memory.state import Memory
 from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.training import sharding
@@ -46,7 +46,7 @@ def counted_batches(
 
 def fresh_memory(model: ModelConfig, batch_size: int, mesh: Mesh) -> Memory:
     """The empty memory of a batch, on its devices."""
-    fresh = jax.device_get(memories.init(model, batch_size))
+    fresh = jax.device_get(state.init(model, batch_size))
     return sharding.place_batch(
         lambda rows: jax.tree.map(lambda leaf: leaf[rows], fresh), batch_size, mesh
     )

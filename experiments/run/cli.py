@@ -6,15 +6,21 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import jax
 import tyro
 
 import inf_former_jax.contrib.pallas_read  # noqa: F401 (adds `LongTermConfig.read = "kernel"`)
-from experiments.run import folders
+from experiments.run import folders, training
+from experiments.run.experiment import Config, Experiment
+from inf_former_jax.require import require
+from inf_former_jax.training.checkpoint import CheckpointError
+from inf_former_jax.training.loop import Interrupted
+from inf_former_jax.training.metrics import NonFiniteError
 
-Config = TypeVar("Config")
+Options = TypeVar("Options")
 
 #: Exit statuses: a refused option, file or folder; a NaN stopped the run; a signal did.
 REFUSED, STOPPED, INTERRUPTED = 2, 1, 3
@@ -30,10 +36,6 @@ def refusals() -> Iterator[None]:
 @contextlib.contextmanager
 def stops() -> Iterator[None]:
     """Turn what ends a run early into one line and an exit status: 1 after a NaN, 3 by a signal."""
-    from inf_former_jax.training.checkpoint import CheckpointError
-    from inf_former_jax.training.loop import Interrupted
-    from inf_former_jax.training.metrics import NonFiniteError
-
     with (
         _one_line((NonFiniteError,), STOPPED),
         _one_line((Interrupted,), INTERRUPTED, "saved: the same command goes on from there"),
@@ -43,7 +45,7 @@ def stops() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _one_line(kinds, status, advice=""):
+def _one_line(kinds: tuple[type[Exception], ...], status: int, advice: str = "") -> Iterator[None]:
     try:
         yield
     except kinds as error:
@@ -51,76 +53,95 @@ def _one_line(kinds, status, advice=""):
         raise SystemExit(status) from None
 
 
+def main(
+    experiment: Experiment,
+    description: str | None,
+    argv: Sequence[str] | None,
+    commands: Mapping[str, Callable[[Sequence[str]], None]] = MappingProxyType({}),
+) -> None:
+    """The command line of an experiment: `[PRESET] [--options]`, or one of its other commands.
+
+    It runs the preset, goes on with its run, or finds it finished; then it reports.
+
+    Args:
+        description: what `--help` says.
+        argv: None = the program's own.
+        commands: name → the command line of what else there is.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in commands:
+        return commands[argv[0]](argv[1:])
+    preset, cfg = parse(experiment, description, argv)
+    folder, result = start(experiment, preset, cfg, argv)
+    if not jax.process_index():
+        experiment.report(preset, folder, result)
+
+
 def parse(
-    program: str,
-    description: str,
-    presets: Mapping[str, tuple[str, Config]],
-    default: str,
-    argv: Sequence[str],
+    experiment: Experiment[Config], description: str | None, argv: Sequence[str]
 ) -> tuple[str, Config]:
     """The preset's name, and its config with the options applied.
 
-    `[PRESET] [--options]`; every field of the config is an option, `--help` after a preset lists
-    them with the preset's values. Without a preset the default one is taken. What is not accepted
-    becomes one line on standard error and exit status 2.
+    Every field of the config is an option; `--help` after a preset lists them with the preset's
+    values. Without a preset the default one is taken. What is not accepted becomes one line on
+    standard error and exit status 2.
     """
+    program, presets = f"python -m experiments.{experiment.name}", experiment.presets
     if argv and argv[0] in ("-h", "--help"):
         tyro.extras.overridable_config_cli(
             presets, prog=program, description=description, args=["--help"]
         )
     named = bool(argv) and not argv[0].startswith("-")
-    name = argv[0] if named else default
+    preset = argv[0] if named else experiment.default
     with refusals():
-        if name not in presets:
-            raise ValueError(f"preset: found {name}, accepted: {', '.join(presets)}")
-    text, config = presets[name]
-    return name, options(f"{program} {name}", text, config, argv[1:] if named else argv)
+        require(preset in presets, "preset", preset, ", ".join(presets))
+        text, config = presets[preset]
+        cfg = options(f"{program} {preset}", text, config, argv[1:] if named else argv)
+        return preset, experiment.complete(cfg)
 
 
-def options(program: str, description: str, config: Config, argv: Sequence[str]) -> Config:
+def options(program: str, description: str | None, config: Options, argv: Sequence[str]) -> Options:
     """The config with `--options` applied; what is not accepted is refused as `parse` does."""
-    said = io.StringIO()
+    refusal = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(refusal):
             return tyro.cli(
-                type(config), default=config, prog=program, description=description, args=argv,
+                type(config),
+                default=config,
+                prog=program,
+                description=description,
+                args=argv,
                 config=(tyro.conf.AvoidSubcommands,),
-            )  # fmt: skip
+            )
     except SystemExit as error:
         if error.code:
-            print(f"error: {_unboxed(said.getvalue())}", file=sys.stderr)
+            print(f"error: {_unboxed(refusal.getvalue())}", file=sys.stderr)
         raise
 
 
 def start(
-    experiment: str,
-    preset: str,
-    argv: Sequence[str],
-    cfg: Any,
-    check: Callable[[Any], None],
-    run: Callable[[Any, Path, dict[str, Any]], dict[str, Any]],
-) -> tuple[Path, dict[str, Any]]:
+    experiment: Experiment[Config], preset: str, cfg: Config, argv: Sequence[str]
+) -> tuple[Path, Mapping[str, Any]]:
     """(run folder, result): run an experiment, go on with a run, or say that it is finished.
 
     The folder is `cfg.out`, or runs/EXPERIMENT/PRESET-seed; with `cfg.fresh` the first free one of
     its numbered folders. What is refused, or ends the run early, becomes one line on standard error
-    and an exit status (README).
+    and an exit status.
 
     Args:
         argv: for the provenance of the result.
-        check: raises ValueError for a config that cannot be run, before anything is written.
-        run: (config, folder, provenance) → result.
     """
-    folder = Path(cfg.out or f"runs/{experiment}/{preset}-{cfg.seed}")
+    folder = Path(cfg.out or f"runs/{experiment.name}/{preset}-{cfg.seed}")
     with refusals():
         if cfg.distributed:
             jax.distributed.initialize()
-        check(cfg)
+        experiment.check(cfg)
         folder = folders.numbered(folder) if cfg.fresh else folder
         result = folders.open_run(folder, cfg)
     if result is None:
+        provenance = folders.provenance(experiment.name, preset, argv)
         with stops():
-            result = run(cfg, folder, folders.provenance(experiment, preset, argv))
+            result = training.run(experiment, cfg, folder, provenance)
     else:
         print(f"{folder} holds the finished run; --fresh for another one")
     return folder, result

@@ -24,7 +24,9 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def show(title: str, header: Sequence[str], rows: Iterable[Sequence[str]], width: int) -> None:
+def show(
+    title: str, header: Sequence[str], rows: Iterable[Sequence[str]], width: int | None = None
+) -> None:
     """Print a table on the terminal; all columns but the first are right-justified."""
     from rich.console import Console
     from rich.table import Table

@@ -3,50 +3,27 @@
 import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import jax
-from jax.sharding import Mesh
 
 from experiments.run import folders
 from experiments.run.config import RunConfig
-from inf_former_jax.data.batches import Batch, prefetch
+from experiments.run.experiment import Config, Experiment, Site, Task
+from experiments.run.tables import CONTROL
+from inf_former_jax.data.batches import prefetch
 from inf_former_jax.memory.state import Memory
 from inf_former_jax.models import parallel
 from inf_former_jax.models.decoder import Decoder, operators
+from inf_former_jax.require import require_at_least
 from inf_former_jax.training import metrics, optim, sharding, state, step
 from inf_former_jax.training.checkpoint import Checkpoints
 from inf_former_jax.training.loop import Reporter, progress_bar, train
 from inf_former_jax.training.state import TrainState
 
-Config = TypeVar("Config", bound=RunConfig)
-
-
-class Task(Protocol):
-    """What a run has to know of its task.
-
-    Attributes:
-        row: what one row of a batch is, for people: "sequences of 1,068 tokens".
-        tokens_per_step: of an update, for rates.
-        best: the figure of `evaluate` whose best state is kept; its course is the run's curve.
-        higher_is_better: whether the largest of `best` is kept, or the smallest.
-    """
-
-    row: str
-    tokens_per_step: int
-    best: str
-    higher_is_better: bool
-
-    def batches(self, begin: int) -> Iterator[Batch]:
-        """Global batches on their devices, one an update, from update `begin` on."""
-
-    def evaluate(self, now: TrainState) -> dict[str, float]:
-        """Figures of a state on validation data; loss and accuracy are among them."""
-
-    def results(self, final: TrainState) -> dict[str, Any]:
-        """What the result says of the trained state, as JSON has it: test figures, baselines."""
+Figures = TypeVar("Figures")
 
 
 def check(cfg: RunConfig) -> None:
@@ -57,8 +34,7 @@ def check(cfg: RunConfig) -> None:
             schedule that the model has not, operators that cannot be built, or TensorBoard without
             its package.
     """
-    if cfg.batch_size < 1:
-        raise ValueError(f"batch_size: found {cfg.batch_size}, accepted: 1 or more")
+    require_at_least("batch_size", cfg.batch_size, 1)
     sharding.local_rows(cfg.batch_size, sharding.make_mesh(cfg.mesh_model))
     if cfg.objective.schedule == "parallel":
         parallel.check(cfg.model)
@@ -68,34 +44,26 @@ def check(cfg: RunConfig) -> None:
 
 
 def run(
-    cfg: RunConfig,
-    folder: Path,
-    provenance: dict[str, Any],
-    make_task: Callable[[Mesh, Any], Task],
-    params: Any = None,
+    experiment: Experiment[Config], cfg: Config, folder: Path, provenance: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Train, or go on training, evaluate, and write metrics and result into the run folder.
-
-    Args:
-        make_task: (mesh, operators on its devices) → the task.
-        params: what a run that is not resumed begins with; None = fresh ones.
-    """
+    """Train, or go on training, evaluate, and write metrics and result into the run folder."""
     clock = Clock()
-    mesh = sharding.make_mesh(cfg.mesh_model)
-    ops = sharding.everywhere(operators(cfg.model), mesh)
+    place = site(cfg, folder)
     clock.mark("operators")
-    task = make_task(mesh, ops)
-    final, waited = _train(cfg, folder, mesh, ops, task, clock, params)
+    task = experiment.task(cfg, place)
+    final, seconds_saving = _train(cfg, place, task, clock)
     rows = metrics.read_rows(folder / "metrics.jsonl")
-    result = provenance | {
+    result = {
+        **provenance,
+        **task.facts,
         "settings": folders.to_json(cfg),
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(final.params)),
+        "parameters": _size(final.params),
         "steps": int(final.step),
         "tokens_per_second": _median_rate(rows),
-        "seconds_saving": waited,
+        "seconds_saving": seconds_saving,
         "curve": _curve(rows, task.best),
         "memory_bytes_per_row": memory_bytes(final.memory),
-        "training_seconds": round(max((row.get("seconds", 0.0) for row in rows), default=0.0), 1),
+        "training_seconds": round(_seconds(rows), 1),
         **task.results(final),
         "seconds": clock.mark("end"),
         "seconds_until": clock.marks,
@@ -104,15 +72,25 @@ def run(
     return result
 
 
-def controls(cfg: RunConfig) -> dict[str, bool]:
-    """Label → whether the memory is emptied before every segment: what a trained model is asked.
+def site(cfg: RunConfig, folder: str | Path) -> Site:
+    """The mesh that a config asks for, with its model's operators on all devices, and a folder."""
+    mesh = sharding.make_mesh(cfg.mesh_model)
+    return Site(Path(folder), mesh, sharding.everywhere(operators(cfg.model), mesh))
 
-    The control is for models with a memory beyond the window that were trained with it.
+
+def with_controls(cfg: RunConfig, figures: Callable[[bool], Figures]) -> dict[str, Figures]:
+    """Label → figures of a trained model: as it was trained, and with its memory emptied.
+
+    The control is for models that were trained with a memory beyond the window.
+
+    Args:
+        figures: whether the memory is emptied before every segment → the figures.
     """
-    asked = {"as trained": cfg.objective.empty_memory}
-    if (cfg.model.long_term or cfg.model.compressed) and not cfg.objective.empty_memory:
-        asked["memory emptied before every segment"] = True
-    return asked
+    empty = cfg.objective.empty_memory
+    found = {"as trained": figures(empty)}
+    if (cfg.model.long_term or cfg.model.compressed) and not empty:
+        found[CONTROL] = figures(True)
+    return found
 
 
 class Clock:
@@ -138,63 +116,79 @@ class Clock:
         return marked
 
 
-def _train(cfg, folder, mesh, ops, task, clock, params):
-    """The trained state, and the seconds that checkpoints took."""
-    tx, sign = optim.optimizer(cfg.optim), 1 if task.higher_is_better else -1
+def _train(cfg: RunConfig, place: Site, task: Task, clock: Clock) -> tuple[TrainState, float]:
+    """The trained state, and the seconds that the run waited for checkpoints."""
+    sign = 1 if task.higher_is_better else -1
 
     def best(row):
         return sign * row[task.best]
 
-    with Checkpoints(folder / "checkpoints", cfg.checkpoint, best) as checkpoints:
-        begin = checkpoints.restore(state.abstract_state(cfg.model, tx, cfg.batch_size, mesh))
-        resumed = begin is not None
-        if not resumed:
-            begin = state.init_state(cfg.model, tx, cfg.batch_size, cfg.seed, mesh)
-            if params is not None:
-                placed = sharding.shardings(begin, mesh).params
-                begin = begin._replace(params=jax.device_put(params, placed))
-        _announce(cfg, begin, mesh, task, resumed)
+    with Checkpoints(place.folder / "checkpoints", cfg.checkpoint, best) as checkpoints:
+        begin = _begin(cfg, place, task, checkpoints)
         done = int(begin.step)
         clock.mark("state")
-        train_step = clock.first(
-            "first update",
-            step.make_train_step(cfg.model, tx, cfg.objective, sharding.shardings(begin, mesh)),
+        train_step = step.make_train_step(
+            cfg.model,
+            optim.optimizer(cfg.optim),
+            cfg.objective,
+            sharding.shardings(begin, place.mesh),
         )
         batches = prefetch(task.batches(done))
         with (
-            metrics.MetricsWriter(folder, cfg.tensorboard, done) as writer,
+            metrics.MetricsWriter(place.folder, cfg.tensorboard, done) as writer,
             contextlib.closing(batches),
         ):
-            rows = metrics.read_rows(folder / "metrics.jsonl")
-            before = max((row.get("seconds", 0.0) for row in rows), default=0.0)
-            reporter = Reporter(writer, progress_bar(), task.tokens_per_step, before)
+            before = _seconds(metrics.read_rows(place.folder / "metrics.jsonl"))
             final = train(
-                cfg.loop, begin, cfg.optim.steps, train_step, batches, ops, task.evaluate,
-                reporter, checkpoints,
-            )  # fmt: skip
-        waited = round(checkpoints.seconds, 2)
-    return final, waited
+                cfg.loop,
+                begin,
+                cfg.optim.steps,
+                clock.first("first update", train_step),
+                batches,
+                place.operators,
+                task.evaluate,
+                Reporter(writer, progress_bar(), task.tokens_per_step, before),
+                checkpoints,
+            )
+        return final, round(checkpoints.seconds, 2)
 
 
-def _median_rate(rows):
+def _begin(cfg: RunConfig, place: Site, task: Task, checkpoints: Checkpoints) -> TrainState:
+    """The newest saved state, or a fresh one; what is trained on what is printed."""
+    tx, mesh = optim.optimizer(cfg.optim), place.mesh
+    begin = checkpoints.restore(state.abstract_state(cfg.model, tx, cfg.batch_size, mesh))
+    going_on = f"; going on after update {int(begin.step):,}" if begin is not None else ""
+    if begin is None:
+        begin = state.init_state(cfg.model, tx, cfg.batch_size, cfg.seed, mesh)
+        if task.params is not None:
+            placed = sharding.shardings(begin, mesh).params
+            begin = begin._replace(params=jax.device_put(task.params, placed))
+    print(
+        f"{_size(begin.params):,} parameters; mesh {dict(mesh.shape)}; {cfg.optim.steps:,} updates "
+        f"of {cfg.batch_size} {task.row}{going_on}"
+    )
+    whole = sharding.replicated(begin, mesh)
+    if whole:
+        print(f"replicated, since the mesh does not divide them: {', '.join(whole)}")
+    return begin
+
+
+def _size(params: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def _seconds(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Seconds of training until the last row."""
+    return max((row.get("seconds", 0.0) for row in rows), default=0.0)
+
+
+def _median_rate(rows: Sequence[Mapping[str, Any]]) -> float:
     """Tokens a second, the median of all rows but the first, which has the compilation."""
     rates = [row["tokens_per_second"] for row in rows if "tokens_per_second" in row]
     return round(statistics.median(rates[1:] or rates)) if rates else 0
 
 
-def _announce(cfg, begin, mesh, task, resumed):
-    count = sum(leaf.size for leaf in jax.tree.leaves(begin.params))
-    print(
-        f"{count:,} parameters; mesh {dict(mesh.shape)}; {cfg.optim.steps:,} updates of "
-        f"{cfg.batch_size} {task.row}"
-        + (f"; going on after update {int(begin.step):,}" if resumed else "")
-    )
-    whole = sharding.replicated(begin, mesh)
-    if whole:
-        print(f"replicated, since the mesh does not divide them: {', '.join(whole)}")
-
-
-def _curve(rows, best):
+def _curve(rows: Sequence[Mapping[str, Any]], best: str) -> list[list[float]]:
     """[step, the figure `best` on validation data, seconds of training] of each evaluation."""
     seconds = {row["step"]: row["seconds"] for row in rows if "seconds" in row}
     valid = [row for row in rows if row["split"] == "valid"]

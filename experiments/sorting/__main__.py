@@ -9,33 +9,17 @@ the long-term memory emptied before every segment. Writes config, metrics, a fig
 to `runs/sorting/PRESET-seed`.
 """
 
-import sys
-
-import jax
+from collections.abc import Sequence
 
 from experiments.run import cli
-from experiments.sorting import task as sorting_task
-from experiments.sorting.config import PRESETS
-from experiments.sorting.task import check
+from experiments.sorting import compare, lasting
+from experiments.sorting.task import SORTING
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """The command line: `python -m experiments.sorting [PRESET] [--options]`."""
-    argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ["compare"]:
-        from experiments.sorting import compare as sorting_compare
-
-        return sorting_compare.main(argv[1:])
-    if argv[:1] == ["lasting"]:
-        from experiments.sorting import lasting as sorting_lasting
-
-        return sorting_lasting.main(argv[1:])
-    name, cfg = cli.parse(
-        "python -m experiments.sorting", __doc__, PRESETS, "infinity-former", argv
-    )
-    folder, result = cli.start("sorting", name, argv, cfg, check, sorting_task.run)
-    if not jax.process_index():
-        sorting_task.report(name, folder, result)
+    commands = {"compare": compare.main, "lasting": lasting.main}
+    cli.main(SORTING, __doc__, argv, commands)
 
 
 if __name__ == "__main__":

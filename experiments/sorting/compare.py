@@ -6,19 +6,17 @@ the memory emptied before every segment (`-emptied`), beside the column in which
 memory is emptied at test time: what the memory adds is the difference to these.
 """
 
-import collections
 import dataclasses
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from experiments.results.sorting import COMPARISON, comparison_row
-from experiments.run import cli, folders, plots
-from experiments.run.tables import markdown
-from experiments.sorting import config as sorting
-from experiments.sorting import task as sorting_task
+from experiments.run import cli, folders, grid, plots
+from experiments.run.grid import EMPTIED, Cell
+from experiments.sorting.config import PRESETS, SortingConfig, paper
+from experiments.sorting.task import SORTING, check
 from inf_former_jax.models import presets
+from inf_former_jax.require import require
 from inf_former_jax.training.step import Objective
 
 MODELS = {
@@ -27,7 +25,6 @@ MODELS = {
     "compressive": presets.compressive,
     "transformer-xl": presets.transformer_xl,
 }
-EMPTIED = "-emptied"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,18 +45,7 @@ class CompareConfig:
     """Folder of the runs, the table and the picture."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """One run of the table."""
-
-    model: str
-    length: int
-    seed: int
-    config: sorting.SortingConfig
-    folder: Path
-
-
-def cells(cfg: CompareConfig) -> list[Cell]:
+def cells(cfg: CompareConfig) -> list[Cell[SortingConfig]]:
     """All cells, models innermost, so that every stage of the table is a comparison.
 
     Raises:
@@ -68,73 +54,56 @@ def cells(cfg: CompareConfig) -> list[Cell]:
     lengths = cfg.lengths
     if cfg.paper and lengths == CompareConfig.lengths:
         lengths = (4000, 8000, 16000)
-    return list(_cells(cfg, lengths))
+    configs = [
+        (model, dataclasses.replace(config_of(model, length, cfg), seed=seed))
+        for length in lengths
+        for seed in range(cfg.seeds)
+        for model in cfg.models
+    ]
+    return [cell(model, config, Path(cfg.out) / str(config.length)) for model, config in configs]
 
 
-def _cells(cfg: CompareConfig, lengths: Sequence[int]) -> Iterator[Cell]:
-    for length in lengths:
-        for seed in range(cfg.seeds):
-            for model in cfg.models:
-                base = model.removesuffix(EMPTIED)
-                if base not in MODELS or model == f"transformer-xl{EMPTIED}":
-                    accepted = ", ".join(CompareConfig.models)
-                    raise ValueError(f"models: found {model}, accepted: {accepted}")
-                config = sorting.PRESETS[base][1]
-                if cfg.paper:
-                    config = sorting.paper(MODELS[base](), length)
-                config = dataclasses.replace(
-                    config,
-                    length=length,
-                    seed=seed,
-                    loop=dataclasses.replace(config.loop, minutes=cfg.minutes),
-                    objective=Objective(empty_memory=model != base),
-                )
-                sorting_task.check(config)
-                yield Cell(model, length, seed, config, Path(cfg.out) / f"{length}/{model}-{seed}")
+def config_of(model: str, length: int, cfg: CompareConfig) -> SortingConfig:
+    """A row's config.
+
+    Raises:
+        ValueError: an unknown model.
+    """
+    base = model.removesuffix(EMPTIED)
+    known = base in MODELS and model != f"transformer-xl{EMPTIED}"
+    require(known, "models", model, ", ".join(CompareConfig.models))
+    config = paper(MODELS[base](), length) if cfg.paper else PRESETS[base][1]
+    return dataclasses.replace(
+        config,
+        length=length,
+        loop=dataclasses.replace(config.loop, minutes=cfg.minutes),
+        objective=Objective(empty_memory=model != base),
+    )
 
 
-def finished(table: Sequence[Cell]) -> list[dict[str, Any]]:
-    """Results of the cells that have one."""
-    files = [cell.folder / "result.json" for cell in table]
-    return [json.loads(file.read_text()) for file in files if file.exists()]
+def cell(model: str, config: SortingConfig, folder: Path) -> Cell[SortingConfig]:
+    """The cell of a checked config, in a subfolder.
+
+    Raises:
+        ValueError: a config that cannot be run.
+    """
+    check(config)
+    title = f"{model}, {config.length:,} tokens, seed {config.seed}"
+    return Cell((model, config.length), title, model, config, folder / f"{model}-{config.seed}")
 
 
 def rows(table: Sequence[Cell]) -> list[list[str]]:
     """The table's cells as text, by COMPARISON; what has not run stays empty."""
-    groups: dict[tuple[int, str], list[dict[str, Any]]] = collections.OrderedDict()
-    for cell in table:
-        results = groups.setdefault((cell.length, cell.model), [])
-        results += finished([cell])
-    return [comparison_row(model, length, made) for (length, model), made in groups.items()]
+    return [comparison_row(*row, results) for row, results in grid.results(table).items()]
 
 
 def report(title: str, folder: Path, table: Sequence[Cell]) -> None:
     """Print the table; write it as markdown, and draw the picture."""
-    from rich.console import Console
-    from rich.table import Table
-
-    made = Table(title=title, title_justify="left")
-    for name in COMPARISON:
-        made.add_column(name, justify="left" if name == "model" else "right")
-    for row in rows(table):
-        made.add_row(*row)
-    Console(width=150).print(made)
-    (folder / "table.md").write_text(markdown(COMPARISON, rows(table)) + "\n", encoding="utf-8")
-    if finished(table):
-        plots.comparison(folder / "comparison.png", finished(table))
+    grid.show(title, folder, COMPARISON, rows(table), width=150)
+    finished = [result for results in grid.results(table).values() for result in results]
+    if finished:
+        plots.comparison(folder / "comparison.png", finished)
     print(f"{folder}/table.md, {folder}/comparison.png")
-
-
-def fill(table: Sequence[Cell], argv: Sequence[str]) -> None:
-    """Run the cells one after the other: finished ones are kept, half-finished ones go on."""
-    for number, cell in enumerate(table, start=1):
-        print(f"[{number}/{len(table)}] {cell.model}, {cell.length:,} tokens, seed {cell.seed}")
-        with cli.refusals():
-            result = folders.open_run(cell.folder, cell.config)
-        if result is None:
-            said = folders.provenance("sorting", cell.model, argv)
-            with cli.stops():
-                sorting_task.run(cell.config, cell.folder, said)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -144,5 +113,5 @@ def main(argv: Sequence[str]) -> None:
     with cli.refusals():
         table = cells(cfg)
         folder = folders.made(cfg.out)
-    fill(table, ["compare", *argv])
+    grid.fill(SORTING, table, ["compare", *argv])
     report("sorting: every model on the same data", folder, table)

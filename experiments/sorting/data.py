@@ -6,14 +6,18 @@ tokens by decreasing count, so it must remember the whole sequence at even stren
 Dimension letters: B rows, n tokens of a sequence, W segments of T tokens.
 """
 
+import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int8, Integer
 
+from experiments.run.examples import generators
 from inf_former_jax.data.batches import Batch, check_tokens, segment
-from inf_former_jax.require import require_at_least
+from inf_former_jax.models.decoder import ModelConfig
+from inf_former_jax.require import require, require_at_least
 
 VOCAB = 20
 """Tokens that are sorted: ids 0..19."""
@@ -23,9 +27,6 @@ PAD = 21
 """Target id of positions that carry no loss."""
 NUM_TOKENS = 22
 """Size of the model's vocabulary."""
-
-SPLITS = ("train", "valid", "test")
-"""Names of the disjoint streams of examples."""
 
 # Rows handled together by `answer`: above this the temporaries leave the cache (3x slower).
 _CHUNK = 64
@@ -40,27 +41,22 @@ def generate(
 
     p_0 and p_1 are 20 integers each, uniform on 1..9, normalised; token j = 0..n-1 is drawn from
     (1 - r) p_0 + r p_1 with r = (j + 1) / n (SPEC §5). An example depends on (seed, split, index,
-    length) only, so that any host makes any example. Raises ValueError for an unknown split, a
-    negative seed or index, or length < 1.
+    length) only, so that any host makes any example.
+
+    Raises:
+        ValueError: an unknown split, a negative seed or index, or length < 1.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, found {split!r}")
-    require_at_least("seed", seed, 0)
     require_at_least("length", length, 1)
     drift = np.arange(1, length + 1) / length
     tokens = np.empty((len(indices), length), np.int8)
-    for row, index in enumerate(map(int, indices)):
-        require_at_least("index", index, 0)
-        tokens[row] = _sequence((seed, SPLITS.index(split), index), drift)
+    for row, random in enumerate(generators(seed, split, indices)):
+        tokens[row] = _sequence(random, drift)
     return tokens, answer(tokens)
 
 
 def _sequence(
-    place: tuple[int, int, int], drift: Float[np.ndarray, " n"]
+    random: np.random.Generator, drift: Float[np.ndarray, " n"]
 ) -> Int8[np.ndarray, " n"]:
-    # `spawn_key` pads the seed, so that no two places share a stream; a flat list would not.
-    seeds = np.random.SeedSequence(place[0], spawn_key=place[1:])
-    random = np.random.Generator(np.random.PCG64(seeds))
     shares = random.integers(1, 10, size=(2, VOCAB))
     # One entry a share: a uniform place in half 0 or half 1 of the table is a draw from p_0 or p_1.
     table = np.repeat(np.tile(np.arange(VOCAB, dtype=np.int8), 2), shares.ravel())
@@ -73,7 +69,10 @@ def _sequence(
 def answer(tokens: Integer[np.ndarray, "B n"]) -> Int8[np.ndarray, "B 20"]:
     """Sort the vocabulary by decreasing count, ties by first appearance (SPEC §5).
 
-    Absent tokens come last in increasing order. Raises ValueError for ids outside 0..19.
+    Absent tokens come last in increasing order.
+
+    Raises:
+        ValueError: ids outside 0..19.
     """
     check_tokens(tokens, VOCAB, "tokens")
     order = np.empty((len(tokens), VOCAB), np.int8)
@@ -99,8 +98,11 @@ def batch(
     """Teacher-forced model input [tokens, separator, answers[:-1]], n + 20 ids, in segments.
 
     Targets at the inputs n..n+19 are the answers with weight 1; elsewhere PAD with weight 0
-    (SPEC §5). Raises ValueError when those 20 positions do not lie inside one segment, for rows
-    that differ in number, and for ids outside 0..19.
+    (SPEC §5).
+
+    Raises:
+        ValueError: those 20 positions do not lie inside one segment, rows that differ in number,
+            or ids outside 0..19.
     """
     rows, length = tokens.shape
     _check_fits(length, segment_len)
@@ -115,10 +117,8 @@ def batch(
 
 
 def _check_answers(tokens: np.ndarray, answers: np.ndarray) -> None:
-    if answers.shape != (len(tokens), VOCAB):
-        raise ValueError(
-            f"answers: expected shape {(len(tokens), VOCAB)}, found {tuple(answers.shape)}"
-        )
+    accepted = (len(tokens), VOCAB)
+    require(answers.shape == accepted, "answers", f"shape {answers.shape}", accepted)
     check_tokens(answers, VOCAB, "answers")
 
 
@@ -141,8 +141,9 @@ def read(
 ) -> tuple[Int8[np.ndarray, "B n"], Int8[np.ndarray, "B 20"]]:
     """Read the published text format, `t t … t 20 a a … a` a line: (tokens, answers).
 
-    Raises ValueError naming file:line for anything but ids 0..20, one separator, a sequence as
-    long as the first (or as `length`), and a permutation of 0..19 as answer.
+    Raises:
+        ValueError: naming file:line, for anything but ids 0..20, one separator, a sequence as long
+            as the first (or as `length`), and a permutation of 0..19 as answer.
     """
     lines = []
     with open(path, encoding="utf-8", errors="replace") as file:
@@ -151,8 +152,8 @@ def read(
             length = len(lines[0]) - VOCAB - 1
     if not lines:
         raise ValueError(f"{path}: expected a sequence a line, found an empty file")
-    ids = np.stack(lines)
-    return ids[:, :length], ids[:, length + 1 :]
+    tokens, _, answers = np.split(np.stack(lines), [length, length + 1], axis=1)
+    return tokens, answers
 
 
 def _parse(line: str, length: int | None, where: str) -> Int8[np.ndarray, " m"]:
@@ -184,7 +185,8 @@ def write(
 ) -> None:
     """Write the published text format that `read` reads; an existing file is replaced.
 
-    Raises ValueError for rows that differ in number and for ids outside 0..19.
+    Raises:
+        ValueError: rows that differ in number, or ids outside 0..19.
     """
     check_tokens(tokens, VOCAB, "tokens")
     _check_answers(tokens, answers)
@@ -212,8 +214,10 @@ def baseline_accuracy(
 
     At each answer it predicts the best-ranked token (ties by first appearance in the window,
     absent ones last) among those not yet given. Window 0 is `elimination_accuracy`; a window
-    >= n gives 1. What a model with that much reach should at least attain. Raises ValueError for
-    a negative window and as `batch` does for the arrays.
+    >= n gives 1. A model with that much reach should attain at least this.
+
+    Raises:
+        ValueError: a negative window, or arrays that `batch` refuses.
     """
     require_at_least("window", window, 0)
     _check_answers(tokens, answers)
@@ -231,10 +235,72 @@ def visible_tokens(length: int, segment_len: int, mem_len: int, layers: int) -> 
     """Sequence tokens within reach of the answer through attention alone, at most `length`.
 
     The n mod T tokens of the answer's own segment before the separator, and mem_len more a layer
-    (exact for a mem_len that segment_len divides). Raises ValueError as `batch` does for a length
-    that does not fit, and for a negative mem_len or layers.
+    (exact for a mem_len that segment_len divides).
+
+    Raises:
+        ValueError: a length that `batch` refuses, or a negative mem_len or layers.
     """
     _check_fits(length, segment_len)
     require_at_least("mem_len", mem_len, 0)
     require_at_least("layers", layers, 0)
     return min(length, length % segment_len + layers * mem_len)
+
+
+def baselines(
+    model: ModelConfig, tokens: Integer[np.ndarray, "B n"], answers: Integer[np.ndarray, "B 20"]
+) -> dict[str, float]:
+    """Accuracies that need no learning (SPEC §5): what to compare a model with."""
+    length = tokens.shape[1]
+
+    def exact_counts(layers: int) -> float:
+        window = visible_tokens(length, model.segment_len, model.mem_len, layers)
+        return baseline_accuracy(tokens, answers, window)
+
+    return {
+        "elimination alone": elimination_accuracy(),
+        "exact counts, short-term window": exact_counts(1),
+        f"exact counts, {model.num_layers} layers × window": exact_counts(model.num_layers),
+        "full counts": baseline_accuracy(tokens, answers, length),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """The sequences of a run by split and number: generated, or read from files."""
+
+    seed: int
+    length: int
+    segment_len: int
+    folder: str = ""
+    """Where train.txt, valid.txt and test.txt lie; "" = generate."""
+    train_sequences: int = 0
+    """Sequences to train on, round and round; 0 = all of a file, or endlessly many."""
+
+    def sequences(
+        self, split: str, numbers: np.ndarray
+    ) -> tuple[Int8[np.ndarray, "B n"], Int8[np.ndarray, "B 20"]]:
+        """Tokens and answers; files are read round and round."""
+        if split == "train" and self.train_sequences:
+            numbers = numbers % self.train_sequences
+        if not self.folder:
+            return generate(self.seed, split, numbers, self.length)
+        tokens, answers = self._file(split)
+        return tokens[numbers % len(tokens)], answers[numbers % len(tokens)]
+
+    def count(self, split: str, wanted: int) -> int:
+        """How many of the wanted sequences there are."""
+        return min(wanted, len(self._file(split)[0])) if self.folder else wanted
+
+    def batch(self, split: str, numbers: np.ndarray) -> Batch:
+        """The sequences as segments of the model."""
+        return batch(*self.sequences(split, numbers), self.segment_len)
+
+    def _file(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        return _read_once(Path(self.folder) / f"{split}.txt", self.length)
+
+
+@functools.cache
+def _read_once(path: Path, length: int) -> tuple[np.ndarray, np.ndarray]:
+    accepted = "a folder with train.txt, valid.txt and test.txt"
+    require(path.is_file(), "data", f"no file {path}", accepted)
+    return read(path, length)

@@ -6,16 +6,19 @@ Cells are run one after the other; finished ones are kept and half-finished ones
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from experiments.run import cli, folders
-from experiments.sorting import config as sorting
-from experiments.sorting import data as task
-from experiments.sorting import task as sorting_task
-from experiments.sorting.compare import EMPTIED, Cell, fill, report
+from experiments.run import cli, folders, grid
+from experiments.run.grid import EMPTIED, Cell
+from experiments.sorting.compare import cell, report
+from experiments.sorting.config import SortingConfig, small
+from experiments.sorting.data import VOCAB
+from experiments.sorting.task import SORTING
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import presets
+from inf_former_jax.require import require, require_at_least
 from inf_former_jax.training.step import Objective
 
 _SIZES = {"segment_len": 32, "mem_len": 32}
@@ -26,7 +29,7 @@ _POWER = {"contraction": "power"}
 _LASTING = {**_POWER, "widths": (0.0078,), "num_samples": 512}
 
 #: What is changed of the memory in each row; else it has N = M = 128 and the paper's constants.
-MEMORIES: dict[str, dict] = {
+MEMORIES: dict[str, dict[str, Any]] = {
     "infinity-former": {},
     "infinity-former-tau-0.9": {"tau": 0.9},
     "infinity-former-power": _POWER,
@@ -55,42 +58,33 @@ class LastingConfig:
     """Folder of the runs, the table and the picture."""
 
 
-def config_of(name: str) -> sorting.SortingConfig:
+def config_of(name: str) -> SortingConfig:
     """The row's model in its small size.
 
     Raises:
         ValueError: an unknown row.
     """
-    base = name.removesuffix(EMPTIED)
-    if base not in MEMORIES and name != "transformer-xl":
-        rows = ", ".join(LastingConfig.models)
-        raise ValueError(f"models: found {name}, accepted: {rows}, and any memory{EMPTIED}")
-    if base == "transformer-xl":  # equal cost: a short-term memory twice as long
-        return sorting.small(presets.transformer_xl(), **{**_SIZES, "mem_len": 64})
+    if name == "transformer-xl":  # equal cost: a short-term memory twice as long
+        return small(presets.transformer_xl(), **{**_SIZES, "mem_len": 64})
+    base, rows = name.removesuffix(EMPTIED), ", ".join(LastingConfig.models)
+    require(base in MEMORIES, "models", name, f"{rows}, and any memory{EMPTIED}")
     memory = LongTermConfig(**{"num_basis": 128, "num_samples": 128, **MEMORIES[base]})
-    return sorting.small(presets.infinity_former(), **_SIZES, long_term=memory)
+    return small(presets.infinity_former(), **_SIZES, long_term=memory)
 
 
-def cells(cfg: LastingConfig) -> list[Cell]:
+def cells(cfg: LastingConfig) -> list[Cell[SortingConfig]]:
     """All cells, models innermost, so that every stage of the table is a comparison.
 
     Raises:
         ValueError: an unknown model, or a number of segments or updates that cannot be.
     """
-    for name, least in (("seeds", 1), ("updates", 2)):
-        if getattr(cfg, name) < least:
-            raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: {least} or more")
+    require_at_least("seeds", cfg.seeds, 1)
+    require_at_least("updates", cfg.updates, 2)
     for name in ("models", "segments"):
-        if not getattr(cfg, name):
-            raise ValueError(f"{name}: found none, accepted: one or more")
-    return list(_cells(cfg))
-
-
-def _cells(cfg: LastingConfig) -> Iterator[Cell]:
+        require(bool(getattr(cfg, name)), name, "none", "one or more")
+    require_at_least("segments", min(cfg.segments), 1)
+    table = []
     for segments in cfg.segments:
-        if segments < 1:
-            raise ValueError(f"segments: found {segments}, accepted: 1 or more")
-        length = segments * _SIZES["segment_len"] - task.VOCAB
         for seed in range(cfg.seeds):
             for name in cfg.models:
                 config = config_of(name)
@@ -98,14 +92,14 @@ def _cells(cfg: LastingConfig) -> Iterator[Cell]:
                 config = dataclasses.replace(
                     config,
                     optim=dataclasses.replace(config.optim, steps=cfg.updates, warmup_steps=warmup),
-                    length=length,
+                    length=segments * _SIZES["segment_len"] - VOCAB,
                     batch_size=8,
                     seed=seed,
                     loop=dataclasses.replace(config.loop, minutes=cfg.minutes),
                     objective=Objective(empty_memory=name.endswith(EMPTIED)),
                 )
-                sorting_task.check(config)
-                yield Cell(name, length, seed, config, Path(cfg.out) / f"{segments}/{name}-{seed}")
+                table.append(cell(name, config, Path(cfg.out) / str(segments)))
+    return table
 
 
 def main(argv: Sequence[str]) -> None:
@@ -114,5 +108,5 @@ def main(argv: Sequence[str]) -> None:
     with cli.refusals():
         table = cells(cfg)
         folder = folders.made(cfg.out)
-    fill(table, ["lasting", *argv])
+    grid.fill(SORTING, table, ["lasting", *argv])
     report("sorting: contractions of the memory", folder, table)

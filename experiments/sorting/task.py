@@ -1,108 +1,122 @@
-"""One run of the sorting experiment: its task for the shared run, its runs' states, its report."""
+"""The sorting task as a run asks for it, its check at the door and its report."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
-from jax.sharding import Mesh
 
-from experiments.run import batches as batching
-from experiments.run import training
-from experiments.sorting import data as task
-from experiments.sorting import examples as sorting_data
-from experiments.sorting.config import SortingConfig
+from experiments.run import batches, plots, tables, training
+from experiments.run.experiment import Experiment, Site, Task
+from experiments.sorting import data
+from experiments.sorting.config import PRESETS, SortingConfig
 from inf_former_jax.data.batches import Batch
+from inf_former_jax.data.text import SPLITS
+from inf_former_jax.require import require_at_least
+from inf_former_jax.training import evaluation, metrics
 from inf_former_jax.training.state import TrainState
 
 
-def examples_of(cfg: SortingConfig) -> sorting_data.Examples:
+def examples_of(cfg: SortingConfig) -> data.Examples:
     """The sequences that a config asks for."""
-    return sorting_data.Examples(
-        cfg.seed, cfg.length, cfg.model.segment_len, cfg.data, cfg.train_sequences
-    )
+    return data.Examples(cfg.seed, cfg.length, cfg.model.segment_len, cfg.data, cfg.train_sequences)
 
 
-def run(cfg: SortingConfig, folder: Path, provenance: dict[str, Any]) -> dict[str, Any]:
-    """Train, or go on training, evaluate, and write metrics and result into the run folder."""
-    return training.run(cfg, folder, provenance, lambda mesh, ops: Sorting(cfg, mesh, ops))
-
-
-class Sorting:
-    """The sorting task as a run asks for it (`training.Task`).
-
-    Args:
-        ops: the model's operators on the devices of the mesh.
-    """
+class Sorting(Task):
+    """Sequences to sort: fresh ones, or those of a file round and round."""
 
     best, higher_is_better = "accuracy", True
 
-    def __init__(self, cfg: SortingConfig, mesh: Mesh, ops: Any):
-        self._cfg, self._mesh, self._ops = cfg, mesh, ops
-        self._examples = examples_of(cfg)
-        self._evaluator = sorting_data.Evaluator(cfg.model, self._examples, cfg.batch_size, mesh)
+    def __init__(self, cfg: SortingConfig, site: Site):
+        self._cfg, self._site, self._examples = cfg, site, examples_of(cfg)
+        # Compiled once for each control, whatever the split.
+        self._steps = {
+            empty: evaluation.make_eval_step(cfg.model, empty) for empty in (False, True)
+        }
+        self._memory = batches.fresh_memory(cfg.model, cfg.batch_size, site.mesh)
         self.row = f"sequences of {cfg.length:,} tokens"
-        self.tokens_per_step = cfg.batch_size * (cfg.length + task.VOCAB)
+        self.tokens_per_step = cfg.batch_size * (cfg.length + data.VOCAB)
 
     def batches(self, begin: int) -> Iterator[Batch]:
-        """Fresh sequences, or those of a file round and round."""
+        """Global batches of training sequences from update `begin` on."""
 
         def make(numbers):
             return self._examples.batch("train", numbers)
 
-        return batching.training_batches(make, self._cfg.batch_size, self._mesh, begin)
+        return batches.training_batches(make, self._cfg.batch_size, self._site.mesh, begin)
 
-    def evaluate(self, now: TrainState) -> dict[str, float]:
+    def evaluate(self, state: TrainState) -> dict[str, float]:
         """Loss, accuracy and more on the validation sequences."""
         empty = self._cfg.objective.empty_memory
-        return self._figures(now, "valid", self._cfg.valid_sequences, empty)
+        return self.figures(state, "valid", self._cfg.valid_sequences, empty)
 
-    def results(self, final: TrainState) -> dict[str, Any]:
+    def results(self, state: TrainState) -> dict[str, Any]:
         """Figures on the test sequences, as trained and with the memory emptied; baselines."""
-        cfg = self._cfg
+        cfg, wanted = self._cfg, self._cfg.test_sequences
+        numbers = np.arange(self._examples.count("test", wanted))
         return {
-            "test": {
-                label: self._figures(final, "test", cfg.test_sequences, empty)
-                for label, empty in training.controls(cfg).items()
-            },
-            "baselines": sorting_data.baselines(cfg.model, self._examples, cfg.test_sequences),
+            "test": training.with_controls(
+                cfg, lambda empty: self.figures(state, "test", wanted, empty)
+            ),
+            "baselines": data.baselines(cfg.model, *self._examples.sequences("test", numbers)),
         }
 
-    def _figures(self, now, split, count, empty):
-        return self._evaluator(now.params, self._ops, now.key, split, count, empty)
+    def figures(
+        self, state: TrainState, split: str, count: int, empty_memory: bool
+    ) -> dict[str, float]:
+        """Loss, accuracy and more over `count` sequences (all of a file that has fewer).
 
+        Args:
+            empty_memory: clear long-term and compressed memory before every segment (the control).
+        """
 
-def report(name: str, folder: Path, result: dict[str, Any]) -> None:
-    """Print the table of a finished run, and draw its picture."""
-    from rich.console import Console
-    from rich.table import Table
+        def make(numbers, counted):
+            batch = self._examples.batch(split, numbers)
+            return batch._replace(weights=batch.weights * counted[:, None, None])
 
-    from experiments.run import plots
-
-    table = Table(title=f"sorting, {name}, {result['steps']:,} updates", title_justify="left")
-    table.add_column("on the test sequences")
-    table.add_column("accuracy", justify="right")
-    points = {label: row["accuracy"] for label, row in result["test"].items()}
-    for label, value in (points | result["baselines"]).items():
-        table.add_row(label, f"{value:.3f}")
-    Console().print(table)
-    plots.accuracy_curve(
-        folder / "accuracy.png", f"Sorting, {name}", result["curve"], result["baselines"], points
-    )
-    until = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result["seconds_until"].items())
-    print(f"seconds from the start until: {until}")
-    print(f"{folder}/result.json, {folder}/accuracy.png")
+        count = self._examples.count(split, count)
+        size, (_, mesh, operators) = self._cfg.batch_size, self._site
+        total: dict[str, float] = {}
+        for first, batch in batches.counted_batches(make, count, size, mesh):
+            key = jax.random.fold_in(state.key, first)
+            sums, _ = self._steps[empty_memory](state.params, self._memory, batch, operators, key)
+            total = metrics.add(total, sums)
+        return metrics.ratios(total)
 
 
 def check(cfg: SortingConfig) -> None:
     """Refuse at the door what would fail after minutes, or silently."""
-    if cfg.model.vocab_size < task.NUM_TOKENS:
-        raise ValueError(
-            f"model.vocab_size: found {cfg.model.vocab_size}, accepted: {task.NUM_TOKENS} or more"
-        )
+    least = data.NUM_TOKENS
+    require_at_least("model.vocab_size", cfg.model.vocab_size, least)
     for name in ("test_sequences", "valid_sequences"):
-        if getattr(cfg, name) < 1:
-            raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: 1 or more")
-    for split in task.SPLITS:
+        require_at_least(name, getattr(cfg, name), 1)
+    for split in SPLITS:
         examples_of(cfg).batch(split, np.arange(1))
     training.check(cfg)
+
+
+def report(preset: str, folder: Path, result: Mapping[str, Any]) -> None:
+    """Print the table of a finished run, and draw its picture."""
+    points = {label: row["accuracy"] for label, row in result["test"].items()}
+    baselines = result["baselines"]
+    tables.show(
+        f"sorting, {preset}, {result['steps']:,} updates",
+        ("on the test sequences", "accuracy"),
+        [(label, f"{value:.3f}") for label, value in (points | baselines).items()],
+    )
+    path, title = folder / "accuracy.png", f"Sorting, {preset}"
+    plots.accuracy_curve(path, title, result["curve"], baselines, points)
+    until = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result["seconds_until"].items())
+    print(f"seconds from the start until: {until}")
+    print(f"{folder}/result.json, {path}")
+
+
+SORTING = Experiment(
+    name="sorting",
+    presets=PRESETS,
+    default="infinity-former",
+    task=Sorting,
+    check=check,
+    report=report,
+)

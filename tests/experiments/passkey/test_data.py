@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from experiments.passkey import data as passkey
 from experiments.passkey.data import Passkey
 from inf_former_jax.data.splits import TokenizedSplit
+from inf_former_jax.data.text import SPLITS
 from inf_former_jax.data.tokens import Bytes
 
 SMALL = Passkey(distances=(1, 3), digits=2)
@@ -57,7 +58,7 @@ def sizes(draw):
     return tuple(distances), digits, 38 + 2 * digits + draw(st.integers(0, 20))
 
 
-@given(sizes(), st.integers(0, 2**40), st.sampled_from(passkey.SPLITS), st.integers(0, 2**40))
+@given(sizes(), st.integers(0, 2**40), st.sampled_from(SPLITS), st.integers(0, 2**40))
 def test_every_document_states_its_key_and_asks_for_it(of, seed, split, index):
     """Once, whole in the segment `distance` before the question's; the rest is one stretch."""
     distances, digits, length = of
@@ -130,7 +131,7 @@ def test_an_index_has_its_key_and_text_at_every_distance():
 
 
 def test_seeds_splits_and_indices_are_different_streams():
-    places = [(seed, split) for seed in (0, 1, 2**32) for split in passkey.SPLITS]
+    places = [(seed, split) for seed in (0, 1, 2**32) for split in SPLITS]
     rows = [made(range(3), seed=seed, split=split).tokens for seed, split in places]
     assert len({row.tobytes() for row in np.concatenate(rows)}) == 3 * len(places)
 
@@ -204,7 +205,7 @@ def test_impossible_sizes_are_refused(change, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"split": "dev"}, r"^split: expected one of train, valid, test, found 'dev'$"),
+        ({"split": "dev"}, r"^split: found 'dev', accepted: train, valid, test$"),
         ({"seed": -1}, r"^seed: found -1, accepted: 0 or more$"),
         ({"indices": [-2]}, r"^index: found -2, accepted: 0 or more$"),
         ({"distance": 4}, r"^distance: expected 1\.\.3, found 4$"),

@@ -12,9 +12,9 @@ from experiments.passkey import config as passkey
 from experiments.passkey import data as task
 from experiments.passkey import task as passkey_task
 from experiments.passkey.config import PasskeyConfig
-from experiments.passkey.data import SPLITS
-from experiments.run import batches as batching
-from experiments.run import folders, training
+from experiments.run import batches, folders, training
+from experiments.run.experiment import Site
+from inf_former_jax.data.text import SPLITS
 from inf_former_jax.models.decoder import operators
 from inf_former_jax.training import evaluation, sharding
 
@@ -108,15 +108,14 @@ def test_a_finished_folder_is_recognised_and_left_alone(finished, texts, capsys)
 def probe(finished):
     """(config, the task, a state) of the finished run."""
     cfg, _, params, _ = training.load(PasskeyConfig, finished[0])
-    mesh = sharding.make_mesh()
-    made = passkey_task.Probe(cfg, mesh, sharding.everywhere(operators(cfg.model), mesh))
+    made = passkey_task.Passkey(cfg, training.site(cfg, finished[0]))
     return cfg, made, SimpleNamespace(params=params, key=jax.random.key(3))
 
 
 def test_figures_are_those_of_whole_documents(probe):
     """Context and question apart give the loss and hits of one pass over the whole documents."""
     cfg, made, now = probe
-    ops, fresh = operators(cfg.model), batching.fresh_memory(cfg.model, 8, sharding.make_mesh())
+    ops, fresh = operators(cfg.model), batches.fresh_memory(cfg.model, 8, sharding.make_mesh())
     losses = {}
     for empty in (False, True):
         found = made.figures(now, "test", 8, empty)
@@ -155,7 +154,7 @@ def test_the_text_has_its_weight_in_training_only(texts):
     cfg = passkey.dataclasses.replace(
         cfg, data=str(texts), batch_size=8, task=task.Passkey((1, 3), 2, text_weight=0.5)
     )
-    made = passkey_task.Probe(cfg, sharding.make_mesh(), None)
+    made = passkey_task.Passkey(cfg, Site(texts, sharding.make_mesh(), None))
     weights = np.asarray(next(made.batches(0)).weights).reshape(8, -1)
     assert (weights.sum(axis=1) >= 2 + 0.5 * (4 * 64 - 34 - 42 - 1)).all()
     assert ((weights == 1).sum(axis=1) == 2).all()
@@ -179,7 +178,7 @@ BAD = {
         ["segment_len: expected at least 42", "found 40"],
     ),
     "short text": (["--task.distances", "12"], ["text: expected a document of at least 470"]),
-    "distances": (["--task.distances", "0"], ["distances", "at least 1, found 0"]),
+    "distances": (["--task.distances", "0"], ["distances", "found 0, accepted: 1 or more"]),
     "small vocabulary": (
         ["--model.vocab-size", "256"],
         ["model.vocab_size", "found 256", "257 or more", "bytes"],

@@ -15,6 +15,7 @@ from experiments.questions import data as questions
 from experiments.questions import phrases
 from experiments.questions.data import Sizes
 from experiments.questions.phrases import FILLER, FIRST, LAST, RELATIONS, SLOTS
+from inf_former_jax.data.text import SPLITS
 
 SMALL = Sizes(people=2, questions=3, sentences=8)
 
@@ -86,7 +87,7 @@ def sizes(draw):
     return people, count, facts + draw(st.integers(0, 20)), tuple(relations)
 
 
-@given(sizes(), st.integers(0, 2**40), st.sampled_from(questions.SPLITS), st.integers(0, 2**40))
+@given(sizes(), st.integers(0, 2**40), st.sampled_from(SPLITS), st.integers(0, 2**40))
 def test_every_document_states_everything_once_and_its_answers_are_there(of, seed, split, index):
     """A reader that finds the sentence with the name and the relation answers every question."""
     cfg = Sizes(*of)
@@ -122,7 +123,7 @@ def test_a_document_depends_on_its_own_index_only():
 
 
 def test_seeds_splits_and_indices_are_different_streams():
-    places = [(seed, split) for seed in (0, 1, 2**32) for split in questions.SPLITS]
+    places = [(seed, split) for seed in (0, 1, 2**32) for split in SPLITS]
     texts = [
         document.conversation.sections
         for seed, split in places

@@ -18,6 +18,7 @@ from experiments.questions.config import PRESETS, QuestionsConfig
 from experiments.questions.data import Questions, Sizes, generate
 from experiments.questions.task import Probe, ages, by_age, check, documents, token_of
 from experiments.run import folders, training
+from experiments.run.experiment import Site
 from inf_former_jax.data.tokens import Bytes
 from inf_former_jax.generate import Sampling
 from inf_former_jax.models.decoder import Decoder, operators
@@ -245,7 +246,7 @@ def test_matches_are_those_of_the_true_words(finished):
             told.append(one._replace(turns=tuple(turns)))
         corpus = made.corpus._replace(test=test._replace(conversations=told))
         mesh = sharding.make_mesh()
-        probe = Probe(cfg, made._replace(corpus=corpus), mesh, ops)
+        probe = Probe(cfg, made._replace(corpus=corpus), Site(folder, mesh, ops))
         assert probe.answered(params, empty) == by_age(flags, every)
         assert probe.answered(params, not empty)["accuracy"] < 7 / 20
 

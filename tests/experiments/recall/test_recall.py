@@ -12,10 +12,8 @@ from experiments.recall import config as recall
 from experiments.recall import data as task
 from experiments.recall import task as recall_task
 from experiments.recall.config import RecallConfig
-from experiments.run import batches as batching
-from experiments.run import folders, training
-from inf_former_jax.models.decoder import operators
-from inf_former_jax.training import evaluation, sharding
+from experiments.run import batches, folders, training
+from inf_former_jax.training import evaluation
 
 pytestmark = pytest.mark.slow  # whole runs
 
@@ -96,16 +94,16 @@ def test_figures_by_age_are_those_of_whole_documents(finished):
     """Context and questions apart give the loss and hits of one pass over the whole documents."""
     folder, _ = finished
     cfg, _, params, _ = training.load(RecallConfig, folder)
-    mesh = sharding.make_mesh()
-    ops = sharding.everywhere(operators(cfg.model), mesh)
+    site = training.site(cfg, folder)
+    _, mesh, ops = site
     now = SimpleNamespace(params=params, key=jax.random.key(3))
-    made = recall_task.Recall(cfg, mesh, ops)
+    made = recall_task.Recall(cfg, site)
     documents = task.generate(0, "test", range(8), cfg.task, 8)
     batch = task.batch(documents, 8)
     for empty in (False, True):
         found = made.figures(now, "test", 8, empty)
         evaluate = evaluation.make_eval_step(cfg.model, empty)
-        fresh = batching.fresh_memory(cfg.model, 8, mesh)
+        fresh = batches.fresh_memory(cfg.model, 8, mesh)
         sums, _ = evaluate(params, fresh, batch, ops, now.key)
         assert found["loss"] == pytest.approx(float(sums["loss"] / sums["weight"]), rel=1e-5)
         assert found["accuracy"] == pytest.approx(float(sums["correct"] / 24))
@@ -130,7 +128,7 @@ BAD = {
     "no documents": (["--test-documents", "0"], ["test_documents", "found 0", "1 or more"]),
     "no batch": (["--batch-size", "0"], ["batch_size", "found 0", "1 or more"]),
     "batch and mesh": (["--batch-size", "12"], ["batch_size", "found 12", "multiple"]),
-    "seed": (["--seed", "-1"], ["seed", "at least 0", "-1"]),
+    "seed": (["--seed", "-1"], ["seed", "found -1", "0 or more"]),
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 from experiments.run import folders, training
 from experiments.sorting import config as sorting
 from experiments.sorting import data as task
-from experiments.sorting import task as sorting_task
+from experiments.sorting.task import SORTING
 from inf_former_jax.memory import state
 from inf_former_jax.models.decoder import operators
 from tests.experiments.sorting.test_compare import shrunk
@@ -52,7 +52,7 @@ def test_a_loaded_run_is_the_run(tmp_path):
     config = shrunk(sorting.PRESETS["transformer-xl"][1])
     config = sorting.dataclasses.replace(config, length=28)
     folders.open_run(tmp_path, config)
-    result = sorting_task.run(config, tmp_path, {})
+    result = training.run(SORTING, config, tmp_path, {})
     loaded, decoder, params, memory = training.load(sorting.SortingConfig, tmp_path)
     assert loaded == config and memory.seen.shape == (8,)
     alone_params = training.load(sorting.SortingConfig, tmp_path, ("params",))[2]

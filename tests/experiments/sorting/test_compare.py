@@ -125,14 +125,14 @@ def test_the_paper_grid():
     """4,000, 8,000 and 16,000 tokens in the paper's sizes."""
     cfg = sorting_compare.CompareConfig(models=("infinity-former",), paper=True, seeds=1)
     made = sorting_compare.cells(cfg)
-    assert [cell.length for cell in made] == [4000, 8000, 16000]
+    assert [cell.row[1] for cell in made] == [4000, 8000, 16000]
     assert made[0].config.model.d_model == 300 and made[0].config.train_sequences == 8000
 
 
 def test_lasting_rows_differ_in_their_memory_only(tmp_path):
     """Hand-written table: contraction and locations of each row; segments, sizes and updates."""
     cfg = sorting_lasting.LastingConfig(seeds=1, segments=(64,), updates=50, out=str(tmp_path))
-    table = {cell.model: cell.config for cell in sorting_lasting.cells(cfg)}
+    table = {cell.row[0]: cell.config for cell in sorting_lasting.cells(cfg)}
     memories = {name: config.model.long_term for name, config in table.items()}
     assert memories.pop("transformer-xl") is None
     taus = {name: (memory.tau_of(1), memory.tau_of(9)) for name, memory in memories.items()}

@@ -10,6 +10,7 @@ import pytest
 
 from experiments.sorting import __main__ as sorting_main
 from experiments.sorting import data as task
+from inf_former_jax.data.text import SPLITS
 
 ROOT = Path(__file__).parents[3]
 
@@ -109,7 +110,7 @@ BAD = {
     "ridge": (["--model.long-term.ridge", "-1"], ["ridge", "found -1", "> 0"]),
     "short segment": (
         ["--model.segment-len", "16", "--model.mem-len", "16"],
-        ["segment_len", "at least 20", "16"],
+        ["segment_len", "20 or more", "found 16"],
     ),
     "straddling answer": (["--length", "60"], ["length", "found length 60", "accepted is 52"]),
     "small vocabulary": (["--model.vocab-size", "21"], ["model.vocab-size", "21", "22"]),
@@ -119,7 +120,7 @@ BAD = {
     "no test": (["--test-sequences", "0"], ["test", "found 0", "1 or more"]),
     "rate": (["--optim.learning-rate", "-1"], ["learning_rate", "found -1", "> 0"]),
     "warm-up": (["--optim.warmup-steps", "4"], ["warmup_steps", "found 4", "< steps"]),
-    "seed": (["--seed", "-1"], ["seed", "at least 0", "-1"]),
+    "seed": (["--seed", "-1"], ["seed", "found -1", "0 or more"]),
     "no data": (["--data", "/nowhere"], ["/nowhere/train.txt"]),
 }
 
@@ -155,7 +156,7 @@ LINES = {
 @pytest.mark.parametrize("split", ["train", "test"])
 @pytest.mark.parametrize(("change", "said"), LINES.values(), ids=LINES)
 def test_bad_data_files_are_refused_with_their_line(change, said, split, tmp_path, capsys):
-    for name in task.SPLITS:
+    for name in SPLITS:
         task.write(tmp_path / f"{name}.txt", *task.generate(0, name, np.arange(4), 50))
     path = tmp_path / f"{split}.txt"
     lines = path.read_text().splitlines()
