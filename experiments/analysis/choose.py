@@ -23,8 +23,8 @@ from rich.table import Table
 from experiments.analysis.search import Point, climb
 from experiments.run import cli, folders
 from inf_former_jax.memory.long_term import LongTermConfig
-from inf_former_jax.memory.regression import write_padding, write_times
-from inf_former_jax.memory.retained import degrees_of_freedom, retention
+from inf_former_jax.memory.regression import degrees_of_freedom, write_padding, write_times
+from inf_former_jax.memory.retained import retention
 from inf_former_jax.memory.write_operators import check_size, operator_mib
 
 #: Where to look. Widths are in units of a segment's share of the signal, M in units of N.

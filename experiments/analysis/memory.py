@@ -26,8 +26,8 @@ from experiments.run import cli, folders, plots, training
 from experiments.sorting import task as sorting_task
 from experiments.sorting.config import SortingConfig
 from inf_former_jax.memory import state
+from inf_former_jax.memory.coverage import segment_edges
 from inf_former_jax.memory.density import GaussianDensity, bin_mass
-from inf_former_jax.memory.long_term import edges
 from inf_former_jax.models.decoder import Decoder, operators
 from inf_former_jax.models.gate import gate_values
 
@@ -72,14 +72,14 @@ def _read_segment(decoder: Decoder, params, memory, tokens, ops, key):
 
 def _heads(cfg, densities, writes):
     """Of each head: its densities' middle and width, and their mass by time and by age."""
-    borders = edges(cfg, writes)  # of uniform locations
+    borders = segment_edges(cfg, writes)
     found = []
     for head in range(densities.mean.shape[1]):
         of_head = GaussianDensity(*(field[:, head : head + 1] for field in densities))
         mass = np.asarray(bin_mass(of_head, _TIME_BINS)).mean(0)
         times = np.linspace(0, 1, _TIME_BINS + 1)
         by_age = np.diff(np.interp(borders, times, np.append(0, np.cumsum(mass))))[::-1]
-        if cfg.sticky:  # it moves what attention dwells on apart: the edges are not known
+        if cfg.sticky:  # its borders are elsewhere
             by_age = np.zeros(0)
         scales = np.sqrt(np.asarray(of_head.var))
         found.append(

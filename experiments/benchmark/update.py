@@ -11,8 +11,13 @@ from experiments.benchmark.timing import operations
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.models.decoder import ModelConfig, operators
 from inf_former_jax.training import optim, sharding
-from inf_former_jax.training.forward import CONTEXT, LOSS, PADDING, at_once, in_time, segment_kinds
-from inf_former_jax.training.schedules import programs
+from inf_former_jax.training.forward import by_segment
+from inf_former_jax.training.schedules import (
+    all_or_none,
+    branch_taken,
+    first_middle_last,
+    segments_at_once,
+)
 from inf_former_jax.training.state import init_state
 from inf_former_jax.training.step import Objective, make_train_step
 
@@ -90,28 +95,24 @@ def branches_taken(
 ) -> list[tuple[int, ...]]:
     """How often an update takes each branch of its schedule's choices, in the program's order.
 
-    Sequential: segments that are padding in all rows, that are run forward only, that have loss;
-    where the memory is differentiated, groups without and with loss. Parallel: the programs of its
-    groups. Those of a smaller first group come before the others.
+    A group of segments has a branch for each start of its gradient, and one more for padding
+    (`schedules.branch_taken`). A smaller first group has a choice of its own, before the others'.
 
     Args:
-        size: of the parallel schedule's groups; 0 = `forward.at_once`.
+        size: of the parallel schedule's groups; 0 = `schedules.segments_at_once`.
     """
-    kinds = segment_kinds(in_time(batch))
-    if schedule == "sequential" and not memory_gradient:
-        return [tuple(int((kinds == kind).sum()) for kind in (PADDING, CONTEXT, LOSS))]
-    size = memory_gradient + 1 if memory_gradient else size or at_once(batch)
+    kinds = by_segment(batch).kind
+    if schedule == "parallel":
+        size, starts_of = size or segments_at_once(batch), first_middle_last
+    else:
+        size, starts_of = memory_gradient + 1, all_or_none
     rest = len(kinds) % size
-    first, others = kinds[:rest], kinds[rest:].reshape(-1, size)
     found = []
-    for groups in ([first] if rest else [], others):
-        if memory_gradient:
-            chosen = [(1, int((group == LOSS).any())) for group in groups]
-        else:
-            chosen = [(len(firsts), int(number)) for firsts, number in map(programs, groups)]
-        if chosen:
-            branches = range(chosen[0][0] + 1)
-            found.append(tuple(sum(n == branch for _, n in chosen) for branch in branches))
+    for groups in ([kinds[:rest]] if rest else [], kinds[rest:].reshape(-1, size)):
+        if len(groups):
+            starts = starts_of(len(groups[0]))
+            taken = [int(branch_taken(group, starts)) for group in groups]
+            found.append(tuple(taken.count(branch) for branch in range(len(starts) + 1)))
     return found
 
 

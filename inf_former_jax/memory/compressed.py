@@ -1,8 +1,8 @@
 """The Compressive Transformer's memory (Rae et al. 2020; the paper's baseline; SPEC §5b).
 
-What leaves the short-term memory is not dropped but compressed: c neighbours become one vector,
-`f_c`, and as many of the oldest compressed vectors fall off. f_c is trained by a reconstruction
-loss of its own and by nothing else.
+What leaves the short-term memory is compressed instead of dropped: f_c turns c neighbours into one
+vector, and as many of the oldest compressed vectors fall off. Only a reconstruction loss trains
+f_c; the task's loss does not reach it.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.require import require, require_at_least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,23 +32,24 @@ class CompressedConfig:
     """f_c: a convolution with kernel = stride = c, or mean or max pooling."""
 
     def __post_init__(self):
-        for name in ("rate", "length"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: found {getattr(self, name)}, accepted: 1 or more")
+        require_at_least("rate", self.rate, 1)
+        require_at_least("length", self.length, 1)
         kinds = ("convolution", "mean", "max")
-        if self.function not in kinds:
-            raise ValueError(f"function: found {self.function}, accepted: {' or '.join(kinds)}")
+        require(self.function in kinds, "function", self.function, " or ".join(kinds))
 
 
 def windows(x: Float[AnyArray, "B L E"], rate: int) -> Float[Array, "B C W"]:
-    """C = L/c groups of neighbours, side by side, W = c·E: what kernel = stride = c sees."""
+    """C = L/c groups of c neighbours, the vectors of a group side by side: W = c·E.
+
+    A convolution with kernel = stride = c is a matrix product with these.
+    """
     return jnp.asarray(x).reshape(x.shape[0], -1, rate * x.shape[2])
 
 
 def pool(x: Float[AnyArray, "B L E"], rate: int, function: str) -> Float[Array, "B C E"]:
     """Mean or max over groups of c neighbours."""
-    groups = jnp.asarray(x).reshape(x.shape[0], -1, rate, x.shape[2])
-    return groups.mean(axis=2) if function == "mean" else groups.max(axis=2)
+    neighbours = jnp.asarray(x).reshape(x.shape[0], -1, rate, x.shape[2])
+    return neighbours.mean(axis=2) if function == "mean" else neighbours.max(axis=2)
 
 
 def content_attention(
@@ -68,7 +70,7 @@ def reconstruction(
     Args:
         q: queries of h, detached, as are the projections of all keys and values.
         old: keys and values of the vectors before compression, detached.
-        new: keys and values of the compressed ones: the only path of a gradient.
+        new: keys and values of the compressed vectors: the only path of a gradient.
     """
     difference = content_attention(q, *old) - content_attention(q, *new)
     return (difference**2).sum(axis=(0, 3))

@@ -46,7 +46,7 @@ class LongTermConfig:
     power: float = 1.0
     """p > 0 of power contraction: 1 weighs all history equally, more leans to the recent."""
     horizon: int = 64
-    """Power contraction: τ_k of later writes than this many stays what it is."""
+    """Power contraction: from this further write on, τ_k no longer changes."""
     max_operator_mib: int = 256
     """Largest table of operators that is built, in MiB; a bigger one is refused."""
     read: Literal["chunks", "kernel"] = "chunks"
@@ -60,24 +60,27 @@ class LongTermConfig:
         for name in ("ridge", "min_var", "prior_scale", "power"):
             require(getattr(self, name) > 0, name, getattr(self, name), "a number > 0")
         for name in ("num_samples", "bins", "horizon", "max_operator_mib"):
-            whole = isinstance(getattr(self, name), int) and getattr(self, name) >= 1
-            require(whole, name, getattr(self, name), "a whole number ≥ 1")
-        kinds = {"locations": ("quantile", "draw"), "contraction": ("fixed", "power"),
-                 "read": ("chunks", "kernel")}  # fmt: skip
-        for name, known in kinds.items():
-            require(getattr(self, name) in known, name, getattr(self, name), " or ".join(known))
+            value = getattr(self, name)
+            require(isinstance(value, int) and value >= 1, name, value, "a whole number ≥ 1")
+        for name, accepted in (
+            ("locations", ("quantile", "draw")),
+            ("contraction", ("fixed", "power")),
+            ("read", ("chunks", "kernel")),
+        ):
+            value = getattr(self, name)
+            require(value in accepted, name, value, " or ".join(accepted))
         self._check_contraction()
 
     def _check_contraction(self):
-        """τ belongs to one contraction, p and horizon to the other: what is ignored is refused."""
+        """Refuse what the contraction would ignore: only fixed has a tau, only power the others."""
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         for name in ("tau",) if self.contraction == "power" else ("power", "horizon"):
             found = f"{getattr(self, name)} with contraction = {self.contraction}"
             accepted = f"only its default {defaults[name]} there, since it would be ignored"
             require(getattr(self, name) == defaults[name], name, found, accepted)
-        far = self.tau_of(self.num_contractions)
+        last = self.tau_of(self.num_contractions)
         accepted = "a power with 0 < τ_k < 1 for every k up to horizon"
-        require(0 < self.tau_of(1) <= far < 1, "power", self.power, accepted)
+        require(0 < self.tau_of(1) <= last < 1, "power", self.power, accepted)
 
     @property
     def basis(self) -> GaussianBasis:
@@ -90,7 +93,7 @@ class LongTermConfig:
         return 1 if self.contraction == "fixed" else self.horizon
 
     def tau_of(self, k: int) -> float:
-        """τ_k of a row's k-th further write, k ≥ 1."""
+        """τ_k: the k-th further write of a row squeezes the past into [0, τ_k]; k ≥ 1."""
         if self.contraction == "fixed":
             return self.tau
         k = min(k, self.horizon)

@@ -1,8 +1,9 @@
-"""Which tokens of the stream attention densities cover (paper §3.1, §3.2; SPEC §3).
+"""Where written tokens lie in the signal, and which of them attention covers (paper §3.1, §3.2).
 
 The k-th further write moves what lay at t to τ_k t and puts its L vectors on (τ_k, 1] in equal
-cells. So each token ever written has a cell of its own, and the cells tile [0, 1]. What a density
-covers says where a head looks, not what is left there: of that, `memory.retained` tells.
+cells (SPEC §3). So each token ever written has a cell of its own, and the cells tile [0, 1]. The
+mass of a density on a cell says where a head looks. It does not say what is left of the token
+there; `memory.retained` does.
 """
 
 from collections.abc import Sequence
@@ -15,8 +16,7 @@ from jaxtyping import Bool, Float
 from inf_former_jax.memory.basis import AnyArray
 from inf_former_jax.memory.config import LongTermConfig
 from inf_former_jax.memory.density import GaussianDensity, interval_sum
-from inf_former_jax.memory.long_term import edges
-from inf_former_jax.require import require
+from inf_former_jax.require import require, require_at_least
 
 
 class Coverage(NamedTuple):
@@ -27,21 +27,34 @@ class Coverage(NamedTuple):
     outside: Float[np.ndarray, " B"]  # before 0 and after 1: all of it before the first write
 
 
-def token_edges(cfg: LongTermConfig, writes: int, length: int) -> Float[np.ndarray, " J"]:
-    """Where vectors lie after `writes` writes of L: the j-th oldest between edges j and j + 1.
+def segment_edges(cfg: LongTermConfig, writes: int) -> Float[np.ndarray, " J"]:
+    """Borders of the written segments after J - 1 writes: the j-th oldest lies between j and j + 1.
 
-    A segment's vectors share its part of [0, 1] (`long_term.edges`) equally; J = writes · L + 1.
+    They hold for writes that read the past on the uniform grid. A sticky write stretches the parts
+    of the past that attention dwelt on, so the borders of a sticky memory are elsewhere.
+    """
+    times = np.array([0.0, 1.0][: writes + 1])
+    for k in range(1, writes):
+        times = np.append(cfg.tau_of(k) * times, 1.0)
+    return times
+
+
+def token_edges(cfg: LongTermConfig, writes: int, length: int) -> Float[np.ndarray, " J"]:
+    """Borders of the written vectors after `writes` writes of L: the j-th oldest lies between j
+    and j + 1.
+
+    A segment's vectors share its part of [0, 1] (`segment_edges`) equally; J = writes · L + 1.
     Vector i of a first fit is in the middle of its cell, (i + ½)/L; that of a further write at its
     end, τ_k + (1-τ_k)(i+1)/L.
 
     Raises:
-        ValueError: sticky memories: a write stretches what attention dwelt on, and of the
-            histograms that steered the writes only the last one is kept.
+        ValueError: a sticky memory: it keeps the last histogram only, so that where earlier writes
+            put the past is no longer known.
     """
     accepted = "False, since where a sticky memory put its past is not kept"
     require(not cfg.sticky, "sticky", cfg.sticky, accepted)
-    of_segments = edges(cfg, writes)
-    return np.interp(np.arange(writes * length + 1) / length, np.arange(writes + 1), of_segments)
+    borders = segment_edges(cfg, writes)
+    return np.interp(np.arange(writes * length + 1) / length, np.arange(writes + 1), borders)
 
 
 def coverage(
@@ -56,14 +69,14 @@ def coverage(
 
     Args:
         density: fields [B, H, T], of queries that read after exactly these writes.
-        lengths: of each segment that the row wrote since its reset, oldest first, how many of its
-            `segment_len` (L) vectors were tokens; the others, on its right, were padding.
+        lengths: for each segment that the row wrote since its reset, oldest first, how many of its
+            `segment_len` (L) vectors were tokens; the rest, on its right, were padding.
         where: queries that count; None = all.
 
     Raises:
         ValueError: a sticky memory, as for `token_edges`, or impossible lengths.
     """
-    require(segment_len >= 1, "segment_len", segment_len, "a whole number ≥ 1")
+    require_at_least("segment_len", segment_len, 1)
     accepted = f"each 0 to segment_len = {segment_len}"
     for length in map(int, lengths):
         require(0 <= length <= segment_len, "lengths", length, accepted)
@@ -73,9 +86,10 @@ def coverage(
     counts = np.full(batch, queries) if where is None else np.asarray(where).sum(1)
     share = np.asarray(sums) / np.maximum(heads * counts, 1)[:, None]
     written = share[:, 1:-1]
-    valid = np.arange(segment_len) < np.asarray(lengths, int)[:, None]
-    padding = written[:, ~valid.ravel()].sum(1)
-    return Coverage(written[:, valid.ravel()], padding, share[:, 0] + share[:, -1])
+    is_token = (np.arange(segment_len) < np.asarray(lengths, int)[:, None]).ravel()
+    padding = written[:, ~is_token].sum(1)
+    return Coverage(written[:, is_token], padding, share[:, 0] + share[:, -1])
 
 
-_interval_sum = jax.jit(interval_sum)  # else the queries' masses on all cells would all be kept
+# Compiled: eagerly, the masses of all queries on all cells would exist at once.
+_interval_sum = jax.jit(interval_sum)

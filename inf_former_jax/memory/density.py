@@ -1,6 +1,11 @@
 """Attention densities over the memory's time, and what the sticky memory keeps of them.
 
-`p(t) = N(t; μ, σ²)` on the whole line, one a head and query (paper §3.1, §3.3; SPEC §2, §3).
+`p(t) = N(t; μ, σ²)` on the whole line, one for each head and query (paper §3.1, §3.3; SPEC §2, §3).
+
+To add another density (SPEC §9): a NamedTuple of its parameters here, with its own `kl` and
+`bin_sum`; its `expectation` under each basis in `basis`; the derivatives of that expectation in
+`read.density_gradient`; and the function of queries and coefficients that makes it, in
+`models.attention`, chosen by a field of `config.LongTermConfig`.
 """
 
 from typing import NamedTuple
@@ -32,12 +37,12 @@ def kl(
     `½(σ²/σ_0² - log(σ²/σ_0²) - 1 + (μ-μ_0)²/σ_0²)`; without prior_mean (μ_0) the last term is
     dropped, so that only the width is regularised.
     """
-    density = GaussianDensity(*map(jnp.asarray, density))
-    ratio = density.var / prior_scale**2
+    mean, var = map(jnp.asarray, density)
+    ratio = var / prior_scale**2
     result = 0.5 * (ratio - jnp.log(ratio) - 1.0)
     if prior_mean is None:
         return result
-    return result + 0.5 * ((density.mean - prior_mean) / prior_scale) ** 2
+    return result + 0.5 * ((mean - prior_mean) / prior_scale) ** 2
 
 
 def bin_mass(
@@ -60,17 +65,18 @@ def bin_mass(
 def bin_sum(
     density: GaussianDensity, bins: int, where: Bool[AnyArray, "B T"] | None = None
 ) -> Float[Array, "B D"]:
-    """`Σ_heads Σ_queries ∫_d N(t; μ, σ²) dt`, of which `bin_mass` are the shares.
+    """`Σ_heads Σ_queries ∫_d N(t; μ, σ²) dt` of each bin d; `bin_mass` divides it by its sum.
 
-    `½ Σ erf((e - μ)/σ√2)` at each edge e, then differences: half the work of `interval_sum`. In
-    float32 a bin is some 1e-5 of the largest one off, which steers locations as well.
+    All queries' distribution functions are summed at each bin edge e first, `½ Σ erf((e-μ)/σ√2)`,
+    and neighbouring sums are subtracted: half the work of `interval_sum`. In float32 a bin is off
+    by some 1e-5 of the largest one, which is accurate enough to place samples.
     """
     edges = np.linspace(0.0, 1.0, bins + 1)
     edges[0], edges[-1] = -EDGE_MARGIN, 1.0 + EDGE_MARGIN
-    edges, mean, var, count = _broadcast(density, edges, where)
+    edges, mean, var, counts = _broadcast(density, edges, where)
     below = jax.lax.erf((edges - mean) * jax.lax.rsqrt(2.0 * var))
-    if count is not None:
-        below = jnp.where(count, below, 0.0)
+    if counts is not None:
+        below = jnp.where(counts, below, 0.0)
     return jnp.maximum(0.5 * jnp.diff(below.sum(axis=(1, 2))), 0.0)
 
 
@@ -81,21 +87,26 @@ def interval_sum(
 ) -> Float[Array, "B J-1"]:
     """`Σ_heads Σ_queries ∫_d N(t; μ, σ²) dt` between neighbouring edges, which may be infinite.
 
-    As exact for many small intervals as for few, since each query's mass is a difference.
+    Each query's mass is formed before the sum, so that many small intervals are as exact as few
+    large ones.
     """
-    edges, mean, var, count = _broadcast(density, edges, where)
+    edges, mean, var, counts = _broadcast(density, edges, where)
     scale = jnp.sqrt(var)
     mass = ndtr((edges[..., 1:] - mean) / scale) - ndtr((edges[..., :-1] - mean) / scale)
-    if count is not None:
-        mass = jnp.where(count, mass, 0.0)
+    if counts is not None:
+        mass = jnp.where(counts, mass, 0.0)
     return jnp.maximum(mass, 0.0).sum(axis=(1, 2))
 
 
-def _broadcast(density, edges, where):
-    """Edges [1, 1, 1, J]; means, variances [B, H, T, 1] and what counts, [B, 1, T, 1] or None."""
+def _broadcast(
+    density: GaussianDensity,
+    edges: Float[AnyArray, " J"],
+    where: Bool[AnyArray, "B T"] | None,
+) -> tuple[Array, Array, Array, Array | None]:
+    """Edges [1, 1, 1, J]; means and variances [B, H, T, 1]; which queries count [B, 1, T, 1]."""
     mean, var = (jnp.asarray(field)[..., None] for field in density)
-    count = None if where is None else jnp.asarray(where)[:, None, :, None]
-    return jnp.asarray(edges, dtype=mean.dtype).reshape(1, 1, 1, -1), mean, var, count
+    counts = None if where is None else jnp.asarray(where)[:, None, :, None]
+    return jnp.asarray(edges, dtype=mean.dtype).reshape(1, 1, 1, -1), mean, var, counts
 
 
 def normalise(mass: Float[AnyArray, "B D"]) -> Float[Array, "B D"]:
@@ -118,11 +129,11 @@ def quantile_locations(salience: Float[AnyArray, "B D"], num_samples: int) -> Fl
     levels = (np.arange(num_samples) + 0.5) / num_samples
     edges = np.linspace(0.0, 1.0, salience.shape[-1] + 1)
 
-    def of_row(p):
+    def quantiles(p):
         cumulative = jnp.concatenate([jnp.zeros(1, p.dtype), jnp.cumsum(p)])
         return jnp.interp(jnp.asarray(levels, p.dtype), cumulative, jnp.asarray(edges, p.dtype))
 
-    return _uniform_without_salience(salience, jax.vmap(of_row)(normalise(salience)))
+    return _uniform_without_salience(salience, jax.vmap(quantiles)(normalise(salience)))
 
 
 def drawn_locations(
@@ -135,10 +146,10 @@ def drawn_locations(
     """
     bins = salience.shape[-1]
 
-    def of_row(p, u):
-        return jnp.searchsorted(jnp.cumsum(p), u, side="right")
+    def draw(p, uniforms):
+        return jnp.searchsorted(jnp.cumsum(p), uniforms, side="right")
 
-    drawn = jax.vmap(of_row)(normalise(salience), jnp.asarray(uniforms))
+    drawn = jax.vmap(draw)(normalise(salience), jnp.asarray(uniforms))
     # A cumulative sum that rounds to below 1 would put the largest draws into a bin D.
     left_edges = jnp.minimum(drawn, bins - 1).astype(salience.dtype) / bins
     return _uniform_without_salience(salience, jnp.sort(left_edges, axis=-1))
@@ -152,6 +163,6 @@ def random_locations(
     return drawn_locations(salience, jax.random.uniform(key, shape, salience.dtype))
 
 
-def _uniform_without_salience(salience, locations):
+def _uniform_without_salience(salience: AnyArray, locations: Array) -> Array:
     grid = jnp.asarray(uniform_locations(locations.shape[-1]), locations.dtype)[None, :]
     return jnp.where(salience.sum(axis=-1, keepdims=True) > 0, locations, grid)

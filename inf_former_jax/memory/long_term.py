@@ -1,32 +1,58 @@
 """The unbounded long-term memory: coefficients of a continuous signal, written for ever.
 
 Paper §3.2 (contraction) and §3.3 (sticky memories); SPEC §3. A row's first write is a plain fit,
-`C = G_firstᵀ X`. Each further one reads the old signal at M locations, contracts it to [0, τ_k],
-puts the L new vectors behind it and regresses again. That is linear in C and X,
+`C = G_firstᵀ X`. Each further write reads the old signal at M locations u, contracts it to
+[0, τ_k], puts the L new vectors behind it, on (τ_k, 1], and regresses both again. That is linear in
+the old coefficients C and in the new vectors X,
 
-    C ← sg(A C) + G_newᵀ X,    A = G_pastᵀ Ψ(u),
+    C ← sg(A_k C) + G_kᵀ X,    A_k = G_pastᵀ Ψ(u)    (sg: stop_gradient),
 
-with operators that depend on the configuration and on the row's number of writes only
-(`memory/operators.py`; `sg`: stop_gradient). Who writes, who reads:
-`write` before a segment reads, `remember` after it; both return a new `LongTermMemory`.
+with operators that depend on the configuration and on the row's number of writes k only;
+`memory.write_operators` builds them.
+
+* `write`, before a segment reads: `contracted` computes A_k C, `fitted` computes G_kᵀ X.
+* `remember`, after a segment has read: it stores where the queries attended, which steers the next
+  write of a sticky memory.
+* `reset`, at the start of a document: the row's coefficients, salience and number of writes become
+  0. Its next write therefore contracts nothing and is a plain fit.
+
+Each of them returns a new `LongTermMemory`.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Real
 
-from inf_former_jax.memory import density as densities
+from inf_former_jax.memory import write_operators
 from inf_former_jax.memory.basis import HIGHEST, AnyArray, evaluate
 from inf_former_jax.memory.config import LongTermConfig
-from inf_former_jax.memory.operator_tables import by_writes, shape
+from inf_former_jax.memory.density import (
+    GaussianDensity,
+    bin_sum,
+    normalise,
+    quantile_locations,
+    random_locations,
+)
+from inf_former_jax.memory.operator_tables import Table, by_writes, shape
 from inf_former_jax.memory.write_operators import Operators, operators
 from inf_former_jax.require import require
 
-__all__ = ["LongTermConfig", "LongTermMemory", "Operators", "edges", "init", "operators",
-           "remember", "remember_mass", "reset", "signal", "write"]  # fmt: skip
+__all__ = [
+    "LongTermConfig",
+    "LongTermMemory",
+    "Operators",
+    "init",
+    "operators",
+    "remember",
+    "remember_mass",
+    "reset",
+    "signal",
+    "write",
+]
 
 
 class LongTermMemory(NamedTuple):
@@ -37,7 +63,9 @@ class LongTermMemory(NamedTuple):
     writes: Int[AnyArray, " B"]  # number of writes since the row's reset; 0 = empty
 
 
-def init(cfg: LongTermConfig, batch: int, dim: int, dtype=jnp.float32) -> LongTermMemory:
+def init(
+    cfg: LongTermConfig, batch: int, dim: int, dtype: DTypeLike = jnp.float32
+) -> LongTermMemory:
     """An empty memory of `batch` rows of `dim` (E) channels.
 
     Raises:
@@ -54,7 +82,20 @@ def init(cfg: LongTermConfig, batch: int, dim: int, dtype=jnp.float32) -> LongTe
 
 def reset(memory: LongTermMemory, rows: Bool[AnyArray, " B"]) -> LongTermMemory:
     """Empty the given rows; the others stay to the bit. A reset row equals a fresh one."""
-    return LongTermMemory(*(_where_rows(rows, jnp.zeros_like(leaf), leaf) for leaf in memory))
+    return select_rows(rows, jax.tree.map(jnp.zeros_like, memory), memory)
+
+
+def select_rows(rows: Bool[AnyArray, " B"], chosen: Any, other: Any) -> Any:
+    """`chosen` in the given rows, `other` elsewhere: pytrees of arrays [B, …] of one structure.
+
+    Values are selected, never multiplied by 0 and 1: a NaN of the other tree does not survive.
+    """
+
+    def select(chosen, other):
+        mask = jnp.asarray(rows).reshape(-1, *(1,) * (other.ndim - 1))
+        return jnp.where(mask, chosen, other)
+
+    return jax.tree.map(select, chosen, other)
 
 
 def write(
@@ -86,18 +127,14 @@ def write(
             memory that is not sticky and whose contraction is not fixed.
     """
     if operators is None:
-        operators = _of_config(cfg, x.shape[1], np.dtype(memory.coeffs.dtype))
+        dtype = np.dtype(memory.coeffs.dtype)
+        operators = write_operators.operators(cfg, x.shape[1], dtype)
     ops = checked(cfg, memory, operators, x)
     past = contracted(cfg, memory, ops, locations, key)
     past = jax.lax.stop_gradient(past) if detach else past
     writes = jnp.asarray(memory.writes)
     written = memory._replace(coeffs=past + fitted(ops, writes, x), writes=writes + 1)
-    if rows is None:
-        return written
-    return LongTermMemory(*(_where_rows(rows, a, b) for a, b in zip(written, memory, strict=True)))
-
-
-_of_config = operators  # `write` has an argument of that name
+    return written if rows is None else select_rows(rows, written, memory)
 
 
 def checked(
@@ -108,34 +145,16 @@ def checked(
     Raises:
         ValueError: shapes that do not fit the configuration.
     """
-    _check_write(cfg, memory, x, operators)
+    batch, num_basis, dim = memory.coeffs.shape
+    require(num_basis == cfg.num_basis, "memory", memory.coeffs.shape, f"N = {cfg.num_basis}")
+    accepted = f"[{batch}, L, {dim}] as the memory"
+    require((x.shape[0], x.shape[2]) == (batch, dim), "x", x.shape, accepted)
+    found, expected = shape(operators.new), (cfg.num_contractions, x.shape[1], num_basis)
+    require(found == expected, "operators", found, f"{expected} for this x")
+    needed = operators.past if cfg.sticky else operators.decay
+    accepted = "operators(cfg, L) of this one"
+    require(needed is not None, "operators", "those of another configuration", accepted)
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, memory.coeffs.dtype), operators)
-
-
-def fitted(
-    ops: Operators, writes: Int[AnyArray, " B"], x: Real[AnyArray, "B L E"]
-) -> Float[Array, "B N E"]:
-    """`G_kᵀ X` of each row, k its number of writes so far: what a write adds to the past.
-
-    Plain fits are of another rank than all further ones. A CPU does without them where no row
-    begins; an accelerator computes both rather than wait for that to be known.
-    """
-    return _fitted(ops.first, ops.new, jnp.asarray(writes), jnp.asarray(x, ops.first.dtype))
-
-
-@jax.jit  # else every eager call would compile the branches anew
-def _fitted(first, new, writes, x):
-    def further(x):
-        return by_writes(new, jnp.clip(writes - 1, 0, shape(new)[0] - 1), x)
-
-    def both(x):
-        begun = by_writes(first, jnp.zeros_like(writes), x)
-        return jnp.where((writes == 0)[:, None, None], begun, further(x))
-
-    def either(x):
-        return jax.lax.cond((writes == 0).any(), both, further, x)
-
-    return jax.lax.platform_dependent(x, cpu=either, default=both)
 
 
 def contracted(
@@ -145,52 +164,71 @@ def contracted(
     locations: Float[AnyArray, "B M"] | None = None,
     key: PRNGKeyArray | None = None,
 ) -> Float[Array, "B N E"]:
-    """`A_k C`, the old signal squeezed into [0, τ_k]; G_pastᵀ Ψ(u) C of given or sticky u.
+    """The contraction: coefficients of the old signal squeezed into [0, τ_k] (paper §3.2).
 
-    0 in rows without a write. Arguments and errors as of `write`.
+    `A_k C` on the uniform grid; `G_pastᵀ Ψ(u) C` at given or sticky locations u. Rows that have
+    never been written are 0. Arguments and errors as of `write`.
     """
+    writes = jnp.asarray(memory.writes)
+    index = jnp.clip(writes - 1, 0, cfg.num_contractions - 1)
     if locations is None and cfg.sticky:
         locations = _sticky_locations(cfg, memory, key)
-    writes = jnp.asarray(memory.writes)
-    past = _contract(cfg, memory, writes, ops, locations)
+    if locations is None:
+        assert ops.decay is not None
+        past = by_writes(ops.decay, index, memory.coeffs)
+    else:
+        found = f"them with {cfg.contraction} contraction"
+        accepted = "sticky memories, or fixed contraction"
+        require(ops.past is not None, "locations", found, accepted)
+        assert ops.past is not None
+        locations = jax.lax.stop_gradient(jnp.asarray(locations, memory.coeffs.dtype))
+        psi = evaluate(cfg.basis, locations)  # Ψ(u) [B, M, N]
+        samples = jnp.einsum("bmn,bne->bme", psi, memory.coeffs, precision=HIGHEST)
+        past = by_writes(ops.past, index, samples)
     return jnp.where((writes == 0)[:, None, None], 0.0, past)
 
 
-def _contract(cfg, memory, writes, ops, locations):
-    """Coefficients of the old signal squeezed into [0, τ_k]: A C, or G_pastᵀ Ψ(u) C for given u."""
-    index = jnp.clip(writes - 1, 0, cfg.num_contractions - 1)
-    if locations is None:
-        return by_writes(ops.decay, index, memory.coeffs)
-    accepted = "sticky memories, or fixed contraction"
-    require(ops.past is not None, "locations", f"them with {cfg.contraction} contraction", accepted)
-    locations = jax.lax.stop_gradient(jnp.asarray(locations, memory.coeffs.dtype))
-    psi = evaluate(cfg.basis, locations)  # Ψ(u) [B, M, N]
-    samples = jnp.einsum("bmn,bne->bme", psi, memory.coeffs, precision=HIGHEST)
-    return by_writes(ops.past, index, samples)
-
-
-def _sticky_locations(cfg, memory, key):
+def _sticky_locations(
+    cfg: LongTermConfig, memory: LongTermMemory, key: PRNGKeyArray | None
+) -> Float[Array, "B M"]:
+    """Where a sticky memory reads its old signal: more often where the last segment attended."""
     if cfg.locations == "quantile":
-        return densities.quantile_locations(memory.salience, cfg.num_samples)
+        return quantile_locations(memory.salience, cfg.num_samples)
     require(key is not None, "key", None, "a PRNG key, since locations = draw")
-    return densities.random_locations(key, memory.salience, cfg.num_samples)
+    assert key is not None
+    return random_locations(key, memory.salience, cfg.num_samples)
 
 
-def _check_write(cfg, memory, x, ops):
-    batch, num_basis, dim = memory.coeffs.shape
-    require(num_basis == cfg.num_basis, "memory", memory.coeffs.shape, f"N = {cfg.num_basis}")
-    require(
-        (x.shape[0], x.shape[2]) == (batch, dim), "x", x.shape, f"[{batch}, L, {dim}] as the memory"
-    )
-    found, accepted = shape(ops.new), (cfg.num_contractions, x.shape[1], num_basis)
-    require(found == accepted, "operators", found, f"{accepted} for this x")
-    there = (ops.past if cfg.sticky else ops.decay) is not None
-    require(there, "operators", "those of another configuration", "operators(cfg, L) of this one")
+def fitted(
+    ops: Operators, writes: Int[AnyArray, " B"], x: Real[AnyArray, "B L E"]
+) -> Float[Array, "B N E"]:
+    """`G_kᵀ X` of each row, k its number of writes so far: what a write adds to the past.
+
+    A first write (k = 0) and a further one have operators of different form, so they are two
+    products. If no row is at its first write, a CPU skips that product; an accelerator computes
+    both, because waiting for the number of writes would take longer.
+    """
+    return _fitted(ops.first, ops.new, jnp.asarray(writes), jnp.asarray(x, ops.first.dtype))
+
+
+@jax.jit  # without it every eager call would compile the branches anew
+def _fitted(first: Array, new: Table, writes: Array, x: Array) -> Array:
+    def further_only(x):
+        return by_writes(new, jnp.clip(writes - 1, 0, shape(new)[0] - 1), x)
+
+    def both(x):
+        first_fit = by_writes(first, jnp.zeros_like(writes), x)
+        return jnp.where((writes == 0)[:, None, None], first_fit, further_only(x))
+
+    def skip_if_unneeded(x):
+        return jax.lax.cond((writes == 0).any(), both, further_only, x)
+
+    return jax.lax.platform_dependent(x, cpu=skip_if_unneeded, default=both)
 
 
 def remember(
     memory: LongTermMemory,
-    density: densities.GaussianDensity,
+    density: GaussianDensity,
     where: Bool[AnyArray, "B T"] | None = None,
 ) -> LongTermMemory:
     """Store where the queries of this segment attended, to steer the next write (paper §3.3).
@@ -199,12 +237,12 @@ def remember(
         density: this segment's densities, fields [B, H, T].
         where: queries that count. A row without any, or an empty one, gets zero salience.
     """
-    return remember_mass(memory, densities.bin_sum(density, memory.salience.shape[-1], where))
+    return remember_mass(memory, bin_sum(density, memory.salience.shape[-1], where))
 
 
 def remember_mass(memory: LongTermMemory, mass: Float[AnyArray, "B D"]) -> LongTermMemory:
     """`remember` of a segment that was read in pieces: the sum of their `density.bin_sum`."""
-    mass = jax.lax.stop_gradient(densities.normalise(mass)).astype(memory.salience.dtype)
+    mass = jax.lax.stop_gradient(normalise(mass)).astype(memory.salience.dtype)
     return memory._replace(salience=jnp.where((memory.writes > 0)[:, None], mass, 0.0))
 
 
@@ -212,23 +250,7 @@ def signal(
     cfg: LongTermConfig, memory: LongTermMemory, t: Float[AnyArray, "*times"] | float
 ) -> Float[Array, "B *times E"]:
     """`x̄(t) = Cᵀ ψ(t)`, what the memory holds at times t (paper §3.1): 0 oldest, 1 newest."""
-    t = jnp.asarray(t, dtype=memory.coeffs.dtype)
-    flat = evaluate(cfg.basis, t.reshape(-1))
-    values = jnp.einsum("sn,bne->bse", flat, memory.coeffs, precision=HIGHEST)
-    return values.reshape(values.shape[0], *t.shape, values.shape[-1])
-
-
-def edges(cfg: LongTermConfig, writes: int) -> Float[np.ndarray, " J"]:
-    """Where segments lie after J - 1 writes: the j-th oldest between edges j and j + 1 of [0, 1].
-
-    By uniform locations; sticky ones move what attention dwells on apart.
-    """
-    times = np.array([0.0, 1.0][: writes + 1])
-    for k in range(1, writes):
-        times = np.append(cfg.tau_of(k) * times, 1.0)
-    return times
-
-
-def _where_rows(rows, chosen, other):
-    rows = jnp.asarray(rows).reshape(-1, *(1,) * (other.ndim - 1))
-    return jnp.where(rows, chosen, other)
+    times = jnp.asarray(t, dtype=memory.coeffs.dtype)
+    psi = evaluate(cfg.basis, times.reshape(-1))
+    values = jnp.einsum("sn,bne->bse", psi, memory.coeffs, precision=HIGHEST)
+    return values.reshape(values.shape[0], *times.shape, values.shape[-1])

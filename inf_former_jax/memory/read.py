@@ -2,8 +2,8 @@
 
 `z = E_p[x̄(t)] = Σ_n E_p[ψ_n] V_n` (paper §3.1). The expectations are [B, H, T, N] numbers, each
 an exponential: too many to keep for the backward pass. A custom VJP walks over chunks of queries
-and forms them again, so that no more than a chunk of them exists at any time, on a CPU of a few
-heads only.
+and forms them again in the backward pass, so that only one chunk of them exists at a time. On a
+CPU a chunk holds the queries of a few heads, whose expectations stay in the cache.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,8 @@ from inf_former_jax.require import require
 #: a module of `contrib` adds its function here when it is imported.
 READERS: dict[str, Callable[[GaussianBasis, GaussianDensity, Array], Array]] = {}
 
-# Rows, of all heads' queries, that a product has at least: fewer are slower, even in the cache.
+# A product has at least this many rows, the queries of its heads together. With 256 queries of one
+# head a read takes 1.15 times as long on a CPU, although its expectations need less of the cache.
 _ROWS = 1024
 
 
@@ -38,28 +39,31 @@ def expected_value(
     Args:
         density: fields [B, H, T].
         values: V, the projected coefficients of each head.
-        chunk: queries whose [N] expectations exist at a time; any T is accepted. More of them
-            where fewer heads than 1,024 / chunk are read at once, as on a CPU.
+        chunk: queries whose [N] expectations exist at a time; any T is accepted. Where fewer than
+            1,024 / chunk heads are read together, as on a CPU, chunks are longer.
         read: `LongTermConfig.read`: chunks, or the name of a function in `READERS`.
 
     Raises:
-        ValueError: nobody has put a function of this name into `READERS`.
+        ValueError: no function of this name is in `READERS`.
     """
     if read != "chunks":
         accepted = "chunks, or kernel after `import inf_former_jax.contrib.pallas_read`"
         require(read in READERS, "read", read, accepted)
-        return READERS[read](basis, density, values)
-    # [B, H] as one axis: heads of rows are independent of each other.
-    given = (density.mean, density.var, jnp.swapaxes(values, 2, 3))
-    out = _read(basis, *(leaf.reshape(-1, *leaf.shape[2:]) for leaf in given), chunk)
-    return jnp.swapaxes(out.reshape(*values.shape[:2], *out.shape[1:]), 2, 3)
+        return READERS[read](basis, density, jnp.asarray(values))
+
+    def flat(x):  # [B, H, …] as [G, …]: heads of rows are independent of each other
+        return jnp.asarray(x).reshape(-1, *x.shape[2:])
+
+    turned = jnp.swapaxes(values, 2, 3)
+    z = _read(basis, flat(density.mean), flat(density.var), flat(turned), chunk)
+    return jnp.swapaxes(z.reshape(*values.shape[:2], *z.shape[1:]), 2, 3)
 
 
 def density_gradient(
     basis: GaussianBasis,
     mean: Float[Array, "*batch"],
     var: Float[Array, "*batch"],
-    g: Float[Array, "*batch N"],
+    g: Float[AnyArray, "*batch N"],
     total: Callable[[Array], Array] = lambda x: x.sum(-1),
 ) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
     """`Σ_n g_n ∂ln r_n` by μ and by σ² for expectations r; g = r · (the cotangent of r).
@@ -69,15 +73,73 @@ def density_gradient(
     Args:
         total: how to sum over n.
     """
-    loc, scale = (b.astype(mean.dtype).reshape(*(1,) * mean.ndim, -1) for b in basis)
+    ones = (1,) * mean.ndim
+    loc, scale = (jnp.asarray(leaf, mean.dtype).reshape(*ones, -1) for leaf in basis)
     inverse = 1.0 / (var[..., None] + scale**2)
     delta = loc - mean[..., None]
-    of_mean = total(g * delta * inverse)
-    return of_mean, 0.5 * total(g * (delta**2 * inverse - 1.0) * inverse)
+    g = jnp.asarray(g)
+    by_mean = total(g * delta * inverse)
+    return by_mean, 0.5 * total(g * (delta**2 * inverse - 1.0) * inverse)
 
 
-def _chunks(x, chunk, fill):
-    """[G, T, …] as [chunks, G, t, …]; what fills up the last one is cut off again by `_whole`."""
+def _by_chunks(basis: GaussianBasis, mean: Array, var: Array, values: Array, chunk: int) -> Array:
+    """z [G, K, T] of densities [G, T] over values [G, K, N].
+
+    N is the last axis of both factors, with which a CPU multiplies narrow heads fastest.
+    """
+
+    def read_heads(mean, var, values):
+        def read_chunk(density):
+            r = expectation(basis, *density)
+            return jnp.einsum("gkn,gtn->gkt", values, r, precision=HIGHEST)
+
+        chunks = _chunks(mean, chunk, 0.5), _chunks(var, chunk, 1.0)
+        return _joined(jax.lax.map(read_chunk, chunks), mean.shape[1])
+
+    return in_cached_pieces(read_heads, _chunk_size(mean, values, chunk), mean, var, values)
+
+
+def _forward(basis, mean, var, values, chunk):
+    return _read(basis, mean, var, values, chunk), (basis, mean, var, values)
+
+
+def _backward(chunk, residuals, cotangent):
+    basis, mean, var, values = residuals
+    cotangent = jnp.swapaxes(cotangent, 1, 2)
+    # A matrix product with ones: XLA's own sums along the last axis are slow on a CPU.
+    total = partial(jnp.dot, b=jnp.ones(values.shape[-1], values.dtype), precision=HIGHEST)
+
+    def differentiate_heads(mean, var, values, cotangent):
+        def differentiate_chunk(grad_values, inputs):
+            mean, var, ct = inputs
+            r = expectation(basis, mean, var)
+            # XLA transposes the first operand of this product, so ct stands there: it has K
+            # columns, r has N.
+            grad_values += jnp.einsum("gtk,gtn->gkn", ct, r, precision=HIGHEST)
+            g = r * jnp.einsum("gtk,gkn->gtn", ct, values, precision=HIGHEST)
+            return grad_values, density_gradient(basis, mean, var, g, total)
+
+        chunks = _chunks(mean, chunk, 0.5), _chunks(var, chunk, 1.0), _chunks(cotangent, chunk, 0.0)
+        zeros = jnp.zeros_like(values)
+        grad_values, by_chunk = jax.lax.scan(differentiate_chunk, zeros, chunks)
+        return *(_joined(grad, mean.shape[1]) for grad in by_chunk), grad_values
+
+    arrays = mean, var, values, cotangent
+    size = _chunk_size(mean, values, chunk)
+    return None, *in_cached_pieces(differentiate_heads, size, *arrays)
+
+
+_read = jax.custom_vjp(_by_chunks, nondiff_argnums=(4,))
+_read.defvjp(_forward, _backward)
+
+
+def _chunk_size(mean: Array, values: Array, chunk: int) -> int:
+    """Expectations of one head that exist at a time."""
+    return min(chunk, mean.shape[1]) * values.shape[-1]
+
+
+def _chunks(x: Array, chunk: int, fill: float) -> Array:
+    """[G, T, …] as [chunks, G, t, …]; `_joined` cuts off what fills up the last chunk."""
     length = x.shape[1]
     count = -(-length // max(chunk, _ROWS // x.shape[0]))
     size = -(-length // count)
@@ -86,59 +148,7 @@ def _chunks(x, chunk, fill):
     return jnp.moveaxis(padded.reshape(x.shape[0], count, size, *x.shape[2:]), 1, 0)
 
 
-def _whole(chunks, length):
+def _joined(chunks: Array, length: int) -> Array:
     """[chunks, G, …, t] as [G, …, T]."""
     joined = jnp.moveaxis(chunks, 0, -2)
     return joined.reshape(*joined.shape[:-2], -1)[..., :length]
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _read(basis, mean, var, values, chunk):
-    """Of G densities [G, T] over values [G, K, N]: [G, K, T].
-
-    N is last in both factors of the product: so a CPU multiplies narrow heads fastest.
-    """
-
-    def of_group(mean, var, values):
-        def of_chunk(density):
-            r = expectation(basis, *density)
-            return jnp.einsum("gkn,gtn->gkt", values, r, precision=HIGHEST)
-
-        chunks = _chunks(mean, chunk, 0.5), _chunks(var, chunk, 1.0)
-        return _whole(jax.lax.map(of_chunk, chunks), mean.shape[1])
-
-    return in_cached_pieces(of_group, _expectations(mean, values, chunk), mean, var, values)
-
-
-def _expectations(mean, values, chunk):
-    return min(chunk, mean.shape[1]) * values.shape[-1]
-
-
-def _read_forward(basis, mean, var, values, chunk):
-    return _read(basis, mean, var, values, chunk), (basis, mean, var, values)
-
-
-def _read_backward(chunk, residuals, cotangent):
-    basis, mean, var, values = residuals
-    cotangent = jnp.swapaxes(cotangent, 1, 2)
-    # As a product: XLA's own sums along the last axis are slow on a CPU.
-    total = partial(jnp.dot, b=jnp.ones(values.shape[-1], values.dtype), precision=HIGHEST)
-
-    def of_group(mean, var, values, cotangent):
-        def of_chunk(grad_values, now):
-            mean, var, ct = now
-            r = expectation(basis, mean, var)
-            # A product turns its first factor, so that is the small one.
-            grad_values += jnp.einsum("gtk,gtn->gkn", ct, r, precision=HIGHEST)
-            g = r * jnp.einsum("gtk,gkn->gtn", ct, values, precision=HIGHEST)
-            return grad_values, density_gradient(basis, mean, var, g, total)
-
-        chunks = _chunks(mean, chunk, 0.5), _chunks(var, chunk, 1.0), _chunks(cotangent, chunk, 0.0)
-        grad_values, of_density = jax.lax.scan(of_chunk, jnp.zeros_like(values), chunks)
-        return *(_whole(of, mean.shape[1]) for of in of_density), grad_values
-
-    given = mean, var, values, cotangent
-    return None, *in_cached_pieces(of_group, _expectations(mean, values, chunk), *given)
-
-
-_read.defvjp(_read_forward, _read_backward)

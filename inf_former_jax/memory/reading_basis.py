@@ -51,7 +51,8 @@ def reading_basis(cfg: LongTermConfig, dtype: DTypeLike) -> ReadingBasis:
 def _reading_basis(num_basis: int, widths: tuple[float, ...], dtype: np.dtype) -> ReadingBasis:
     basis = gaussian_basis(num_basis, widths)
     error = float(jnp.finfo(dtype).eps) / 16
-    grids = [_grid(basis.loc[i :: len(widths)], width, error) for i, width in enumerate(widths)]
+    loc = np.asarray(basis.loc)
+    grids = [_grid(loc[i :: len(widths)], width, error) for i, width in enumerate(widths)]
     functions = GaussianBasis(*map(np.concatenate, zip(*(grid[0] for grid in grids), strict=True)))
     if len(functions.loc) > _LARGEST_SHARE * num_basis:
         return ReadingBasis(basis, None)
@@ -71,7 +72,8 @@ def _grid(
     if count >= len(centres):
         return GaussianBasis(centres, np.full(len(centres), width)), None
     places = (centres[0] + centres[-1]) / 2 + step * (np.arange(count) - (count - 1) / 2)
-    weights = step * evaluate(GaussianBasis(centres, np.full(len(centres), narrower)), places).T
+    sources = GaussianBasis(centres, np.full(len(centres), narrower))
+    weights = step * np.asarray(evaluate(sources, places)).T
     return GaussianBasis(places, np.full(count, narrower)), weights
 
 

@@ -1,16 +1,18 @@
 """Multivariate ridge regression of a sequence onto the basis (paper §3.1; SPEC §1, §3).
 
 `Cᵀ = Xᵀ G` with `G = Fᵀ (F Fᵀ + λ I)⁻¹`, `F = [ψ(t_1) … ψ(t_L)] ∈ R^{N×L}`. G depends on times
-and basis only, never on data, so it is built once, in float64, on the host: its normal matrix
-has a condition number of 5e5 to 4e6, which leaves float32 an error of 1e-2.
+and basis only, never on data, so it is built once, in float64, on the host. Its normal matrix has
+a condition number of 5e5 to 4e6, with which float32 would put G off by 1e-2.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Float, Real
 
-from inf_former_jax.memory.basis import AnyArray, GaussianBasis, evaluate
+from inf_former_jax.memory.basis import HIGHEST, AnyArray, GaussianBasis, evaluate
+from inf_former_jax.require import require
 
 #: `fit` refuses when `eps · cond(F Fᵀ + λI)` is above this: its signal would be off by > 1 %.
 MAX_FIT_ERROR = 1.0
@@ -25,7 +27,7 @@ def first_fit_padding(length: int) -> Float[np.ndarray, " P"]:
     """Times outside [0, 1] at which the first fit pins the signal to zero (SPEC §1).
 
     L even: `linspace(-½+1/(2L), 1½-1/(2L), 2L)`; L odd: `linspace(-½+1/L, 1½-1/L, 2L-1)`;
-    without the central L of them, which are the data's own times.
+    the central L of them are the data's own times and are left out.
     """
     margin = 1 / (2 * length) if length % 2 == 0 else 1 / length
     points = np.linspace(-0.5 + margin, 1.5 - margin, 2 * length - length % 2)
@@ -54,13 +56,13 @@ def write_padding(num_samples: int, length: int) -> Float[np.ndarray, " P"]:
     return _outside_unit_interval(np.linspace(-0.5 + margin, 1.5 - margin, count))
 
 
-def _outside_unit_interval(points):
+def _outside_unit_interval(points: np.ndarray) -> Float[np.ndarray, " P"]:
     return points[(points < 0) | (points > 1)]
 
 
 def gram(basis: GaussianBasis, times: Float[np.ndarray, " P"]) -> Float[np.ndarray, "N N"]:
     """`F Fᵀ` of the basis at P times: what they add to the normal matrix of a regression."""
-    design = evaluate(basis, np.asarray(times, dtype=np.float64)).T
+    design = np.asarray(evaluate(basis, np.asarray(times, dtype=np.float64))).T
     return design @ design.T
 
 
@@ -78,18 +80,18 @@ def ridge_operator(
         times: where the L vectors sit.
         ridge: λ ≥ 0; 0 gives the least-squares fit of least norm.
         zeros: P further times at which the signal is pinned to zero; their rows of G are dropped.
-        zeros_gram: `gram(basis, zeros)`, if it is at hand: the zeros enter by it alone if λ > 0.
+        zeros_gram: `gram(basis, zeros)` if it is known already; with λ > 0 nothing else of the
+            zeros is needed.
 
     Raises:
         ValueError: ridge is negative, or too small for float64, or times is no list of numbers.
     """
-    if not ridge >= 0:
-        raise ValueError(f"ridge: found {ridge}, accepted: a number ≥ 0")
+    require(ridge >= 0, "ridge", ridge, "a number ≥ 0")
     times = np.asarray(times, dtype=np.float64)
-    if times.ndim != 1 or not times.size:
-        raise ValueError(f"times: found shape {times.shape}, accepted: [L] with L ≥ 1")
+    is_list = times.ndim == 1 and times.size > 0
+    require(is_list, "times", f"shape {times.shape}", "[L] with L ≥ 1")
     zeros = np.asarray(zeros, dtype=np.float64)
-    design = evaluate(basis, times).T  # F of the data [N, L]
+    design = np.asarray(evaluate(basis, times)).T  # F of the data [N, L]
     if ridge == 0:
         padded = np.concatenate([design, evaluate(basis, zeros).T], axis=1)
         return np.linalg.pinv(padded)[: len(times)]
@@ -99,13 +101,33 @@ def ridge_operator(
     try:
         np.linalg.cholesky(normal)
     except np.linalg.LinAlgError:
+        least = np.finfo(np.float64).eps * np.abs(normal).sum(axis=1).max()
         raise ValueError(
             f"ridge: found {ridge}, too small beside N={len(normal)} for float64, accepted: 0 or "
-            f"{np.finfo(np.float64).eps * np.abs(normal).sum(axis=1).max():.1g} and more"
+            f"{least:.1g} and more"
         ) from None
-    # In float64 the inverse is as good as solving (1e-10), and it is twice as fast as SciPy's
-    # triangular solves beside NumPy's products: each brings a BLAS, whose threads get in the way.
+    # In float64 the inverse is as exact as solving (1e-10). It is twice as fast as SciPy's
+    # triangular solves, whose BLAS would wait for the threads of NumPy's.
     return design.T @ np.linalg.inv(normal)
+
+
+def degrees_of_freedom(
+    basis: GaussianBasis,
+    times: Float[np.ndarray, " L"],
+    ridge: float,
+    zeros: Float[np.ndarray, " P"] | tuple[float, ...] = (),
+) -> float:
+    """Tokens that the regression tells apart: `tr(Fᵀ (F Fᵀ + F_0 F_0ᵀ + λI)⁻¹ F)` (SPEC §1).
+
+    This is the trace of the hat matrix over the data's own rows, F_0 the basis at the P times where
+    the signal is pinned to zero. Without zeros it is `Σ s²/(s² + λ)` of F's singular values s; with
+    the padding among the times it counts the padding too.
+
+    Raises:
+        ValueError: ridge is negative or too small for float64, or times is no list of numbers.
+    """
+    g = ridge_operator(basis, times, ridge, zeros)
+    return float((g * evaluate(basis, np.asarray(times, np.float64))).sum())
 
 
 def fit(
@@ -116,37 +138,36 @@ def fit(
 ) -> Float[jax.Array, "N E"]:
     """Coefficients `C = (F Fᵀ + λI)⁻¹ F X` by Cholesky, inside the traced program (paper §3.1).
 
-    For times known only at run time; jittable, also in times, basis and ridge, and vmappable over
-    rows. Where times are constants prefer `ridge_operator`: float32 puts these coefficients off by
-    1e-2, the signal by 4e-4 (λ = 1, N = 512).
+    For times that are known at run time only; jittable, also in times, basis and ridge, and
+    vmappable over rows. Where times are constants prefer `ridge_operator`: float32 puts these
+    coefficients off by 1e-2 and the signal by 4e-4 (λ = 1, N = 512).
 
     Raises:
         ValueError: ridge is not positive, or so small beside N and L that x's precision cannot
-            hold the solution (estimated; for traced times, as if they were equally spaced;
-            with a traced basis or ridge nothing is known and nothing refused).
+            hold the solution. The error is estimated, for traced times as if they were equally
+            spaced; with a traced basis or ridge nothing is known and nothing refused.
     """
     x = jnp.asarray(x)
     x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.zeros(()).dtype)
-    if not any(isinstance(given, jax.core.Tracer) for given in (*basis, ridge)):
+    if not any(isinstance(value, Tracer) for value in (*basis, ridge)):
         _refuse_ill_conditioned(basis, times, x.shape[0], ridge, float(jnp.finfo(x.dtype).eps))
     design = evaluate(basis, jnp.asarray(times, dtype=x.dtype)).T  # F [N, L]
-    highest = jax.lax.Precision.HIGHEST
-    normal = jnp.matmul(design, design.T, precision=highest) + ridge * jnp.eye(len(design))
+    normal = jnp.matmul(design, design.T, precision=HIGHEST) + ridge * jnp.eye(len(design))
     factor = jax.scipy.linalg.cho_factor(normal.astype(x.dtype))
-    return jax.scipy.linalg.cho_solve(factor, jnp.matmul(design, x, precision=highest))
+    return jax.scipy.linalg.cho_solve(factor, jnp.matmul(design, x, precision=HIGHEST))
 
 
-def _refuse_ill_conditioned(basis, times, length, ridge, eps):
-    if not ridge > 0:
-        raise ValueError(f"ridge: found {ridge}, accepted: a number > 0")
+def _refuse_ill_conditioned(
+    basis: GaussianBasis, times: AnyArray, length: int, ridge: float | AnyArray, eps: float
+) -> None:
+    require(bool(ridge > 0), "ridge", ridge, "a number > 0")
     basis = GaussianBasis(*(np.asarray(leaf, np.float64) for leaf in basis))
-    known = not isinstance(times, jax.core.Tracer)
+    known = not isinstance(times, Tracer)
     design = evaluate(basis, np.asarray(times, np.float64) if known else first_fit_times(length))
-    gram = design @ design.T if length < design.shape[1] else design.T @ design
-    largest = np.abs(gram).sum(axis=1).max()  # ≥ the largest eigenvalue
+    # Of the two Gram matrices, which have the same largest eigenvalue, the smaller one.
+    small_gram = design @ design.T if length < design.shape[1] else design.T @ design
+    largest = np.abs(small_gram).sum(axis=1).max()  # ≥ the largest eigenvalue
     error = eps * (largest / ridge + 1)
-    if error > MAX_FIT_ERROR:
-        raise ValueError(
-            f"ridge: found {ridge} with N={design.shape[1]}, L={length}: estimated relative error "
-            f"{error:.1g}, accepted: ridge ≥ {eps * largest / MAX_FIT_ERROR:.1g}, or float64"
-        )
+    found = f"{ridge} with N={design.shape[1]}, L={length}: estimated relative error {error:.1g}"
+    accepted = f"ridge ≥ {eps * largest / MAX_FIT_ERROR:.1g}, or float64"
+    require(not error > MAX_FIT_ERROR, "ridge", found, accepted)

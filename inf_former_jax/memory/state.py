@@ -1,19 +1,20 @@
 """The whole model's memory: what each layer carries from segment to segment (SPEC §4).
 
-A layer's FIFO holds its last inputs, right-aligned (newest last). Beside a long-term memory
-or compressed memory it carries one segment more than the short-term memory sees: its oldest T rows
-are the *pending write*, written or compressed exactly once, before the next segment reads.
+A layer's FIFO holds its last inputs, right-aligned (newest last). Beside a long-term or compressed
+memory it carries one segment more than the short-term memory attends to: its oldest T rows are the
+*pending write*, written or compressed exactly once, before the next segment reads.
 
     [ compressed (C) ] [ pending write (T) | short-term memory (mem_len) ] ← new segment (T)
 
-One counter a row, `seen`, answers every question of validity. All of it is explicit: pytree in,
-pytree out, per-row reset.
+One counter a row, `seen`, says what is filled and what is due. All of it is explicit: pytree in,
+pytree out. `reset` starts a new document in some rows: it sets everything they carry to zero.
 """
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from inf_former_jax.memory import long_term
@@ -27,14 +28,37 @@ MAX_SEEN = 2**30
 
 @runtime_checkable
 class MemoryConfig(Protocol):
-    """What `init` and the questions below need of a model's configuration."""
+    """What this module asks of a model's configuration."""
 
-    num_layers: int
-    d_model: int
-    segment_len: int
-    mem_len: int
-    long_term: LongTermConfig | None
-    compressed: CompressedConfig | None
+    @property
+    def num_layers(self) -> int:
+        """Layers, each with a memory of its own."""
+        ...
+
+    @property
+    def d_model(self) -> int:
+        """E, channels of the layers' inputs."""
+        ...
+
+    @property
+    def segment_len(self) -> int:
+        """T, tokens of a segment."""
+        ...
+
+    @property
+    def mem_len(self) -> int:
+        """Short-term memory in tokens."""
+        ...
+
+    @property
+    def long_term(self) -> LongTermConfig | None:
+        """The long-term memory of every layer; None = none."""
+        ...
+
+    @property
+    def compressed(self) -> CompressedConfig | None:
+        """The compressed memory of every layer; None = none."""
+        ...
 
 
 class LayerMemory(NamedTuple):
@@ -58,7 +82,7 @@ def fifo_len(cfg: MemoryConfig) -> int:
     return cfg.mem_len + (0 if dropped else cfg.segment_len)
 
 
-def init(cfg: MemoryConfig, batch: int, dtype=jnp.float32) -> Memory:
+def init(cfg: MemoryConfig, batch: int, dtype: DTypeLike = jnp.float32) -> Memory:
     """A fresh memory of `batch` rows; every leaf is its own buffer, so that it can be donated."""
 
     def zeros(length):
@@ -78,38 +102,32 @@ def init(cfg: MemoryConfig, batch: int, dtype=jnp.float32) -> Memory:
 def reset(memory: Memory, rows: Bool[AnyArray, " B"]) -> Memory:
     """Start a new document in the given rows; the others stay to the bit.
 
-    A reset row behaves exactly like a fresh one. Zeros are selected, never multiplied in, so that
-    not even a NaN survives.
+    A reset row behaves exactly like a fresh one; not even a NaN survives.
     """
-    return jax.tree.map(lambda leaf: _zero_rows(rows, leaf), memory)
+    return long_term.select_rows(rows, jax.tree.map(jnp.zeros_like, memory), memory)
 
 
 def empty_long_term(cfg: MemoryConfig, memory: Memory) -> Memory:
     """Forget everything in the long-term and compressed memories, keep the short-term ones.
 
-    As if the document had begun with the FIFO's oldest row. The control of every experiment:
-    applied before each segment, the model reads at most the one segment that leaves its
-    short-term memory just then.
+    As if the document had begun with the FIFO's oldest row. This is the control of every
+    experiment: applied before each segment, it lets the model read at most the one segment that
+    leaves its short-term memory just then.
     """
 
     def emptied(layer):
-        zeros = jax.tree.map(jnp.zeros_like, (layer.long_term, layer.compressed))
-        return layer._replace(long_term=zeros[0], compressed=zeros[1])
+        empty = jax.tree.map(jnp.zeros_like, layer._replace(fifo=None))
+        return empty._replace(fifo=layer.fifo)
 
     seen = jnp.minimum(memory.seen, fifo_len(cfg))
     return Memory(seen, tuple(emptied(layer) for layer in memory.layers))
-
-
-def _zero_rows(rows, leaf):
-    return jnp.where(
-        jnp.reshape(jnp.asarray(rows), (-1, *(1,) * (leaf.ndim - 1))), jnp.zeros_like(leaf), leaf
-    )
 
 
 def window(cfg: MemoryConfig, layer: LayerMemory) -> Float[Array, "B S E"] | None:
     """What the next segment attends to beside itself: [compressed | short-term], oldest first."""
     parts = [] if layer.compressed is None else [layer.compressed]
     if cfg.mem_len:
+        assert layer.fifo is not None
         parts.append(layer.fifo[:, -cfg.mem_len :])
     return jnp.concatenate(parts, axis=1) if parts else None
 
@@ -122,7 +140,7 @@ def window_len(cfg: MemoryConfig) -> int:
 def num_filled(cfg: MemoryConfig, seen: Int[AnyArray, " B"]) -> Int[Array, " B"]:
     """How many of the window's newest rows are filled, once the pending segment is compressed.
 
-    They are neighbours: nothing is compressed before the short-term memory is full.
+    The filled rows are neighbours: nothing is compressed before the short-term memory is full.
     """
     filled = jnp.minimum(seen, cfg.mem_len)
     if cfg.compressed is None:
@@ -136,14 +154,16 @@ def append_compressed(
     layer: LayerMemory, slots: Float[AnyArray, "B C E"], rows: Bool[AnyArray, " B"]
 ) -> LayerMemory:
     """Append compressed vectors in the given rows; as many of the oldest fall off."""
-    slots = jnp.asarray(slots, layer.compressed.dtype)
-    shifted = jnp.concatenate([layer.compressed, slots], axis=1)[:, slots.shape[1] :]
-    return layer._replace(compressed=jnp.where(rows[:, None, None], shifted, layer.compressed))
+    old = layer.compressed
+    assert old is not None
+    new = jnp.concatenate([old, jnp.asarray(slots, old.dtype)], axis=1)[:, slots.shape[1] :]
+    return layer._replace(compressed=long_term.select_rows(rows, new, old))
 
 
 def pending(cfg: MemoryConfig, layer: LayerMemory) -> Float[Array, "B T E"]:
     """The segment that leaves the short-term memory now, to be written before reading."""
-    return layer.fifo[:, : cfg.segment_len]
+    assert layer.fifo is not None
+    return jnp.asarray(layer.fifo[:, : cfg.segment_len])
 
 
 def has_pending(cfg: MemoryConfig, seen: Int[AnyArray, "*batch"]) -> Bool[Array, "*batch"]:

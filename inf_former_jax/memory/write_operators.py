@@ -1,27 +1,31 @@
-"""What a long-term memory is made of, and the linear operators of its writes (paper §3.1, §3.2).
+"""The linear operators of a long-term memory's writes (paper §3.1, §3.2).
 
 A row's k-th further write squeezes the past into [0, τ_k] and regresses it and the new vectors
 again. Its operators depend on the configuration and on k only, never on data:
 
     G = [G_past (M rows); G_new (L rows)],    A = G_pastᵀ Ψ(u),    C ← sg(A C) + G_newᵀ X.
 
-Fixed contraction, τ_k = τ, is the paper's: of a segment's width τ^k is left after k writes, and
-below the basis functions' widths it is gone. Power contraction is τ_k = (k/(k+1))^p: with p = 1 all
-segments have the same width while k is within `horizon`; later they fade by τ_horizon a write.
+They are formed in float64 on the host, once, and passed to every jitted program as an argument.
+
+Fixed contraction, τ_k = τ, is the paper's: after k writes τ^k of a segment's width is left, and
+below the basis functions' widths the segment is gone. Power contraction is τ_k = (k/(k+1))^p: with
+p = 1 all segments have the same width while k is within `horizon`; after that they fade by
+τ_horizon a write.
 """
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from inf_former_jax.memory import density as densities
 from inf_former_jax.memory import regression
 from inf_former_jax.memory.basis import AnyArray, evaluate
 from inf_former_jax.memory.config import LongTermConfig
+from inf_former_jax.memory.density import uniform_locations
 from inf_former_jax.memory.operator_tables import Table, compact
 from inf_former_jax.require import require
 
@@ -29,8 +33,8 @@ from inf_former_jax.require import require
 class Operators(NamedTuple):
     """Data-independent operators of a write of L vectors. Neither state nor parameters.
 
-    One for each of the K first further writes of a row, the last one for all later ones. Each acts
-    on a signal from the left as `gᵀ x`. What the configuration never uses is None.
+    K operators belong to a row's first K further writes; the last of them serves all later writes.
+    Each acts on a signal from the left as `gᵀ x`. What the configuration never uses is None.
     """
 
     first: Float[AnyArray, "1 L N"]  # G of a row's first write, the plain fit
@@ -47,21 +51,20 @@ def write_operator(
         zeros = regression.first_fit_padding(length) if cfg.padding else ()
         times = regression.first_fit_times(length)
         return None, regression.ridge_operator(cfg.basis, times, cfg.ridge, zeros)
-    past, new = regression.write_times(cfg.tau_of(k), cfg.num_samples, length)
-    pinned = _padding_gram(cfg, length)
-    times = np.concatenate([past, new])
-    g = regression.ridge_operator(cfg.basis, times, cfg.ridge, zeros_gram=pinned)
+    times = np.concatenate(regression.write_times(cfg.tau_of(k), cfg.num_samples, length))
+    zeros_gram = _padding_gram(cfg, length)
+    g = regression.ridge_operator(cfg.basis, times, cfg.ridge, zeros_gram=zeros_gram)
     return g[: cfg.num_samples], g[cfg.num_samples :]
 
 
 @lru_cache(maxsize=4)
-def _padding_gram(cfg, length):
+def _padding_gram(cfg: LongTermConfig, length: int) -> Float[np.ndarray, "N N"]:
     """What the zero padding adds to the normal matrix of every further write alike."""
     zeros = regression.write_padding(cfg.num_samples, length) if cfg.padding else np.zeros(0)
     return regression.gram(cfg.basis, zeros)
 
 
-def operators(cfg: LongTermConfig, length: int, dtype=None) -> Operators:
+def operators(cfg: LongTermConfig, length: int, dtype: DTypeLike | None = None) -> Operators:
     """Operators for writes of `length` vectors: formed in float64 on the host, cast once, cached.
 
     dtype defaults to JAX's default float (float32; float64 under x64). The leaves are NumPy
@@ -76,19 +79,41 @@ def operators(cfg: LongTermConfig, length: int, dtype=None) -> Operators:
     return _operators(cfg, length, np.dtype(dtype or jnp.zeros(()).dtype))
 
 
-def shapes(cfg: LongTermConfig, length: int) -> Operators:
-    """Shapes of the operators for writes of `length` vectors, as if none had a low rank.
+@lru_cache(maxsize=8)
+def _operators(cfg: LongTermConfig, length: int, dtype: np.dtype) -> Operators:
+    tables = jax.tree.map(lambda table: np.empty(table.shape), shapes(cfg, length))
+    psi = np.asarray(evaluate(cfg.basis, uniform_locations(cfg.num_samples)))  # Ψ(u) [M, N]
+    _, tables.first[0] = write_operator(cfg, length, 0)
+    for k in range(cfg.num_contractions):
+        g_past, tables.new[k] = write_operator(cfg, length, k + 1)
+        assert g_past is not None
+        if tables.decay is not None:
+            tables.decay[k] = psi.T @ g_past
+        if tables.past is not None:
+            tables.past[k] = g_past
+    # Only G_new has a rank so low that two thin products are much less work than one.
+    cast = jax.tree.map(lambda table: table.astype(dtype), tables._replace(new=None))
+    return cast._replace(new=compact(tables.new, dtype))
 
-    Nothing is built for them. A memory can be written with such operators as well.
+
+def shapes(cfg: LongTermConfig, length: int) -> Operators:
+    """Shapes of the operators for writes of `length` vectors; nothing is built.
+
+    All of them are whole matrices here. `operators` may return a `LowRank` in the place of one; a
+    memory can be written with either.
     """
     count, n = cfg.num_contractions, cfg.num_basis
-    # With one contraction only, room is no question, and any locations may be given.
-    past = cfg.sticky or cfg.contraction == "fixed"
+
+    def matrices(count: int, rows: int) -> Any:  # shapes stand in the places of arrays
+        return jax.ShapeDtypeStruct((count, rows, n), np.float32)
+
+    # A uniform memory with one contraction has room for G_past: locations may be given to it.
+    any_locations = cfg.sticky or cfg.contraction == "fixed"
     return Operators(
-        jax.ShapeDtypeStruct((1, length, n), np.float32),
-        jax.ShapeDtypeStruct((count, length, n), np.float32),
-        None if cfg.sticky else jax.ShapeDtypeStruct((count, n, n), np.float32),
-        jax.ShapeDtypeStruct((count, cfg.num_samples, n), np.float32) if past else None,
+        first=matrices(1, length),
+        new=matrices(count, length),
+        decay=None if cfg.sticky else matrices(count, n),
+        past=matrices(count, cfg.num_samples) if any_locations else None,
     )
 
 
@@ -106,19 +131,3 @@ def check_size(cfg: LongTermConfig, length: int) -> None:
     )
     accepted = "that much, or a smaller horizon, num_basis or num_samples"
     require(mib <= cfg.max_operator_mib, "max_operator_mib", found, accepted)
-
-
-@lru_cache(maxsize=8)
-def _operators(cfg, length, dtype):
-    made = jax.tree.map(lambda of: np.empty(of.shape), shapes(cfg, length))
-    grid = evaluate(cfg.basis, densities.uniform_locations(cfg.num_samples))  # Ψ(u) [M, N]
-    _, made.first[0] = write_operator(cfg, length, 0)
-    for k in range(cfg.num_contractions):
-        g_past, made.new[k] = write_operator(cfg, length, k + 1)
-        if made.decay is not None:
-            made.decay[k] = grid.T @ g_past
-        if made.past is not None:
-            made.past[k] = g_past
-    # The others' ranks are too high for two products to be much less work than one.
-    cast = jax.tree.map(lambda of: of.astype(dtype), made._replace(new=None))
-    return cast._replace(new=compact(made.new, dtype))

@@ -1,8 +1,12 @@
-"""Checkpoints of the whole train state: asynchronous, verified, walking back past damage.
+"""Checkpoints of the whole train state: asynchronous, atomic, verified.
 
-orbax writes them atomically, but flipped bytes in a data file restore silently, and so does an
-array of another dtype. So each checkpoint holds a digest of every leaf's shape, dtype and bits,
-formed on the device before the state is donated, and checked against what was restored.
+How a checkpoint is verified: `Checkpoints.save` writes a `digest` beside the state, which is the
+dtype, shape and hash of every leaf. `Checkpoints.restore` forms the digest of what it has read and
+compares the two. A checkpoint that differs or cannot be read is damaged: a warning names it, and
+the one before it is taken.
+
+orbax writes asynchronously and atomically, but restores flipped bytes, and arrays of another dtype,
+without a word. The digest is formed on the device before the state is donated.
 """
 
 import dataclasses
@@ -17,6 +21,8 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jaxtyping import Array, UInt32
 from orbax.checkpoint import checkpoint_managers as policies
+
+from inf_former_jax.require import require
 
 log = logging.getLogger(__name__)
 
@@ -35,20 +41,38 @@ class CheckpointConfig:
     """Newest checkpoints that are kept, beside the best one."""
 
     def __post_init__(self):
-        for name in ("every", "keep"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: found {getattr(self, name)}, accepted: 1 or more")
+        require(self.every >= 1, "every", self.every, "1 or more")
+        require(self.keep >= 1, "keep", self.keep, "1 or more")
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that does not belong to this model, or no checkpoint that is whole."""
+    """A checkpoint that is damaged, or that belongs to another run."""
 
 
-def _hash(leaf) -> UInt32[Array, ""]:
+class ArchitectureError(CheckpointError):
+    """A checkpoint of a model with other leaves."""
+
+
+def digest(tree: Any) -> dict[str, list]:
+    """path → [dtype, shape, hash] of every leaf; small, and as JSON has it."""
+    hashes = jax.tree.leaves(jax.device_get(_hashes(tree)))
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        jax.tree_util.keystr(path): [str(leaf.dtype), list(leaf.shape), int(number)]
+        for (path, leaf), number in zip(leaves, hashes, strict=True)
+    }
+
+
+@jax.jit
+def _hashes(tree):
+    return jax.tree.map(_hash_of_leaf, tree)
+
+
+def _hash_of_leaf(leaf) -> UInt32[Array, ""]:
     """`Σ_i (2i + 1) w_i` over the leaf's 32-bit words, modulo 2³².
 
-    Integer sums are exact in any order, so it is the same on every mesh; the factors are odd, so
-    any one changed word changes it.
+    Integer sums are exact in any order, so the hash is the same on every mesh. The factors are
+    odd, so any one changed word changes it.
     """
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
@@ -60,31 +84,18 @@ def _hash(leaf) -> UInt32[Array, ""]:
     return (flat * odd).sum(dtype=jnp.uint32)
 
 
-@jax.jit
-def _hashes(tree):
-    return jax.tree.map(_hash, tree)
+def _require_architecture(saved: dict[str, list], target: Any, whole: bool) -> None:
+    """Refuse a digest whose leaves are not those of the target, naming the first.
 
-
-def digest(tree: Any) -> dict[str, list]:
-    """path → [dtype, shape, hash] of every leaf; small, and as JSON has it."""
-    hashes = jax.device_get(_hashes(tree))
-    described = jax.tree.map(lambda x, h: [str(x.dtype), list(x.shape), int(h)], tree, hashes)
-    leaves = jax.tree_util.tree_leaves_with_path(described, is_leaf=lambda x: isinstance(x, list))
-    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
-
-
-def _check_same_model(found: dict[str, list], target: Any, whole: bool) -> None:
-    """Refuse a checkpoint whose leaves are not those of the target, naming the first.
-
-    A target that is not the whole state says nothing of the leaves that it lacks.
+    If the target is not the whole state, the digest may have more leaves.
     """
     leaves = jax.tree_util.tree_leaves_with_path(target)
     accepted = {jax.tree_util.keystr(p): [str(x.dtype), list(x.shape)] for p, x in leaves}
-    for name in sorted(accepted.keys() | (found.keys() if whole else set())):
-        here, wanted = found.get(name, [None])[:2], accepted.get(name)
-        if here != wanted:
-            raise CheckpointError(
-                f"checkpoint of another architecture: {name}: found {here}, accepted: {wanted}"
+    for name in sorted(accepted.keys() | (saved.keys() if whole else set())):
+        found, wanted = saved.get(name, [None])[:2], accepted.get(name)
+        if found != wanted:
+            raise ArchitectureError(
+                f"checkpoint of another architecture: {name}: found {found}, accepted: {wanted}"
             )
 
 
@@ -92,12 +103,13 @@ class Checkpoints:
     """The checkpoints of one run folder. A context manager; closing waits for what is written.
 
     Args:
-        folder: made if needed; one sub-folder a step.
-        best: metrics → number, of which the checkpoint with the largest is kept too.
+        folder: made if needed; it has one sub-folder for each step.
+        best: metrics → number; the checkpoint with the largest number is kept too.
+        read_only: change nothing in the folder, which another process may be writing to.
 
     Attributes:
         every: updates between checkpoints.
-        seconds: that `save` has kept its callers waiting, all calls together.
+        seconds: for which `save` has kept its callers waiting, all calls together.
     """
 
     def __init__(
@@ -109,14 +121,11 @@ class Checkpoints:
     ):
         self.every, self.seconds = cfg.every, 0.0
         keep: list[Any] = [policies.LatestN(cfg.keep)]
-        if best is not None:
-            unmeasured = False  # a checkpoint that was not evaluated is no candidate
-            keep.append(
-                policies.BestN(get_metric_fn=best, n=1, keep_checkpoints_without_metrics=unmeasured)
-            )
+        if best is not None:  # a checkpoint that was not evaluated is no candidate
+            candidates = {"keep_checkpoints_without_metrics": False}
+            keep.append(policies.BestN(get_metric_fn=best, n=1, **candidates))
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy(keep),
-            # What a reader finds unfinished may be another process's, that is still writing.
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
             create=not read_only,
@@ -131,10 +140,10 @@ class Checkpoints:
         self._manager.close()
 
     def save(self, step: int, state: Any, metrics: dict[str, float] | None = None) -> None:
-        """Start writing a state; it may be donated as soon as this returns."""
-        begun = time.perf_counter()
+        """Start writing a state and its digest; the state may be donated when this returns."""
         if step in self._manager.all_steps():
             return
+        begun = time.perf_counter()
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), digest=ocp.args.JsonSave(digest(state))
         )
@@ -152,7 +161,7 @@ class Checkpoints:
     def restore(self, target: Any, parts: Sequence[str] = ()) -> Any | None:
         """The newest state that is whole, or None if nothing was saved.
 
-        A damaged checkpoint is named in a warning and the one before it is taken.
+        A damaged checkpoint is named in a warning, and the one before it is taken.
 
         Args:
             target: tree of `jax.ShapeDtypeStruct`s with shardings (or of arrays) like the state.
@@ -165,44 +174,37 @@ class Checkpoints:
         steps = self.steps()
         for step in reversed(steps):
             try:
-                return self._restore(step, target, parts)
+                return self._restore_verified(step, target, parts)
+            except ArchitectureError:
+                raise
             except CheckpointError as error:
-                if str(error).startswith("checkpoint of another"):
-                    raise
                 log.warning("checkpoint of step %d is damaged (%s)", step, str(error))
         if steps:
             raise CheckpointError(f"checkpoints of steps {steps}: none of them is whole")
         return None
 
-    def _restore(self, step, target, parts):
+    def _restore_verified(self, step: int, target: Any, parts: Sequence[str]) -> Any:
+        """The state of a step; CheckpointError unless its digest is the one that was saved."""
         if parts:
-            dropped = [name for name in target._fields if name not in parts]
-            target = target._replace(**dict.fromkeys(dropped))
-        try:
-            found = self._manager.restore(step, args=ocp.args.Composite(digest=_JSON)).digest
-            _check_same_model(found, target, whole=not parts)
-            items = ocp.args.Composite(state=_reader(target, parts))
-            state = self._manager.restore(step, args=items).state
-            state = target._replace(**state) if parts else state
-        except CheckpointError:
-            raise
-        except Exception as error:  # orbax raises all kinds for a damaged file, plain ones too
-            raise CheckpointError(
-                str(error).splitlines()[0] if str(error) else repr(error)
-            ) from error
-        bad = [name for name, leaf in digest(state).items() if leaf != found[name]]
+            others = [name for name in target._fields if name not in parts]
+            target = target._replace(**dict.fromkeys(others))
+        saved = self._read(step, "digest", ocp.args.JsonRestore())
+        _require_architecture(saved, target, whole=not parts)
+        if parts:
+            wanted = {name: getattr(target, name) for name in parts}
+            how = ocp.checkpoint_utils.construct_restore_args(wanted)
+            args = ocp.args.PyTreeRestore(item=wanted, restore_args=how, partial_restore=True)
+            state = target._replace(**self._read(step, "state", args))
+        else:
+            state = self._read(step, "state", ocp.args.StandardRestore(target))
+        bad = [name for name, leaf in digest(state).items() if leaf != saved[name]]
         if bad:
             raise CheckpointError(f"checksum of {bad[0]}" + (" and others" if bad[1:] else ""))
         return state
 
-
-_JSON = ocp.args.JsonRestore()
-
-
-def _reader(target, parts):
-    """How orbax reads a whole state, or some of its fields."""
-    if not parts:
-        return ocp.args.StandardRestore(target)
-    item = {name: getattr(target, name) for name in parts}
-    how = ocp.checkpoint_utils.construct_restore_args(item)
-    return ocp.args.PyTreeRestore(item=item, restore_args=how, partial_restore=True)
+    def _read(self, step: int, item: str, args: Any) -> Any:
+        """One item of a checkpoint."""
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
+        except Exception as error:  # orbax raises all kinds for a damaged file, plain ones too
+            raise CheckpointError((str(error) or repr(error)).splitlines()[0]) from error

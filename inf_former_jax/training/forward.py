@@ -1,153 +1,165 @@
-"""What a batch's segments give: sums and the memory after them, one by one or all at once."""
+"""The forward pass of a batch: its segments, and the sums and the memory that they give."""
 
-from typing import Any
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
-import optax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from inf_former_jax.data.batches import Batch
-from inf_former_jax.memory import state as memories
-from inf_former_jax.memory.state import Memory
+from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.memory.state import Memory, empty_long_term, reset
 from inf_former_jax.models import parallel
 from inf_former_jax.models.decoder import Decoder, Distances, ModelConfig
 from inf_former_jax.models.output import Output
+from inf_former_jax.training.objective import Sums, counted_queries, output_sums, zero_sums
 
-#: What leaves the device: sums and counts; ratios are taken on the host.
-SUMS = (
-    "loss", "correct", "weight", "kl", "kl_count", "reconstruction", "reconstruction_count",
-)  # fmt: skip
+Tree = TypeVar("Tree")
 
-
-def zero_sums() -> dict[str, Float[Array, ""]]:
-    """A zero for each of SUMS."""
-    return {name: jnp.zeros(()) for name in SUMS}
-
-
-def token_sums(
-    logits: Float[Array, "B T V"], targets: Int[Array, "B T"], weights: Float[Array, "B T"]
-) -> dict[str, Float[Array, ""]]:
-    """Weighted sums of cross-entropy (nats) and of right arg-max predictions, and the weight."""
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-    right = jnp.argmax(logits, axis=-1) == targets
-    return {
-        "loss": jnp.where(weights > 0, losses * weights, 0.0).sum(),
-        "correct": (right * weights).sum(),
-        "weight": weights.sum(),
-    }
-
-
-def in_time(batch: Batch) -> Batch:
-    """Time first, for a scan: leaves [W, B, …]; and back."""
-    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), batch)
-
-
-#: What a segment is to all rows together.
+#: Kinds of segments: padding in every row, loss in no row, loss in some row.
 PADDING, CONTEXT, LOSS = 0, 1, 2
 
 
-def segment_kinds(segments: Batch) -> Int[Array, " W"]:
-    """PADDING, CONTEXT or LOSS of each segment; leaves [W, B, …].
+class Segments(NamedTuple):
+    """Segments of a batch in reading order. A scan over them sees one at a time, without W."""
 
-    One maximum over rows tells all three: on a mesh two would be two collectives.
+    batch: Batch  # leaves [W, B, …]
+    number: Int[Array, " W"]  # place in the batch, folded into the random key
+    kind: Int[Array, " W"]  # PADDING, CONTEXT or LOSS
+
+
+def by_segment(batch: Batch) -> Segments:
+    """Take a batch apart into its W segments."""
+    has_loss = jnp.any(batch.weights > 0, axis=2)  # [B, W]
+    read = jnp.ones_like(has_loss) if batch.valid is None else batch.valid.any(axis=2)
+    # One maximum over rows tells all three kinds: on a mesh it is the only collective.
+    kind = jnp.where(has_loss, LOSS, jnp.where(read, CONTEXT, PADDING)).max(axis=0)
+    return Segments(swap_leading(batch), jnp.arange(kind.shape[0]), kind)
+
+
+def swap_leading(tree: Tree) -> Tree:
+    """Leaves [B, W, …] as [W, B, …], and back."""
+    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), tree)
+
+
+@dataclasses.dataclass(frozen=True)
+class ForwardPass:
+    """How the segments of one batch are run: settings, and three ways to run a group of them.
+
+    `chain` and `together` return SUMS of the group and the memory after it, `skip` the memory
+    after a group of padding.
     """
-    loss = (segments.weights > 0).any(axis=2)
-    read = jnp.ones_like(loss) if segments.valid is None else segments.valid.any(axis=2)
-    return jnp.where(loss, LOSS, jnp.where(read, CONTEXT, PADDING)).max(axis=1)
+
+    cfg: ModelConfig
+    operators: Any
+    key: PRNGKeyArray
+    """Each segment folds its number into it."""
+    train: bool = False
+    """Apply dropout."""
+    empty_memory: bool = False
+    """Clear the long-term or compressed memory before every segment."""
+    distances: Distances | None = None
+    """`Decoder.distances` of the parameters, if their gradient is not needed."""
+
+    def with_distances(self, params: Any, batch: Batch) -> "ForwardPass":
+        """The same for constant parameters, whose distances all segments share."""
+        length = batch.tokens.shape[-1]
+        found = Decoder(self.cfg).apply({"params": params}, length, method="distances")
+        return dataclasses.replace(self, distances=cast(Distances, found))
+
+    def chain(self, params: Any, memory: Memory, group: Segments) -> tuple[Sums, Memory]:
+        """One segment after the other; differentiable through the memory between them."""
+
+        def run(memory, segment):
+            memory = self.start(memory, segment.batch.resets)
+            output = self.output(params, memory, segment)
+            return output_sums(output, segment.batch), output.memory
+
+        def padding(memory, segment):
+            return zero_sums(), self.start(memory, segment.batch.resets)
+
+        def run_or_skip(memory, segment):
+            return jax.lax.cond(segment.kind > PADDING, run, padding, memory, segment)
+
+        if group.kind.shape[0] == 1:  # which is not padding, or it would be skipped
+            return run(memory, jax.tree.map(lambda leaf: leaf[0], group))
+        return chained(run_or_skip, memory, group)
+
+    def together(self, params: Any, memory: Memory, group: Segments) -> tuple[Sums, Memory]:
+        """All segments at once, layer by layer (`models/parallel.py`): the numbers of `chain`.
+
+        Segments that are padding in every row are computed too, but count nowhere.
+        """
+        decoder, variables = Decoder(self.cfg), {"params": params}
+        batch = swap_leading(group.batch)
+        rows = batch.tokens.shape[0]
+
+        def noise(number):
+            rngs = self._rngs(number)
+            return decoder.apply(variables, rows, self.train, rngs=rngs, method="noise")
+
+        options = self._options(batch) | {
+            "noise": jax.vmap(noise)(group.number),
+            "runs": None if batch.valid is None else group.kind > PADDING,
+            "empty": self.empty_memory,
+            "method": parallel.decode,
+        }
+        output = decoder.apply(variables, batch.tokens, memory, batch.resets, **options)
+        output = cast(Output, output)
+        return output_sums(output, batch), output.memory
+
+    def skip(self, memory: Memory, group: Segments) -> Memory:
+        """The memory after segments that are padding in every row: they only reset."""
+        return self.start(memory, jnp.any(group.batch.resets, axis=0))
+
+    def start(self, memory: Memory, resets: Bool[AnyArray, " B"]) -> Memory:
+        """The memory that a segment starts with: reset, and emptied if that is asked for."""
+        memory = reset(memory, resets)
+        return empty_long_term(self.cfg, memory) if self.empty_memory else memory
+
+    def output(
+        self,
+        params: Any,
+        memory: Memory,
+        segment: Segments,
+        rngs: Mapping[str, PRNGKeyArray] | None = None,
+    ) -> Output:
+        """What the decoder makes of one segment after `start`; by default with its own keys."""
+        rngs = self._rngs(segment.number) if rngs is None else rngs
+        options = self._options(segment.batch) | {"train": self.train, "distances": self.distances}
+        apply = partial(Decoder(self.cfg).apply, rngs=rngs, **options)
+        return cast(Output, apply({"params": params}, segment.batch.tokens, memory))
+
+    def _options(self, batch: Batch) -> dict[str, Any]:
+        options = {"where": batch.valid, "kl_where": counted_queries(batch), "types": batch.types}
+        return options | {"operators": self.operators}
+
+    def _rngs(self, number: Int[Array, ""]) -> dict[str, PRNGKeyArray]:
+        key = jax.random.fold_in(self.key, number)
+        return {name: jax.random.fold_in(key, i) for i, name in enumerate(("dropout", "locations"))}
 
 
-def start_of_segment(
-    cfg: ModelConfig, memory: Memory, resets: Bool[Array, " B"], empty_memory: bool
-) -> Memory:
-    """The memory that a segment starts with: reset, and emptied of its past if that is asked."""
-    memory = memories.reset(memory, resets)
-    return memories.empty_long_term(cfg, memory) if empty_memory else memory
+def chained(
+    segment_sums: Callable[[Any, Any], tuple[Sums, Any]], memory: Any, group: Any
+) -> tuple[Sums, Any]:
+    """Sums of a group, one segment after the other, and the memory after it.
 
-
-def distances(cfg: ModelConfig, params: Any, batch: Batch) -> Distances:
-    """What the parameters alone say of a batch's segments: `Decoder.distances`."""
-    length = batch.tokens.shape[-1]
-    return Decoder(cfg).apply({"params": params}, length, method="distances")
-
-
-def forward(
-    cfg: ModelConfig, params: Any, memory: Memory, segment: Batch, key: PRNGKeyArray, ops: Any,
-    train: bool, known: Distances | None = None,
-) -> tuple[dict[str, Float[Array, ""]], Memory]:  # fmt: skip
-    """One segment, a Batch of leaves [B, …]: its SUMS, and the memory after it.
+    On the way back each segment is run again from the memory before it: what lives at a time is
+    the memories of one group and the activations of one segment.
 
     Args:
-        known: `distances` of these parameters, where no gradient of theirs is needed.
+        segment_sums: (memory, segment) -> (its sums, the memory after it).
+        group: leaves [W, …].
     """
-    out = Decoder(cfg).apply(
-        {"params": params}, segment.tokens, memory, operators=ops, train=train,
-        where=segment.valid, kl_where=_counts(segment), types=segment.types, distances=known,
-        rngs=_rngs(key),
-    )  # fmt: skip
-    return _sums(out, segment), out.memory
 
+    # A scan's iterations are apart anyway: no barrier is needed to keep the second run.
+    @partial(jax.checkpoint, prevent_cse=False)
+    def body(memory, segment):
+        sums, memory = segment_sums(memory, segment)
+        return memory, sums
 
-#: Tokens whose activations stay in a CPU's cache, about.
-CACHED_TOKENS = 1024
-
-
-def at_once(batch: Batch) -> int:
-    """How many of a batch's segments are best run at once, W ≥ it ≥ 1.
-
-    All of them, where that keeps a device busy; on a CPU what stays in its cache.
-    """
-    rows, count, length = batch.tokens.shape
-    if jax.default_backend() != "cpu":
-        return count
-    return min(count, max(1, CACHED_TOKENS // (rows * length)))
-
-
-def forward_all(
-    cfg: ModelConfig, params: Any, memory: Memory, segments: Batch, numbers: Int[Array, " W"],
-    kinds: Int[Array, " W"], key: PRNGKeyArray, ops: Any, train: bool, empty_memory: bool = False,
-) -> tuple[dict[str, Float[Array, ""]], Memory]:  # fmt: skip
-    """Segments all at once (`models/parallel.py`): their SUMS, and the memory after.
-
-    As `start_of_segment` and `forward` of one after the other, each with the key folded with its
-    number; those that are padding in every row are computed too, and count nowhere. Memory and
-    activations of all segments exist at a time.
-
-    Args:
-        segments: leaves [W, B, …].
-        kinds: `segment_kinds` of them.
-    """
-    batch, bound = in_time(segments), {"params": params}
-    rows = batch.tokens.shape[0]
-
-    def noise(number):
-        rngs = _rngs(jax.random.fold_in(key, number))
-        return Decoder(cfg).apply(bound, rows, train, rngs=rngs, method="noise")
-
-    runs = None if batch.valid is None else kinds > PADDING
-    out = Decoder(cfg).apply(
-        bound, batch.tokens, memory, batch.resets, operators=ops, noise=jax.vmap(noise)(numbers),
-        where=batch.valid, kl_where=_counts(batch), types=batch.types, runs=runs,
-        empty=empty_memory, method=parallel.decode,
-    )  # fmt: skip
-    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (out.logits, batch))
-    return _sums(out._replace(logits=flat[0]), flat[1]), out.memory
-
-
-def _rngs(key):
-    return {name: jax.random.fold_in(key, i) for i, name in enumerate(("dropout", "locations"))}
-
-
-def _counts(segments: Batch):
-    """Queries whose KL counts: no padding, and in segments with loss; leaves [B, …, T]."""
-    carries = (segments.weights > 0).any(axis=-1)[..., None]
-    valid = jnp.ones_like(segments.weights, bool) if segments.valid is None else segments.valid
-    return valid & carries
-
-
-def _sums(out: Output, segment: Batch):
-    sums = zero_sums() | token_sums(out.logits, segment.targets, segment.weights)
-    for name, pair in out.aux.items():
-        sums |= dict(zip((name, f"{name}_count"), pair, strict=True))
-    return {name: value.astype(jnp.zeros(()).dtype) for name, value in sums.items()}
+    memory, sums = jax.lax.scan(body, memory, group)
+    return jax.tree.map(lambda leaf: leaf.sum(axis=0), sums), memory

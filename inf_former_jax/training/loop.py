@@ -14,15 +14,16 @@ from jax.experimental import multihost_utils
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from inf_former_jax.require import require
 from inf_former_jax.training.checkpoint import Checkpoints
 from inf_former_jax.training.metrics import MetricsWriter, NonFiniteError, add, check_finite, ratios
+from inf_former_jax.training.objective import SUMS
 from inf_former_jax.training.state import TrainState
-from inf_former_jax.training.step import SUMS
 
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
-    """How often the loop looks up.
+    """How often the loop logs and evaluates, and how long it may run.
 
     Raises:
         ValueError: on construction, for a count below 1 or negative minutes.
@@ -37,11 +38,9 @@ class LoopConfig:
     On several hosts the first one's clock decides, when a row is due."""
 
     def __post_init__(self):
-        for name in ("log_every", "eval_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: found {getattr(self, name)}, accepted: 1 or more")
-        if self.minutes < 0:
-            raise ValueError(f"minutes: found {self.minutes}, accepted: 0 (no limit) or more")
+        require(self.log_every >= 1, "log_every", self.log_every, "1 or more")
+        require(self.eval_every >= 1, "eval_every", self.eval_every, "1 or more")
+        require(self.minutes >= 0, "minutes", self.minutes, "0 (no limit) or more")
 
 
 class Interrupted(RuntimeError):
@@ -53,21 +52,21 @@ class StopSignal(contextlib.AbstractContextManager):
 
     def __init__(self):
         self.received = ""
-        self._before: dict[int, Any] = {}
+        self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignal":
         if threading.current_thread() is threading.main_thread():  # others may not set handlers
             for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._receive)
+                self._handlers[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
     def _receive(self, number, _frame):
         self.received = signal.Signals(number).name
-        signal.signal(number, self._before[number])
+        signal.signal(number, self._handlers[number])
 
 
 @dataclasses.dataclass
@@ -101,7 +100,7 @@ class Reporter:
     def flush(self, step: int) -> None:
         """Check, average and write the metrics of the steps since the last flush, `step` last."""
         steps = jax.device_get(self._waiting)
-        total = None
+        total: dict[str, float] = {}
         for number, metrics in enumerate(steps, start=step - len(steps) + 1):
             check_finite(number, metrics)
             total = add(total, {name: metrics[name] for name in SUMS})
@@ -113,15 +112,13 @@ class Reporter:
             "tokens_per_second": self.tokens_per_step * len(steps) / passed,
             "seconds": self.seconds,
         }
-        self.writer.write("train", step, row)
-        self._show("train", step, row)
+        self._write("train", step, row)
         self._waiting.clear()
         self.resume()
 
     def evaluated(self, step: int, row: dict[str, float]) -> None:
         """Write the figures of an evaluation."""
-        self.writer.write("valid", step, row)
-        self._show("valid", step, row)
+        self._write("valid", step, row)
 
     def elapsed(self) -> float:
         """Seconds of training until now; evaluations do not count."""
@@ -131,7 +128,8 @@ class Reporter:
         """Restart the clock after time that is not a training step's."""
         self._since = time.perf_counter()
 
-    def _show(self, split, step, row):
+    def _write(self, split: str, step: int, row: dict[str, float]) -> None:
+        self.writer.write(split, step, row)
         figures = f"loss {row['loss']:.3f} accuracy {row['accuracy']:.3f}"
         if "tokens_per_second" in row:
             figures += f" {row['tokens_per_second']:,.0f} tokens/s"
@@ -148,10 +146,8 @@ class Reporter:
 
 def progress_bar(console: Console | None = None) -> Progress:
     """A bar with figures and an estimate of the time left; plain lines where nobody watches."""
-    columns = (
-        BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[figures]}"),
-        TextColumn("left"), TimeRemainingColumn(),
-    )  # fmt: skip
+    figures, left = TextColumn("{task.fields[figures]}"), TextColumn("left")
+    columns = BarColumn(), MofNCompleteColumn(), figures, left, TimeRemainingColumn()
     console = console or Console()
     return Progress(*columns, console=console, disable=not console.is_terminal)
 
@@ -180,50 +176,51 @@ def train(
             the last good checkpoint.
         Interrupted: SIGTERM or SIGINT, after the step was finished and saved.
     """
-    done = int(state.step)
-    if done and _agreed(_time_over(cfg, reporter.seconds))[0]:
+    step = int(state.step)
+    if step and _agreed(_time_over(cfg, reporter.seconds))[0]:
         return state  # a run that had ended, but for what comes after it
-    every = checkpoints.every if checkpoints else 0
-    reporter.start(done, steps)
+    reporter.start(step, steps)
     with reporter.progress, StopSignal() as stop:
-        while done < steps:
+        while step < steps:
             state, metrics = train_step(state, next(batches), operators)
             reporter.add(metrics)
-            done += 1
-            over, received = _endings(cfg, done, reporter, stop)
-            last = done == steps or over
-            evaluated = last or done % cfg.eval_every == 0
-            saved = checkpoints is not None and (last or received or done % every == 0)
-            if evaluated or saved or received or done % cfg.log_every == 0:
+            step += 1
+            over, stopped = _endings(cfg, step, reporter, stop)
+            last = over or step == steps
+            evaluating = last or step % cfg.eval_every == 0
+            saving = None
+            if checkpoints and (last or stopped or step % checkpoints.every == 0):
+                saving = checkpoints
+            if evaluating or saving or stopped or step % cfg.log_every == 0:
                 with _naming_checkpoint(checkpoints):
-                    reporter.flush(done)
-            row = None
-            if evaluated:
-                row = evaluate(state)
-                reporter.evaluated(done, row)
-            if saved:
-                checkpoints.save(done, state, row)
-            if evaluated or saved:
+                    reporter.flush(step)
+            figures = evaluate(state) if evaluating else None
+            if figures is not None:
+                reporter.evaluated(step, figures)
+            if saving:
+                saving.save(step, state, figures)
+            if evaluating or saving:
                 reporter.resume()
-            if received:
-                raise Interrupted(f"{stop.received or 'a signal'} after step {done}")
+            if stopped:
+                raise Interrupted(f"{stop.received or 'a signal'} after step {step}")
             if last:
                 break
     return state
 
 
-def _endings(cfg, done, reporter, stop):
+def _endings(cfg: LoopConfig, step: int, reporter: Reporter, stop: StopSignal) -> tuple[bool, bool]:
     """Whether the time is over and whether a signal came: the same answer on every host."""
-    if jax.process_count() > 1 and done % cfg.log_every:
+    if jax.process_count() > 1 and step % cfg.log_every:
         return False, False
-    return _agreed(_time_over(cfg, reporter.elapsed()), bool(stop.received))
+    over, stopped = _agreed(_time_over(cfg, reporter.elapsed()), bool(stop.received))
+    return over, stopped
 
 
-def _time_over(cfg, seconds):
+def _time_over(cfg: LoopConfig, seconds: float) -> bool:
     return bool(cfg.minutes) and seconds > 60 * cfg.minutes
 
 
-def _agreed(*flags):
+def _agreed(*flags: bool) -> tuple[bool, ...]:
     """The first process's flags, on every one of them."""
     if jax.process_count() == 1:
         return flags
@@ -231,7 +228,7 @@ def _agreed(*flags):
 
 
 @contextlib.contextmanager
-def _naming_checkpoint(checkpoints):
+def _naming_checkpoint(checkpoints: Checkpoints | None) -> Iterator[None]:
     try:
         yield
     except NonFiniteError as error:

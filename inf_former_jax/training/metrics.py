@@ -1,4 +1,4 @@
-"""Where figures go: ratios on the host, JSON lines for programs, TensorBoard for people."""
+"""Figures on the host: ratios of sums, checks, JSON lines for programs, TensorBoard for people."""
 
 import json
 import math
@@ -18,15 +18,14 @@ def ratios(sums: Mapping[str, Any]) -> dict[str, float]:
     """Means from the sums of any number of batches: exact, whatever the batches' sizes.
 
     Args:
-        sums: those of `training.step.SUMS`.
+        sums: of `training.objective.SUMS`.
 
     Returns:
-        loss in nats a weighted target, accuracy in [0, 1]; and if there are any, kl in nats a
-        density and reconstruction a query.
+        "loss" in nats for each target, by weight, and "accuracy" in [0, 1]. If the model has such
+        terms, "kl" in nats for each density and "reconstruction" for each query.
     """
-    weight = float(sums["weight"])
-    result = {name: float(sums[key]) / weight if weight else math.nan
-              for name, key in (("loss", "loss"), ("accuracy", "correct"))}  # fmt: skip
+    weight = float(sums["weight"]) or math.nan
+    result = {"loss": float(sums["loss"]) / weight, "accuracy": float(sums["correct"]) / weight}
     for name in ("kl", "reconstruction"):
         if float(sums[f"{name}_count"]):
             result[name] = float(sums[name]) / float(sums[f"{name}_count"])
@@ -52,7 +51,7 @@ def check_finite(step: int, metrics: Mapping[str, Any]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a `metrics.jsonl`; none if there is no file. A line cut short by a kill is left."""
+    """Rows of a `metrics.jsonl`; none if there is no file. A line cut short by a kill is no row."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)

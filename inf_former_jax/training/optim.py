@@ -1,7 +1,7 @@
 """The optimiser: Adam or AdamW, clipped gradients, warm-up; the memory's parameters apart.
 
-The paper's: Adam with a cosine to zero for sorting (§4.1), AdamW with another rate and no decay for
-what is added to GPT-2 (§4.2; SPEC §6).
+The paper's is Adam with a cosine to zero for sorting (§4.1), and AdamW for language models (§4.2;
+SPEC §6), where what is added to GPT-2 has a rate of its own and no decay.
 """
 
 import dataclasses
@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import jax
 import optax
+
+from inf_former_jax.require import require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,24 +43,16 @@ class OptimConfig:
 
     def __post_init__(self):
         for name in ("learning_rate", "clip"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "a number > 0")
+            require(getattr(self, name) > 0, name, getattr(self, name), "a number > 0")
         for name in ("weight_decay", "memory_learning_rate"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "a number ≥ 0")
+            require(getattr(self, name) >= 0, name, getattr(self, name), "a number ≥ 0")
         known = ("cosine", "linear", "constant")
-        _require(self.schedule in known, "schedule", self.schedule, ", ".join(known))
-        if not 0 <= self.warmup_steps < self.steps:
-            raise ValueError(
-                f"warmup_steps: found {self.warmup_steps} with steps {self.steps}, "
-                f"accepted: 0 ≤ warmup_steps < steps"
-            )
+        require(self.schedule in known, "schedule", self.schedule, ", ".join(known))
+        ends = 0 <= self.warmup_steps < self.steps
+        found = f"{self.warmup_steps} with steps {self.steps}"
+        require(ends, "warmup_steps", found, "0 ≤ warmup_steps < steps")
         fits = self.accumulate >= 1 and self.steps % self.accumulate == 0
-        accepted = f"a divisor of steps {self.steps}"
-        _require(fits, "accumulate", self.accumulate, accepted)
-
-
-def _require(holds, name, found, accepted):
-    if not holds:
-        raise ValueError(f"{name}: found {found}, accepted: {accepted}")
+        require(fits, "accumulate", self.accumulate, f"a divisor of steps {self.steps}")
 
 
 def schedule(cfg: OptimConfig, peak: float | None = None) -> optax.Schedule:
@@ -70,12 +64,8 @@ def schedule(cfg: OptimConfig, peak: float | None = None) -> optax.Schedule:
     peak = cfg.learning_rate if peak is None else peak
     warmup, steps = cfg.warmup_steps // cfg.accumulate, cfg.steps // cfg.accumulate
     if cfg.schedule == "cosine":
-        return optax.warmup_cosine_decay_schedule(
-            init_value=0.0 if warmup else peak,
-            peak_value=peak,
-            warmup_steps=warmup,
-            decay_steps=steps,
-        )
+        begin = 0.0 if warmup else peak
+        return optax.warmup_cosine_decay_schedule(begin, peak, warmup, steps)
     end = 0.0 if cfg.schedule == "linear" else peak
     decay = optax.linear_schedule(peak, end, steps - warmup)
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), decay], [warmup])
@@ -83,15 +73,14 @@ def schedule(cfg: OptimConfig, peak: float | None = None) -> optax.Schedule:
 
 def optimizer(cfg: OptimConfig) -> optax.GradientTransformation:
     """Clip by global norm, then Adam(W) with the schedule; an update every `accumulate` steps."""
+    adam = optax.adam(schedule(cfg), b1=cfg.b1, b2=cfg.b2)
     rate = cfg.memory_learning_rate or cfg.learning_rate
     if cfg.weight_decay or rate != cfg.learning_rate:
         body = optax.adamw(
-            schedule(cfg), b1=cfg.b1, b2=cfg.b2, weight_decay=cfg.weight_decay, mask=_matrices
+            schedule(cfg), b1=cfg.b1, b2=cfg.b2, weight_decay=cfg.weight_decay, mask=_decaying
         )
         memory = optax.adam(schedule(cfg, rate), b1=cfg.b1, b2=cfg.b2)
         adam = optax.partition({"body": body, "memory": memory}, labels)
-    else:
-        adam = optax.adam(schedule(cfg), b1=cfg.b1, b2=cfg.b2)
     tx = optax.chain(optax.clip_by_global_norm(cfg.clip), adam)
     if cfg.accumulate == 1:
         return tx
@@ -108,10 +97,8 @@ def labels(params: Any) -> Any:
     )
 
 
-def _matrices(params):
-    """What decays: not biases, nor scales of norms; [H, K] biases of heads are told by name."""
-
-    def decays(path, leaf):
-        return leaf.ndim > 1 and "bias" not in jax.tree_util.keystr(path[-1:])
-
-    return jax.tree_util.tree_map_with_path(decays, params)
+def _decaying(params: Any) -> Any:
+    """True for matrices. Biases of heads are [H, K], and are told from them by name."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf.ndim > 1 and "bias" not in jax.tree_util.keystr(path[-1:]), params
+    )

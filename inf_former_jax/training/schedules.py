@@ -1,163 +1,192 @@
-"""The gradient of a batch's objective: segments one after the other, or many of them at once.
+"""The gradient of a batch's objective, by one of three schedules.
 
-Either way segments that carry no loss are run forward only, and their sums are left out: without
-loss every sum is 0, and XLA is free of all that no memory needs. What is padding in every row is
-not run, it only resets.
+A batch has W segments in reading order. Some have loss (●), others are context (○), which is run
+forward only, or padding in every row (·), which only resets. A schedule takes them in groups, which
+are counted from the end. In brackets is what is differentiated together:
+
+    chain of 1     ○   ○   [●]  ○   [●]  ·     each segment for itself
+    chain of 2     ○   ○   [● → ○]  [● → ·]    memory_gradient + 1 segments, one after the other;
+                                               the memory between them is differentiated (→)
+    together       ○   ○   [●   ○    ●   ·]    many segments at once, layer by layer
+
+What a group starts with is a constant (SPEC §4), and the objective is linear in the sums
+(`training/objective.py`). The gradient of the whole is therefore the sum of the brackets'
+gradients, each of them taken when the memory has come so far. Each segment belongs to one group, so
+the cost is linear in W.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from inf_former_jax.data.batches import Batch
-from inf_former_jax.memory.state import Memory
-from inf_former_jax.models.decoder import ModelConfig
-from inf_former_jax.training import gradient
-from inf_former_jax.training.forward import (
-    LOSS,
-    PADDING,
-    at_once,
-    distances,
-    forward,
-    forward_all,
-    in_time,
-    segment_kinds,
-    start_of_segment,
-    zero_sums,
-)
-from inf_former_jax.training.state import TrainState
+from inf_former_jax.training.forward import LOSS, PADDING, ForwardPass, Segments
+from inf_former_jax.training.objective import Objective, Sums, zero_sums
 
-Sums = dict[str, Float[Array, ""]]
-#: (sums, memory) of a part of a batch -> (its objective, (sums, memory)).
-Weighed = Callable[[Sums, Memory], tuple[Float[Array, ""], tuple[Sums, Memory]]]
-#: The gradient, the sums of the segments with loss, the memory after the batch.
-Taken = tuple[Any, Sums, Memory]
+Carried = TypeVar("Carried")
+#: (params, memory, group) -> (SUMS of the group, memory after it)
+Run = Callable[[Any, Any, Segments], tuple[Sums, Any]]
+#: SUMS of a group -> its share of the objective
+Share = Callable[[Sums], Float[Array, ""]]
+
+#: About as many tokens as have activations that stay in a CPU's cache.
+CACHED_TOKENS = 1024
 
 
-def sequential(
-    cfg: ModelConfig, weighed: Weighed, state: TrainState, batch: Batch, ops: Any, empty: bool
-) -> Taken:
-    """One segment after the other; groups of them if the memory is differentiated.
+class Schedule(NamedTuple):
+    """How large a group is, how it is run, and where its gradient can begin."""
+
+    size: int
+    run: Run
+    forward: Run  # the same if nothing is differentiated
+    skip: Callable[[Any, Segments], Any]  # (memory, group of padding) -> memory
+    starts: Callable[[int], list[int]]  # size of the group -> first segments, as of `all_or_none`
+
+
+class Total(NamedTuple):
+    """What the groups so far have added up to."""
+
+    grads: Any  # of the objective, like the parameters; None in an evaluation
+    sums: Sums  # of the segments with loss
+    memory: Any  # after the last group
+
+
+def schedule_of(objective: Objective, run: ForwardPass, params: Any, batch: Batch) -> Schedule:
+    """The schedule that an objective asks for."""
+    forward = run.with_distances(params, batch)
+    if objective.schedule == "parallel":
+        size = objective.segments_at_once or segments_at_once(batch)
+        return Schedule(size, run.together, forward.together, run.skip, first_middle_last)
+    size = run.cfg.memory_gradient + 1
+    return Schedule(size, run.chain, forward.chain, run.skip, all_or_none)
+
+
+def segments_at_once(batch: Batch) -> int:
+    """How many of a batch's segments are best run together, from 1 to W.
+
+    An accelerator runs all of them, a CPU as many as stay in its cache.
+    """
+    rows, count, length = batch.tokens.shape
+    if jax.default_backend() != "cpu":
+        return count
+    return min(count, max(1, CACHED_TOKENS // (rows * length)))
+
+
+def batch_gradient(
+    schedule: Schedule, share: Share, params: Any, memory: Any, segments: Segments
+) -> Total:
+    """The gradient of a batch's objective, its sums, and the memory after it.
 
     Args:
-        empty: clear the long-term or compressed memory before every segment.
+        share: from a group's sums to its share of the objective (`objective.objective_share`).
+        memory: what the first segment starts with.
     """
-    step_key = jax.random.fold_in(state.key, state.step)
-    known = distances(cfg, state.params, batch)
-
-    def objective(params, memory, segment, key):
-        return weighed(*forward(cfg, params, memory, segment, key, ops, train=True))
-
-    def with_gradient(grads, memory, segment, key):
-        take = jax.grad(objective, has_aux=True)
-        new, (sums, memory) = take(state.params, memory, segment, key)
-        return jax.tree.map(jnp.add, grads, new), sums, memory
-
-    def without_gradient(grads, memory, segment, key):
-        # Without loss every sum is 0: leaving them out frees XLA from all that no memory needs.
-        _, memory = forward(cfg, state.params, memory, segment, key, ops, True, known)
-        return grads, zero_sums(), memory
-
-    def nothing(grads, memory, segment, key):
-        return grads, zero_sums(), memory
-
-    def body(carry, now):
-        grads, total, memory = carry
-        segment, number, kind = now
-        memory = start_of_segment(cfg, memory, segment.resets, empty)
-        grads, sums, memory = jax.lax.switch(
-            kind, (nothing, without_gradient, with_gradient),
-            grads, memory, segment, jax.random.fold_in(step_key, number),
-        )  # fmt: skip
-        return (grads, jax.tree.map(jnp.add, total, sums), memory), None
-
-    def of_segment(params, memory, now):
-        segment, number, kind = now
-        memory = start_of_segment(cfg, memory, segment.resets, empty)
-        return jax.lax.cond(
-            kind > PADDING,
-            lambda old: objective(params, old, segment, jax.random.fold_in(step_key, number)),
-            lambda old: (jnp.zeros(()), (zero_sums(), old)),
-            memory,
-        )
-
-    segments = in_time(batch)
-    kinds = segment_kinds(segments)
-    xs = (segments, jnp.arange(segments.tokens.shape[0]), kinds)
-    if cfg.memory_gradient:
-        size = cfg.memory_gradient + 1
-        return gradient.by_groups(
-            of_segment, state.params, state.memory, zero_sums(), xs, kinds == LOSS, size
-        )
-    zeros = jax.tree.map(jnp.zeros_like, state.params)
-    (grads, sums, memory), _ = jax.lax.scan(body, (zeros, zero_sums(), state.memory), xs)
-    return grads, sums, memory
-
-
-def parallel(
-    cfg: ModelConfig,
-    weighed: Weighed,
-    state: TrainState,
-    batch: Batch,
-    ops: Any,
-    empty: bool,
-    size: int = 0,
-) -> Taken:
-    """Groups of segments, counted from the end, each of them layer by layer all at once.
-
-    Where loss begins is known only when the step runs, shapes are when it is compiled: of a few
-    programs (`programs`) each group takes the cheapest that leaves no loss out.
-
-    Args:
-        empty: clear the long-term memory before every segment.
-        size: of a group; 0 = `forward.at_once`.
-    """
-    key = jax.random.fold_in(state.key, state.step)
 
     def objective(params, memory, group):
-        return weighed(*forward_all(cfg, params, memory, *group, key, ops, True, empty))
+        sums, memory = schedule.run(params, memory, group)
+        return share(sums), (sums, memory)
 
-    def differentiated(first, grads, sums, memory, group):
-        """The gradient of the group's segments from the first one on."""
-        leading = jax.tree.map(lambda leaf: leaf[:first], group)
-        others = jax.tree.map(lambda leaf: leaf[first:], group)
-        if first:
-            memory = objective(state.params, memory, leading)[1][1]
-        if first == group[-1].shape[0]:
-            return grads, sums, memory
+    def with_gradient(total: Total, group: Segments) -> Total:
         take = jax.grad(objective, has_aux=True)
-        new, (more, memory) = take(state.params, memory, others)
-        return jax.tree.map(jnp.add, grads, new), jax.tree.map(jnp.add, sums, more), memory
+        grads, (sums, memory) = take(params, total.memory, group)
+        return Total(_add(total.grads, grads), _add(total.sums, sums), memory)
 
-    def nothing(grads, sums, memory, group):
-        return grads, sums, start_of_segment(cfg, memory, group[0].resets.any(axis=0), empty)
-
-    def of_group(carry, group):
-        firsts, program = programs(group[-1])
-        branches = [*(partial(differentiated, first) for first in firsts), nothing]
-        return jax.lax.switch(program, branches, *carry, group), None
-
-    segments = in_time(batch)
-    xs = (segments, jnp.arange(segments.tokens.shape[0]), segment_kinds(segments))
-    carry = (jax.tree.map(jnp.zeros_like, state.params), zero_sums(), state.memory)
-    return gradient.scan_groups(of_group, carry, xs, size or at_once(batch))
+    total = Total(jax.tree.map(jnp.zeros_like, params), zero_sums(), memory)
+    return _scan(schedule, params, total, segments, with_gradient)
 
 
-def programs(kinds: Int[Array, " W"]) -> tuple[list[int], Int[Array, ""]]:
-    """(where the gradient can begin, which of these to take): the last with no loss before it.
+def batch_sums(schedule: Schedule, params: Any, memory: Any, segments: Segments) -> Total:
+    """The sums of a batch, and the memory after it; arguments as of `batch_gradient`."""
 
-    Those are the first, the middle and the last segment, and behind it where none has loss. One
-    more program, behind all of these, is taken where all are padding.
+    def without_gradient(total: Total, group: Segments) -> Total:
+        sums, memory = schedule.forward(params, total.memory, group)
+        return Total(None, _add(total.sums, sums), memory)
+
+    schedule, total = schedule._replace(starts=all_or_none), Total(None, zero_sums(), memory)
+    return _scan(schedule, params, total, segments, without_gradient)
+
+
+def _scan(
+    schedule: Schedule,
+    params: Any,
+    total: Total,
+    segments: Segments,
+    with_loss: Callable[[Total, Segments], Total],
+) -> Total:
+    """Add up a batch group by group; `with_loss` adds segments that have loss to the total."""
+
+    def context(total: Total, group: Segments) -> Total:
+        # Without loss every sum is 0: leaving them out frees XLA from all that no memory needs.
+        _, memory = schedule.forward(params, total.memory, group)
+        return total._replace(memory=memory)
+
+    def from_start(start: int, total: Total, group: Segments) -> Total:
+        if start > 0:
+            total = context(total, jax.tree.map(lambda leaf: leaf[:start], group))
+        if start < group.kind.shape[0]:
+            total = with_loss(total, jax.tree.map(lambda leaf: leaf[start:], group))
+        return total
+
+    def padding(total: Total, group: Segments) -> Total:
+        return total._replace(memory=schedule.skip(total.memory, group))
+
+    def body(total: Total, group: Segments):
+        starts = schedule.starts(group.kind.shape[0])
+        branches = [*(partial(from_start, start) for start in starts), padding]
+        return jax.lax.switch(branch_taken(group.kind, starts), branches, total, group), None
+
+    return scan_groups(body, total, segments, schedule.size)
+
+
+def all_or_none(count: int) -> list[int]:
+    """The gradient of a group begins at its first segment, or behind the last one: nowhere."""
+    return [0, count]
+
+
+def first_middle_last(count: int) -> list[int]:
+    """The gradient of a group begins at its first, middle or last segment, or nowhere.
+
+    Shapes are fixed when a step is compiled, but where loss begins is known only when it runs. So
+    a branch is compiled for each of these places.
+    """
+    return sorted({0, count // 2, count - 1, count})
+
+
+def branch_taken(kinds: Int[Array, " W"], starts: list[int]) -> Int[Array, ""]:
+    """Number of the branch that a group takes: the last start that has no loss before it.
+
+    If all segments are padding, it is len(starts): one more branch, behind those of the starts.
 
     Args:
-        kinds: of the segments, `forward.segment_kinds`.
+        kinds: of the group's segments.
+        starts: where the gradient can begin, as of `first_middle_last`.
     """
-    count = kinds.shape[0]
-    firsts = sorted({0, count // 2, count - 1, count})
-    silent = jnp.cumprod(kinds != LOSS).sum()
-    cheapest = (silent >= jnp.array(firsts[1:], int)).sum()
-    return firsts, jnp.where((kinds == PADDING).all(), len(firsts), cheapest)
+    without_loss = jnp.cumprod(kinds != LOSS).sum()  # segments before the first loss
+    last = (without_loss >= jnp.array(starts[1:], int)).sum()
+    return jnp.where((kinds == PADDING).all(), len(starts), last)
+
+
+def scan_groups(
+    body: Callable[[Carried, Any], tuple[Carried, None]], carry: Carried, xs: Any, size: int
+) -> Carried:
+    """`lax.scan` over groups of `size` along the first axis of xs, counted from the end.
+
+    The first group holds what remains. A single group is run without a loop.
+    """
+    count = jax.tree.leaves(xs)[0].shape[0]
+    if rest := min(count, count % size):
+        carry, _ = body(carry, jax.tree.map(lambda leaf: leaf[:rest], xs))
+    if count == size:
+        return body(carry, xs)[0]
+    if count > size:
+        groups = jax.tree.map(lambda leaf: leaf[rest:].reshape(-1, size, *leaf.shape[1:]), xs)
+        carry, _ = jax.lax.scan(body, carry, groups)
+    return carry
+
+
+def _add(tree, other):
+    return jax.tree.map(jnp.add, tree, other)

@@ -13,6 +13,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from inf_former_jax.require import require
+
 P = PartitionSpec
 
 #: Attention is split by whole heads; the first pattern found in a leaf's path decides.
@@ -39,8 +41,8 @@ def make_mesh(model: int = 1) -> Mesh:
         ValueError: model does not divide the number of devices.
     """
     count = jax.device_count()
-    if model < 1 or count % model:
-        raise ValueError(f"mesh_model: found {model}, accepted: a divisor of {count} devices")
+    fits = model >= 1 and count % model == 0
+    require(fits, "mesh_model", model, f"a divisor of {count} devices")
     return jax.make_mesh((count // model, model), ("data", "model"), (AxisType.Auto,) * 2)
 
 
@@ -48,15 +50,14 @@ def _path_name(path) -> str:
     return "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
 
 
-def _spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> tuple[PartitionSpec, bool]:
-    """The leaf's spec, and whether the table wanted more than its shape allows."""
-    for pattern, spec in RULES:
-        if re.search(pattern, name):
-            fits = all(
-                axis is None or shape[i] % mesh.shape[axis] == 0 for i, axis in enumerate(spec)
-            )
-            return (spec, False) if fits else (P(), True)
-    return P(), False
+def _wanted(name: str) -> PartitionSpec:
+    """The spec of the first pattern that is found in a leaf's path."""
+    return next((spec for pattern, spec in RULES if re.search(pattern, name)), P())
+
+
+def _divides(spec: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> bool:
+    sizes = zip(shape, spec, strict=False)
+    return all(axis is None or size % mesh.shape[axis] == 0 for size, axis in sizes)
 
 
 def shardings(tree: Any, mesh: Mesh) -> Any:
@@ -66,17 +67,18 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
         tree: arrays or shapes; a train state, or any part that keeps its path names.
     """
 
-    def of_leaf(path, leaf):
-        return NamedSharding(mesh, _spec(_path_name(path), leaf.shape, mesh)[0])
+    def leaf_sharding(path, leaf):
+        spec = _wanted(_path_name(path))
+        return NamedSharding(mesh, spec if _divides(spec, leaf.shape, mesh) else P())
 
-    return jax.tree_util.tree_map_with_path(of_leaf, tree)
+    return jax.tree_util.tree_map_with_path(leaf_sharding, tree)
 
 
 def replicated(tree: Any, mesh: Mesh) -> list[str]:
     """Paths of the leaves that the table would split but whose shape the mesh does not divide."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     names = [(_path_name(path), leaf.shape) for path, leaf in leaves]
-    return [name for name, shape in names if _spec(name, shape, mesh)[1]]
+    return [name for name, shape in names if not _divides(_wanted(name), shape, mesh)]
 
 
 def everywhere(tree: Any, mesh: Mesh) -> Any:
@@ -90,32 +92,29 @@ def local_rows(batch_size: int, mesh: Mesh) -> np.ndarray:
     Raises:
         ValueError: the data axis does not divide the batch.
     """
-    if batch_size % mesh.shape["data"]:
-        raise ValueError(
-            f"batch_size: found {batch_size}, accepted: a multiple of the mesh's "
-            f"{mesh.shape['data']} data devices"
-        )
+    devices = mesh.shape["data"]
+    accepted = f"a multiple of the mesh's {devices} data devices"
+    require(batch_size % devices == 0, "batch_size", batch_size, accepted)
     indices = NamedSharding(mesh, P("data")).addressable_devices_indices_map((batch_size,))
     rows = [np.arange(batch_size)[index] for index in indices.values()]
     return np.unique(np.concatenate(rows))
 
 
 def place_batch(make: Callable[[np.ndarray], Any], batch_size: int, mesh: Mesh) -> Any:
-    """A global batch, split over the data axis, of which each process makes its own rows only.
+    """A global batch, split over the data axis; each process makes its own rows only.
 
     Args:
-        make: row numbers → tree of host arrays with those rows first.
+        make: row numbers → tree of host arrays whose first axis is these rows.
     """
     rows = local_rows(batch_size, mesh)
     sharding = NamedSharding(mesh, P("data"))
 
     def place(local):
-        shape = (batch_size, *local.shape[1:])
-
-        def rows_of(index):
+        def shard(index):
             wanted = np.arange(batch_size)[index[0]]
             return local[np.searchsorted(rows, wanted)]
 
-        return jax.make_array_from_callback(shape, sharding, rows_of)
+        shape = (batch_size, *local.shape[1:])
+        return jax.make_array_from_callback(shape, sharding, shard)
 
     return jax.tree.map(place, make(rows))

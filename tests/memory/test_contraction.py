@@ -177,12 +177,3 @@ def test_locations_of_a_memory_without_their_operators_are_refused():
     memory = long_term.init(UNIFORM, B, E)
     with pytest.raises(ValueError, match=r"locations: found them with power contraction"):
         long_term.write(UNIFORM, memory, vectors(0), locations=np.full((B, M), 0.5, np.float32))
-
-
-def test_edges_are_where_segments_lie():
-    """Hand-written: halves and thirds for p = 1; τ^k of its width for fixed contraction."""
-    uniform = LongTermConfig(contraction="power")
-    np.testing.assert_allclose(long_term.edges(uniform, 3), [0, 1 / 3, 2 / 3, 1])
-    fixed = LongTermConfig(tau=0.75)
-    np.testing.assert_allclose(long_term.edges(fixed, 3), [0, 0.5625, 0.75, 1])
-    assert list(long_term.edges(fixed, 1)) == [0, 1] and list(long_term.edges(fixed, 0)) == [0]

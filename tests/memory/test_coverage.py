@@ -8,7 +8,7 @@ import pytest
 
 from inf_former_jax.memory import long_term
 from inf_former_jax.memory.basis import evaluate
-from inf_former_jax.memory.coverage import coverage, token_edges
+from inf_former_jax.memory.coverage import coverage, segment_edges, token_edges
 from inf_former_jax.memory.density import GaussianDensity, bin_mass
 from inf_former_jax.memory.long_term import LongTermConfig
 from tests import oracle
@@ -114,7 +114,7 @@ def test_the_memory_holds_tokens_in_their_cells(cfg):
     [
         ({"lengths": (4, 5)}, "lengths: found 5, accepted: each 0 to segment_len = 4"),
         ({"lengths": (-1,)}, "lengths: found -1, accepted: each 0 to segment_len = 4"),
-        ({"segment_len": 0, "lengths": ()}, "segment_len: found 0, accepted: a whole number"),
+        ({"segment_len": 0, "lengths": ()}, "segment_len: found 0, accepted: 1 or more"),
         ({"cfg": LongTermConfig(sticky=True)}, "sticky: found True, accepted: False"),
     ],
     ids=["too many", "negative", "no segment", "sticky"],
@@ -125,3 +125,12 @@ def test_what_cannot_be_is_refused(changed, message):
     cfg, lengths = given.pop("cfg"), given.pop("lengths")
     with pytest.raises(ValueError, match=re.escape(message)):
         coverage(cfg, random_density(), lengths, **given)
+
+
+def test_edges_are_where_segments_lie():
+    """Hand-written: halves and thirds for p = 1; τ^k of its width for fixed contraction."""
+    uniform = LongTermConfig(contraction="power")
+    np.testing.assert_allclose(segment_edges(uniform, 3), [0, 1 / 3, 2 / 3, 1])
+    fixed = LongTermConfig(tau=0.75)
+    np.testing.assert_allclose(segment_edges(fixed, 3), [0, 0.5625, 0.75, 1])
+    assert list(segment_edges(fixed, 1)) == [0, 1] and list(segment_edges(fixed, 0)) == [0]

@@ -3,10 +3,8 @@
 import numpy as np
 import pytest
 
-from inf_former_jax.memory import regression
-from inf_former_jax.memory.basis import evaluate, gaussian_basis
 from inf_former_jax.memory.long_term import LongTermConfig
-from inf_former_jax.memory.retained import degrees_of_freedom, retention
+from inf_former_jax.memory.retained import retention
 from inf_former_jax.models import presets
 from tests import oracle
 
@@ -163,29 +161,6 @@ def test_retention_of_the_published_sizes():
     coarse = np.array([0.75, 0.57, 0.60, 0.62, 0.63, 0.72, 0.77, 0.83, 0.72])
     assert (found.density[AGES, 0] >= coarse - 0.01).all()
     assert (found.density <= found.linear).all()
-
-
-@pytest.mark.parametrize(
-    "num_basis, widths, data, padded",
-    [(512, (0.01, 0.05), 112, 119), (1024, (0.01, 0.05), 115, 123), (512, (0.005, 0.01), 224, 230)],
-)
-def test_degrees_of_freedom_are_the_figures_of_spec(num_basis, widths, data, padded):
-    """SPEC §1: of 1,024 tokens, and counting the padding too."""
-    basis = gaussian_basis(num_basis, widths)
-    times, zeros = regression.first_fit_times(1024), regression.first_fit_padding(1024)
-    assert round(degrees_of_freedom(basis, times, 1.0, zeros)) == data
-    assert round(degrees_of_freedom(basis, np.concatenate([times, zeros]), 1.0)) == padded
-
-
-def test_degrees_of_freedom_are_the_shrunk_singular_values():
-    """Σ s²/(s²+λ); without λ the rank; a padding takes some away."""
-    basis = gaussian_basis(16, (0.1,))
-    times = regression.first_fit_times(40)
-    s2 = np.linalg.svd(evaluate(basis, times), compute_uv=False) ** 2
-    assert degrees_of_freedom(basis, times, 0.3) == pytest.approx((s2 / (s2 + 0.3)).sum())
-    assert degrees_of_freedom(basis, times, 0.0) == pytest.approx(16)
-    zeros = regression.first_fit_padding(40)
-    assert degrees_of_freedom(basis, times, 0.3, zeros) < degrees_of_freedom(basis, times, 0.3) - 1
 
 
 @pytest.mark.slow

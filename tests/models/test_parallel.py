@@ -22,7 +22,7 @@ from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import parallel
 from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
 from inf_former_jax.models.local_attention.layer import own_and_later
-from inf_former_jax.training import evaluation, forward, gradient, schedules, sharding, step
+from inf_former_jax.training import evaluation, schedules, sharding, step
 from inf_former_jax.training.state import TrainState
 
 ROWS, SEGMENTS, LENGTH, VOCAB = 4, 5, 4, 12
@@ -208,8 +208,9 @@ def test_where_the_gradient_begins(kinds, first):
 
     Digits: kinds of segments.
     """
-    firsts, program = schedules.programs(jnp.array([int(kind) for kind in kinds]))
-    assert [*firsts, None][program] == first
+    starts = schedules.first_middle_last(len(kinds))
+    branch = schedules.branch_taken(jnp.array([int(kind) for kind in kinds]), starts)
+    assert [*starts, None][branch] == first
 
 
 @pytest.mark.parametrize(
@@ -224,7 +225,7 @@ def test_groups_are_counted_from_the_end(count, size, groups):
             carry = 10 * carry + number
         return 10 * carry + 9, None
 
-    digits = gradient.scan_groups(body, jnp.array(0, int), jnp.arange(count), size)
+    digits = schedules.scan_groups(body, jnp.array(0, int), jnp.arange(count), size)
     assert int(digits) == int("9".join(groups) + "9")
 
 
@@ -321,7 +322,7 @@ def test_evaluation_agrees():
     check_trees(actual, expected)
     assert actual[0]["loss"] > 0 and actual[0]["kl_count"] > 0
     # Two of five segments at once.
-    with mock.patch.object(forward, "CACHED_TOKENS", 2 * ROWS * LENGTH + 1):
+    with mock.patch.object(schedules, "CACHED_TOKENS", 2 * ROWS * LENGTH + 1):
         check_trees(evaluation.make_eval_step(cfg, schedule="parallel")(*given), expected)
 
 

@@ -5,7 +5,7 @@ of segments, and detaches the memory where a group begins.
 """
 
 import dataclasses
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,10 @@ from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory import state as memories
 from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.models.decoder import Decoder, operators
-from inf_former_jax.training import evaluation, gradient, step
+from inf_former_jax.training import evaluation, step
+from inf_former_jax.training.forward import CONTEXT, LOSS, Segments, chained
+from inf_former_jax.training.objective import zero_sums
+from inf_former_jax.training.schedules import Schedule, all_or_none, batch_gradient
 from inf_former_jax.training.state import TrainState
 from tests.golden import relative_error
 
@@ -235,12 +238,16 @@ def test_evaluation_knows_no_gradient(tiny_model):
 # Groups of any size, by a recurrence that takes no time to compile
 
 
-def _recurrence(params, memory, x):
-    """A segment whose memory and objective are nonlinear in everything."""
-    drive, weight = x
+def _recurrence(params, memory, segment):
+    """(sums, memory) of a segment; the memory and the loss are nonlinear in everything."""
+    drive, weight = segment.batch
     memory = jnp.tanh(params["keep"] * memory + params["write"] * drive)
     loss = jnp.where(weight > 0, weight * (memory**2).sum(), 0.0)
-    return loss, ({"loss": loss}, memory)
+    return zero_sums() | {"loss": loss}, memory
+
+
+def _run(params, memory, group):
+    return chained(partial(_recurrence, params), memory, group)
 
 
 @pytest.mark.parametrize("count, loss", [(5, (1, 4)), (5, (0,)), (4, (1, 2, 3)), (4, ())])
@@ -250,21 +257,23 @@ def test_groups(count, loss, size):
     rng = np.random.default_rng(0)
     weights = rng.random(count) * np.isin(np.arange(count), loss)
     keep, write, start = (jnp.asarray(rng.normal(size=n)) for n in ((), 3, 3))
-    params, drives = {"keep": keep, "write": write}, rng.normal(size=(count, 3))
+    params, drives = {"keep": keep, "write": write}, jnp.asarray(rng.normal(size=(count, 3)))
+    kinds = jnp.where(weights > 0, LOSS, CONTEXT)
+    segments = Segments((drives, jnp.asarray(weights)), jnp.arange(count), kinds)
 
     def chain(params):
         memory, total = start, 0.0
         for w in range(count):
             if w in borders(count, size - 1):
                 memory = jax.lax.stop_gradient(memory)
-            value, (_, memory) = _recurrence(params, memory, (drives[w], weights[w]))
-            total += value
+            sums, memory = _recurrence(params, memory, jax.tree.map(lambda leaf: leaf[w], segments))  # noqa: B023
+            total += sums["loss"]
         return total, memory
 
     (total, end), expected = jax.value_and_grad(chain, has_aux=True)(params)
-    xs = (jnp.asarray(drives), jnp.asarray(weights))
-    grads, sums, memory = gradient.by_groups(
-        _recurrence, params, start, {"loss": jnp.zeros(())}, xs, xs[1] > 0, size
+    schedule = Schedule(size, _run, _run, lambda memory, _: memory, all_or_none)
+    grads, sums, memory = batch_gradient(
+        schedule, lambda sums: sums["loss"], params, start, segments
     )
     np.testing.assert_allclose(memory, end, rtol=1e-12)
     np.testing.assert_allclose(sums["loss"], total, rtol=1e-12)

@@ -12,7 +12,8 @@ from experiments.analysis.choose import ChooseConfig
 from experiments.analysis.search import climb
 from inf_former_jax.memory import regression
 from inf_former_jax.memory.long_term import LongTermConfig
-from inf_former_jax.memory.retained import degrees_of_freedom, retention
+from inf_former_jax.memory.regression import degrees_of_freedom
+from inf_former_jax.memory.retained import retention
 
 SMALL = ["--num-basis", "12", "--num-samples", "16", "--widths", "0.05", "0.2", "--length", "8",
          "--writes", "5"]  # fmt: skip

@@ -18,7 +18,7 @@ from experiments.results import benchmark as results_benchmark
 from experiments.sorting import config as sorting
 from inf_former_jax.memory import state
 from inf_former_jax.models import presets
-from inf_former_jax.training import forward, optim
+from inf_former_jax.training import optim, schedules
 from inf_former_jax.training.step import Objective
 
 B, W, T, E, H, K, D, V = 8, 3, 32, 16, 2, 8, 16, 32  # of `tiny`; D of the feed-forward layer
@@ -78,8 +78,9 @@ def test_an_update_trains(update):
 
 
 def test_branches_taken():
+    """Sequential: segments with loss, of context and of padding."""
     batch = sorting_batch(np.arange(2))
-    assert benchmark_update.branches_taken(batch, "sequential") == [(0, 2, 1)]
+    assert benchmark_update.branches_taken(batch, "sequential") == [(1, 2, 0)]
     valid = np.ones_like(batch.weights, bool)
     valid[:, 0] = False
     valid[0, 1] = False
@@ -92,10 +93,10 @@ def test_branches_taken():
 
 
 @pytest.mark.parametrize(
-    ("k", "taken"), [(1, [(1, 0), (0, 1)]), (2, [(0, 1)]), (4, [(0, 1)])]
+    ("k", "taken"), [(1, [(0, 1, 0), (1, 0, 0)]), (2, [(1, 0, 0)]), (4, [(1, 0, 0)])]
 )  # fmt: skip
 def test_branches_taken_where_the_memory_is_differentiated(k, taken):
-    """Groups without and with loss, of k + 1 segments; the first one has what remains."""
+    """Groups with and without loss, of k + 1 segments; the first one has what remains."""
     batch = sorting_batch(np.arange(2))
     found = benchmark_update.branches_taken(batch, "sequential", memory_gradient=k)
     assert found == taken
@@ -110,7 +111,7 @@ def test_branches_taken_by_groups(segments, taken):
     batch = sorting_batch(np.arange(2))
     valid = np.ones_like(batch.weights, bool)
     valid[:, 0] = False
-    with mock.patch.object(forward, "CACHED_TOKENS", segments * batch.tokens[:, 0].size):
+    with mock.patch.object(schedules, "CACHED_TOKENS", segments * batch.tokens[:, 0].size):
         found = benchmark_update.branches_taken(batch._replace(valid=valid), "parallel")
     assert found == taken
 

@@ -1,4 +1,4 @@
-"""Basis and ridge regression against the naive oracle, and what they must refuse."""
+"""Ridge regression against the naive oracle and the figures of SPEC, and what it must refuse."""
 
 import jax
 import jax.numpy as jnp
@@ -12,48 +12,9 @@ from tests.golden import relative_error
 WIDTHS = (0.02, 0.1)
 
 
-def test_centres_and_widths_are_centre_major():
-    """Hand-written table of SPEC §1."""
-    made = basis.gaussian_basis(6, (0.1, 0.2))
-    np.testing.assert_array_equal(made.loc, [0, 0, 0.5, 0.5, 1, 1])
-    np.testing.assert_array_equal(made.scale, [0.1, 0.2, 0.1, 0.2, 0.1, 0.2])
-
-
-def test_basis_functions_are_densities():
-    """Peak 1/(scale √2π), and integral 1."""
-    made = basis.gaussian_basis(6, (0.1, 0.2))
-    peaks = np.diag(basis.evaluate(made, made.loc))
-    np.testing.assert_allclose(peaks, 1 / (made.scale * np.sqrt(2 * np.pi)))
-    t = np.linspace(-3, 4, 70_001)
-    np.testing.assert_allclose(basis.evaluate(made, t).sum(0) * 1e-4, 1, rtol=1e-9)
-
-
-@pytest.mark.parametrize("mean, var", [(0.5, 0.01), (0.0, 1e-6), (1.0, 0.7), (0.31, 1e-3)])
-def test_expectation_is_the_integral(mean, var):
-    """The closed form equals quadrature, at the ends and for narrow and wide densities."""
-    made = basis.gaussian_basis(8, WIDTHS)
-    expected = oracle.expectation_by_quadrature(oracle.gaussian_basis(8, WIDTHS), mean, var)
-    actual = basis.expectation(made, np.float64(mean), np.float64(var))
-    np.testing.assert_allclose(actual, expected, rtol=1e-8, atol=1e-12)
-
-
-def test_host_and_device_agree_and_keep_their_dtype():
-    """NumPy in, NumPy out in float64; a float32 array stays on the device in float32."""
-    made = basis.gaussian_basis(8, WIDTHS)
-    t = np.linspace(-0.2, 1.2, 15)
-    host = basis.evaluate(made, t)
-    device = basis.evaluate(made, jnp.asarray(t, jnp.float32))
-    assert host.dtype == np.float64 and device.dtype == jnp.float32
-    np.testing.assert_allclose(device, host, rtol=2e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "num_basis, widths", [(5, (0.1, 0.2)), (4, ()), (4, (0.1, 0.0)), (0, (1.0,))]
-)
-def test_impossible_bases_are_refused(num_basis, widths):
-    """The message names the option and both numbers."""
-    with pytest.raises(ValueError, match=r"num_basis: found|widths: found"):
-        basis.gaussian_basis(num_basis, widths)
+def settings(**changes):
+    values = {"num_basis": 8, "widths": WIDTHS, "ridge": 0.5, "tau": 0.6, "num_samples": 12}
+    return oracle.MemorySettings(**(values | changes))
 
 
 @pytest.mark.parametrize("padding", [True, False])
@@ -78,11 +39,6 @@ def test_write_operator(length, samples, padding):
     times = np.concatenate([past, new])
     made = regression.ridge_operator(basis.gaussian_basis(8, WIDTHS), times, 0.5, zeros)
     assert relative_error(made, oracle.write_operator(cfg, length)) < 1e-10
-
-
-def settings(**changes):
-    values = {"num_basis": 8, "widths": WIDTHS, "ridge": 0.5, "tau": 0.6, "num_samples": 12}
-    return oracle.MemorySettings(**(values | changes))
 
 
 def test_without_ridge_the_fit_interpolates():
@@ -141,3 +97,27 @@ def test_the_paper_basis_keeps_a_sine_and_loses_noise():
     relative = np.linalg.norm(error, axis=0) / np.linalg.norm(x, axis=0)
     assert relative[0] == pytest.approx(0.002, abs=5e-4)
     assert relative[1] == pytest.approx(0.94, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "num_basis, widths, data, padded",
+    [(512, (0.01, 0.05), 112, 119), (1024, (0.01, 0.05), 115, 123), (512, (0.005, 0.01), 224, 230)],
+)
+def test_degrees_of_freedom_are_the_figures_of_spec(num_basis, widths, data, padded):
+    """SPEC §1: of 1,024 tokens, and counting the padding too."""
+    made = basis.gaussian_basis(num_basis, widths)
+    times, zeros = regression.first_fit_times(1024), regression.first_fit_padding(1024)
+    assert round(regression.degrees_of_freedom(made, times, 1.0, zeros)) == data
+    assert round(regression.degrees_of_freedom(made, np.concatenate([times, zeros]), 1.0)) == padded
+
+
+def test_degrees_of_freedom_are_the_shrunk_singular_values():
+    """Σ s²/(s²+λ); without λ the rank; a padding takes some away."""
+    made = basis.gaussian_basis(16, (0.1,))
+    times = regression.first_fit_times(40)
+    s2 = np.linalg.svd(basis.evaluate(made, times), compute_uv=False) ** 2
+    without = regression.degrees_of_freedom(made, times, 0.3)
+    assert without == pytest.approx((s2 / (s2 + 0.3)).sum())
+    assert regression.degrees_of_freedom(made, times, 0.0) == pytest.approx(16)
+    zeros = regression.first_fit_padding(40)
+    assert regression.degrees_of_freedom(made, times, 0.3, zeros) < without - 1

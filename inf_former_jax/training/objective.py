@@ -1,0 +1,160 @@
+"""What a training step minimises (SPEC §2, §4, §5b).
+
+    J = loss / Σ weights + λ_KL · kl / (H · Q) + λ_rec · reconstruction / Q
+
+`loss`, `kl` and `reconstruction` are sums over a batch, and Q counts the queries that read a
+memory. Both denominators are known before any segment is run. J is therefore linear in the sums:
+each part of a batch has a share of J, and the gradient of J is the sum of the shares' gradients.
+`training/schedules.py` takes them part by part.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from inf_former_jax.data.batches import Batch
+from inf_former_jax.memory import segments
+from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.memory.state import Memory, advance, has_pending
+from inf_former_jax.models.decoder import ModelConfig
+from inf_former_jax.models.output import Output
+from inf_former_jax.require import require
+
+#: Names of the sums and counts that leave the device; ratios are taken on the host.
+SUMS = ("loss", "correct", "weight", "kl", "kl_count", "reconstruction", "reconstruction_count")
+Sums = dict[str, Float[Array, ""]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What a training step minimises beside the cross-entropy, and in which order it computes.
+
+    Raises:
+        ValueError: on construction, for a negative weight.
+    """
+
+    kl_weight: float = 1e-6
+    """λ_KL of the long-term memory's densities."""
+    reconstruction_weight: float = 1.0
+    """λ_rec of the compressed memory's reconstruction loss; it trains f_c and nothing else."""
+    empty_memory: bool = False
+    """Control: clear the long-term or compressed memory before every segment."""
+    schedule: Literal["sequential", "parallel"] = "sequential"
+    """Segments of a batch one after the other, or layer by layer all at once (the same numbers).
+
+    The parallel schedule keeps the activations of all segments, or of `segments_at_once`, at the
+    same time. It differentiates every segment from the first, the middle or the last one on, even
+    if it has no loss. Models with a compressed memory or with a gradient through the memory do
+    not have it.
+    """
+    segments_at_once: int = 0
+    """Segments that the parallel schedule takes at a time. 0 = all of a batch, but on a CPU as
+    many as have 1,024 tokens in all rows."""
+
+    def __post_init__(self):
+        for name in ("kl_weight", "reconstruction_weight"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "a number ≥ 0")
+        size = self.segments_at_once
+        require(size >= 0, "segments_at_once", size, "an integer ≥ 0")
+        known = ("sequential", "parallel")
+        require(self.schedule in known, "schedule", self.schedule, " or ".join(known))
+        ignored = size and self.schedule == "sequential"
+        require(not ignored, "segments_at_once", f"{size} with schedule sequential", "0 there")
+
+
+def objective_share(
+    cfg: ModelConfig, objective: Objective, memory: Memory, batch: Batch
+) -> Callable[[Sums], Float[Array, ""]]:
+    """The function from a part's SUMS to its share of the batch's objective J.
+
+    Args:
+        memory: what the batch's first segment starts with.
+    """
+    weight, queries = _denominators(cfg, memory, batch)
+    per_loss = 1.0 / weight
+    per_kl = objective.kl_weight / (cfg.num_heads * queries)
+    per_reconstruction = objective.reconstruction_weight / queries
+
+    def share(sums: Sums) -> Float[Array, ""]:
+        task = sums["loss"] * per_loss + sums["kl"] * per_kl
+        return task + sums["reconstruction"] * per_reconstruction
+
+    return share
+
+
+def _denominators(
+    cfg: ModelConfig, memory: Memory, batch: Batch
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """(Σ weights, Q) of a batch; Q has the counted queries of rows whose memory was written.
+
+    Both are summed over rows at once: two sums on a mesh would be two collectives, which wait for
+    each other on a CPU with few threads.
+    """
+
+    def read_by_row(seen, segment):
+        queries, resets = segment
+        seen = jnp.where(resets, 0, seen)
+        reading = jnp.where(has_pending(cfg, seen), queries, 0)
+        return advance(seen, cfg.segment_len), reading
+
+    xs = counted_queries(batch).sum(axis=-1).T, batch.resets.T
+    _, reading = jax.lax.scan(read_by_row, memory.seen, xs, unroll=segments.UNROLLED)
+    by_row = batch.weights.sum(axis=(1, 2)), reading.sum(axis=0)
+    default = jnp.zeros(()).dtype
+    weight, queries = jnp.stack([row.astype(default) for row in by_row], axis=1).sum(axis=0)
+    return jnp.maximum(weight, 1e-9), jnp.maximum(queries, 1)
+
+
+def counted_queries(batch: Batch) -> Bool[Array, "B ... T"]:
+    """Queries whose KL and reconstruction count: no padding, and in segments of a row with loss."""
+    has_loss = jnp.any(batch.weights > 0, axis=-1, keepdims=True)
+    valid = jnp.ones_like(batch.weights, bool) if batch.valid is None else batch.valid
+    return jnp.logical_and(valid, has_loss)
+
+
+def zero_sums() -> Sums:
+    """A zero for each of SUMS."""
+    return {name: jnp.zeros(()) for name in SUMS}
+
+
+def output_sums(output: Output, batch: Batch) -> Sums:
+    """SUMS of a decoder's output for one segment, leaves [B, …], or for W of them, [B, W, …]."""
+    sums = zero_sums() | token_sums(output.logits, batch.targets, batch.weights)
+    for name, (total, count) in output.aux.items():
+        sums |= {name: total, f"{name}_count": count}
+    return {name: value.astype(jnp.zeros(()).dtype) for name, value in sums.items()}
+
+
+def token_sums(
+    logits: Float[AnyArray, "*batch T V"],
+    targets: Int[AnyArray, "*batch T"],
+    weights: Float[AnyArray, "*batch T"],
+) -> Sums:
+    """Weighted sums of cross-entropy (nats) and of right predictions, and the sum of weights."""
+    nats, right = token_figures(logits, targets)
+    return {
+        "loss": jnp.where(weights > 0, nats * weights, 0.0).sum(),
+        "correct": (right * weights).sum(),
+        "weight": jnp.sum(weights),
+    }
+
+
+class TokenFigures(NamedTuple):
+    """How well every token was predicted, whatever its weight."""
+
+    nats: Float[Array, "*batch T"]  # cross-entropy
+    right: Bool[Array, "*batch T"]  # the target was the likeliest token
+
+
+def token_figures(
+    logits: Float[AnyArray, "*batch T V"], targets: Int[AnyArray, "*batch T"]
+) -> TokenFigures:
+    """Cross-entropy of every target, at least in float32, and whether it was the arg-max."""
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    nats = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    return TokenFigures(nats.astype(jnp.zeros(()).dtype), jnp.argmax(logits, axis=-1) == targets)
