@@ -18,7 +18,7 @@ from experiments.language_modeling import start
 from experiments.results.dialogue import DIALOGUE, dialogue_row
 from experiments.run import cli, folders, training
 from experiments.run.tables import markdown
-from inf_former_jax.training.step import Objective
+from inf_former_jax.training.objective import Objective
 
 EMPTIED = "-emptied"
 _WITH_MEMORY = [name for name in experiment.ROWS if name not in ("no-document", "window")]

@@ -20,7 +20,7 @@ from experiments.language_modeling import task as language_modeling_task
 from experiments.results.language import LANGUAGE, language_row
 from experiments.run import cli, folders, training
 from experiments.run.tables import markdown
-from inf_former_jax.training.step import Objective
+from inf_former_jax.training.objective import Objective
 
 EMPTIED = "-emptied"
 _WITH_MEMORY = [name for name in lm.MODELS if name != "gpt2"]

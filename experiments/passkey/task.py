@@ -19,7 +19,8 @@ from inf_former_jax.data.tokens import Bytes, Tokenizer, load_bpe
 from inf_former_jax.memory.state import empty_long_term
 from inf_former_jax.models.decoder import Decoder, ModelConfig
 from inf_former_jax.require import require, require_at_least
-from inf_former_jax.training import evaluation, metrics, step
+from inf_former_jax.training import evaluation, metrics
+from inf_former_jax.training.objective import token_sums
 from inf_former_jax.training.state import TrainState
 
 
@@ -73,7 +74,7 @@ def make_answer_step(cfg: ModelConfig, empty_memory: bool = False):
         asked = weights > 0
         right = (out.logits.argmax(axis=-1) == targets) | ~asked
         keys = right.all(axis=1) & asked.any(axis=1)
-        return step.token_sums(out.logits, targets, weights) | {
+        return token_sums(out.logits, targets, weights) | {
             "keys": keys.sum(),
             "documents": asked.any(axis=1).sum(),
         }

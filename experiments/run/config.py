@@ -5,8 +5,8 @@ import dataclasses
 from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.training.checkpoint import CheckpointConfig
 from inf_former_jax.training.loop import LoopConfig
+from inf_former_jax.training.objective import Objective
 from inf_former_jax.training.optim import OptimConfig
-from inf_former_jax.training.step import Objective
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from experiments.sorting.config import PRESETS, SortingConfig, paper
 from experiments.sorting.task import SORTING, check
 from inf_former_jax.models import presets
 from inf_former_jax.require import require
-from inf_former_jax.training.step import Objective
+from inf_former_jax.training.objective import Objective
 
 MODELS = {
     "infinity-former": presets.infinity_former,

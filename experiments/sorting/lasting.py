@@ -19,7 +19,7 @@ from experiments.sorting.task import SORTING
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import presets
 from inf_former_jax.require import require, require_at_least
-from inf_former_jax.training.step import Objective
+from inf_former_jax.training.objective import Objective
 
 _SIZES = {"segment_len": 32, "mem_len": 32}
 

@@ -56,11 +56,13 @@ class ArchitectureError(CheckpointError):
 def digest(tree: Any) -> dict[str, list]:
     """path → [dtype, shape, hash] of every leaf; small, and as JSON has it."""
     hashes = jax.tree.leaves(jax.device_get(_hashes(tree)))
+    leaves = _dtypes_and_shapes(tree).items()
+    return {path: [*leaf, int(number)] for (path, leaf), number in zip(leaves, hashes, strict=True)}
+
+
+def _dtypes_and_shapes(tree: Any) -> dict[str, list]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {
-        jax.tree_util.keystr(path): [str(leaf.dtype), list(leaf.shape), int(number)]
-        for (path, leaf), number in zip(leaves, hashes, strict=True)
-    }
+    return {jax.tree_util.keystr(path): [str(x.dtype), list(x.shape)] for path, x in leaves}
 
 
 @jax.jit
@@ -89,8 +91,7 @@ def _require_architecture(saved: dict[str, list], target: Any, whole: bool) -> N
 
     If the target is not the whole state, the digest may have more leaves.
     """
-    leaves = jax.tree_util.tree_leaves_with_path(target)
-    accepted = {jax.tree_util.keystr(p): [str(x.dtype), list(x.shape)] for p, x in leaves}
+    accepted = _dtypes_and_shapes(target)
     for name in sorted(accepted.keys() | (saved.keys() if whole else set())):
         found, wanted = saved.get(name, [None])[:2], accepted.get(name)
         if found != wanted:

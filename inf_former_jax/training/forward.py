@@ -1,7 +1,7 @@
 """The forward pass of a batch: its segments, and the sums and the memory that they give."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -71,22 +71,30 @@ class ForwardPass:
         return dataclasses.replace(self, distances=cast(Distances, found))
 
     def chain(self, params: Any, memory: Memory, group: Segments) -> tuple[Sums, Memory]:
-        """One segment after the other; differentiable through the memory between them."""
+        """One segment after the other; differentiable through the memory between them.
+
+        On the way back each segment is run again from the memory before it: what lives at a time
+        is the memories of one group and the activations of one segment.
+        """
 
         def run(memory, segment):
             memory = self.start(memory, segment.batch.resets)
             output = self.output(params, memory, segment)
-            return output_sums(output, segment.batch), output.memory
+            return output.memory, output_sums(output, segment.batch)
 
         def padding(memory, segment):
-            return zero_sums(), self.start(memory, segment.batch.resets)
+            return self.start(memory, segment.batch.resets), zero_sums()
 
-        def run_or_skip(memory, segment):
+        # A scan's iterations are apart anyway: no barrier is needed to keep the second run.
+        @partial(jax.checkpoint, prevent_cse=False)
+        def body(memory, segment):
             return jax.lax.cond(segment.kind > PADDING, run, padding, memory, segment)
 
         if group.kind.shape[0] == 1:  # which is not padding, or it would be skipped
-            return run(memory, jax.tree.map(lambda leaf: leaf[0], group))
-        return chained(run_or_skip, memory, group)
+            memory, sums = run(memory, jax.tree.map(lambda leaf: leaf[0], group))
+            return sums, memory
+        memory, sums = jax.lax.scan(body, memory, group)
+        return jax.tree.map(lambda leaf: leaf.sum(axis=0), sums), memory
 
     def together(self, params: Any, memory: Memory, group: Segments) -> tuple[Sums, Memory]:
         """All segments at once, layer by layer (`models/parallel.py`): the numbers of `chain`.
@@ -140,26 +148,3 @@ class ForwardPass:
     def _rngs(self, number: Int[Array, ""]) -> dict[str, PRNGKeyArray]:
         key = jax.random.fold_in(self.key, number)
         return {name: jax.random.fold_in(key, i) for i, name in enumerate(("dropout", "locations"))}
-
-
-def chained(
-    segment_sums: Callable[[Any, Any], tuple[Sums, Any]], memory: Any, group: Any
-) -> tuple[Sums, Any]:
-    """Sums of a group, one segment after the other, and the memory after it.
-
-    On the way back each segment is run again from the memory before it: what lives at a time is
-    the memories of one group and the activations of one segment.
-
-    Args:
-        segment_sums: (memory, segment) -> (its sums, the memory after it).
-        group: leaves [W, …].
-    """
-
-    # A scan's iterations are apart anyway: no barrier is needed to keep the second run.
-    @partial(jax.checkpoint, prevent_cse=False)
-    def body(memory, segment):
-        sums, memory = segment_sums(memory, segment)
-        return memory, sums
-
-    memory, sums = jax.lax.scan(body, memory, group)
-    return jax.tree.map(lambda leaf: leaf.sum(axis=0), sums), memory

@@ -112,13 +112,9 @@ class Reporter:
             "tokens_per_second": self.tokens_per_step * len(steps) / passed,
             "seconds": self.seconds,
         }
-        self._write("train", step, row)
+        self.write("train", step, row)
         self._waiting.clear()
         self.resume()
-
-    def evaluated(self, step: int, row: dict[str, float]) -> None:
-        """Write the figures of an evaluation."""
-        self._write("valid", step, row)
 
     def elapsed(self) -> float:
         """Seconds of training until now; evaluations do not count."""
@@ -128,7 +124,8 @@ class Reporter:
         """Restart the clock after time that is not a training step's."""
         self._since = time.perf_counter()
 
-    def _write(self, split: str, step: int, row: dict[str, float]) -> None:
+    def write(self, split: str, step: int, row: dict[str, float]) -> None:
+        """Write and show the row of a split ("train", "valid") at a step."""
         self.writer.write(split, step, row)
         figures = f"loss {row['loss']:.3f} accuracy {row['accuracy']:.3f}"
         if "tokens_per_second" in row:
@@ -196,7 +193,7 @@ def train(
                     reporter.flush(step)
             figures = evaluate(state) if evaluating else None
             if figures is not None:
-                reporter.evaluated(step, figures)
+                reporter.write("valid", step, figures)
             if saving:
                 saving.save(step, state, figures)
             if evaluating or saving:

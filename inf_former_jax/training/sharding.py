@@ -47,7 +47,7 @@ def make_mesh(model: int = 1) -> Mesh:
 
 
 def _path_name(path) -> str:
-    return "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _wanted(name: str) -> PartitionSpec:

@@ -16,11 +16,9 @@ from inf_former_jax.memory.state import Memory
 from inf_former_jax.models import parallel
 from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.training.forward import ForwardPass, by_segment
-from inf_former_jax.training.objective import SUMS, Objective, objective_share, token_sums
+from inf_former_jax.training.objective import Objective, objective_share
 from inf_former_jax.training.schedules import batch_gradient, schedule_of
 from inf_former_jax.training.state import TrainState
-
-__all__ = ["SUMS", "Objective", "make_train_step", "memory_finite", "token_sums"]
 
 
 def make_train_step(

@@ -22,8 +22,10 @@ from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import parallel
 from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
 from inf_former_jax.models.local_attention.layer import own_and_later
-from inf_former_jax.training import evaluation, schedules, sharding, step
+from inf_former_jax.training import evaluation, schedules, sharding
+from inf_former_jax.training.objective import Objective
 from inf_former_jax.training.state import TrainState
+from inf_former_jax.training.step import make_train_step
 
 ROWS, SEGMENTS, LENGTH, VOCAB = 4, 5, 4, 12
 KL_WEIGHT = 0.1
@@ -98,10 +100,8 @@ SGD = optax.sgd(1.0)
 @cache
 def step_of(cfg, schedule, empty, size=0):
     """Compiled once for all batches of the same shape."""
-    objective = step.Objective(
-        KL_WEIGHT, empty_memory=empty, schedule=schedule, segments_at_once=size
-    )
-    return step.make_train_step(cfg, SGD, objective)
+    objective = Objective(KL_WEIGHT, empty_memory=empty, schedule=schedule, segments_at_once=size)
+    return make_train_step(cfg, SGD, objective)
 
 
 def start(cfg):
@@ -240,11 +240,11 @@ def test_sticky_with_dropout_and_a_hole():
 def test_a_mesh_equals_one_device(silent):
     """4 devices over rows, 2 over heads."""
     mesh, batch = sharding.make_mesh(2), without_loss(random_batch(hole=True), *silent)
-    objective = step.Objective(KL_WEIGHT, schedule="parallel")
+    objective = Objective(KL_WEIGHT, schedule="parallel")
     expected, _ = step_of(STICKY, "parallel", False)(start(STICKY), batch, operators(STICKY))
     state = start(STICKY)
     placed = sharding.shardings(state, mesh)
-    take = step.make_train_step(STICKY, SGD, objective, placed)
+    take = make_train_step(STICKY, SGD, objective, placed)
     given = sharding.place_batch(
         lambda rows: jax.tree.map(lambda leaf: leaf[rows], batch), ROWS, mesh
     )
@@ -331,16 +331,16 @@ def test_what_has_no_parallel_schedule_is_refused_at_the_door():
     compressed = dataclasses.replace(
         UNIFORM, long_term=None, compressed=CompressedConfig(rate=2, length=2)
     )
-    objective, tx = step.Objective(schedule="parallel"), optax.sgd(1.0)
+    objective, tx = Objective(schedule="parallel"), optax.sgd(1.0)
     with pytest.raises(ValueError, match=r"^segments_at_once: found -1, accepted: an integer ≥ 0$"):
-        step.Objective(segments_at_once=-1)
+        Objective(segments_at_once=-1)
     with pytest.raises(ValueError, match=r"^segments_at_once: found 2 with .*sequential, accepted"):
-        step.Objective(segments_at_once=2)
+        Objective(segments_at_once=2)
     with pytest.raises(ValueError, match=r"^memory_gradient: found 1 with .*, accepted: 0 there$"):
-        step.make_train_step(differentiated, tx, objective)
+        make_train_step(differentiated, tx, objective)
     refused = r"^schedule: found parallel, accepted: sequential for .* a compressed memory$"
     with pytest.raises(ValueError, match=refused):
-        step.make_train_step(compressed, tx, objective)
+        make_train_step(compressed, tx, objective)
     with pytest.raises(ValueError, match=refused):
         evaluation.make_eval_step(compressed, schedule="parallel")
 

@@ -12,8 +12,9 @@ import pytest
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory import state as memories
 from inf_former_jax.models.decoder import Decoder, operators
-from inf_former_jax.training import step
+from inf_former_jax.training.objective import Objective
 from inf_former_jax.training.state import TrainState
+from inf_former_jax.training.step import make_train_step
 from tests.golden import relative_error
 
 ROWS, SEGMENTS, LENGTH, VOCAB = 2, 3, 8, 12
@@ -59,8 +60,8 @@ def prepared(cfg, schedule, rows=ROWS):
         jnp.zeros((), jnp.int32), params, tx.init(params), memories.init(cfg, rows, jnp.float64),
         jax.random.key(7),
     )  # fmt: skip
-    objective = step.Objective(kl_weight=0.1, schedule=way)
-    update = step.make_train_step(dataclasses.replace(cfg, memory_gradient=back), tx, objective)
+    objective = Objective(kl_weight=0.1, schedule=way)
+    update = make_train_step(dataclasses.replace(cfg, memory_gradient=back), tx, objective)
     ops = operators(cfg)
     return update.lower(state, batch, ops).compile(), (state, batch, ops)
 

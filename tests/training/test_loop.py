@@ -10,8 +10,8 @@ from rich.console import Console
 
 from inf_former_jax.training.loop import LoopConfig, Reporter, progress_bar, train
 from inf_former_jax.training.metrics import MetricsWriter, NonFiniteError
+from inf_former_jax.training.objective import SUMS
 from inf_former_jax.training.state import TrainState
-from inf_former_jax.training.step import SUMS
 
 
 def counting_step(state, batch, operators):

@@ -6,6 +6,7 @@ of segments, and detaches the memory where a group begins.
 
 import dataclasses
 from functools import cache, partial
+from operator import itemgetter
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +18,12 @@ from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory import state as memories
 from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.models.decoder import Decoder, operators
-from inf_former_jax.training import evaluation, step
-from inf_former_jax.training.forward import CONTEXT, LOSS, Segments, chained
-from inf_former_jax.training.objective import zero_sums
+from inf_former_jax.training import evaluation
+from inf_former_jax.training.forward import CONTEXT, LOSS, Segments
+from inf_former_jax.training.objective import SUMS, Objective, zero_sums
 from inf_former_jax.training.schedules import Schedule, all_or_none, batch_gradient
 from inf_former_jax.training.state import TrainState
+from inf_former_jax.training.step import make_train_step
 from tests.golden import relative_error
 
 ROWS, SEGMENTS, LENGTH, VOCAB = 3, 5, 8, 12
@@ -73,8 +75,8 @@ def carried(cfg):
 @cache
 def step_of(cfg, empty):
     """The compiled update: plain descent at rate 1, so old - new parameters is the gradient."""
-    objective = step.Objective(KL_WEIGHT, empty_memory=empty)
-    return step.make_train_step(cfg, optax.sgd(1.0), objective)
+    objective = Objective(KL_WEIGHT, empty_memory=empty)
+    return make_train_step(cfg, optax.sgd(1.0), objective)
 
 
 def train(cfg, batch, reach, empty=False):
@@ -87,7 +89,7 @@ def train(cfg, batch, reach, empty=False):
     train_step = step_of(dataclasses.replace(cfg, memory_gradient=reach), empty)
     new, row = train_step(state, batch, operators(cfg))
     grads = jax.tree.map(lambda old, new: np.asarray(old) - np.asarray(new), params, new.params)
-    return grads, jax.device_get({name: row[name] for name in step.SUMS})
+    return grads, jax.device_get({name: row[name] for name in SUMS})
 
 
 # The oracle
@@ -239,15 +241,16 @@ def test_evaluation_knows_no_gradient(tiny_model):
 
 
 def _recurrence(params, memory, segment):
-    """(sums, memory) of a segment; the memory and the loss are nonlinear in everything."""
+    """(memory, sums) after a segment; memory and loss are nonlinear in everything."""
     drive, weight = segment.batch
     memory = jnp.tanh(params["keep"] * memory + params["write"] * drive)
     loss = jnp.where(weight > 0, weight * (memory**2).sum(), 0.0)
-    return zero_sums() | {"loss": loss}, memory
+    return memory, zero_sums() | {"loss": loss}
 
 
 def _run(params, memory, group):
-    return chained(partial(_recurrence, params), memory, group)
+    memory, sums = jax.lax.scan(partial(_recurrence, params), memory, group)
+    return jax.tree.map(jnp.sum, sums), memory
 
 
 @pytest.mark.parametrize("count, loss", [(5, (1, 4)), (5, (0,)), (4, (1, 2, 3)), (4, ())])
@@ -266,7 +269,8 @@ def test_groups(count, loss, size):
         for w in range(count):
             if w in borders(count, size - 1):
                 memory = jax.lax.stop_gradient(memory)
-            sums, memory = _recurrence(params, memory, jax.tree.map(lambda leaf: leaf[w], segments))  # noqa: B023
+            segment = jax.tree.map(itemgetter(w), segments)
+            memory, sums = _recurrence(params, memory, segment)
             total += sums["loss"]
         return total, memory
 

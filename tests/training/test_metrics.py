@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from inf_former_jax.training.metrics import MetricsWriter, NonFiniteError, add, check_finite, ratios
-from inf_former_jax.training.step import SUMS
+from inf_former_jax.training.objective import SUMS
 
 
 def test_ratios_by_hand():

@@ -20,8 +20,10 @@ from rich.console import Console
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory import state as memories
 from inf_former_jax.models.decoder import Decoder, operators
-from inf_former_jax.training import evaluation, loop, metrics, optim, sharding, step
+from inf_former_jax.training import evaluation, loop, metrics, optim, sharding
+from inf_former_jax.training.objective import Objective, token_sums
 from inf_former_jax.training.state import TrainState, init_state
+from inf_former_jax.training.step import make_train_step
 
 ROWS, SEGMENTS, LENGTH, VOCAB = 8, 4, 8, 12
 KL_WEIGHT = 0.1  # the KL's gradient is as large as the task's
@@ -97,7 +99,7 @@ def make_trainer(cfg, tx, shape, params) -> Trainer:
         memories.init(cfg, ROWS, jnp.float64), jax.random.key(7),
     )  # fmt: skip
     placed = sharding.shardings(initial, mesh)
-    train_step = step.make_train_step(cfg, tx, step.Objective(KL_WEIGHT), placed)
+    train_step = make_train_step(cfg, tx, Objective(KL_WEIGHT), placed)
     return Trainer(mesh, placed, train_step, sharding.everywhere(operators(cfg), mesh), initial)
 
 
@@ -402,7 +404,7 @@ def test_token_sums_by_hand():
             loss -= weights[b, t] * np.log(probs[targets[b, t]])
             correct += weights[b, t] * (logits[b, t].argmax() == targets[b, t])
     logits[1, 2] = np.inf  # of weight 0: its loss is NaN and must not count
-    sums = step.token_sums(jnp.asarray(logits), jnp.asarray(targets), jnp.asarray(weights))
+    sums = token_sums(jnp.asarray(logits), jnp.asarray(targets), jnp.asarray(weights))
     expected = {"loss": loss, "correct": correct, "weight": weights.sum()}
     assert sums.keys() == expected.keys()
     for name, value in expected.items():

@@ -19,7 +19,7 @@ from experiments.sorting import config as sorting
 from inf_former_jax.memory import state
 from inf_former_jax.models import presets
 from inf_former_jax.training import optim, schedules
-from inf_former_jax.training.step import Objective
+from inf_former_jax.training.objective import Objective
 
 B, W, T, E, H, K, D, V = 8, 3, 32, 16, 2, 8, 16, 32  # of `tiny`; D of the feed-forward layer
 
