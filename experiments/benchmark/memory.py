@@ -1,114 +1,100 @@
 """The long-term memory by itself: ours against the paper's formulas taken literally, and its floor.
 
 A part is a read, a write with its gate, or a write and a read of what it wrote; forward, or forward
-and backward. Its floors are the time that its matrix products alone would take on this machine,
-and that of reading its arguments (inputs, parameters, the operators of its form, cotangents) and
-writing its results, each once.
+and backward.
 """
 
-import statistics
+import itertools
 import time
-from collections.abc import Callable, Mapping
+import timeit
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmark import literal as benchmark_literal
-from experiments.benchmark.timing import Machine, floors, interleaved
-from experiments.benchmark.timing import operations as count
-from inf_former_jax.memory import long_term, regression
-from inf_former_jax.memory import write_operators as building
+from experiments.benchmark.literal import LiteralAttention
+from experiments.benchmark.timing import BenchmarkConfig, compile_case, race, ratio
+from inf_former_jax.memory import long_term, regression, write_operators
 from inf_former_jax.memory.long_term import LongTermConfig
+from inf_former_jax.memory.operator_tables import dense
 from inf_former_jax.models import presets
 from inf_former_jax.models.attention import LongTermAttention
 from inf_former_jax.models.decoder import ModelConfig
+from inf_former_jax.require import require
 
 #: What each part is differentiated by; the old coefficients of a write are constants (SPEC §3).
-PARTS = {"read": ("params", "q", "coeffs"), "write": ("params", "x"),
-         "read + write": ("params", "q", "x")}  # fmt: skip
+PARTS = {"read": ("params", "q", "coeffs"), "write": ("params", "x")}
+PARTS |= {"read + write": ("params", "q", "x")}
 
-PASSES = ("forward", "forward + backward")
+FORMS, PASSES = ("literal", "ours"), ("forward", "forward + backward")
 
 #: Largest relative error of a result in float32: the forms sum in other orders.
 SAME = 1e-3
-
-Arrays = Mapping[str, Any]
 
 
 def tiny() -> ModelConfig:
     """Sizes that compile and run at once, no two alike."""
     memory = LongTermConfig(num_basis=6, widths=(0.1, 0.3), num_samples=12)
-    return presets.infinity_former(
-        num_heads=2, head_dim=4, d_model=10, segment_len=16, mem_len=16, long_term=memory
-    )
-
-
-def ours(cfg: LongTermConfig, part: str, of: Arrays) -> dict[str, jax.Array]:
-    """A part by `LongTermAttention`: its context [B, T, E], its coefficients [B, N, E], or both."""
-    layer, found = LongTermAttention(cfg), {}
-    salience = jnp.zeros((len(of["writes"]), cfg.bins), of["coeffs"].dtype)
-    memory = long_term.LongTermMemory(of["coeffs"], salience, of["writes"])
-    if part != "read":
-        memory = layer.apply(
-            {"params": of["params"]}, memory, of["x"], operators=of["operators"], method="write"
-        )
-        found["coeffs"] = memory.coeffs
-    if part != "write":
-        found["context"], _, _ = layer.apply({"params": of["params"]}, of["q"], memory)
-    return found
-
-
-def literal(cfg: LongTermConfig, part: str, of: Arrays) -> dict[str, jax.Array]:
-    """The same by `benchmark_literal`."""
-    coeffs, found = of["coeffs"], {}
-    if part != "read":
-        gate = of["params"]["gate"]
-        coeffs = benchmark_literal.write(cfg, gate, coeffs, of["x"], of["ridge"])
-        found["coeffs"] = coeffs
-    if part != "write":
-        found["context"] = benchmark_literal.read(cfg, of["params"]["read"], of["q"], coeffs)
-    return found
-
-
-FORMS = {"literal": literal, "ours": ours}
+    sizes = {"num_heads": 2, "head_dim": 4, "d_model": 10, "segment_len": 16, "mem_len": 16}
+    return presets.infinity_former(**sizes, long_term=memory)
 
 
 def arrays(model: ModelConfig, batch: int, dtype=jnp.float32) -> dict[str, Any]:
     """Random inputs of all parts, of a memory that was written to once, and their cotangents."""
     cfg, length, dim = model.long_term, model.segment_len, model.d_model
+    assert cfg is not None
     queries = (batch, model.num_heads, length, model.head_dim)
 
     @jax.jit
-    def made(ops):
+    def draw(ops):
         layer, keys = LongTermAttention(cfg), jax.random.split(jax.random.key(0), 6)
         q = jax.random.normal(keys[0], queries, dtype)
         x, first, context = (jax.random.normal(k, (batch, length, dim), dtype) for k in keys[1:4])
         memory = long_term.write(cfg, long_term.init(cfg, batch, dim, dtype), first, operators=ops)
         params = layer.init(keys[4], q, memory)["params"]
         coeffs = jax.random.normal(keys[5], memory.coeffs.shape, dtype)
+        past, new = ops.past, dense(ops.new)
+        ridge = None if past is None else jnp.concatenate([past[0], new[0]])
         return {
             "params": jax.tree.map(lambda leaf: leaf.astype(dtype), params),
-            "q": q, "x": x, "coeffs": memory.coeffs, "writes": memory.writes,
-            "ridge": None if ops.past is None else benchmark_literal.ridge(ops),
+            "q": q,
+            "x": x,
+            "memory": memory,
+            "coeffs": memory.coeffs,
+            "ridge": ridge,
             "cotangents": {"context": context, "coeffs": coeffs},
-        }  # fmt: skip
+        }
 
     ops = jax.device_put(long_term.operators(cfg, length, dtype))
-    return made(ops) | {"operators": ops}
+    return draw(ops) | {"operators": ops}
 
 
-def program(form: str, cfg: LongTermConfig, part: str, backward: bool) -> Callable[[Arrays], Any]:
-    """arrays → what a part returns, or (that, its gradients by PARTS)."""
+def program(form: str, model: ModelConfig, part: str, backward: bool) -> Callable[..., Any]:
+    """arrays → coefficients and context of a part, or (these, its gradients by PARTS)."""
+    cfg = model.long_term
+    assert cfg is not None
 
-    def forward(of):
-        return FORMS[form](cfg, part, of)
+    def forward(given):
+        layer = LiteralAttention(cfg, given["params"], given["ridge"])
+        write, found = layer.write, {}
+        if form == "ours":
+            layer = LongTermAttention(cfg).bind({"params": given["params"]})
+            write = partial(layer.write, operators=given["operators"])
+        memory = given["memory"]._replace(coeffs=given["coeffs"])
+        if "write" in part:
+            memory = write(memory, given["x"])
+            found["coeffs"] = memory.coeffs
+        if "read" in part:
+            found["context"], _, _ = layer(given["q"], memory)
+        return found
 
-    def both(of):
-        given = {name: of[name] for name in PARTS[part]}
-        found, pull = jax.vjp(lambda given: forward(of | given), given)
-        return found, pull({name: of["cotangents"][name] for name in found})[0]
+    def both(given):
+        inputs = {name: given[name] for name in PARTS[part]}
+        found, pull = jax.vjp(lambda inputs: forward(given | inputs), inputs)
+        return found, pull({name: given["cotangents"][name] for name in found})[0]
 
     return both if backward else forward
 
@@ -116,108 +102,86 @@ def program(form: str, cfg: LongTermConfig, part: str, backward: bool) -> Callab
 def require_same(what: str, found: Any, expected: Any) -> float:
     """The largest `max |a - b| / max |b|` of pairs of arrays; `max |a|` where b is 0 throughout.
 
-    Raises:
-        RuntimeError: it is above SAME, or no number.
+    It is refused (ValueError) if it is above SAME, or no number.
     """
-
-    def error(a, b):
-        return np.abs(a - b).max() / (np.abs(b).max() if b.any() else 1.0)
-
     # On the host, where nothing is compiled for it; NumPy's max of a NaN is a NaN.
-    errors = jax.tree.map(error, jax.device_get(found), jax.device_get(expected))
-    largest = float(np.max(jax.tree.leaves(errors)))
-    if not largest <= SAME:
-        raise RuntimeError(
-            f"memory: {what}: found an error of {largest:.1e}; expected at most {SAME:.0e}"
-        )
+    pairs = zip(*map(jax.tree.leaves, jax.device_get((found, expected))), strict=True)
+    largest = float(np.max([np.abs(a - b).max() / (np.abs(b).max() or 1.0) for a, b in pairs]))
+    require(largest <= SAME, f"memory: {what}: error", f"{largest:.1e}", f"at most {SAME:.0e}")
     return largest
 
 
-def memory(model: ModelConfig, batch: int, repeats: int, size: int) -> dict[str, Any]:
-    """Each part and pass in both forms, in turns, beside what this machine can do (`Machine`).
+def memory(cfg: BenchmarkConfig) -> dict[str, Any]:
+    """The sorting default's memory by itself, read and write, beside the paper's formulas taken
+    literally (equal, or an error) and beside its matrix products at this machine's rate."""
+    model, batch = (tiny(), 2) if cfg.quick else (presets.infinity_former(), cfg.batch)
+    given, cases = arrays(model, batch), {}
+    for part, name, form in itertools.product(PARTS, PASSES, FORMS):
+        function = program(form, model, part, name != "forward")
+        cases[part, name, form] = compile_case(jax.jit(function), given)
+    results = {label: case.run() for label, case in cases.items()}
+    timed, seconds, rates = race(cases, cfg)
+    rows: list[dict[str, Any]] = []
+    for part, name in itertools.product(PARTS, PASSES):
+        literally, ours = (part, name, "literal"), (part, name, "ours")
+        rows.append({"part": part, "pass": name})
+        rows[-1]["error"] = require_same(f"{part}, {name}", results[ours], results[literally])
+        rows[-1]["ratio"] = ratio(seconds[literally], seconds[ours])
+        for form in FORMS:
+            row = rows[-1][form] = timed[part, name, form]
+            row["temporaries_mb"] = row["temporaries_mib"] * 2**20 / 1e6
+    sizes = dict(zip("BNE", given["coeffs"].shape, strict=True))
+    sizes |= {"T": model.segment_len, "H": model.num_heads}
+    gflops, bandwidth = rates["float32"] / 1e9, rates["bytes"] / 1e9
+    return {"sizes": sizes, "gflops": gflops, "gb_per_second": bandwidth, "rows": rows}
 
-    Raises:
-        RuntimeError: the forms' results differ by more than SAME.
+
+def operators(cfg: BenchmarkConfig) -> dict[str, Any]:
+    """Seconds to build the write operators of two presets and to compile their memory.
+
+    Beside the seconds of the build are those that the processor worked on it, which others may
+    share, and its floor: `build_operations` at the rate of NumPy's products in float64.
     """
-    cfg, of = model.long_term, arrays(model, batch)
-    machine = Machine(size)
-    work, runs, rows, variants = {}, {}, [], dict(machine.variants)
-    for part in PARTS:
-        for name in PASSES:
-            row = {"part": part, "pass": name}
-            for form in FORMS:
-                traced = jax.jit(program(form, cfg, part, name != "forward")).trace(of)
-                compiled = traced.lower().compile()
-                memory = compiled.memory_analysis()
-                moved = memory.argument_size_in_bytes + memory.output_size_in_bytes
-                work[part, name, form] = count(traced.jaxpr.jaxpr), moved
-                row[form] = {
-                    "temporaries_mb": memory.temp_size_in_bytes / 1e6,
-                    "program_bytes": len(compiled.as_text()),
-                }
-                variants[part, name, form] = runs[form] = lambda compiled=compiled: compiled(of)
-            row["error"] = require_same(f"{part}, {name}", runs["ours"](), runs["literal"]())
-            rows.append(row)
-    seconds = interleaved(variants, repeats)
-    rates = machine.rates(seconds)
-    for row in rows:
-        by_form = {form: seconds[row["part"], row["pass"], form] for form in FORMS}
-        for form, taken in by_form.items():
-            median, of_form = statistics.median(taken), work[row["part"], row["pass"], form]
-            row[form] |= {"seconds": median} | floors(median, *of_form, rates)
-        pairs = zip(by_form["literal"], by_form["ours"], strict=True)
-        row["ratio"] = statistics.median(a / b for a, b in pairs)
-    sizes = {"B": batch, "T": model.segment_len, "N": cfg.num_basis, "E": model.d_model,
-             "H": model.num_heads}  # fmt: skip
-    rate, bandwidth = rates["float32"] / 1e9, rates["bytes"] / 1e9
-    return {"sizes": sizes, "gflops": rate, "gb_per_second": bandwidth, "rows": rows}
+    models, batch, size = {"tiny": tiny()}, 2, 64
+    if not cfg.quick:
+        models = {"infinity_former": presets.infinity_former()}
+        models |= {"gpt2_infinity_lasting": presets.gpt2_infinity_lasting()}
+        batch, size = cfg.batch, 2048
+    factor = np.random.default_rng(0).normal(size=(size, size))
+    rate = 2 * size**3 / min(timeit.repeat(lambda: factor @ factor, number=1, repeat=6))
+    found = {}
+    for name, model in models.items():
+        memory, length = model.long_term, model.segment_len
+        assert memory is not None
+        write_operators._operators.cache_clear()
+        write_operators._padding_gram.cache_clear()
+        begin, processor = time.perf_counter(), time.process_time()
+        ops = long_term.operators(memory, length)
+        build, processor = time.perf_counter() - begin, time.process_time() - processor
+        floor = build_operations(memory, length) / rate
+        found[name] = {
+            "contractions": memory.num_contractions,
+            "build": build,
+            "build_processor": processor,
+            "mb": sum(leaf.nbytes for leaf in jax.tree.leaves(ops)) / 1e6,
+            "floor": floor,
+            "share": floor / build,
+        }
+        shapes = jax.eval_shape(partial(arrays, model, batch))
+        for label in PASSES:
+            run = program("ours", model, "read + write", label != "forward")
+            known = compile_case(jax.jit(run), shapes).known
+            found[name][label] = known["trace"] + known["compile"]
+            found[name][f"{label}, program_bytes"] = known["program_bytes"]
+    return found
 
 
 def build_operations(cfg: LongTermConfig, length: int) -> int:
     """Multiplications and additions of a build: products, Cholesky (N³/3) and inverse (2 N³)."""
     n, m = cfg.num_basis, cfg.num_samples
-    solve = n**3 // 3 + 2 * n**3
-
-    def padding(times):
-        return len(times) * 2 * n**2 if cfg.padding else 0
-
-    first = 4 * length * n**2 + solve + padding(regression.first_fit_padding(length))
-    decay = 0 if cfg.sticky else 2 * m * n**2
-    further = 4 * (m + length) * n**2 + solve + decay
-    both = padding(regression.write_padding(m, length))
-    return first + both + cfg.num_contractions * further
-
-
-def operators(models: Mapping[str, ModelConfig], batch: int, size: int) -> dict[str, Any]:
-    """Preset → seconds to build its write operators, and to compile its memory's read + write.
-
-    Beside the seconds of the build are those that the processor worked on it, which others may
-    share, and its floor: `build_operations` at the rate of NumPy's products in float64.
-
-    Args:
-        size: of those products [size, size].
-    """
-    found, a = {}, np.random.default_rng(0).normal(size=(size, size))
-    times = interleaved({"machine": lambda: a @ a}, 5)["machine"]
-    rate = 2 * size**3 / min(times)
-    for name, model in models.items():
-        building._operators.cache_clear()
-        building._padding_gram.cache_clear()
-        begun, processor = time.perf_counter(), time.process_time()
-        ops = long_term.operators(model.long_term, model.segment_len)
-        found[name] = {
-            "contractions": model.long_term.num_contractions,
-            "build": time.perf_counter() - begun,
-            "build_processor": time.process_time() - processor,
-            "mb": sum(leaf.nbytes for leaf in jax.tree.leaves(ops)) / 1e6,
-        }
-        found[name]["floor"] = build_operations(model.long_term, model.segment_len) / rate
-        found[name]["share"] = found[name]["floor"] / found[name]["build"]
-        shapes = jax.eval_shape(lambda model=model: arrays(model, batch))
-        for label in PASSES:
-            run = program("ours", model.long_term, "read + write", label != "forward")
-            begun = time.perf_counter()
-            compiled = jax.jit(run).lower(shapes).compile()
-            found[name][label] = time.perf_counter() - begun
-            found[name][f"{label}, program_bytes"] = len(compiled.as_text())
-    return found
+    solve, product = n**3 // 3 + 2 * n**3, 2 * n**2  # of a regression; with [N, N], by row
+    first, further = 2 * length * product + solve, 2 * (m + length) * product + solve
+    decay = 0 if cfg.sticky else m * product
+    pinned = [*regression.first_fit_padding(length), *regression.write_padding(m, length)]
+    padding = len(pinned) * product if cfg.padding else 0
+    return first + padding + cfg.num_contractions * (further + decay)

@@ -1,160 +1,192 @@
-"""Time, variants in turns; and the least of it: matrix products and bytes at this machine's rates.
+"""Programs timed in turns, beside the least time that this machine needs for their work.
 
-A floor of operations counts what the results need: products whose numbers nobody uses are left out,
-as XLA leaves them out. A floor of bytes is that of arguments read and results written, each once.
+A measure is a set of cases: compiled programs, each with a way to run it. They run in turns with
+two probes of the machine's rates, a large matrix product and a sweep over large vectors. Two floors
+follow for each case: its matrix products at the rate of products; and its arguments and results,
+each read or written once, at the rate of bytes.
 """
 
 import collections
+import dataclasses
 import math
+import statistics
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from fractions import Fraction
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.interpreters import partial_eval
 
-HIGHEST = jax.lax.Precision.HIGHEST
+from inf_former_jax.memory.basis import HIGHEST
 
-#: How a product is computed; accelerators have a rate for each: dtype, precision.
-KINDS = {"float32": (jnp.float32, HIGHEST), "float32 default": (jnp.float32, None),
-         "bfloat16": (jnp.bfloat16, None)}  # fmt: skip
+MEASURES = ("gpt2", "stream", "steps", "memory_gradient", "generation", "memory", "operators")
 
-
-def interleaved(variants: Mapping[Any, Callable[[], Any]], repeats: int) -> dict[Any, list[float]]:
-    """Label → seconds of each run: one of every variant, then the next, after one to warm up."""
-    for run in variants.values():
-        jax.block_until_ready(run())
-    seconds: dict[Any, list[float]] = {label: [] for label in variants}
-    for _ in range(repeats):
-        for label, run in variants.items():
-            begun = time.perf_counter()
-            jax.block_until_ready(run())
-            seconds[label].append(time.perf_counter() - begun)
-    return seconds
+#: Sizes of a model with `--quick`. A segment of sorting has to hold the 20 answers.
+TINY: dict[str, Any] = {"num_layers": 1, "num_heads": 2, "head_dim": 8, "d_model": 16}
+TINY |= {"d_inner": 16, "segment_len": 32, "vocab_size": 32}
 
 
-def product(size: int, kind: str = "float32") -> tuple[Callable[[], jax.Array], int]:
-    """(a run of one [size, size] matrix product of KINDS, its operations)."""
-    dtype, precision = KINDS[kind]
-    a = jax.random.normal(jax.random.key(0), (size, size), dtype)
-    times = jax.jit(lambda a, b: jnp.matmul(a, b, precision=precision))
-    return lambda: times(a, a), 2 * size**3
+@dataclasses.dataclass(frozen=True)
+class BenchmarkConfig:
+    """What to measure."""
+
+    measure: tuple[str, ...] = MEASURES
+    """Any of these."""
+    repeats: int = 15
+    """Runs of each variant, taken in turns; their median is reported."""
+    tokens: int = 2**20
+    """Length of the streamed document."""
+    batch: int = 8
+    """B of the measure memory: rows."""
+    presets: tuple[str, ...] = ()
+    """Of steps: presets of sorting, small, gpt2-infinity-lasting; () = see above."""
+    schedules: tuple[str, ...] = ("sequential",)
+    """Of steps: sequential, parallel (which not every model has)."""
+    dtypes: tuple[str, ...] = ("float32",)
+    """Of steps: float32, bfloat16, each also with +xla, fused local attention, and
+    bfloat16+cudnn, a kernel of NVIDIA's for it."""
+    quick: bool = False
+    """Tiny shapes, few repeats, programs that are not optimised: that it runs, not how fast."""
+    out: str = "runs/benchmark"
+    """Folder of NAME.json of each measure."""
 
 
-def triad(size: int) -> tuple[Callable[[], jax.Array], int]:
-    """(a run of a ← a + 2 b for float32 vectors [size], the bytes that it reads and writes).
-
-    In place: the pages of a fresh array would be most of the time.
-    """
-    a, b = jnp.ones(size, jnp.float32), jnp.ones(size, jnp.float32)
-    add = jax.jit(lambda a, b: a + 2 * b, donate_argnums=0)
-
-    def run():
-        nonlocal a
-        a = add(a, b)
-        return a
-
-    return run, 3 * b.nbytes
+Rows = dict[Any, dict[str, float]]  # label → `row`
+Seconds = dict[Any, list[float]]  # label → of each run
+Rates = dict[str, float]  # operations a second by kind, and "bytes" a second
 
 
-class Machine:
-    """What this machine can do, measured in turns with what it is compared with.
+class Case(NamedTuple):
+    """A compiled program, what is known of it without running it, and how it is timed."""
 
-    Args:
-        size: of the matrix products [size, size]; the triad's vectors have 8 size² numbers.
-        kinds: of KINDS, those that the programs have products of.
-    """
-
-    def __init__(self, size: int, kinds: Sequence[str] = ("float32",)):
-        made = {kind: product(size, kind) for kind in kinds} | {"bytes": triad(8 * size**2)}
-        self.variants = {("machine", kind): run for kind, (run, _) in made.items()}
-        self._amounts = {kind: amount for kind, (_, amount) in made.items()}
-
-    def rates(self, seconds: Mapping[Hashable, Sequence[float]]) -> dict[str, float]:
-        """Operations a second by kind, and "bytes" a second, of what `interleaved` took at best.
-
-        Its best: a floor is what no run can be below.
-        """
-        return {
-            kind: amount / min(seconds["machine", kind]) for kind, amount in self._amounts.items()
-        }
+    run: Callable[[], Any]
+    compiled: Callable[..., Any]
+    operations: Mapping[str, int]  # of its matrix products, by kind
+    moved: int  # bytes of its arguments and results
+    known: Mapping[str, float]  # what its row holds beside times and floors
+    executions: int = 1  # of the program, in one run
 
 
-def floors(
-    seconds: float, operations: Mapping[str, int], moved: int, rates: Mapping[str, float]
-) -> dict[str, float]:
-    """What a program has to do, the seconds that it takes at these rates, the shares reached.
+def compile_case(function: Any, *arguments: Any, taken: Sequence[Sequence[int]] = ()) -> Case:
+    """A jitted function on these arguments; `taken` is that of `count_products`."""
+    begin = time.perf_counter()
+    traced = function.trace(*arguments)
+    lowered = traced.lower()
+    middle = time.perf_counter()
+    compiled = lowered.compile()
+    end = time.perf_counter()
+    memory = compiled.memory_analysis()
+    known = {
+        "temporaries_mib": memory.temp_size_in_bytes / 2**20,
+        "trace": middle - begin,
+        "compile": end - middle,
+        "program_bytes": len(compiled.as_text()),
+    }
+    operations = count_products(traced.jaxpr.jaxpr, list(taken))
+    operations = {kind: round(number) for kind, number in operations.items() if number}
+    moved = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return Case(partial(compiled, *arguments), compiled, operations, moved, known)
 
-    Args:
-        operations: of its matrix products by kind.
-        moved: bytes of its arguments and results.
-    """
-    floor = sum(number / rates[kind] for kind, number in operations.items())
-    by_bytes = moved / rates["bytes"]
-    return {
-        "operations": sum(operations.values()), "floor": floor, "share": floor / seconds,
-        "bytes": moved, "bytes_floor": by_bytes, "bytes_share": by_bytes / seconds,
-    }  # fmt: skip
 
+def count_products(jaxpr: Any, taken: list[Sequence[int]]) -> dict[str, float]:
+    """Kind → multiplications and additions of a program's matrix products.
 
-def operations(jaxpr: Jaxpr, taken: Sequence[Sequence[int]] = ()) -> collections.Counter[str]:
-    """Kind → multiplications and additions of a traced program's matrix products.
-
-    Those of a scan count as often as it is long; of a choice, its cheapest branch that has any.
+    A kind has a rate of its own: bfloat16, float32, and "float32 default", which accelerators
+    compute from fewer bits. Products that no result needs are left out, as XLA leaves them out. The
+    body of a scan counts as often as the scan is long. Each branch of a choice counts by its share
+    of `taken`. Where that is not known, the cheapest branch that has any products counts.
 
     Args:
-        taken: how often each branch is taken in all, of the first choice among as many branches,
-            then of the next one and so on: they count by their shares.
+        taken: how often each branch is taken: of the first choice among as many branches as there
+            are numbers, then of the next one, and so on. What is used is removed from the list.
     """
-    exact = _operations(jaxpr, list(taken))
-    return collections.Counter({kind: round(number) for kind, number in exact.items() if number})
-
-
-def _operations(jaxpr, taken):
-    """`operations` in fractions; choices that are found are taken out of the list."""
-    live, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
-    total = collections.Counter()
-    for eqn in live.eqns:
-        if eqn.primitive.name == "dot_general":
-            (summed, _), _ = eqn.params["dimension_numbers"]
-            left = eqn.invars[0].aval
-            each = math.prod(left.shape[axis] for axis in summed)
-            total[_kind(left.dtype, eqn.params["precision"])] += 2 * eqn.outvars[0].aval.size * each
-        programs = list(_inner(eqn.params))
-        if eqn.primitive.name == "cond" and taken and len(taken[0]) == len(programs):
-            often = taken.pop(0)
-            times = [Fraction(number, sum(often)) for number in often]
-            inner = [_operations(of, []) for of in programs]
-        else:
-            inner = [_operations(of, taken) for of in programs]
-            times = [Fraction(eqn.params.get("length", 1))] * len(inner)
-            if eqn.primitive.name == "cond":
-                times = _cheapest(inner)
-        for of, often in zip(inner, times, strict=True):
-            total.update({kind: number * often for kind, number in of.items()})
+    live: Any = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0]
+    total: dict[str, float] = collections.defaultdict(float)
+    for equation in live.eqns:
+        name, params = equation.primitive.name, equation.params
+        if name == "dot_general":
+            (summed, _), _ = params["dimension_numbers"]
+            left, precision = equation.invars[0].aval, params["precision"]
+            kind, terms = left.dtype.name, math.prod(left.shape[axis] for axis in summed)
+            if kind == "float32" and precision not in (HIGHEST, (HIGHEST, HIGHEST)):
+                kind = "float32 default"
+            total[kind] += 2 * terms * math.prod(equation.outvars[0].aval.shape)
+        inner = [leaf for leaf in jax.tree.leaves(params) if isinstance(leaf, Jaxpr | ClosedJaxpr)]
+        known = name == "cond" and taken and len(taken[0]) == len(inner)
+        times: Sequence[float] = taken.pop(0) if known else [params.get("length", 1)] * len(inner)
+        counts = [count_products(getattr(p, "jaxpr", p), [] if known else taken) for p in inner]
+        if known:
+            times = [number / sum(times) for number in times]
+        elif name == "cond":
+            counts, times = [min(counts, key=lambda c: sum(c.values()) or math.inf)], [1]
+        for count, often in zip(counts, times, strict=True):
+            for kind, number in count.items():
+                total[kind] += number * often
     return total
 
 
-def _kind(dtype, precision):
-    if dtype != jnp.float32:
-        return dtype.name
-    both = precision if isinstance(precision, tuple) else (precision,)
-    return "float32" if all(of == HIGHEST for of in both) else "float32 default"
+def race(cases: Mapping[Any, Case], cfg: BenchmarkConfig) -> tuple[Rows, Seconds, Rates]:
+    """Time one run of each case, and of this machine's probes, in each turn; one is to warm up."""
+    kinds = sorted({kind for case in cases.values() for kind in case.operations})
+    machine = probes(64 if cfg.quick else 2048, kinds)
+    everything = {**machine, **cases}
+    seconds: Seconds = {label: [] for label in everything}
+    for turn in range(1 + (3 if cfg.quick else cfg.repeats)):
+        for label, case in everything.items():
+            begin = time.perf_counter()
+            jax.block_until_ready(case.run())
+            if turn:
+                seconds[label].append(time.perf_counter() - begin)
+    # The best run counts, since a floor is what no run can be below.
+    rates = {kind: machine[kind].operations[kind] / min(seconds[kind]) for kind in kinds}
+    rates["bytes"] = machine["bytes"].moved / min(seconds["bytes"])
+    return {k: row(case, seconds[k], rates) for k, case in cases.items()}, seconds, rates
 
 
-def _cheapest(branches):
-    totals = [sum(of.values()) or math.inf for of in branches]
-    return [Fraction(i == totals.index(min(totals))) for i in range(len(branches))]
+def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
+    """How many times as long one case took as another: the median over turns."""
+    return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
 
 
-def _inner(params):
-    """The programs that an equation calls."""
-    for value in params.values():
-        for of in value if isinstance(value, tuple) else (value,):
-            if isinstance(of, ClosedJaxpr):
-                yield of.jaxpr
-            elif isinstance(of, Jaxpr):
-                yield of
+def row(case: Case, seconds: Sequence[float], rates: Rates) -> dict[str, float]:
+    """A case's times, what is known of it, and its floors with their shares of the median."""
+    median = statistics.median(seconds) / case.executions
+    floor = sum(number / rates[kind] for kind, number in case.operations.items())
+    bytes_floor = case.moved / rates["bytes"]
+    return {
+        "seconds": median,
+        "least": min(seconds) / case.executions,
+        **case.known,
+        "operations": sum(case.operations.values()),
+        "floor": floor,
+        "share": floor / median,
+        "bytes": case.moved,
+        "bytes_floor": bytes_floor,
+        "bytes_share": bytes_floor / median,
+    }
+
+
+def probes(size: int, kinds: Sequence[str]) -> dict[Any, Case]:
+    """What tells this machine's rates: a [size, size] product of each kind, and "bytes".
+
+    These are the sum a ← a + 2 b of vectors of 8 size² numbers. It overwrites a, because the pages
+    of a fresh array would take most of the time.
+    """
+    cases = {}
+    for kind in kinds:
+        precision = HIGHEST if kind == "float32" else None
+        factor = jax.random.normal(jax.random.key(0), (size, size), kind.split()[0])
+        multiply = jax.jit(partial(jnp.matmul, precision=precision))
+        cases[kind] = compile_case(multiply, factor, factor)
+    a, b = jnp.ones(8 * size**2, jnp.float32), jnp.ones(8 * size**2, jnp.float32)
+    add = compile_case(jax.jit(lambda a, b: a + 2 * b, donate_argnums=0), a, b)
+
+    def sweep():
+        nonlocal a
+        a = add.compiled(a, b)
+        return a
+
+    return cases | {"bytes": add._replace(run=sweep)}

@@ -1,13 +1,20 @@
 """The table of speed: what `experiments.benchmark` measured, a row a variant."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from experiments.run.tables import SOURCE, Result, markdown, source
 
-#: What was measured, its median, and what it is held against.
-Row = tuple[str, str, str]
 Found = Mapping[str, Any]
+
+
+class Row(NamedTuple):
+    """A row of the table, and what it was made from."""
+
+    what: str  # was measured
+    median: str
+    versus: str  # what the median is held against
+    figures: Found
 
 
 def benchmark_table(results: list[Result]) -> str:
@@ -17,10 +24,15 @@ def benchmark_table(results: list[Result]) -> str:
         origin = source([result])
         if "hugetlb" in result.get("glibc_tunables", ""):
             origin += ", large pages"
-        for measure, rows_of_measure in _MEASURES.items():
-            if measure in result["found"]:
-                rows += [[*row, origin] for row in rows_of_measure(result["found"][measure])]
+        rows += [[*row[:3], origin] for row in benchmark_rows(result["found"])]
     return markdown(("measured", "median", "", SOURCE), rows)
+
+
+def benchmark_rows(found: Found) -> Iterator[Row]:
+    """The rows of every measure that a result holds."""
+    for measure, rows in _MEASURES.items():
+        if measure in found:
+            yield from rows(found[measure])
 
 
 def _ms(seconds: float, digits: int = 0) -> str:
@@ -44,8 +56,10 @@ def _program(size: int) -> str:
 def _gpt2_rows(found: Found) -> Iterator[Row]:
     for label, seconds in found["seconds"].items():
         ratio = f"{found['ratio']:.2f} × plain, in pairs" if label != "plain" else ""
-        versus = "; ".join(filter(None, (ratio, _floors(found.get("floors", {}).get(label, {})))))
-        yield f"GPT-2 small, one segment of 512 forward, {label}", _ms(seconds), versus
+        row = found.get("floors", {}).get(label, {})
+        versus = "; ".join(filter(None, (ratio, _floors(row))))
+        what = f"GPT-2 small, one segment of 512 forward, {label}"
+        yield Row(what, _ms(seconds), versus, row)
 
 
 def _stream_rows(found: Found) -> Iterator[Row]:
@@ -54,7 +68,8 @@ def _stream_rows(found: Found) -> Iterator[Row]:
         if "floor" in row:
             median += f", {1e6 * row['seconds_per_token']:.0f} µs a token"
             versus += f", {row['host_mib']:,.0f} of the process; {_floors(row)}"
-        yield f"a segment of 128 after {row['tokens']:,} tokens of one document", median, versus
+        what = f"a segment of 128 after {row['tokens']:,} tokens of one document"
+        yield Row(what, median, versus, row)
 
 
 def _step_rows(found: Found) -> Iterator[Row]:
@@ -67,7 +82,7 @@ def _step_rows(found: Found) -> Iterator[Row]:
             f"compiled in {row['compile']:.1f} s to {_program(row['program_bytes'])}"
         )
         median = f"{_ms(row['seconds'])}, least {1e3 * row['least']:,.0f}"
-        yield f"a training step of {what}", median, versus
+        yield Row(f"a training step of {what}", median, versus, row)
 
 
 def _gradient_rows(found: Found) -> Iterator[Row]:
@@ -77,7 +92,7 @@ def _gradient_rows(found: Found) -> Iterator[Row]:
             if "floor" in row:
                 versus = f"{_floors(row)}; {versus}; {_program(row['program_bytes'])}"
             what = f"an update, {task}, gradient {segments} segments back"
-            yield what, _ms(row["seconds"]), versus
+            yield Row(what, _ms(row["seconds"]), versus, row)
 
 
 def _generation_rows(found: Found) -> Iterator[Row]:
@@ -85,10 +100,11 @@ def _generation_rows(found: Found) -> Iterator[Row]:
         versus = f"{found['same']} of {found['tokens']} greedy tokens the same"
         if label != "with the cache":
             versus = f"{found['ratio'][label]:.0f} × with the cache, in pairs"
-        if "floors" in found:
-            floors = _floors(found["floors"][label], 2)
-            versus += f"; {floors}; {_program(found['program_bytes'][label])}"
-        yield f"a token at {found['context']} of context, {label}", _ms(seconds, 1), versus
+        row = found.get("floors", {}).get(label, {})
+        if row:
+            versus += f"; {_floors(row, 2)}; {_program(found['program_bytes'][label])}"
+        what = f"a token at {found['context']} of context, {label}"
+        yield Row(what, _ms(seconds, 1), versus, row)
 
 
 def _memory_rows(found: Found) -> Iterator[Row]:
@@ -101,7 +117,7 @@ def _memory_rows(found: Found) -> Iterator[Row]:
                 error = f"error {row['error']:.0e}"
                 versus = f"literal / ours {row['ratio']:.2f} in pairs, {error}; {versus}"
             what = f"memory of {found['sizes']['B']} rows, {row['part']}, {row['pass']}, {form}"
-            yield what, _ms(timed["seconds"]), versus
+            yield Row(what, _ms(timed["seconds"]), versus, timed)
 
 
 def _operator_rows(found: Found) -> Iterator[Row]:
@@ -115,7 +131,7 @@ def _operator_rows(found: Found) -> Iterator[Row]:
             size = _program(row["forward + backward, program_bytes"])
             versus = f"floor {row['floor']:.2f} s ({row['share']:.0%}); {versus} to {size}"
         what = f"write operators of {name} built ({row['contractions']} τ, {row['mb']:,.0f} MB)"
-        yield what, f"{row['build']:,.2f} s", versus
+        yield Row(what, f"{row['build']:,.2f} s", versus, {**row, "seconds": row["build"]})
 
 
 #: Measure → its rows, in the order of the table.

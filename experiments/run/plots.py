@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -187,3 +188,25 @@ def streams(path: Path, found: Mapping[str, Mapping[str, Any]]) -> None:
         label = "error of the float32 signal"
         errors.set(xlabel="writes", ylabel=label, xscale="log", yscale="log")
         sizes.legend()
+
+
+def bars(path: Path, title: str, rows: Mapping[str, Mapping[str, float]]) -> None:
+    """Milliseconds of what was timed, with a line at each floor, on a logarithmic scale.
+
+    Args:
+        rows: label → as `experiments.benchmark.timing.row` returns it.
+    """
+    places = range(len(rows))
+    with picture(path, width=9, height=1.5 + 0.35 * len(rows)) as axes:
+        axes.barh(places, [1e3 * row["seconds"] for row in rows.values()], alpha=0.6)
+        for name, style, label in (
+            ("floor", "-", "operations at this machine's rate"),
+            ("bytes_floor", ":", "arguments and results at its bandwidth"),
+        ):
+            low, high = ([place + half for place in places] for half in (-0.4, 0.4))
+            least = [1e3 * row.get(name, math.nan) for row in rows.values()]
+            axes.vlines(least, low, high, color="k", linestyle=style, label=label)
+        axes.set_yticks(places, list(rows), fontsize=8)
+        axes.set(title=title, xlabel="ms", xscale="log")
+        axes.invert_yaxis()
+        axes.figure.legend(fontsize=8, loc="outside lower center", ncols=2)
