@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import jax
 import tyro
 
-import inf_former_jax.contrib.pallas_read  # noqa: F401 (adds `LongTermConfig.read = "kernel"`)
+import inf_former_jax.contrib.fused_attention
+import inf_former_jax.contrib.pallas_read  # noqa: F401 (both add options of the models)
 from experiments.run import folders, training
 from experiments.run.experiment import Config, Experiment
 from inf_former_jax.require import require

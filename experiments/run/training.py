@@ -15,7 +15,7 @@ from experiments.run.experiment import Config, Experiment, Site, Task
 from experiments.run.tables import CONTROL
 from inf_former_jax.data.batches import prefetch
 from inf_former_jax.memory.state import Memory
-from inf_former_jax.models import parallel
+from inf_former_jax.models import all_segments
 from inf_former_jax.models.decoder import Decoder, operators
 from inf_former_jax.require import require_at_least
 from inf_former_jax.training import metrics, optim, sharding, state, step
@@ -37,7 +37,7 @@ def check(cfg: RunConfig) -> None:
     require_at_least("batch_size", cfg.batch_size, 1)
     sharding.local_rows(cfg.batch_size, sharding.make_mesh(cfg.mesh_model))
     if cfg.objective.schedule == "parallel":
-        parallel.check(cfg.model)
+        all_segments.check(cfg.model)
     operators(cfg.model)  # cached: the run takes these
     if cfg.tensorboard:
         metrics.summary_writer()

@@ -1,5 +1,6 @@
 """Local attention by JAX's own function, which may be one kernel of the device's library."""
 
+from functools import partial
 from typing import Literal
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.models.local_attention.layer import FUSED
 from inf_former_jax.models.local_attention.scores import Heads, by_key, scaled_queries
 
 # cuDNN's kernels want a head width that this divides.
@@ -17,8 +19,8 @@ _CUDNN_WIDTHS = 8
 def fused_attention(
     heads: Heads,
     filled: Int[AnyArray, " B"],
-    *,
     same_length: int = 0,
+    *,
     implementation: Literal["xla", "cudnn"] = "xla",
 ) -> Float[Array, "H B T K"]:
     """`causal.causal_attention` without dropout, by `jax.nn.dot_product_attention`.
@@ -62,3 +64,7 @@ def _seen(length, total, filled, same_length):
     seen = (distance >= 0) & (distance < (same_length or total))
     there = np.arange(total)[None] >= (total - length - filled)[:, None]  # [B, S]
     return (seen[None] & there[:, None])[:, None]
+
+
+FUSED["xla"] = fused_attention
+FUSED["cudnn"] = partial(fused_attention, implementation="cudnn")

@@ -115,7 +115,7 @@ def extend(
     full = position == decoder.cfg.segment_len
     memory = jax.lax.cond(
         full.any(),
-        lambda memory: open_segment.commit(decoder.cfg, memory, cache, full),
+        lambda memory: apply(memory, cache, full, method="commit"),
         lambda memory: memory,
         memory,
     )

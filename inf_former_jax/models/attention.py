@@ -4,21 +4,22 @@ One Gaussian density a head and query, over the continuous signal of the long-te
 context is *added* to the local attention's, without a gate.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from inf_former_jax.memory import density as densities
-from inf_former_jax.memory import long_term, segments
+from inf_former_jax.memory import long_term
 from inf_former_jax.memory.basis import HIGHEST, AnyArray
+from inf_former_jax.memory.density import GaussianDensity
 from inf_former_jax.memory.long_term import LongTermConfig, LongTermMemory
 from inf_former_jax.memory.read import expected_value
 from inf_former_jax.memory.reading_basis import reading_basis, to_reading_basis
 from inf_former_jax.models.gate import Gate
-from inf_former_jax.models.local_attention.scores import F32, FROM_HEADS, TO_HEADS
+from inf_former_jax.models.projections import F32, FROM_HEADS, TO_HEADS
 
 
 def attention_density(
@@ -28,7 +29,7 @@ def attention_density(
     key: Float[Array, "E H K"],
     mu: Float[Array, " N"],
     sigma: Float[Array, " N"],
-) -> densities.GaussianDensity:
+) -> GaussianDensity:
     """Each query's density `N(μ, σ²)` without forming keys or scores (paper §3.1; SPEC §2).
 
     `μ = sigmoid(w_μ · s)`, `σ² = max(softplus(w_σ · s), σ²_min)` with scores `s = C W_K q / √K`.
@@ -38,17 +39,24 @@ def attention_density(
     return _density(cfg, q, _reduced_keys(coeffs, key, mu, sigma))
 
 
-def _reduced_keys(coeffs, key, mu, sigma):
-    """`W_Kᵀ Cᵀ w / √K` of both w, [B, 2, H, K]."""
+def _reduced_keys(
+    coeffs: Float[AnyArray, "B N E"],
+    key: Float[Array, "E H K"],
+    mu: Float[Array, " N"],
+    sigma: Float[Array, " N"],
+) -> Float[Array, "B 2 H K"]:
+    """`W_Kᵀ Cᵀ w / √K` for w_μ and w_σ."""
     reducers = jnp.stack([mu, sigma])
     reduced = jnp.einsum("dn,bne->bde", reducers, coeffs, precision=HIGHEST)
     return jnp.einsum("bde,ehk->bdhk", reduced, key, precision=HIGHEST) * key.shape[-1] ** -0.5
 
 
-def _density(cfg, q, keys):
-    located, spread = jnp.einsum("bhtk,bdhk->dbht", q, keys, precision=HIGHEST)
+def _density(
+    cfg: LongTermConfig, q: Float[AnyArray, "B H T K"], reduced_keys: Float[AnyArray, "B 2 H K"]
+) -> GaussianDensity:
+    located, spread = jnp.einsum("bhtk,bdhk->dbht", q, reduced_keys, precision=HIGHEST)
     var = jnp.maximum(jax.nn.softplus(spread), cfg.min_var)
-    return densities.GaussianDensity(jax.nn.sigmoid(located), var)
+    return GaussianDensity(jax.nn.sigmoid(located), var)
 
 
 class Projected(NamedTuple):
@@ -56,6 +64,24 @@ class Projected(NamedTuple):
 
     keys: Float[AnyArray, "B 2 H K"]  # reduced by w_μ and w_σ
     values: Float[AnyArray, "B H R K"]  # V = C W_V, C on the `reading_basis`
+
+
+class ReadParams(NamedTuple):
+    """The parameters of a read."""
+
+    key: Float[Array, "E H K"]
+    value: Float[Array, "E H K"]
+    out: Float[Array, "H K E"]
+    mu: Float[Array, " N"]
+    sigma: Float[Array, " N"]
+
+
+def _project(
+    cfg: LongTermConfig, params: ReadParams, coeffs: Float[AnyArray, "B N E"]
+) -> Projected:
+    fewer = to_reading_basis(reading_basis(cfg, coeffs.dtype), coeffs)
+    values = jnp.einsum("bne,ehk->bhnk", fewer, params.value, precision=HIGHEST)
+    return Projected(_reduced_keys(coeffs, params.key, params.mu, params.sigma), values)
 
 
 class LongTermRead(nn.Module):
@@ -69,47 +95,42 @@ class LongTermRead(nn.Module):
         q: Float[AnyArray, "B H T K"],
         memory: LongTermMemory,
         projected: Projected | None = None,
-    ) -> tuple[Float[Array, "B T E"], densities.GaussianDensity]:
+    ) -> tuple[Float[Array, "B T E"], GaussianDensity]:
         """The context `concat_heads(E_p[ψ]ᵀ C W_V) W_O`, and the densities p.
 
         Args:
             projected: `project(memory)`, if it is at hand.
         """
         cfg, (_, heads, _, width), dim = self.cfg, q.shape, memory.coeffs.shape[-1]
-        key = self.param("key", TO_HEADS, (dim, heads, width), F32)
-        value = self.param("value", TO_HEADS, (dim, heads, width), F32)
-        out = self.param("out", FROM_HEADS, (heads, width, dim), F32)
         scatter = nn.initializers.normal(cfg.num_basis**-0.5)
-        mu = self.param("mu", scatter, (cfg.num_basis,), F32)
-        sigma = self.param("sigma", scatter, (cfg.num_basis,), F32)
+        params = ReadParams(
+            key=self.param("key", TO_HEADS, (dim, heads, width), F32),
+            value=self.param("value", TO_HEADS, (dim, heads, width), F32),
+            out=self.param("out", FROM_HEADS, (heads, width, dim), F32),
+            mu=self.param("mu", scatter, (cfg.num_basis,), F32),
+            sigma=self.param("sigma", scatter, (cfg.num_basis,), F32),
+        )
         if projected is None:
-            projected = _project(cfg, memory.coeffs, key, value, mu, sigma)
+            projected = _project(cfg, params, memory.coeffs)
         density = _density(cfg, q, projected.keys)
         functions = reading_basis(cfg, memory.coeffs.dtype).functions
         z = expected_value(functions, density, projected.values, read=cfg.read)
-        return jnp.einsum("bhtk,hke->bte", z, out, precision=HIGHEST), density
-
-    def density_params(self) -> tuple[Array, Array, Array]:
-        """W_K, w_μ and w_σ, which `attention_density` takes; they are there already."""
-        return tuple(self.get_variable("params", name) for name in ("key", "mu", "sigma"))
+        return jnp.einsum("bhtk,hke->bte", z, params.out, precision=HIGHEST), density
 
     def project(self, memory: LongTermMemory) -> Projected:
-        """What all queries of a segment share; the parameters are there already."""
-        params = (self.get_variable("params", n) for n in ("key", "value", "mu", "sigma"))
-        return _project(self.cfg, memory.coeffs, *params)
+        """What all queries of a segment share."""
+        return _project(self.cfg, self.params(), memory.coeffs)
 
-
-def _project(cfg, coeffs, key, value, mu, sigma):
-    read = to_reading_basis(reading_basis(cfg, coeffs.dtype), coeffs)
-    values = jnp.einsum("bne,ehk->bhnk", read, value, precision=HIGHEST)
-    return Projected(_reduced_keys(coeffs, key, mu, sigma), values)
+    def params(self) -> ReadParams:
+        """The parameters, which the first call has created."""
+        return ReadParams(**self.variables["params"])
 
 
 class LongTermAttention(nn.Module):
     """The ∞-former's memory as a layer that any attention block can call with its own queries.
 
     `write` what leaves the window, then call it with the block's projected queries and add the
-    context to the block's attention output. The memory is explicit: in and out, never inside.
+    context to the block's attention output. The memory is explicit: it goes in and comes out.
     """
 
     cfg: LongTermConfig
@@ -127,7 +148,7 @@ class LongTermAttention(nn.Module):
         operators: long_term.Operators | None = None,
         rows: Bool[AnyArray, " B"] | None = None,
         locations: Float[AnyArray, "B M"] | None = None,
-        key=None,
+        key: PRNGKeyArray | None = None,
         detach: bool = True,
     ) -> LongTermMemory:
         """Gate x, then append it: see `memory.long_term.write` for the arguments and errors.
@@ -136,42 +157,16 @@ class LongTermAttention(nn.Module):
             detach: what was stored before is a constant to autodiff (the paper); False lets the
                 gradient reach earlier writes, and their gates, through the stored coefficients.
         """
-        gated = self.gate(x) if self.cfg.gate else x
         return long_term.write(
-            self.cfg, memory, gated, operators=operators, rows=rows, locations=locations, key=key,
+            self.cfg,
+            memory,
+            self.gated(x),
+            operators=operators,
+            rows=rows,
+            locations=locations,
+            key=key,
             detach=detach,
-        )  # fmt: skip
-
-    def write_all(
-        self,
-        q: Float[AnyArray, "B W H T K"],
-        memory: LongTermMemory,
-        x: Float[AnyArray, "B W L E"],
-        plan: segments.Course,
-        *,
-        operators: long_term.Operators,
-        where: Bool[AnyArray, "B W T"] | None = None,
-        keys=None,
-    ) -> tuple[LongTermMemory, LongTermMemory]:
-        """The writes of W segments: see `memory.segments.write_all`; q steers those of sticky ones.
-
-        Args:
-            where: as of the call.
-        """
-        flat = x.reshape(-1, *x.shape[2:])
-        gated = self.gate(flat) if self.cfg.gate else flat
-        attend = None
-        if self.cfg.sticky:
-            params = jax.lax.stop_gradient(self.read.density_params())
-
-            def attend(memory, queries):
-                density = attention_density(self.cfg, queries[0], memory.coeffs, *params)
-                return long_term.remember(memory, density, queries[1])
-
-        return segments.write_all(
-            self.cfg, memory, gated.reshape(x.shape), plan, operators=operators, attend=attend,
-            queries=(q, where), keys=keys,
-        )  # fmt: skip
+        )
 
     def __call__(
         self,
@@ -179,28 +174,47 @@ class LongTermAttention(nn.Module):
         memory: LongTermMemory,
         *,
         where: Bool[AnyArray, "B T"] | None = None,
-        projected: Projected | None = None,
-    ) -> tuple[Float[Array, "B T E"], LongTermMemory, dict]:
+    ) -> tuple[Float[Array, "B T E"], LongTermMemory, dict[str, Any]]:
         """Read: (context, memory with this attention remembered if sticky, info).
 
         Args:
             q: projected queries, before any 1/√K and without position biases.
             where: queries that count for the salience; padding does not.
+
+        Returns:
+            Context and info as `attend` gives them.
+        """
+        context, info = self.attend(q, memory)
+        if self.cfg.sticky:
+            memory = long_term.remember(memory, info["density"], where)
+        return context, memory, info
+
+    def attend(
+        self,
+        q: Float[AnyArray, "B H T K"],
+        memory: LongTermMemory,
+        projected: Projected | None = None,
+    ) -> tuple[Float[Array, "B T E"], dict[str, Any]]:
+        """Read without remembering: (context, info).
+
+        Args:
             projected: `project(memory)`, which a segment that is read in pieces makes once.
 
         Returns:
             The context is 0 in rows whose memory is empty. info["density"] has fields [B, H, T];
             info["kl"] [B, H, T] is each one's KL from the prior, 0 in empty rows.
         """
-        if self.is_initializing() and self.cfg.gate:
-            self.gate(memory.coeffs[:, :1])  # so that init by this call alone makes all parameters
+        if self.is_initializing():
+            self.gated(memory.coeffs[:, :1])  # so that init by this call alone makes all parameters
         context, density = self.read(q, memory, projected)
         holds = (jnp.asarray(memory.writes) > 0)[:, None, None]
         kl = densities.kl(density, self.cfg.prior_scale, self.cfg.prior_mean)
         info = {"density": density, "kl": jnp.where(holds, kl, 0.0)}
-        if self.cfg.sticky:
-            memory = long_term.remember(memory, density, where)
-        return jnp.where(holds, context, 0.0), memory, info
+        return jnp.where(holds, context, 0.0), info
+
+    def gated(self, x: Float[AnyArray, "B L E"]) -> Float[AnyArray, "B L E"]:
+        """What is written of x: smoothed by the gate, if there is one (SPEC §3)."""
+        return self.gate(x) if self.cfg.gate else x
 
     def project(self, memory: LongTermMemory) -> Projected:
         """What the reads until the next write have in common."""

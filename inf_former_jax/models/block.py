@@ -1,209 +1,218 @@
-"""One layer of the decoder."""
+"""One layer of the decoder: [local attention + its memory], then feed-forward (SPEC §4).
+
+The layer is the same in each of the three schedules over segments: what is due is written to the
+memory, local attention sees the memory's window and the segment, the context that is read from the
+memory is added to it, and the segment is pushed. The schedules differ in what they have at hand:
+
+    __call__        one whole segment
+    all_segments    W whole segments as one batch of B·W rows, from one memory of B rows
+    open … commit   a segment that comes in pieces of tokens; `extend` takes one of them
+"""
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Float, Int
 
 from inf_former_jax.memory import state
+from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.memory.state import LayerMemory
+from inf_former_jax.models import open_segment
+from inf_former_jax.models.all_segments import Course, flat, own_and_later
 from inf_former_jax.models.attention import LongTermAttention
-from inf_former_jax.models.compression import Compression
 from inf_former_jax.models.config import ModelConfig, compute_dtype
-from inf_former_jax.models.dropout import RowKeys, dropout
-from inf_former_jax.models.local_attention.layer import LocalAttention, keys_values, own_and_later
-from inf_former_jax.models.open_segment import LayerCache, append, attend, opened
+from inf_former_jax.models.dropout import dropout
+from inf_former_jax.models.layer_memory.compressed import Compressed, Compression
+from inf_former_jax.models.layer_memory.kind import Info, MemoryKinds
+from inf_former_jax.models.layer_memory.long_term import LongTerm
+from inf_former_jax.models.layer_memory.short_term import ShortTerm
+from inf_former_jax.models.local_attention.layer import KeysValues, LocalAttention, project
+from inf_former_jax.models.open_segment import LayerCache
+from inf_former_jax.models.segment import Segment
 
 
 class Block(nn.Module):
-    """One layer: [local attention + long-term attention], then feed-forward (SPEC §4)."""
+    """One layer; its inputs are B segments of T tokens in E channels."""
 
     cfg: ModelConfig
     layer: int
 
     def setup(self):
-        cfg = self.cfg
-        self.attention = LocalAttention(
-            cfg.num_heads,
-            cfg.head_dim,
-            cfg.d_model,
-            same_length=cfg.mem_len if cfg.same_length else 0,
-            chunk=cfg.query_chunk,
-            rate=cfg.attention_dropout,
-            relative=cfg.position == "relative",
-            bias=cfg.attention_bias,
-            fused=cfg.fused_by if cfg.fused_attention else None,
-        )
-        if cfg.long_term is not None:
-            self.long_term = LongTermAttention(cfg.long_term)
+        cfg, kinds = self.cfg, []
+        self.attention = LocalAttention(cfg, self.layer)
         if cfg.compressed is not None:
             self.compression = Compression(cfg.compressed)
+            kinds.append(Compressed(cfg, self.compression, self._reconstruction))
+        if state.fifo_len(cfg):
+            kinds.append(ShortTerm(cfg))
+        if cfg.long_term is not None:
+            self.long_term = LongTermAttention(cfg.long_term)
+            kinds.append(LongTerm(cfg, self.long_term))
+        self.kinds = MemoryKinds(tuple(kinds))
         dtype = compute_dtype(cfg)
         self.norm_attention = layer_norm(dtype=dtype)
         self.norm_feed_forward = layer_norm(dtype=dtype)
         self.inner = nn.Dense(cfg.d_inner, dtype=dtype)
         self.outer = nn.Dense(cfg.d_model, dtype=dtype)
 
-    def __call__(self, x, memory, seen, distances, biases, operators, rows, where, key):
-        """One segment through the layer: (x, memory, info); arguments as `Decoder` makes them."""
-        due = state.has_pending(self.cfg, seen)
-        if where is not None:  # a row that is all padding has ended: nothing more of it is written
-            due &= where.any(axis=1)
-        memory, info = self._compress(memory, x, due)
-        attended, q = self.local(x, self._seen(memory, x), seen, distances, biases, rows)
-        context, remembered, read = self._long_term(q, memory, due, operators, where, key)
-        new_memory = state.push(memory._replace(long_term=remembered), x)
-        return self.rest(x, attended, context, rows), new_memory, info | read
+    def __call__(
+        self, x: Float[Array, "B T E"], memory: LayerMemory, segment: Segment
+    ) -> tuple[Float[Array, "B T E"], LayerMemory, Info]:
+        """(outputs, the memory after the segment, diagnostics and terms of the loss)."""
+        memory, info = self.kinds.write(memory, segment, x)
+        inputs = self._attention_inputs(x)
+        keys_values = self.attention.keys_values(inputs)
+        if (window := self._window(memory, x.dtype)) is not None:
+            keys_values = jax.tree.map(beside, window, keys_values)
+        attended, q = self.attention(inputs, keys_values, segment)
+        read = self.kinds.read(memory, q, segment)
+        memory = self.kinds.push(memory, x, read.mass)
+        return self._rest(x, attended, read.context, segment), memory, info | read.info
 
-    def local(self, x, keys_values, seen, distances, biases, rows):
-        """Attention of segments over their windows: (attended, queries)."""
-        filled, inputs = state.num_filled(self.cfg, seen), self._pre_attention()(x)
-        return self.attention(inputs, keys_values, filled, distances, biases, rows, self.layer)
+    def all_segments(
+        self, x: Float[Array, "BW T E"], memory: LayerMemory, segment: Segment, course: Course
+    ) -> tuple[Float[Array, "BW T E"], LayerMemory, Info]:
+        """The call on W segments, one after the other, which are run at once."""
+        keys_values = self._all_keys_values(x, memory, course)
+        attended, q = self.attention(self._attention_inputs(x), keys_values, segment)
+        found = memory
+        if memory.fifo is not None:
+            inputs = jax.lax.stop_gradient(x).reshape(*course.seen.shape, *x.shape[1:])
+            history = course.history(memory.fifo, inputs)
+            found, memory = self.kinds.write_all(memory, memory, history, q, segment)
+        read = self.kinds.read(found, q, segment)
+        return self._rest(x, attended, read.context, segment), memory, read.info
 
-    def keys_values(self, x):
-        """Keys and values of a layer's inputs."""
-        return self.attention.keys_values(self._pre_attention()(x))
-
-    def _seen(self, memory, x):
-        """Keys and values of the window and of x."""
-        own, window = self.keys_values(x), state.window(self.cfg, memory)
-        if window is None:
-            return own
-        # What is remembered is float32 whatever x is. Apart from x it costs no gradient of its own.
-        past = self.keys_values(window.astype(x.dtype))
-        return tuple(jnp.concatenate(pair, axis=2) for pair in zip(past, own, strict=True))
-
-    def seen_twice(self, x):
-        """Keys and values of x, which its own segment sees, and the same, x detached, for later."""
-        pre, dtype = self.cfg.norm == "pre", compute_dtype(self.cfg)
-        norm = self.norm_attention.variables if pre else None
-
-        def project(params, x):
-            norm, of_attention = params
-            if pre:
-                x = layer_norm(parent=None, dtype=dtype).apply(norm, x)
-            return keys_values(of_attention, x)
-
-        return own_and_later(project, (norm, self.attention.seen_params()), x)
-
-    def open(self, memory, cache: LayerCache, rows, seen, operators, key):
-        """What a new segment finds in the given rows: (memory, cache).
-
-        What is pending there is compressed or written, as the call does it.
-        """
-        due = rows & state.has_pending(self.cfg, seen)
-        if self.cfg.compressed is not None:
-            memory = self._compressed(memory, due)[-1]
-        window, of_window, projected = state.window(self.cfg, memory), None, None
-        if window is not None:
-            of_window = self.keys_values(window)
-        if self.cfg.long_term is not None:
-            memory = memory._replace(long_term=self._written(memory, due, operators, key))
+    def open(
+        self, memory: LayerMemory, cache: LayerCache, segment: Segment, rows: Bool[Array, " B"]
+    ) -> tuple[LayerMemory, LayerCache]:
+        """Begin a segment in the given rows: the memory and the cache as it finds them."""
+        memory, _ = self.kinds.write(memory, segment)
+        projected = None
+        if memory.long_term is not None:
             projected = self.long_term.project(memory.long_term)
-        return memory, opened(cache, rows, of_window, projected)
+        window = self._window(memory)
+        return memory, open_segment.opened(cache, rows, window, projected)
 
-    def extend(self, x, memory, cache: LayerCache, seen, places, where, distances, biases):
-        """The call on x [B, C, E] at places [B, C] of segments that are open: (x, cache)."""
-        cfg, skipped = self.cfg, state.window_len(self.cfg)
-        inputs = self._pre_attention()(x)
-        cache = append(cfg, cache, x, self.attention.keys_values(inputs), places, where)
-        attended, q = self.attention.cached(
-            inputs,
-            jnp.moveaxis(cache.keys, 2, 0),
-            jnp.moveaxis(cache.values, 2, 0),
-            skipped - state.num_filled(cfg, seen),
-            skipped + places,
-            distances,
-            biases,
+    def extend(
+        self,
+        x: Float[Array, "B C E"],
+        memory: LayerMemory,
+        cache: LayerCache,
+        segment: Segment,
+        places: Int[Array, "B C"],
+    ) -> tuple[Float[Array, "B C E"], LayerCache]:
+        """The call on tokens at any places of open segments: (outputs, the cache with them)."""
+        inputs = self._attention_inputs(x)
+        slots = state.window_len(self.cfg) + places
+        cache = open_segment.append(
+            cache, x, self.attention.keys_values(inputs), slots, segment.where
         )
-        context = None
-        if cfg.long_term is not None:
-            context, _, info = self.long_term(
-                at_least_float32(q), memory.long_term, projected=cache.projected
-            )
-            cache = attend(cache, info["density"], where)
-        return self.rest(x, attended, context, None), cache
+        keys, values = (jnp.moveaxis(part, 2, 0) for part in (cache.keys, cache.values))
+        attended, q = self.attention.cached(inputs, (keys, values), segment, slots)
+        read = self.kinds.read(memory, q, segment._replace(projected=cache.projected))
+        if read.mass is not None:
+            cache = cache._replace(mass=cache.mass + read.mass.astype(cache.mass.dtype))
+        return self._rest(x, attended, read.context, segment), cache
 
-    def _pre_attention(self):
-        return self.norm_attention if self.cfg.norm == "pre" else _identity
+    def commit(self, memory: LayerMemory, cache: LayerCache) -> LayerMemory:
+        """The memory after segments that are full."""
+        return self.kinds.push(memory, cache.inputs, cache.mass)
 
-    def rest(self, x, attended, context, rows):
+    def _attention_inputs(self, x: AnyArray) -> AnyArray:
+        return self.norm_attention(x) if self.cfg.norm == "pre" else x
+
+    def _window(self, memory: LayerMemory, dtype: Any = None) -> KeysValues | None:
+        """Keys and values of what is seen beside the segment; what is remembered is float32."""
+        window = self.kinds.window(memory)
+        if window is None:
+            return None
+        inputs = self._attention_inputs(window if dtype is None else window.astype(dtype))
+        return self.attention.keys_values(inputs)
+
+    def _all_keys_values(
+        self, x: Float[Array, "BW T E"], memory: LayerMemory, course: Course
+    ) -> KeysValues:
+        """Keys and values [H, B·W, S + T, K] of each segment's window, and its own.
+
+        Each segment's inputs are projected once, for itself and for later segments.
+        """
+        dtype = compute_dtype(self.cfg)
+        norm = self.norm_attention.variables if self.cfg.norm == "pre" else None
+
+        def keys_values(params, x):
+            norm, projections = params
+            if norm is not None:
+                x = layer_norm(parent=None, dtype=dtype).apply(norm, x)
+            return project(projections, x)
+
+        own, later = own_and_later(keys_values, (norm, self.attention.projections()[1:]), x)
+        first = self._window(memory, x.dtype)
+        if first is None:
+            return own
+
+        def of_head(first, later, own):
+            history = course.history(first, later.reshape(*course.seen.shape, *later.shape[1:]))
+            return jnp.concatenate([flat(history.found(0, first.shape[1])), own], axis=1)
+
+        return jax.tree.map(jax.vmap(of_head), first, later, own)
+
+    def _reconstruction(
+        self, x: Float[AnyArray, "B T E"], old: Float[Array, "B L E"], new: Float[Array, "B C E"]
+    ) -> Float[Array, "B T"]:
+        """`LocalAttention.reconstruction` of un-normalised vectors; the norm is detached, too."""
+        if self.cfg.norm == "pre":
+            self.norm_attention(x)  # creates the parameters when the module is initialised
+            norm = jax.lax.stop_gradient(self.norm_attention.variables)
+            apply = layer_norm(parent=None, dtype=compute_dtype(self.cfg)).apply
+            x, old, new = (apply(norm, part) for part in (x, old, new))
+        return self.attention.reconstruction(x, old, new)
+
+    def _rest(
+        self,
+        x: Float[Array, "B T E"],
+        attended: Float[Array, "B T E"],
+        context: Float[Array, "B T E"] | None,
+        segment: Segment,
+    ) -> Float[Array, "B T E"]:
         """What follows once both attentions are known."""
-        post = self.norm_attention if self.cfg.norm == "post" else _identity
+        cfg, drop = self.cfg, partial(self._dropout, segment)
         attended = attended.astype(x.dtype)
         if context is not None:
             attended = attended + context.astype(x.dtype)
-        x = post(x + self._dropout(attended, rows, "context"))
-        return self._feed_forward(x, rows)
+        x = x + drop(attended, "context")
+        if cfg.norm == "post":
+            x = self.norm_attention(x)
+        hidden = self.inner(self.norm_feed_forward(x) if cfg.norm == "pre" else x)
+        hidden = _ACTIVATIONS[cfg.activation](hidden)
+        if cfg.inner_dropout:
+            hidden = drop(hidden, "hidden")
+        x = x + drop(self.outer(hidden), "feed_forward")
+        return self.norm_feed_forward(x) if cfg.norm == "post" else x
 
-    def _compress(self, memory, x, due):
-        """The pending segment into the compressed memory, and what it lost (SPEC §5b).
-
-        Both are detached whatever `memory_gradient` is: the one trains f_c alone, the other never.
-        """
-        if self.cfg.compressed is None:
-            return memory, {}
-        pending, slots, memory = self._compressed(memory, due)
-        lost = self.attention.reconstruction(*(self._detached_norm(m) for m in (x, pending, slots)))
-        return memory, {"reconstruction": jnp.where(due[:, None], lost, 0.0), "compressed": due}
-
-    def _compressed(self, memory, due):
-        """(pending, its compressed vectors, the memory with them in the rows that are due)."""
-        pending = jax.lax.stop_gradient(state.pending(self.cfg, memory))
-        slots = self.compression(pending)
-        return pending, slots, state.append_compressed(memory, jax.lax.stop_gradient(slots), due)
-
-    def _detached_norm(self, x):
-        """What the attention sees of x, without a gradient to the norm's own parameters."""
-        if self.cfg.norm == "post":
-            return x
-        self.norm_attention(x)  # creates the parameters when the module is initialised
-        detached = jax.lax.stop_gradient(self.norm_attention.variables)
-        return layer_norm(parent=None, dtype=compute_dtype(self.cfg)).apply(detached, x)
-
-    def _long_term(self, q, memory, due, operators, where, key):
-        if self.cfg.long_term is None:
-            return None, None, {}
-        written = self._written(memory, due, operators, key)
-        return self.long_term(at_least_float32(q), written, where=where)
-
-    def _written(self, memory, due, operators, key):
-        return self.long_term.write(
-            memory.long_term, state.pending(self.cfg, memory), operators=operators, rows=due,
-            key=key, detach=self.cfg.memory_gradient == 0,
-        )  # fmt: skip
-
-    def _feed_forward(self, x, rows):
-        pre = self.norm_feed_forward if self.cfg.norm == "pre" else _identity
-        post = self.norm_feed_forward if self.cfg.norm == "post" else _identity
-        hidden = _ACTIVATIONS[self.cfg.activation](self.inner(pre(x)))
-        if self.cfg.inner_dropout:
-            hidden = self._dropout(hidden, rows, "hidden")
-        return post(x + self._dropout(self.outer(hidden), rows, "feed_forward"))
-
-    def _dropout(self, x, rows: RowKeys | None, site: str):
-        return dropout(x, self.cfg.dropout, rows, self.layer, site)
+    def _dropout(self, segment: Segment, x: Array, site: str) -> Array:
+        return dropout(x, self.cfg.dropout, segment.dropout, self.layer, site)
 
 
 _ACTIVATIONS = {"relu": nn.relu, "gelu": partial(nn.gelu, approximate=True)}
 
 
 def recomputed(cfg: ModelConfig, layer: Callable) -> Callable:
-    """`layer(block, …)`, which with `cfg.remat` is run again on the way back."""
+    """`layer(block, …)`, which is run again in the backward pass if `cfg.remat` says so."""
     return nn.remat(layer) if cfg.remat else layer
 
 
-def layer_norm(**fields) -> nn.LayerNorm:
+def layer_norm(**fields: Any) -> nn.LayerNorm:
     """LayerNorm over the channels, ε = 1e-5."""
     return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, **fields)
 
 
-def _identity(x):
-    return x
-
-
-def at_least_float32(x: Array) -> Array:
-    """x, widened to the long-term memory's precision if it is narrower."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+def beside(
+    window: Float[Array, "H B S K"], own: Float[Array, "H B T K"]
+) -> Float[Array, "H B S+T K"]:
+    """The rows of the window, then those of the segment."""
+    return jnp.concatenate([window, own], axis=2)

@@ -1,11 +1,9 @@
 """The configuration that says what a decoder is made of: every model is a value of it."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
-import jax
 import jax.numpy as jnp
-from jax import Array
 from jax.typing import DTypeLike
 
 from inf_former_jax.memory.compressed import CompressedConfig
@@ -159,12 +157,6 @@ class ModelConfig:
 def compute_dtype(cfg: ModelConfig) -> DTypeLike | None:
     """What layers compute in; None = the dtype of their inputs and parameters."""
     return jnp.bfloat16 if cfg.dtype == "bfloat16" else None
-
-
-def exact_dot(x: Array, y: Array, dimension_numbers: Any, precision: Any = None, **_: Any) -> Array:
-    """`lax.dot_general` that sums in float32 at least, whatever it sums the products of."""
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    return jax.lax.dot_general(x, y, dimension_numbers, precision, preferred_element_type=wide)
 
 
 def _is_whole(value):

@@ -7,28 +7,34 @@ x ─► short-term FIFO ─┬ dropped                              vanilla (FI
 A model is a *value* of `ModelConfig`. The memory goes in and comes out; nothing is hidden.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from inf_former_jax.memory import long_term, state
 from inf_former_jax.memory.basis import AnyArray
-from inf_former_jax.memory.state import Memory
+from inf_former_jax.memory.long_term import Operators
+from inf_former_jax.memory.state import LayerMemory, Memory
+from inf_former_jax.models import all_segments, open_segment
+from inf_former_jax.models.all_segments import flat
 from inf_former_jax.models.block import Block, layer_norm, recomputed
-from inf_former_jax.models.config import ModelConfig, compute_dtype, exact_dot
+from inf_former_jax.models.config import ModelConfig, compute_dtype
 from inf_former_jax.models.dropout import RowKeys, dropout, row_keys
-from inf_former_jax.models.local_attention.scores import F32, sinusoid
+from inf_former_jax.models.layer_memory.kind import Info
+from inf_former_jax.models.local_attention.scores import sinusoid
 from inf_former_jax.models.open_segment import Cache
-from inf_former_jax.models.output import Noise, Output, aux_sums
+from inf_former_jax.models.output import Output, aux_sums
+from inf_former_jax.models.projections import F32, exact_dot
+from inf_former_jax.models.segment import Distances, Noise, Segment
 from inf_former_jax.require import require, require_same, shapes
 
-#: Of each layer; P = S + T + 1 distances, the farthest first.
-Distances = tuple[Float[Array, "H P K"] | None, ...]
 
-
-def operators(cfg: ModelConfig, dtype=None) -> long_term.Operators | None:
+def operators(cfg: ModelConfig, dtype=None) -> Operators | None:
     """The write operators that all layers share; None without a long-term memory.
 
     Host arrays: `jax.device_put` them once and pass them to every jitted call.
@@ -67,7 +73,7 @@ class Decoder(nn.Module):
         tokens: Int[AnyArray, "B T"],
         memory: Memory,
         *,
-        operators: long_term.Operators | None = None,
+        operators: Operators | None = None,
         train: bool = False,
         where: Bool[AnyArray, "B T"] | None = None,
         kl_where: Bool[AnyArray, "B T"] | None = None,
@@ -101,28 +107,122 @@ class Decoder(nn.Module):
         if cfg.memory_gradient == 0:
             memory = jax.lax.stop_gradient(memory)
         where = None if where is None else jnp.asarray(where)
-        rows, keys = self.noise(tokens.shape[0], train)
-        x = self.inputs(tokens, types, rows)
-        distances = self.distances(tokens.shape[1]) if distances is None else distances
-        run, layers, info = recomputed(cfg, Block.__call__), [], []
-        for block, layer, r, key in zip(self.block, memory.layers, distances, keys, strict=True):
-            x, new_layer, of_layer = run(
-                block, x, layer, memory.seen, r, self.biases(), operators, rows, where, key
-            )
-            layers.append(new_layer)
-            info.append(of_layer)
-        new = Memory(state.advance(memory.seen, tokens.shape[1]), tuple(layers))
+        noise = self.noise(tokens.shape[0], train)
+        due = state.has_pending(cfg, memory.seen)
+        if where is not None:  # a row that is all padding has ended: nothing is written for it
+            due &= where.any(axis=1)
+        segment = Segment(
+            due=due,
+            filled=state.num_filled(cfg, memory.seen),
+            where=where,
+            operators=operators,
+            dropout=noise.dropout,
+            biases=self._biases(),
+        )
+        if distances is None:
+            distances = self.distances(tokens.shape[1])
+        x = self._inputs(tokens, types, noise.dropout)
+        x, layers, info = self._layers(Block.__call__, x, memory, segment, distances, noise)
+        new = Memory(state.advance(memory.seen, tokens.shape[1]), layers)
         holds = None if cfg.long_term is None else layers[0].long_term.writes > 0
-        counts = where if kl_where is None else jnp.asarray(kl_where)
-        return Output(self.outputs(x, rows), new, aux_sums(info, holds, counts), tuple(info))
+        aux = aux_sums(info, holds, where if kl_where is None else jnp.asarray(kl_where))
+        return Output(self._outputs(x, noise.dropout), new, aux, info)
+
+    def all_segments(
+        self,
+        tokens: Int[AnyArray, "B W T"],
+        memory: Memory,
+        resets: Bool[AnyArray, "B W"],
+        *,
+        operators: Operators | None,
+        noise: Noise | None = None,
+        where: Bool[AnyArray, "B W T"] | None = None,
+        kl_where: Bool[AnyArray, "B W T"] | None = None,
+        types: Int[AnyArray, "B W T"] | None = None,
+        runs: Bool[AnyArray, " W"] | None = None,
+        empty: bool = False,
+    ) -> Output:
+        """What W calls give, one after the other, computed layer by layer (`all_segments.py`).
+
+        Args:
+            tokens: whole segments, T = cfg.segment_len.
+            resets: rows that are reset before each segment.
+            operators: `operators(cfg)`, None without a long-term memory.
+            noise: `noise` of each segment, leaves [W, …]; None: nothing is dropped or drawn.
+            where, kl_where, types: as of the call.
+            runs: False where a segment is padding in every row. It only resets the memory, and its
+                logits mean nothing.
+            empty: the long-term memory is emptied before every segment.
+
+        Returns:
+            Logits [B, W, T, V], the memory after all segments, `aux` summed over them; no `info`.
+
+        Raises:
+            ValueError: as `all_segments.check`, tokens that are no whole segments, or a memory
+                that does not fit.
+        """
+        cfg, (batch, count, length) = self.cfg, np.shape(tokens)
+        all_segments.check(cfg)
+        check_call(cfg, tokens[:, 0], memory)
+        require(length == cfg.segment_len, "tokens", np.shape(tokens), f"T = {cfg.segment_len}")
+        memory = jax.lax.stop_gradient(memory)
+        reads = None if where is None else jnp.asarray(where).any(axis=2)
+        course = all_segments.follow_counters(
+            cfg, memory, resets, reads=reads, runs=runs, empty=empty
+        )
+        noise = Noise(None, (None,) * cfg.num_layers) if noise is None else noise
+        dropout_keys = None
+        if noise.dropout is not None:
+            dropout_keys = RowKeys(flat(jnp.swapaxes(noise.dropout.keys, 0, 1)))
+        segment = Segment(
+            due=flat(course.due),
+            filled=state.num_filled(cfg, flat(course.seen)),
+            where=flat(where),
+            operators=operators,
+            dropout=dropout_keys,
+            biases=self._biases(),
+        )
+        x = self._inputs(flat(tokens), flat(types), dropout_keys)
+        x, layers, info = self._layers(
+            Block.all_segments, x, memory, segment, self.distances(), noise, course
+        )
+        holds = None if cfg.long_term is None else flat(course.writes + course.due > 0)
+        aux = aux_sums(info, holds, flat(where if kl_where is None else kl_where))
+        logits = self._outputs(x, dropout_keys).reshape(batch, count, length, -1)
+        return Output(logits, Memory(course.after, layers), aux, ())
+
+    def _layers(
+        self,
+        run: Callable[..., tuple[Array, LayerMemory, Info]],
+        x: Float[Array, "B T E"],
+        memory: Memory,
+        segment: Segment,
+        distances: Distances,
+        noise: Noise,
+        *more: Any,
+    ) -> tuple[Float[Array, "B T E"], tuple[LayerMemory, ...], tuple[Info, ...]]:
+        """One layer after the other: (outputs, each layer's memory, each one's info)."""
+        run, layers, infos = recomputed(self.cfg, run), [], []
+        of_layers = zip(self.block, memory.layers, distances, noise.locations, strict=True)
+        for block, layer, table, key in of_layers:
+            given = segment._replace(distances=table, location_key=key)
+            x, layer, info = run(block, x, layer, given, *more)
+            layers.append(layer)
+            infos.append(info)
+        return x, tuple(layers), tuple(infos)
 
     def noise(self, batch: int, train: bool) -> Noise:
-        """What one segment takes of the random numbers, in this order."""
-        cfg, rows = self.cfg, None
+        """The random keys of one segment, drawn in this order."""
+        cfg, dropout_keys = self.cfg, None
         if train and max(cfg.dropout, cfg.attention_dropout) > 0:
-            rows = row_keys(self.make_rng("dropout"), batch)
-        draws = _draws(cfg)
-        return Noise(rows, tuple(self.make_rng("locations") if draws else None for _ in self.block))
+            dropout_keys = row_keys(self.make_rng("dropout"), batch)
+        return Noise(dropout_keys, self._location_keys())
+
+    def _location_keys(self) -> tuple[PRNGKeyArray | None, ...]:
+        """A key for each layer if sticky locations are drawn."""
+        memory = self.cfg.long_term
+        draws = memory is not None and memory.sticky and memory.locations == "draw"
+        return tuple(self.make_rng("locations") if draws else None for _ in self.block)
 
     def distances(self, length: int | None = None) -> Distances:
         """Each layer's projected position table, for segments of `length` tokens, else whole ones.
@@ -141,16 +241,19 @@ class Decoder(nn.Module):
         cache: Cache,
         rows: Bool[AnyArray, " B"],
         *,
-        operators: long_term.Operators | None = None,
+        operators: Operators | None = None,
     ) -> tuple[Memory, Cache]:
         """Begin a segment in the given rows: write what is pending, as the call does before it."""
-        memories, caches = [], []
-        for block, layer, of_layer in zip(self.block, memory.layers, cache.layers, strict=True):
-            key = self.make_rng("locations") if _draws(self.cfg) else None
-            layer, of_layer = block.open(layer, of_layer, rows, memory.seen, operators, key)
-            memories.append(layer)
+        due = rows & state.has_pending(self.cfg, memory.seen)
+        segment = Segment(due, state.num_filled(self.cfg, memory.seen), None, operators)
+        layers, caches = [], []
+        of_layers = zip(self.block, memory.layers, cache.layers, self._location_keys(), strict=True)
+        for block, layer, of_layer, key in of_layers:
+            given = segment._replace(location_key=key)
+            layer, of_layer = block.open(layer, of_layer, given, rows)
+            layers.append(layer)
             caches.append(of_layer)
-        return memory._replace(layers=tuple(memories)), cache._replace(layers=tuple(caches))
+        return memory._replace(layers=tuple(layers)), cache._replace(layers=tuple(caches))
 
     def extend(
         self,
@@ -167,23 +270,37 @@ class Decoder(nn.Module):
         Args:
             tokens, types: right-padded; counts[b] ≤ T - position[b] of them count.
             position: tokens of the row's segment so far; it was opened before its first one.
-            memory, distances: as `open` left it; of `distances()`.
+            memory: as `open` left it.
+            distances: `distances()`.
         """
         steps = np.arange(tokens.shape[1])[None]
-        where = steps < counts[:, None]
         # Padding attends somewhere, and nobody sees it.
         places = jnp.minimum(position[:, None] + steps, self.cfg.segment_len - 1)
+        segment = Segment(
+            due=jnp.zeros(tokens.shape[0], bool),
+            filled=state.num_filled(self.cfg, memory.seen),
+            where=steps < counts[:, None],
+            biases=self._biases(),
+        )
         x, layers = self._embedded(tokens, places, types), []
-        of_layers = memory.layers, cache.layers
-        for block, r, *of_layer in zip(self.block, distances, *of_layers, strict=True):
-            x, layer = block.extend(x, *of_layer, memory.seen, places, where, r, self.biases())
-            layers.append(layer)
+        of_layers = zip(self.block, memory.layers, cache.layers, distances, strict=True)
+        for block, layer, of_layer, table in of_layers:
+            given = segment._replace(distances=table)
+            x, of_layer = block.extend(x, layer, of_layer, given, places)
+            layers.append(of_layer)
         last = jnp.maximum(counts - 1, 0)[:, None, None]
-        logits = self.outputs(jnp.take_along_axis(x, last, axis=1), None)[:, 0]
+        logits = self._outputs(jnp.take_along_axis(x, last, axis=1), None)[:, 0]
         logits = jnp.where((counts > 0)[:, None], logits.astype(cache.logits.dtype), cache.logits)
         return Cache(tuple(layers), logits)
 
-    def inputs(self, tokens, types, rows: RowKeys | None) -> Float[Array, "B T E"]:
+    def commit(self, memory: Memory, cache: Cache, rows: Bool[AnyArray, " B"]) -> Memory:
+        """The memory after the full segments of the given rows, as the call returns it."""
+        of_layers = zip(self.block, memory.layers, cache.layers, strict=True)
+        layers = tuple(block.commit(layer, of_layer) for block, layer, of_layer in of_layers)
+        after = Memory(state.advance(memory.seen, self.cfg.segment_len), layers)
+        return open_segment.select_rows(rows, after, memory)
+
+    def _inputs(self, tokens, types, rows: RowKeys | None) -> Float[Array, "B T E"]:
         """What the first layer takes of whole segments."""
         x = self._embedded(tokens, np.arange(tokens.shape[1])[None], types)
         return dropout(x, self.cfg.dropout, rows, 0, "input")
@@ -199,11 +316,11 @@ class Decoder(nn.Module):
             return x
         return x + self.positions[places].astype(x.dtype)
 
-    def biases(self):
+    def _biases(self):
         """u and w of relative attention, else None."""
         return (self.bias_u, self.bias_w) if self.cfg.position == "relative" else None
 
-    def outputs(self, x, rows: RowKeys | None) -> Float[Array, "B T V"]:
+    def _outputs(self, x, rows: RowKeys | None) -> Float[Array, "B T V"]:
         """The logits, of what the last layer gives."""
         cfg = self.cfg
         if cfg.final_norm:
@@ -218,10 +335,6 @@ class Decoder(nn.Module):
 
 _EMBEDDING = nn.initializers.normal(0.02)
 _BIAS = nn.initializers.normal(0.02)
-
-
-def _draws(cfg):
-    return cfg.long_term is not None and cfg.long_term.sticky and cfg.long_term.locations == "draw"
 
 
 def check_call(cfg: ModelConfig, tokens: Int[AnyArray, "B T"], memory: Memory) -> None:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from inf_former_jax.memory.basis import HIGHEST, AnyArray
-from inf_former_jax.models.local_attention.scores import F32
+from inf_former_jax.models.projections import F32
 
 
 def gate_values(

@@ -1,20 +1,12 @@
-"""What a decoder draws, and what it returns beside the memory: logits and terms of the loss."""
+"""What a decoder returns beside the memory: logits, terms of the loss, diagnostics."""
 
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float
 
 from inf_former_jax.memory.basis import AnyArray
 from inf_former_jax.memory.state import Memory
-from inf_former_jax.models.dropout import RowKeys
-
-
-class Noise(NamedTuple):
-    """Keys of one segment."""
-
-    rows: RowKeys | None  # of dropout
-    locations: tuple[PRNGKeyArray | None, ...]  # of each layer's random locations
 
 
 class Output(NamedTuple):
@@ -27,7 +19,7 @@ class Output(NamedTuple):
 
 
 def aux_sums(
-    info: list[dict[str, Any]],
+    info: tuple[dict[str, Any], ...],
     holds: Bool[Array, " B"] | None,
     where: Bool[AnyArray, "B T"] | None,
 ) -> dict[str, tuple[Array, Array]]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory.state import Memory
-from inf_former_jax.models import parallel
+from inf_former_jax.models import all_segments
 from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.training.forward import (
     PADDING,
@@ -41,7 +41,7 @@ def make_eval_step(
     objective = Objective(schedule=schedule)
     cfg = dataclasses.replace(cfg, memory_gradient=0)
     if schedule == "parallel":
-        parallel.check(cfg)
+        all_segments.check(cfg)
 
     def eval_step(params, memory: Memory, batch: Batch, operators, key):
         key = jax.random.fold_in(key, _EVALUATION)

@@ -12,7 +12,6 @@ from jaxtyping import Array, Bool, Int, PRNGKeyArray
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory.basis import AnyArray
 from inf_former_jax.memory.state import Memory, empty_long_term, reset
-from inf_former_jax.models import parallel
 from inf_former_jax.models.decoder import Decoder, Distances, ModelConfig
 from inf_former_jax.models.output import Output
 from inf_former_jax.training.objective import Sums, counted_queries, output_sums, zero_sums
@@ -97,7 +96,7 @@ class ForwardPass:
         return jax.tree.map(lambda leaf: leaf.sum(axis=0), sums), memory
 
     def together(self, params: Any, memory: Memory, group: Segments) -> tuple[Sums, Memory]:
-        """All segments at once, layer by layer (`models/parallel.py`): the numbers of `chain`.
+        """All segments at once, layer by layer (`models/all_segments.py`): the numbers of `chain`.
 
         Segments that are padding in every row are computed too, but count nowhere.
         """
@@ -113,7 +112,7 @@ class ForwardPass:
             "noise": jax.vmap(noise)(group.number),
             "runs": None if batch.valid is None else group.kind > PADDING,
             "empty": self.empty_memory,
-            "method": parallel.decode,
+            "method": "all_segments",
         }
         output = decoder.apply(variables, batch.tokens, memory, batch.resets, **options)
         output = cast(Output, output)

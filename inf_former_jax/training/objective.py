@@ -18,9 +18,9 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from inf_former_jax.data.batches import Batch
-from inf_former_jax.memory import segments
 from inf_former_jax.memory.basis import AnyArray
 from inf_former_jax.memory.state import Memory, advance, has_pending
+from inf_former_jax.models import all_segments
 from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.models.output import Output
 from inf_former_jax.require import require
@@ -103,7 +103,7 @@ def _denominators(
         return advance(seen, cfg.segment_len), reading
 
     xs = counted_queries(batch).sum(axis=-1).T, batch.resets.T
-    _, reading = jax.lax.scan(read_by_row, memory.seen, xs, unroll=segments.UNROLLED)
+    _, reading = jax.lax.scan(read_by_row, memory.seen, xs, unroll=all_segments.UNROLLED)
     by_row = batch.weights.sum(axis=(1, 2)), reading.sum(axis=0)
     default = jnp.zeros(()).dtype
     weight, queries = jnp.stack([row.astype(default) for row in by_row], axis=1).sum(axis=0)

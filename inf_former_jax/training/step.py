@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool
 
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory.state import Memory
-from inf_former_jax.models import parallel
+from inf_former_jax.models import all_segments
 from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.training.forward import ForwardPass, by_segment
 from inf_former_jax.training.objective import Objective, objective_share
@@ -35,10 +35,10 @@ def make_train_step(
         placed: shardings of the state, so that it stays where it is; None on one device.
 
     Raises:
-        ValueError: a parallel schedule of a model that has none (`models.parallel.check`).
+        ValueError: a parallel schedule of a model that has none (`models.all_segments.check`).
     """
     if objective.schedule == "parallel":
-        parallel.check(cfg)
+        all_segments.check(cfg)
 
     def train_step(state: TrainState, batch: Batch, operators):
         params, memory = state.params, state.memory

@@ -11,8 +11,8 @@ import pytest
 from inf_former_jax.memory import compressed, state
 from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.models import presets
-from inf_former_jax.models.compression import Compression
 from inf_former_jax.models.decoder import Decoder, ModelConfig
+from inf_former_jax.models.layer_memory.compressed import Compression
 from tests.golden import jit, relative_error
 
 B, T, C = 2, 8, 4

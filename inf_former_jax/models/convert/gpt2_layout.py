@@ -17,8 +17,8 @@ from jaxtyping import Shaped
 
 from inf_former_jax.memory import long_term
 from inf_former_jax.models.attention import LongTermAttention
-from inf_former_jax.models.compression import Compression
 from inf_former_jax.models.config import ModelConfig
+from inf_former_jax.models.layer_memory.compressed import Compression
 from inf_former_jax.require import require
 
 Tensors = Mapping[str, Shaped[np.ndarray, "..."]]

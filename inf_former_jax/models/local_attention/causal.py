@@ -46,7 +46,7 @@ def causal_attention(
     same_length: int = 0,
     chunk: int = 128,
     rate: float = 0.0,
-    rows: RowKeys | None = None,
+    dropout_keys: RowKeys | None = None,
     layer: int = 0,
 ) -> Float[Array, "H B T K"]:
     """Causal attention over [memory | segment], with relative positions or without.
@@ -58,10 +58,10 @@ def causal_attention(
     Args:
         filled: how many of the S - T memory rows hold something (the newest ones).
         same_length: 0, or the number of keys that every query sees at most.
-        rate, rows, layer: dropout of the probabilities; each head has masks of its own.
+        rate, dropout_keys, layer: dropout of the probabilities; each head has masks of its own.
     """
-    kind = Kind(same_length, chunk, 0.0 if rows is None else rate, layer)
-    return _causal(heads, jnp.asarray(filled), rows, kind)
+    kind = Kind(same_length, chunk, 0.0 if dropout_keys is None else rate, layer)
+    return _causal(heads, jnp.asarray(filled), dropout_keys, kind)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))

@@ -1,200 +1,160 @@
-"""The layer of local attention: projections around `causal.causal_attention`."""
+"""The layer of local attention: projections of inputs, around attention over the window."""
 
 from collections.abc import Callable
-from functools import partial
-from typing import Literal, TypeVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from inf_former_jax.contrib.fused_attention import fused_attention
 from inf_former_jax.memory import compressed
 from inf_former_jax.memory.basis import AnyArray
-from inf_former_jax.models.dropout import RowKeys
+from inf_former_jax.models.config import ModelConfig
+from inf_former_jax.models.local_attention.cached import cached_attention
 from inf_former_jax.models.local_attention.causal import causal_attention
-from inf_former_jax.models.local_attention.scores import (
-    F32,
-    FROM_HEADS,
-    TO_HEADS,
-    Heads,
-    cached_attention,
-)
+from inf_former_jax.models.local_attention.scores import Heads
+from inf_former_jax.models.projections import F32, FROM_HEADS, TO_HEADS, to_heads
+from inf_former_jax.models.segment import Segment
+from inf_former_jax.require import require
 
-#: Keys and values, by head first.
+#: Keys and values, heads first.
 KeysValues = tuple[Float[Array, "H B S K"], Float[Array, "H B S K"]]
-#: (kernel, bias or None) of each of them.
-SeenParams = tuple[tuple[Array, Array | None], tuple[Array, Array | None]]
 
-Params = TypeVar("Params")
-Projected = TypeVar("Projected")
+#: A projection's kernel [E, H, K] and its bias [H, K] or None.
+Projection = tuple[Array, Array | None]
+
+#: Implementations of `causal_attention` without dropout, by their name in `ModelConfig.fused_by`:
+#: (heads, filled, same_length) -> [H, B, T, K]. The models do not import `contrib`; a module of it
+#: adds its functions here when it is imported.
+FUSED: dict[str, Callable[[Heads, Int[AnyArray, " B"], int], Array]] = {}
 
 
 class LocalAttention(nn.Module):
     """Multi-head attention over [compressed | short-term | segment].
 
-    Called with normalised inputs where the block is pre-norm. The two position biases of relative
-    attention are given, since all layers share them.
+    It is called with normalised inputs where the block is pre-norm. The two position biases of
+    relative attention come with the segment, since all layers share them.
     """
 
-    num_heads: int
-    head_dim: int
-    dim: int
-    same_length: int = 0
-    chunk: int = 128
-    rate: float = 0.0
-    relative: bool = True
-    bias: bool = False
-    fused: Literal["xla", "cudnn"] | None = None
+    cfg: ModelConfig
+    layer: int
 
     def setup(self):
-        shape = (self.dim, self.num_heads, self.head_dim)
-        self.query = self.param("query", TO_HEADS, shape, F32)
-        self.key = self.param("key", TO_HEADS, shape, F32)
-        self.value = self.param("value", TO_HEADS, shape, F32)
-        if self.relative:
-            self.position = self.param("position", TO_HEADS, shape, F32)
-        self.out = self.param("out", FROM_HEADS, (self.num_heads, self.head_dim, self.dim), F32)
-        if self.bias:
-            zeros, heads = nn.initializers.zeros, shape[1:]
+        cfg = self.cfg
+        heads = (cfg.num_heads, cfg.head_dim)
+        inward, outward = (cfg.d_model, *heads), (*heads, cfg.d_model)
+        self.query = self.param("query", TO_HEADS, inward, F32)
+        self.key = self.param("key", TO_HEADS, inward, F32)
+        self.value = self.param("value", TO_HEADS, inward, F32)
+        if cfg.position == "relative":
+            self.position = self.param("position", TO_HEADS, inward, F32)
+        self.out = self.param("out", FROM_HEADS, outward, F32)
+        if cfg.attention_bias:
+            zeros = nn.initializers.zeros
             self.query_bias = self.param("query_bias", zeros, heads, F32)
             self.key_bias = self.param("key_bias", zeros, heads, F32)
             self.value_bias = self.param("value_bias", zeros, heads, F32)
-            self.out_bias = self.param("out_bias", zeros, (self.dim,), F32)
+            self.out_bias = self.param("out_bias", zeros, (cfg.d_model,), F32)
 
     def __call__(
-        self,
-        x: Float[AnyArray, "B T E"],
-        seen: KeysValues,
-        filled: Int[AnyArray, " B"],
-        distances: Float[AnyArray, "H P K"] | None,
-        biases: tuple[Float[Array, "H K"], Float[Array, "H K"]] | None,
-        rows: RowKeys | None = None,
-        layer: int = 0,
+        self, x: Float[AnyArray, "B T E"], keys_values: KeysValues, segment: Segment
     ) -> tuple[Float[Array, "B T E"], Float[Array, "B H T K"]]:
         """The attention's output, and the projected queries, for the long-term memory to use.
 
         Args:
-            seen: `keys_values` of [compressed | short-term | x], S + T rows, oldest first, of which
-                the newest `filled` + T count.
-            distances: `distances(sinusoid(S + T, E))`, of P = S + T + 1 rows; None in absolute
-                attention.
-            biases: u and w of the scores; None in absolute attention.
+            keys_values: of [compressed | short-term | x], S + T rows, oldest first.
         """
-        heads = self._heads(x, *seen, distances, biases)
-        if self.fused:
-            attended = fused_attention(
-                heads, filled, same_length=self.same_length, implementation=self.fused
+        heads, cfg = self._heads(x, keys_values, segment), self.cfg
+        if cfg.fused_attention:
+            accepted = "after `import inf_former_jax.contrib.fused_attention` only"
+            require(cfg.fused_by in FUSED, "fused_attention", True, accepted)
+            attended = FUSED[cfg.fused_by](heads, segment.filled, self._same_length())
+        else:
+            attended = causal_attention(
+                heads,
+                segment.filled,
+                same_length=self._same_length(),
+                chunk=cfg.query_chunk,
+                rate=cfg.attention_dropout,
+                dropout_keys=segment.dropout,
+                layer=self.layer,
             )
-            return self._output(attended), jnp.swapaxes(heads.q, 0, 1)
-        attended = causal_attention(
-            heads, filled, same_length=self.same_length, chunk=self.chunk,
-            rate=self.rate, rows=rows, layer=layer,
-        )  # fmt: skip
         return self._output(attended), jnp.swapaxes(heads.q, 0, 1)
 
     def cached(
         self,
         x: Float[AnyArray, "B T E"],
-        keys: Float[AnyArray, "H B S K"],
-        values: Float[AnyArray, "H B S K"],
-        first: Int[AnyArray, " B"],
-        places: Int[AnyArray, "B T"],
-        distances: Float[AnyArray, "H P K"] | None,
-        biases: tuple[Float[Array, "H K"], Float[Array, "H K"]] | None,
+        keys_values: KeysValues,
+        segment: Segment,
+        slots: Int[AnyArray, "B T"],
     ) -> tuple[Float[Array, "B T E"], Float[Array, "B H T K"]]:
-        """What the call returns, on `keys_values` of earlier calls and x: see `cached_attention`.
+        """What the call returns, for inputs at any slots of a cache: see `cached_attention`.
 
         Args:
-            distances: `distances(sinusoid(S, E))`, of P = S + 1 rows.
+            keys_values: of the cache, S + T slots.
+            slots: where the keys of x stand in it.
         """
-        heads = self._heads(x, keys, values, distances, biases)
+        heads, cfg = self._heads(x, keys_values, segment), self.cfg
+        window = keys_values[0].shape[2] - cfg.segment_len
         attended = cached_attention(
-            heads, first, places, same_length=self.same_length, chunk=self.chunk
+            heads,
+            window - segment.filled,
+            slots,
+            same_length=self._same_length(),
+            chunk=cfg.query_chunk,
         )
         return self._output(attended), jnp.swapaxes(heads.q, 0, 1)
 
     def keys_values(self, x: Float[AnyArray, "B S E"]) -> KeysValues:
-        """What is seen of x."""
-        return keys_values(self.seen_params(), x)
+        """The keys and values of inputs."""
+        return project(self.projections()[1:], x)
 
-    def seen_params(self) -> SeenParams:
-        """What `keys_values` takes of the parameters."""
-        return self._projections()[1:]
+    def projections(self) -> tuple[Projection, Projection, Projection]:
+        """Those of queries, keys and values."""
+        if not self.cfg.attention_bias:
+            return (self.query, None), (self.key, None), (self.value, None)
+        return (
+            (self.query, self.query_bias),
+            (self.key, self.key_bias),
+            (self.value, self.value_bias),
+        )
 
     def distances(self, positions: Float[AnyArray, "P E"] | None) -> Float[Array, "H P K"] | None:
-        """The projected position table, None in absolute attention."""
-        if not self.relative:
+        """The projected position table, None without relative positions."""
+        if positions is None:
             return None
         table = jnp.asarray(positions, self.position.dtype)
         return jnp.einsum("se,ehk->hsk", table, self.position)
 
-    def _heads(self, x, keys, values, distances, biases):
-        heads = Heads(_to_heads(x, *self._projections()[0]), keys, values)
-        if biases is None:
-            return heads
-        r, u, w = (part.astype(x.dtype) for part in (distances, *biases))
-        return heads._replace(r=r, u=u, w=w)
-
-    def _output(self, attended):
-        output = jnp.einsum("hbtk,hke->bte", attended, self.out.astype(attended.dtype))
-        if self.bias:
-            output = output + self.out_bias.astype(output.dtype)[None, None]
-        return output
-
-    def _projections(self):
-        """(kernel, bias or None) of queries, keys and values."""
-        if not self.bias:
-            return (self.query, None), (self.key, None), (self.value, None)
-        return ((self.query, self.query_bias), (self.key, self.key_bias),
-                (self.value, self.value_bias))  # fmt: skip
-
     def reconstruction(
         self, x: Float[AnyArray, "B T E"], old: Float[Array, "B L E"], new: Float[Array, "B C E"]
     ) -> Float[Array, "B T"]:
-        """How well attention to compressed vectors equals attention to the old ones (SPEC §5b).
+        """How far attention to compressed vectors is from attention to the old ones (SPEC §5b).
 
         Everything but `new` is detached: inputs, old vectors, and this layer's projections.
         """
-        (query, key, value), x, old = jax.lax.stop_gradient((self._projections(), x, old))
-        keys, values = ([_to_heads(m, *into) for m in (old, new)] for into in (key, value))
-        pairs = zip(keys, values, strict=True)
-        return compressed.reconstruction(_to_heads(x, *query), *pairs)
+        (query, *key_value), x, old = jax.lax.stop_gradient((self.projections(), x, old))
+        q = to_heads(x, *query)
+        return compressed.reconstruction(q, project(key_value, old), project(key_value, new))
+
+    def _same_length(self) -> int:
+        return self.cfg.mem_len if self.cfg.same_length else 0
+
+    def _heads(self, x: Array, keys_values: KeysValues, segment: Segment) -> Heads:
+        heads = Heads(to_heads(x, *self.projections()[0]), *keys_values)
+        if segment.biases is None:
+            return heads
+        r, u, w = (part.astype(x.dtype) for part in (segment.distances, *segment.biases))
+        return heads._replace(r=r, u=u, w=w)
+
+    def _output(self, attended: Float[Array, "H B T K"]) -> Float[Array, "B T E"]:
+        output = jnp.einsum("hbtk,hke->bte", attended, self.out.astype(attended.dtype))
+        if self.cfg.attention_bias:
+            output = output + self.out_bias.astype(output.dtype)[None, None]
+        return output
 
 
-def keys_values(params: SeenParams, x: Float[AnyArray, "B S E"]) -> KeysValues:
-    """Keys and values of x, by `LocalAttention.seen_params`."""
-    return tuple(_to_heads(x, *of) for of in params)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def own_and_later(
-    project: Callable[[Params, Array], Projected], params: Params, x: Array
-) -> tuple[Projected, Projected]:
-    """`(project(params, x), project(params, sg(x)))`, by one projection.
-
-    The gradient reaches the parameters from both and x from the first: one product each instead of
-    three, since what is projected is the same, `∂W = xᵀ (g_own + g_later)`.
-    """
-    projected = project(params, x)
-    return projected, projected
-
-
-def _own_and_later(project, params, x):
-    return own_and_later(project, params, x), (params, x)
-
-
-def _own_and_later_back(project, given, cotangents):
-    pullback = jax.vjp(project, *given)[1]
-    own, _ = cotangents
-    both = jax.tree.map(jnp.add, *cotangents)
-    return pullback(both)[0], pullback(own)[1]
-
-
-own_and_later.defvjp(_own_and_later, _own_and_later_back)
-
-
-def _to_heads(x, kernel, bias=None):
-    heads = jnp.einsum("bte,ehk->hbtk", x, kernel.astype(x.dtype))
-    return heads if bias is None else heads + bias.astype(x.dtype)[:, None, None]
+def project(projections: tuple[Projection, ...] | list, x: Float[AnyArray, "B S E"]) -> KeysValues:
+    """The keys and values of inputs, by the projections of keys and of values."""
+    key, value = projections
+    return to_heads(x, *key), to_heads(x, *value)

@@ -73,7 +73,8 @@ def test_is_the_formula_and_its_gradient(relative, same_length):
 
 def ours(given, rows=None, rate=0.0):
     return gradients(
-        lambda h: causal_attention(h, FILLED, chunk=CHUNK, rate=rate, rows=rows, layer=1), given
+        lambda h: causal_attention(h, FILLED, chunk=CHUNK, rate=rate, dropout_keys=rows, layer=1),
+        given,
     )
 
 
@@ -97,7 +98,9 @@ def test_dropout_is_of_the_probabilities():
         filled = np.full(ROWS, keys - queries)
 
         def dropped(given):
-            return causal_attention(given, filled, chunk=CHUNK, rate=rate, rows=rows, layer=1)
+            return causal_attention(
+                given, filled, chunk=CHUNK, rate=rate, dropout_keys=rows, layer=1
+            )
 
         shown, counts = jax.jit(dropped), keys - queries + 1 + np.arange(queries)
         even = jax.tree.map(jnp.zeros_like, given)  # every key that is seen weighs the same

@@ -15,13 +15,12 @@ import optax
 import pytest
 
 from inf_former_jax.data.batches import Batch
-from inf_former_jax.memory import segments
 from inf_former_jax.memory import state as memories
 from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.long_term import LongTermConfig
-from inf_former_jax.models import parallel
+from inf_former_jax.models import all_segments
+from inf_former_jax.models.all_segments import own_and_later
 from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
-from inf_former_jax.models.local_attention.layer import own_and_later
 from inf_former_jax.training import evaluation, schedules, sharding
 from inf_former_jax.training.objective import Objective
 from inf_former_jax.training.state import TrainState
@@ -350,7 +349,7 @@ def test_segments_that_are_not_whole_are_refused():
     with pytest.raises(ValueError, match=rf"^tokens: found .*, accepted: T = {LENGTH}"):
         Decoder(UNIFORM).apply(
             {"params": params_of(UNIFORM)}, tokens, carried(UNIFORM), resets,
-            operators=operators(UNIFORM), method=parallel.decode,
+            operators=operators(UNIFORM), method="all_segments",
         )  # fmt: skip
 
 
@@ -360,7 +359,7 @@ def test_the_course_by_hand():
     resets = np.array([[0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]], bool)
     reads, runs = np.ones((ROWS, 4), bool), np.array([True, True, False, True])
     reads[1, 3] = False
-    found = segments.course(UNIFORM, memory, resets, LENGTH, reads=reads, runs=runs)
+    found = all_segments.follow_counters(UNIFORM, memory, resets, reads=reads, runs=runs)
     seen = [[0, 1, 0, 0], [2, 3, 4, 4], [0, 1, 2, 0], [0, 1, 2, 2]]
     np.testing.assert_array_equal(found.seen, np.array(seen) * LENGTH)
     np.testing.assert_array_equal(found.after, np.array([1, 5, 1, 3]) * LENGTH)

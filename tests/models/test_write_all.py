@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inf_former_jax.memory import long_term, segments
+from inf_former_jax.memory import long_term
 from inf_former_jax.memory.long_term import LongTermConfig
+from inf_former_jax.models import all_segments
 
 B, W, L, N, E = 3, 5, 4, 6, 2
 UNIFORM = LongTermConfig(num_basis=N, widths=(0.1, 0.3), num_samples=8, bins=5)
@@ -49,7 +50,9 @@ def test_writes_of_segments_at_once(cfg):
         writes = np.where(clears[:, w], 0, writes)
         each_writes.append(writes)
         writes = writes + due[:, w]
-    plan = segments.Course(None, clears, due, np.stack(each_writes, 1).astype(np.int32), None, runs)
+    course = all_segments.Course(
+        None, clears, due, np.stack(each_writes, 1).astype(np.int32), None, runs
+    )
 
     def one_by_one(x):
         now, found = jax.tree.map(jnp.asarray, memory), []
@@ -63,8 +66,8 @@ def test_writes_of_segments_at_once(cfg):
         return coeffs.reshape(B * W, N, E), (writes.reshape(-1), jax.lax.stop_gradient(now))
 
     def at_once(x):
-        each, after = segments.write_all(
-            cfg, memory, x, plan, operators=ops, attend=attend, queries=queries
+        each, after = all_segments.write_all(
+            cfg, memory, x, course, operators=ops, steer=attend, queries=queries
         )
         return each.coeffs, (each.writes, after)
 

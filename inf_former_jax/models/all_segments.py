@@ -1,0 +1,243 @@
+"""W segments of B documents at once, layer by layer instead of segment by segment.
+
+The memory is a constant to autodiff. So once layer l-1 has run on all segments, the inputs of layer
+l are known for all of them, and so is what each of them finds in its FIFO:
+
+    rows of a layer     [ FIFO before (F) | X_0 (T) | X_1 | … | X_{W-1} ]
+    segment w = 1         · T rows · [ pending (T) | window (m) ] own X_1
+
+Segment w finds the F = T + m rows from row w·T on. Everything is one batch of B·W rows then, except
+for a short recurrence over coefficients. For the vectors X_w that are written before segment w,
+
+    C_w = sg(A_k C_{w-1}) + G_kᵀ X_w,    k = the row's writes since its last reset.
+
+The products with G are one einsum for all segments, and the scan over w sees constants only. The
+recurrence of a sticky memory also carries the salience: the write before segment w reads the old
+signal where the queries of segment w-1 looked in C_{w-1}. Queries come from a layer's inputs, so
+they are known before anything is read.
+
+Outputs, gradients and the memory after all segments are those of W calls of the decoder, one after
+the other. For that, later segments must see a segment's keys and values as constants of its inputs
+x: `W·sg(x)`, while the segment itself sees `W·x`. The gradient then reaches W from both and x from
+the second only. `Decoder.all_segments` runs a model in this way.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from inf_former_jax.memory import long_term, state
+from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.memory.long_term import LongTermConfig, LongTermMemory, Operators
+from inf_former_jax.memory.state import Memory, MemoryConfig
+from inf_former_jax.models.config import ModelConfig
+from inf_former_jax.require import require
+
+Leaf = TypeVar("Leaf")
+Params = TypeVar("Params")
+Projected = TypeVar("Projected")
+
+#: Steps of a loop over counters that an accelerator runs as one kernel.
+UNROLLED = 16
+
+
+def check(cfg: ModelConfig) -> None:
+    """Refuse models whose segments depend on each other by more than a detached memory.
+
+    Raises:
+        ValueError: the memory is differentiated, or it is a compressed one.
+    """
+    found = f"{cfg.memory_gradient} with parallel segments"
+    require(cfg.memory_gradient == 0, "memory_gradient", found, "0 there")
+    accepted = "sequential for a model with a compressed memory"
+    require(cfg.compressed is None, "schedule", "parallel", accepted)
+
+
+class Course(NamedTuple):
+    """How the counters of B rows run through W segments. It depends on resets and padding only."""
+
+    seen: Int[Array, "B W"]  # tokens of the row's document before the segment
+    clears: Bool[Array, "B W"]  # the long-term memory is emptied before the segment
+    due: Bool[Array, "B W"]  # the pending segment is written before this one reads
+    writes: Int[Array, "B W"]  # the row's writes before that one
+    after: Int[Array, " B"]  # `Memory.seen` after the last segment
+    runs: Bool[Array, " W"] | None  # False: padding in every row, it only resets; None: all run
+
+    def history(self, first: Float[AnyArray, "B F E"], x: Float[AnyArray, "B W T E"]) -> "History":
+        """F rows from before, then those of all segments; rows of segments that do not run last."""
+        if self.runs is not None:
+            x = jnp.take(x, jnp.argsort(~self.runs, stable=True), axis=1)
+        rows = jnp.asarray(x, first.dtype).reshape(x.shape[0], -1, x.shape[-1])
+        return History(self, jnp.concatenate([first, rows], axis=1), x.shape[2])
+
+
+class History(NamedTuple):
+    """A layer's rows, oldest first: the FIFO before the W segments, then those of the segments."""
+
+    course: Course
+    rows: Float[Array, "B R E"]
+    length: int  # T, by which a segment that runs moves the FIFO on
+
+    def found(self, first: int, size: int) -> Float[Array, "B W {size} E"]:
+        """`size` rows of each segment's FIFO, from its row `first` on."""
+        count, runs = self.course.seen.shape[1], self.course.runs
+        if runs is None:
+            starts = [first + w * self.length for w in range(count)]
+            return jnp.stack([self.rows[:, start : start + size] for start in starts], axis=1)
+
+        def of_segment(number):
+            start = first + number * self.length
+            return jax.lax.dynamic_slice_in_dim(self.rows, start, size, axis=1)
+
+        return jax.vmap(of_segment, out_axes=1)(jnp.cumsum(runs) - runs)
+
+    def last_fifo(self, size: int) -> Float[Array, "B {size} E"]:
+        """The FIFO after all segments; as `reset` leaves it, 0 before the row's document."""
+        course = self.course
+        count = course.seen.shape[1] if course.runs is None else course.runs.sum()
+        fifo = jax.lax.dynamic_slice_in_dim(self.rows, count * self.length, size, axis=1)
+        filled = jnp.arange(size)[None] >= size - course.after[:, None]
+        return jnp.where(filled[..., None], fifo, 0.0)
+
+
+def follow_counters(
+    cfg: MemoryConfig,
+    memory: Memory,
+    resets: Bool[AnyArray, "B W"],
+    *,
+    reads: Bool[AnyArray, "B W"] | None = None,
+    runs: Bool[AnyArray, " W"] | None = None,
+    empty: bool = False,
+) -> Course:
+    """Follow a memory's counters through W segments of `cfg.segment_len` tokens.
+
+    Args:
+        resets: rows in which a document begins with the segment.
+        reads: False where a row's whole segment is padding: nothing is written before it.
+        runs: False where that holds for every row: the segment resets, but does not advance.
+        empty: the long-term memory is emptied before every segment.
+    """
+    writes = jnp.zeros_like(memory.seen)
+    if cfg.long_term is not None:
+        writes = memory.layers[0].long_term.writes
+    resets = jnp.asarray(resets)
+    reads = jnp.ones_like(resets) if reads is None else jnp.asarray(reads)
+    run = jnp.ones(resets.shape[1], bool) if runs is None else jnp.asarray(runs)
+
+    def step(carry, segment):
+        seen, writes = carry
+        resets, reads, run = segment
+        clears = resets | empty
+        seen, writes = jnp.where(resets, 0, seen), jnp.where(clears, 0, writes)
+        if empty:
+            seen = jnp.minimum(seen, state.fifo_len(cfg))
+        due = state.has_pending(cfg, seen) & reads & run
+        advanced = jnp.where(run, state.advance(seen, cfg.segment_len), seen)
+        return (advanced, writes + due), (seen, clears, due, writes)
+
+    by_segment = resets.T, reads.T, run
+    carry, counters = jax.lax.scan(step, (memory.seen, writes), by_segment, unroll=UNROLLED)
+    seen, clears, due, writes = (leaf.T for leaf in counters)
+    return Course(seen, clears, due, writes, carry[0], None if runs is None else run)
+
+
+def write_all(
+    cfg: LongTermConfig,
+    memory: LongTermMemory,
+    x: Float[AnyArray, "B W L E"],
+    course: Course,
+    *,
+    operators: Operators,
+    steer: Callable[[LongTermMemory, Any], LongTermMemory] | None = None,
+    queries: Any = None,
+    keys: Array | None = None,
+) -> tuple[LongTermMemory, LongTermMemory]:
+    """`long_term.write` of W segments, one after the other.
+
+    The coefficients that a segment reads are differentiable in its own x. What was stored before
+    it, and the memory after all segments, are constants.
+
+    Args:
+        steer: of a sticky memory, (memory, queries of a segment) -> memory that remembers where
+            they looked.
+        queries: pytree of leaves [B, W, …].
+        keys: one for each segment [W], if locations are drawn.
+
+    Returns:
+        The memory as each segment reads it, rows [B·W] and no salience; the memory after all.
+    """
+    batch, count, *shape = x.shape
+    ops = long_term.checked(cfg, memory, operators, x[:, 0])
+    # Rows in which nothing is written need no first fit, whose operators are of another rank.
+    writes = jnp.where(course.due, course.writes, 1)
+    new = long_term.fitted(ops, writes.reshape(-1), x.reshape(-1, *shape))
+    new = new.reshape(batch, count, *new.shape[1:])
+    new = jnp.where(course.due[..., None, None], new, 0.0)
+    runs = jnp.ones(count, bool) if course.runs is None else course.runs
+    by_row = course.clears, course.due, course.writes, new, queries
+    by_segment = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), by_row)
+
+    def step(carry, segment):
+        # The fewer operations the better: each of them is a kernel in every turn of the loop.
+        coeffs, salience = carry
+        (clears, due, writes, new, queries), run, key = segment
+        if steer is not None:
+            salience = jnp.where(clears[:, None], 0.0, salience)
+        # `contracted` is 0 in rows without a write, so also in those that have just been cleared.
+        contracted = long_term.contracted(
+            cfg, LongTermMemory(coeffs, salience, writes), ops, key=key
+        )
+        past = jnp.where(clears[:, None, None], 0.0, coeffs)
+        past = jnp.where(due[:, None, None], contracted, past)
+        if steer is not None:
+            written = LongTermMemory(past + new, salience, writes + due)
+            salience = jnp.where(run, steer(written, queries).salience, salience)
+        return (past + new, salience), past
+
+    constants = jax.lax.stop_gradient((memory[:2], (by_segment, runs, keys)))
+    (coeffs, salience), past = jax.lax.scan(step, *constants)
+    if steer is None:
+        salience = jnp.where(course.clears.any(axis=1)[:, None], 0.0, salience)
+    writes = course.writes + course.due
+    found = LongTermMemory(
+        coeffs=flat(jnp.swapaxes(past, 0, 1) + new),
+        salience=jnp.zeros((batch * count, cfg.bins), new.dtype),
+        writes=flat(writes),
+    )
+    return found, LongTermMemory(coeffs, salience, writes[:, -1])
+
+
+def flat(x: Leaf) -> Leaf:
+    """[B, W, …] as one batch [B·W, …]; None stays."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), x)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def own_and_later(
+    project: Callable[[Params, Array], Projected], params: Params, x: Array
+) -> tuple[Projected, Projected]:
+    """`(project(params, x), project(params, sg(x)))` by one projection: `W·x` and `W·sg(x)`.
+
+    The two are equal, but the gradient reaches the parameters from both and x from the first only.
+    For a linear map `∂W = xᵀ (g_own + g_later)` and `∂x = g_own Wᵀ`: one product each.
+    """
+    projected = project(params, x)
+    return projected, projected
+
+
+def _own_and_later(project, params, x):
+    return own_and_later(project, params, x), (params, x)
+
+
+def _own_and_later_back(project, primals, cotangents):
+    pullback = jax.vjp(project, *primals)[1]
+    own, _ = cotangents
+    both = jax.tree.map(jnp.add, *cotangents)
+    return pullback(both)[0], pullback(own)[1]
+
+
+own_and_later.defvjp(_own_and_later, _own_and_later_back)

@@ -1,0 +1,52 @@
+"""Attention of queries in a segment that is still open, on the cached keys of what they follow."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.models.local_attention.scores import Heads, joined, scores
+
+
+def cached_attention(
+    heads: Heads,
+    first: Int[AnyArray, " B"],
+    slots: Int[AnyArray, "B T"],
+    *,
+    same_length: int = 0,
+    chunk: int = 128,
+) -> Float[Array, "H B T K"]:
+    """`causal.causal_attention` of queries at any slots of a cache, at others in each row.
+
+    Args:
+        heads: k and v [H, B, S, K] of the cache; behind its filled part there may be anything.
+        first: the first filled slot of each row.
+        slots: of each query's own key, the last one that it sees.
+    """
+    keys = np.arange(heads.k.shape[2])
+    outputs = []
+    for start in range(0, slots.shape[1], chunk):
+        piece = heads._replace(q=heads.q[:, :, start : start + chunk])
+        distance = slots[:, start : start + chunk, None] - keys[None, None]
+        outputs.append(_attend(piece, distance, first, same_length))
+    return joined(outputs)
+
+
+def _attend(
+    heads: Heads, distance: Int[AnyArray, "B T S"], first: Int[AnyArray, " B"], same_length: int
+) -> Float[Array, "H B T K"]:
+    """Attention given the distance of each query from each key."""
+    content, position = scores(heads)
+    if position is not None:
+        farthest = position.shape[-1] - 1
+        row = jnp.clip(farthest - distance, 0, farthest)[None]
+        content = content + jnp.take_along_axis(position, row, axis=-1)
+    visible = distance >= 0
+    if same_length:
+        visible &= distance < same_length
+    filled = np.arange(heads.k.shape[2])[None] >= first[:, None]  # [B, S]
+    visible &= filled[:, None]
+    wide = content.astype(jnp.promote_types(content.dtype, jnp.float32))
+    probs = jax.nn.softmax(jnp.where(visible[None], wide, -jnp.inf), axis=-1)
+    return jnp.einsum("hbts,hbsk->hbtk", probs.astype(heads.v.dtype), heads.v)

@@ -1,0 +1,37 @@
+"""What a layer is told of the segment that it is run on, beside the segment's vectors."""
+
+from typing import NamedTuple
+
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.memory.long_term import Operators
+from inf_former_jax.models.attention import Projected
+from inf_former_jax.models.dropout import RowKeys
+
+#: Each layer's projected position table; P = S + T + 1 distances, the farthest first.
+Distances = tuple[Float[Array, "H P K"] | None, ...]
+
+
+class Noise(NamedTuple):
+    """The random keys of one segment."""
+
+    dropout: RowKeys | None  # None: nothing is dropped
+    locations: tuple[PRNGKeyArray | None, ...]  # each layer's, where sticky locations are drawn
+
+
+class Segment(NamedTuple):
+    """One segment of B rows, as a layer sees it.
+
+    Where W segments are run at once they are a batch of B·W rows, and `location_key` has W keys.
+    """
+
+    due: Bool[AnyArray, " B"]  # the row's pending segment is written before this one reads
+    filled: Int[AnyArray, " B"]  # how many of the window's S vectors, the newest, are the row's
+    where: Bool[AnyArray, "B T"] | None  # False at right padding; None: there is none
+    operators: Operators | None = None  # of the long-term memory's writes
+    dropout: RowKeys | None = None  # None: nothing is dropped
+    biases: tuple[Float[Array, "H K"], Float[Array, "H K"]] | None = None  # u, w; relative only
+    distances: Float[Array, "H P K"] | None = None  # the layer's; relative only
+    location_key: PRNGKeyArray | None = None  # the layer's, where sticky locations are drawn
+    projected: Projected | None = None  # the layer's, of a segment that is read in pieces
