@@ -17,17 +17,17 @@ import jax
 
 from experiments.language_modeling import start
 from experiments.language_modeling.config import LanguageModelingConfig
-from experiments.language_modeling.sample import check_output, numbers, pieces
+from experiments.language_modeling.sample import WriteConfig, numbers, pieces, writer
 from experiments.run import cli, training
 from inf_former_jax import generate
 from inf_former_jax.data.tokens import Tokenizer
 from inf_former_jax.models.convert import gpt2
-from inf_former_jax.models.decoder import Decoder, operators
+from inf_former_jax.models.decoder import Decoder
 from inf_former_jax.require import require
 
 
-@dataclasses.dataclass(frozen=True)
-class GenerateConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GenerateConfig(WriteConfig):
     """What to read, and how to go on."""
 
     model: str = ""
@@ -38,19 +38,8 @@ class GenerateConfig:
     """A text file to read first, of any length."""
     tokens: int = 200
     """Tokens to write; 0 = only read, for --memory-out."""
-    temperature: float = 1.0
-    """0 = always the likeliest token."""
-    top_p: float = 0.9
-    """Sample from the likeliest tokens whose probabilities sum to this; 1 = all."""
-    top_k: int = 0
-    """Sample from so many of the likeliest tokens; 0 = all."""
     segment_len: int = 0
     """Segments of GPT-2's files, at most their positions; 0 = all of them. Runs have their own."""
-    memory_in: str = ""
-    """A file of --memory-out: go on from what was read then."""
-    memory_out: str = ""
-    """File (.npz) for what was read, prompt and new text."""
-    seed: int = 0
 
 
 def load(folder: str, segment_len: int = 0) -> tuple[Decoder, Any, Tokenizer]:
@@ -98,22 +87,21 @@ def read_prompt(cfg: GenerateConfig) -> str:
 
 def run(cfg: GenerateConfig) -> None:
     """Read and write, printing as it goes."""
-    text = read_prompt(cfg)
-    check_output(cfg.seed, cfg.memory_out)
+    text, sampling = read_prompt(cfg), cfg.sampling()
     decoder, params, tokenizer = load(cfg.model, cfg.segment_len)
-    state = generate.start(decoder, 1)
+    model, state = writer(decoder, params), generate.start(decoder, 1)
     if cfg.memory_in:
         state = generate.load_state(cfg.memory_in, decoder, 1)
     ids = tokenizer.encode(text)[None]
     steps = generate.stream(
         decoder,
-        params,
+        model.params,
         state,
         ids,
         cfg.tokens,
         jax.random.key(cfg.seed),
-        operators=jax.device_put(operators(decoder.cfg)),
-        sampling=generate.Sampling(cfg.temperature, cfg.top_p, cfg.top_k),
+        operators=model.operators,
+        sampling=sampling,
         stop=(tokenizer.end,),
         vocab_size=tokenizer.vocab_size,
     )

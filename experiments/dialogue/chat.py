@@ -24,17 +24,17 @@ from experiments.dialogue.replies import Answering
 from experiments.dialogue.stream import NUM_CONTROLS, Encoder
 from experiments.dialogue.turns import Chat
 from experiments.language_modeling import start
-from experiments.language_modeling.sample import check_output, pieces
+from experiments.language_modeling.sample import WriteConfig, pieces, writer
 from experiments.run import cli, training
-from inf_former_jax.generate import Sampling, load_state, save_state
+from inf_former_jax.generate import load_state, save_state
 from inf_former_jax.require import require, require_at_least
 
 with contextlib.suppress(ImportError):  # not on every system
     import readline  # noqa: F401  without it a terminal's lines end at 4,096 bytes
 
 
-@dataclasses.dataclass(frozen=True)
-class ChatConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ChatConfig(WriteConfig):
     """Whom to talk to, about what, and how it answers."""
 
     run: str = ""
@@ -43,19 +43,10 @@ class ChatConfig:
     """A text file in UTF-8, of any length, read before the first turn."""
     reply_tokens: int = 50
     """At most so many tokens of a reply."""
-    temperature: float = 1.0
-    """0 = always the likeliest token."""
-    top_p: float = 0.9
-    """Sample from the likeliest tokens whose probabilities sum to this; 1 = all."""
-    top_k: int = 0
-    """Sample from so many of the likeliest tokens; 0 = all."""
     speaker: int = 1
     """Which of the two speakers the person is, 1 or 2; the model is the other one."""
     memory_in: str = ""
     """A file of --memory-out: go on from what was read then, in place of --document."""
-    memory_out: str = ""
-    """File (.npz) for what was read: the document and the conversation."""
-    seed: int = 0
 
 
 def check(cfg: ChatConfig) -> Answering:
@@ -69,9 +60,7 @@ def check(cfg: ChatConfig) -> Answering:
     require(not both, "document", "one beside --memory-in", "one of the two")
     require_at_least("reply_tokens", cfg.reply_tokens, 1)
     require(cfg.speaker in (1, 2), "speaker", cfg.speaker, "1, 2")
-    check_output(cfg.seed, cfg.memory_out)
-    sampling = Sampling(cfg.temperature, cfg.top_p, cfg.top_k)
-    return Answering(reply_tokens=cfg.reply_tokens, sampling=sampling, seed=cfg.seed)
+    return Answering(0, cfg.reply_tokens, cfg.sampling(), seed=cfg.seed)
 
 
 def read_document(path: str) -> str:
@@ -115,9 +104,7 @@ def begin(cfg: ChatConfig) -> Chat:
         accepted = "--document FILE or --memory-in FILE"
         require(bool(text or cfg.memory_in), "document", "none", accepted)
     state = load_state(cfg.memory_in, decoder, 1) if cfg.memory_in else None
-    # One row needs one device, whatever the mesh of the run.
-    params = jax.device_put(jax.device_get(params))
-    chat = Chat(decoder, params, encoder, how, cfg.speaker, state)
+    chat = Chat(writer(decoder, params), encoder, how, cfg.speaker, state)
     begun = time.perf_counter()
     count = chat.read(text) if text else 0
     jax.block_until_ready(chat.state)

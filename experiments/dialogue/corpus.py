@@ -16,7 +16,14 @@ import numpy as np
 
 from experiments.dialogue import release
 from experiments.dialogue.config import DialogueConfig
-from experiments.dialogue.records import DEFAULT, Conversation, Odd, Reading, Turn, read_lines
+from experiments.dialogue.records import (
+    DEFAULT,
+    Conversation,
+    Reading,
+    Source,
+    Turn,
+    read_lines,
+)
 from experiments.dialogue.stream import (
     NUM_CONTROLS,
     Encoded,
@@ -108,17 +115,19 @@ def read(path: str | Path, split: str, reading: Reading = DEFAULT) -> list[Conve
             conversation without utterances.
     """
     where = f"{path}: split {split!r}"
-    found = list(_found(Path(path), split))
-    odd = [one for one in found if isinstance(one, Odd)]
+    good, odd = [], []
+    for name, source in _sources(Path(path), split):
+        try:
+            good += [source()]
+        except ValueError as error:
+            odd.append(f"{name}: {error}")
     if odd and not reading.skip_odd:
-        named = [f"{one.name}: {one.message}" for one in odd[:_NAMED]]
         more = [f"{len(odd) - _NAMED} more"] if len(odd) > _NAMED else []
-        raise ValueError(
-            f"{where}: {len(odd)} odd (skip_odd leaves out): {'; '.join(named + more)}"
-        )
-    for one in odd:
-        log.warning("skipped %s: %s", one.name, one.message)
-    good = [one for one in found if isinstance(one, Conversation)]
+        named = "; ".join(odd[:_NAMED] + more)
+        raise ValueError(f"{where}: {len(odd)} odd (skip_odd leaves out): {named}")
+    for message in odd:
+        log.warning("skipped %s", message)
+    good = [one for one in good if one is not None]
     kept = [one for one in good if (one.rating or 0) >= reading.min_rating]
     if not kept:
         ratings = {one.rating for one in good if one.rating is not None}
@@ -130,7 +139,7 @@ def read(path: str | Path, split: str, reading: Reading = DEFAULT) -> list[Conve
     return [one._replace(turns=_merged(one.turns)) if reading.merge else one for one in kept]
 
 
-def _found(folder: Path, split: str) -> Iterator[Conversation | Odd]:
+def _sources(folder: Path, split: str) -> Iterator[Source]:
     if split not in SPLITS:
         raise ValueError(f"split: found {split!r}, accepted: {', '.join(SPLITS)}")
     names = {f"{name}.jsonl" for name in _FILES[split]} | {"Conversations", "WikiData"}
@@ -243,15 +252,7 @@ class Statistics(NamedTuple):
     ratings: dict[int | None, int]  # rating → conversations; None = rated by nobody
 
 
-PUBLISHED = Statistics(
-    conversations=4112,
-    documents=30,
-    utterances=130_000,
-    turns=None,
-    turns_per_conversation=21.43,
-    words_per_turn=None,
-    ratings={1: 1443, 2: 2142, 3: 527},
-)
+PUBLISHED = Statistics(4112, 30, 130_000, None, 21.43, None, {1: 1443, 2: 2142, 3: 527})
 """What CMU-DoG's paper and its read-me say of the three splits together."""
 
 RELEASED = {"train": 3373, "valid": 229, "test": 619}

@@ -7,19 +7,20 @@ asked: a sticky memory does not keep where it put its past.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
+from jax import Array
 
 from experiments.dialogue.corpus import Corpus
 from experiments.dialogue.replies import Reply
-from inf_former_jax.data.tokens import Tokenizer
-from inf_former_jax.memory import state
+from experiments.language_modeling.sample import Writer, pieces
 from inf_former_jax.memory.coverage import coverage
 from inf_former_jax.memory.density import GaussianDensity
 from inf_former_jax.memory.long_term import Operators
-from inf_former_jax.models.decoder import Decoder
+from inf_former_jax.memory.state import Memory, init
+from inf_former_jax.models.decoder import Decoder, Output
 from inf_former_jax.require import require
 
 _HISTORY = 4  # turns before a reply that are shown
@@ -44,24 +45,22 @@ class Part(NamedTuple):
     queries: int  # of the reply in the segment
 
 
-def covered(
-    decoder: Decoder, params: Any, ops: Operators, corpus: Corpus, replies: Sequence[Reply]
-) -> list[Covered]:
+def covered(model: Writer, corpus: Corpus, replies: Sequence[Reply]) -> list[Covered]:
     """The coverage of replies to test conversations."""
     encoder, split, results = corpus.encoder, corpus.test, []
-    pieces_of: dict[bytes, list[str]] = {}  # of documents, which conversations share
+    pieces_of: dict[tuple[int, ...], list[str]] = {}  # of documents, which conversations share
     for one in replies:
         encoded, talk = split.encoded[one.conversation], split.conversations[one.conversation]
         first = one.turn.start + 1
         ids = encoder.tokenizer.encode(one.reply)
         tokens = np.concatenate([encoded.tokens[:first], ids, [encoder.controls.end]])
         types = np.append(encoded.types[:first], np.full(len(ids) + 1, encoded.types[first - 1]))
-        parts = _parts(decoder, params, ops, tokens, types, first)
+        parts = _parts(model, tokens, types, first)
         doc, after = [span for span in encoded.documents if span[0] < one.turn.start][-1]
         start, stop = doc + 1, after - 1  # without <doc> and <eos>
-        document = encoded.tokens[start:stop]
-        if document.tobytes() not in pieces_of:
-            pieces_of[document.tobytes()] = token_texts(encoder.tokenizer, document)
+        document = tuple(encoded.tokens[start:stop].tolist())
+        if document not in pieces_of:
+            pieces_of[document] = list(pieces(encoder.tokenizer, document))[:-1]
         turns = talk.turns[max(0, one.turn.turn - _HISTORY) : one.turn.turn]
         results.append(
             Covered(
@@ -69,7 +68,7 @@ def covered(
                 [(f"speaker {turn.speaker + 1}", turn.text) for turn in turns],
                 one.true,
                 one.reply,
-                pieces_of[document.tobytes()],
+                pieces_of[document],
                 *on_document(parts, start, stop),
             )
         )
@@ -77,23 +76,26 @@ def covered(
 
 
 @partial(jax.jit, static_argnums=0)
-def _read(decoder: Decoder, params, memory, tokens, types, ops):
+def _read(
+    decoder: Decoder, params: Any, memory: Memory, tokens: Array, types: Array, ops: Operators
+) -> tuple[Memory, list[GaussianDensity]]:
+    """The memory after a segment, and the densities of each layer."""
     out = decoder.apply({"params": params}, tokens[None], memory, operators=ops, types=types[None])
+    out = cast(Output, out)
     return out.memory, [layer["density"] for layer in out.info]
 
 
-def _parts(
-    decoder: Decoder, params: Any, ops: Operators, tokens: np.ndarray, types: np.ndarray, first: int
-) -> list[Part]:
+def _parts(model: Writer, tokens: np.ndarray, types: np.ndarray, first: int) -> list[Part]:
     """A part for each segment in which a token from `first` on is predicted."""
-    cfg, memory, parts = decoder.cfg, state.init(decoder.cfg, 1), []
+    cfg = model.decoder.cfg
     length, memory_cfg = cfg.segment_len, cfg.long_term
+    memory, parts = init(cfg, 1), []
     assert memory_cfg is not None
     for begin in range(0, len(tokens) - 1, length):
         count = min(length, len(tokens) - begin)
         segment = np.zeros((2, length), np.int32)
         segment[:, :count] = tokens[begin : begin + count], types[begin : begin + count]
-        memory, densities = _read(decoder, params, memory, *segment, ops)
+        memory, densities = _read(*model[:2], memory, *segment, model.operators)
         places = begin + np.arange(length)
         queries = (places >= first - 1) & (places < len(tokens) - 1)
         if not queries.any():
@@ -137,16 +139,3 @@ def on_document(
         mass[:, : written.shape[1]] += written * (count / sum(counts))
     mass = mass[:, start:]
     return mass, np.maximum(1 - mass.sum(1), 0)
-
-
-def token_texts(tokenizer: Tokenizer, tokens: np.ndarray) -> list[str]:
-    """The text of each token; a character of several tokens belongs to the last of them."""
-    texts, shown = [], 0
-    for count in range(1, len(tokens) + 1):
-        text = tokenizer.decode(tokens[:count])
-        if text.endswith("\ufffd"):
-            texts.append("")
-        else:
-            texts.append(text[shown:])
-            shown = len(text)
-    return texts

@@ -16,15 +16,14 @@ from html import escape
 from itertools import groupby
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from experiments.dialogue.config import DialogueConfig
 from experiments.dialogue.corpus import corpus_of
 from experiments.dialogue.coverage import Covered, covered
 from experiments.dialogue.replies import answering, replies
+from experiments.language_modeling.sample import writer
 from experiments.run import cli, folders, training
-from inf_former_jax.models.decoder import operators
 from inf_former_jax.require import require, require_at_least
 
 _ROUNDING = 1e-3  # of sums of float32 shares
@@ -33,63 +32,20 @@ _STRIP, _TOP = 200, 5  # boxes of a strip, words of a row
 #: The faintest shade begins at LEVELS[0] times a uniform mass, the next at LEVELS[1] times, …
 LEVELS = 2.0 ** np.arange(-2, 7)
 
-#: (ground, text): of the page, then of each shade.
-LIGHT = (
-    ("#ffffff", "#1b1f24"),
-    ("#edf4fb", "#1b1f24"),
-    ("#dae8f5", "#1b1f24"),
-    ("#bfd8ec", "#1b1f24"),
-    ("#9ac6e1", "#1b1f24"),
-    ("#6fb0d8", "#1b1f24"),
-    ("#4a97c9", "#101418"),
-    ("#2271b4", "#ffffff"),
-    ("#0c529b", "#ffffff"),
-    ("#08306b", "#ffffff"),
-)
-DARK = (
-    ("#15191e", "#e3e7eb"),
-    ("#15293f", "#e3e7eb"),
-    ("#17375a", "#e3e7eb"),
-    ("#1a4775", "#f0f4f8"),
-    ("#1f5890", "#ffffff"),
-    ("#2a6aa8", "#ffffff"),
-    ("#4f93c8", "#0d1115"),
-    ("#7db2db", "#0d1115"),
-    ("#acd0ea", "#0d1115"),
-    ("#e0eef9", "#0d1115"),
-)
 
-_RULES = """
-:root{color-scheme:light dark;--line:#d5dae0;--soft:#5c6670}
-@media(prefers-color-scheme:dark){:root{--line:#39424c;--soft:#9aa5b0}}
-*{box-sizing:border-box;print-color-adjust:exact;-webkit-print-color-adjust:exact}
-body{max-width:56rem;margin:2rem auto;padding:0 1rem;background:var(--b0);color:var(--t0);
-font:1rem/1.6 system-ui,sans-serif}
-h1{font-size:1.5rem;line-height:1.25}
-h2{font-size:1.05rem;margin:0 0 .75rem;overflow-wrap:anywhere}
-article{border:1px solid var(--line);border-radius:.6rem;padding:1.2rem;margin:1.5rem 0}
-article>div{position:relative}
-.legend{color:var(--soft);font-size:.88rem}
-.legend span{padding:.1rem .5rem}
-.turn{display:grid;grid-template-columns:9rem 1fr;gap:1rem;margin:.35rem 0;white-space:pre-wrap;
-overflow-wrap:anywhere}
-.turn b{font-weight:600;color:var(--soft)}
-.true,.reply{border-top:1px solid var(--line);padding-top:.35rem}
-.reply span{font-weight:600}
-input{position:absolute;opacity:0}
-.rows{margin:1.2rem 0 .8rem;font-size:.88rem;font-variant-numeric:tabular-nums}
-.row{display:grid;grid-template-columns:2.5rem 1fr 3.6rem 4.4rem;gap:0 .6rem;align-items:center;
-margin:0;padding:.25rem .4rem;border-radius:.3rem;border:1px solid transparent}
-label{cursor:pointer}
-label:hover{border-color:var(--line)}
-.row>:nth-child(3),.row>:nth-child(4){text-align:right}
-.heads,.words{color:var(--soft)}
-.words{grid-column:2/-1;font-size:.82rem;overflow-wrap:anywhere}
-.strip{display:flex;height:.9rem;border:1px solid var(--line)}
-.doc{border-top:1px solid var(--line);padding-top:.8rem;white-space:pre-wrap;
-overflow-wrap:anywhere;line-height:1.75}
-@media(max-width:36rem){.turn{grid-template-columns:1fr;gap:0}}
-"""
+def _shades(grounds: str, texts: str) -> list[tuple[str, str]]:
+    """(ground, text) of the page, then of each shade."""
+    return list(zip(grounds.split(), texts.split(), strict=True))
+
+
+LIGHT = _shades(
+    "#ffffff #edf4fb #dae8f5 #bfd8ec #9ac6e1 #6fb0d8 #4a97c9 #2271b4 #0c529b #08306b",
+    "#1b1f24 #1b1f24 #1b1f24 #1b1f24 #1b1f24 #1b1f24 #101418 #ffffff #ffffff #ffffff",
+)
+DARK = _shades(
+    "#15191e #15293f #17375a #1a4775 #1f5890 #2a6aa8 #4f93c8 #7db2db #acd0ea #e0eef9",
+    "#e3e7eb #e3e7eb #e3e7eb #f0f4f8 #ffffff #ffffff #0d1115 #0d1115 #0d1115 #0d1115",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,12 +77,12 @@ def page(cfg: PageConfig) -> Path:
         cfg.run,
         "one whose document goes through a long-term memory that is neither sticky nor emptied",
     )
-    corpus, ops = corpus_of(run), jax.device_put(operators(run.model))
+    corpus, model = corpus_of(run), writer(decoder, params)
     how = dataclasses.replace(answering(run), count=cfg.replies, seed=cfg.seed)
-    said = replies(decoder, params, ops, corpus, corpus.test, how)
+    said = replies(model, corpus, corpus.test, how)
     file = Path(cfg.out or Path(cfg.run) / "page.html")
     title = f"{corpus.name}: what the memory covers, {Path(cfg.run).name}"
-    write_page(file, title, covered(decoder, params, ops, corpus, said))
+    write_page(file, title, covered(model, corpus, said))
     return file
 
 
@@ -273,7 +229,8 @@ def _document(pieces: Sequence[str], shades: np.ndarray) -> str:
 def _head(title: str, layers: int) -> str:
     """The page up to its body, for so many layers; the title is escaped already."""
     light, dark = (f":root{{{_variables(shades)}}}" for shades in (LIGHT, DARK))
-    rules = [light, f"@media(prefers-color-scheme:dark){{{dark}}}", _RULES.strip()]
+    common = Path(__file__).with_name("page.css").read_text(encoding="utf-8").strip()
+    rules = [light, f"@media(prefers-color-scheme:dark){{{dark}}}", common]
     rules += [f".k{k}{{{_painted(k)}}}" for k in range(len(LIGHT))]
     for j in range(layers):
         rules.append(f".L{j}:checked~.rows .R{j}{{border-color:var(--t0)}}")

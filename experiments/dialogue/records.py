@@ -1,7 +1,7 @@
 """A conversation about a document, and how it is taken from JSON with every field checked.
 
-Errors of this module name the field, what it holds and what is accepted. `attempt` turns an error
-into an `Odd` value with the name of the file, so that one odd file does not hide the others.
+Errors of this module name the field, what it holds and what is accepted. The functions that read
+give a `Source` for each file or line, so that one that cannot be read does not hide the others.
 
 A file of JSON lines (`read_lines`) has one conversation a line:
 
@@ -16,8 +16,9 @@ import re
 import reprlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from inf_former_jax.require import require_at_least
 
@@ -26,7 +27,6 @@ REQUIRED = object()
 """The default of a field that must be there."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half of a character, which JSON can escape
-_T = TypeVar("_T")
 
 
 class Turn(NamedTuple):
@@ -49,11 +49,9 @@ class Conversation(NamedTuple):
     utterances: int | None = None  # how many the turns were made of; None = unknown
 
 
-class Odd(NamedTuple):
-    """A file or line that cannot be read, and the error's message."""
-
-    name: str
-    message: str
+Source = tuple[str, Callable[[], Conversation | None]]
+"""The name of a file or line, and how to read it: a conversation, None for a document that others
+are about, or ValueError."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +73,13 @@ class Reading:
 DEFAULT = Reading()
 
 
-def read_lines(file: Path) -> Iterator[Conversation | Odd]:
+def read_lines(file: Path) -> Iterator[Source]:
     """The conversations of a file of JSON lines, one turn an utterance; blank lines are skipped."""
     offset = 0
     with open(file, "rb") as lines:
         for number, raw in enumerate(lines, 1):
             if raw.strip():
-                yield attempt(f"{file}: line {number}", _line, raw, offset, number)
+                yield f"{file}: line {number}", partial(_line, raw, offset, number)
             offset += len(raw)
 
 
@@ -103,14 +101,6 @@ def _is_document(value: Any) -> bool:
 
 def _is_pair(value: Any) -> bool:
     return isinstance(value, list) and [type(entry) for entry in value] == [bool, bool]
-
-
-def attempt(name: str, read: Callable[..., _T], *args: Any) -> _T | Odd:
-    """read(*args), or the `Odd` file or line `name` with the message of its ValueError."""
-    try:
-        return read(*args)
-    except ValueError as error:
-        return Odd(name, str(error))
 
 
 def parse(raw: bytes, offset: int = 0) -> dict[str, Any]:

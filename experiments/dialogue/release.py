@@ -5,11 +5,15 @@ document's four sections by `docIdx`: facts about a film, then three passages of
 """
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from experiments.dialogue import records
-from experiments.dialogue.records import SPEAKERS, Conversation, Odd, field
+from experiments.dialogue.records import SPEAKERS, Conversation, Source, field
+
+# Index → title and sections.
+_Documents = dict[int, tuple[str, tuple[str, ...]]]
 
 _PASSAGES = ("1", "2", "3")
 
@@ -26,8 +30,8 @@ _FACTS = {
 }
 
 
-def conversations(folder: Path, split: str) -> Iterator[Conversation | Odd]:
-    """The split's conversations by file name, one turn an utterance; odd documents come first.
+def conversations(folder: Path, split: str) -> Iterator[Source]:
+    """The documents, then the split's conversations by file name, one turn an utterance.
 
     A conversation about an odd document is odd too.
 
@@ -39,34 +43,24 @@ def conversations(folder: Path, split: str) -> Iterator[Conversation | Odd]:
         if not any(part.glob("*.json")):
             found = "no such file in it" if part.is_dir() else "no such folder"
             raise ValueError(f"{part}: found {found}, accepted: a folder with *.json")
-    return _conversations(sorted(wiki.glob("*.json")), sorted(spoken.glob("*.json")))
+    documents: _Documents = {}  # filled while the first of these sources are read
+    for part, read in ((wiki, _document), (spoken, _conversation)):
+        for file in sorted(part.glob("*.json")):
+            yield str(file), partial(read, file, documents)
 
 
-def _conversations(wiki: list[Path], spoken: list[Path]) -> Iterator[Conversation | Odd]:
-    documents: dict[int, tuple[str, tuple[str, ...]]] = {}
-    for file in wiki:
-        document = records.attempt(str(file), _document, file, documents)
-        if isinstance(document, Odd):
-            yield document
-        else:
-            documents |= document
-    for file in spoken:
-        yield records.attempt(str(file), _conversation, file, documents)
-
-
-def _document(file: Path, taken: Mapping[int, Any]) -> dict[int, tuple[str, tuple[str, ...]]]:
-    """{index: (title, sections)}; the index must not be `taken` by another file."""
+def _document(file: Path, documents: _Documents) -> None:
+    """Add a document under an index that no other file has."""
     record = records.parse(file.read_bytes())
-    index = field(
-        record,
-        "wikiDocumentIdx",
-        lambda value: records.is_integer(value) and value not in taken,
-        "an integer from 0 that no other file has",
-    )
+
+    def is_free(value: Any) -> bool:
+        return records.is_integer(value) and value not in documents
+
+    index = field(record, "wikiDocumentIdx", is_free, "an integer from 0 that no other file has")
     facts = field(record, "0", lambda value: isinstance(value, dict), "an object of facts")
     title, first = _written(facts)
     passages = [field(record, key, records.is_full, "a text").strip() for key in _PASSAGES]
-    return {index: (title, (first, *passages))}
+    documents[index] = title, (first, *passages)
 
 
 def _written(facts: Mapping[str, Any]) -> tuple[str, str]:
@@ -74,23 +68,20 @@ def _written(facts: Mapping[str, Any]) -> tuple[str, str]:
     if facts.keys() != _FACTS.keys():
         found = ", ".join(sorted(facts)) or "nothing"
         raise ValueError(f"0: found {found}, accepted: {', '.join(sorted(_FACTS))}")
-    is_texts = records.is_list(records.is_text)
+
+    def is_fact(value: Any) -> bool:
+        return records.is_text(value) or records.is_list(records.is_text)(value)
+
     texts = {}
     for key in _FACTS:
-        fact = field(
-            facts,
-            key,
-            lambda value: records.is_text(value) or is_texts(value),
-            "a text or a list of texts",
-            where="0.",
-        )
+        fact = field(facts, key, is_fact, "a text or a list of texts", where="0.")
         entries = [fact] if isinstance(fact, str) else fact
         texts[key] = "; ".join(" ".join(entry.split()) for entry in entries)
     lines = [f"{label}: {texts[key]}" for key, label in _FACTS.items()]
     return texts["movieName"], "\n".join(lines)
 
 
-def _conversation(file: Path, documents: Mapping[int, tuple[str, tuple[str, ...]]]) -> Conversation:
+def _conversation(file: Path, documents: _Documents) -> Conversation:
     record = records.parse(file.read_bytes())
     span = f"{min(documents)}..{max(documents)}" if documents else "none"
     known = records.is_one_of(documents)

@@ -13,10 +13,9 @@ import numpy as np
 from experiments.dialogue.config import DialogueConfig
 from experiments.dialogue.corpus import Corpus, Split
 from experiments.dialogue.stream import Encoder, Span, prompt
+from experiments.language_modeling.sample import Writer
 from inf_former_jax import generate
 from inf_former_jax.generate import Sampling
-from inf_former_jax.memory.long_term import Operators
-from inf_former_jax.models.decoder import Decoder
 
 #: Rows of a batch of replies.
 _ROWS = 50
@@ -91,20 +90,18 @@ def history(
     return tokens, types
 
 
-def replies(
-    decoder: Decoder, params: Any, ops: Operators, corpus: Corpus, split: Split, how: Answering
-) -> list[Reply]:
+def replies(model: Writer, corpus: Corpus, split: Split, how: Answering) -> list[Reply]:
     """The model's replies at `places` of a split."""
-    encoder, results = corpus.encoder, []
+    encoder, length, results = corpus.encoder, model.decoder.cfg.segment_len, []
     chosen = places(split, how.count)
     rows = min(_ROWS, len(chosen))
     for first in range(0, len(chosen), rows):
         some = chosen[first : first + rows]
         # The last batch is filled up, so that one program serves all.
         filled = some + some[-1:] * (rows - len(some))
-        prompts = [history(encoder, split, place, decoder.cfg.segment_len, how) for place in filled]
+        prompts = [history(encoder, split, place, length, how) for place in filled]
         key = jax.random.fold_in(jax.random.key(how.seed), first)
-        tokens = _sampled(decoder, params, ops, encoder, prompts, how, key)
+        tokens = _sampled(model, encoder, prompts, how, key)
         for (number, turn), ids in zip(some, tokens, strict=False):
             true = split.conversations[number].turns[turn.turn].text
             results.append(Reply(number, turn, decoded(encoder, ids), true))
@@ -112,9 +109,7 @@ def replies(
 
 
 def _sampled(
-    decoder: Decoder,
-    params: Any,
-    ops: Operators,
+    model: Writer,
     encoder: Encoder,
     prompts: list[tuple[np.ndarray, np.ndarray]],
     how: Answering,
@@ -126,9 +121,9 @@ def _sampled(
     for row, (ids, kinds) in enumerate(prompts):
         tokens[row, : len(ids)], types[row, : len(ids)] = ids, kinds
     sampled, _ = generate.generate(
-        decoder,
-        params,
-        generate.start(decoder, len(prompts)),
+        model.decoder,
+        model.params,
+        generate.start(model.decoder, len(prompts)),
         tokens,
         how.reply_tokens,
         key,
@@ -136,7 +131,7 @@ def _sampled(
         sampling=how.sampling,
         stop=(encoder.controls.end,),
         vocab_size=encoder.tokenizer.vocab_size,
-        operators=ops,
+        operators=model.operators,
         types=types,
         reply_types=tokens[np.arange(len(prompts)), lengths - 1],
     )

@@ -25,12 +25,13 @@ from experiments.dialogue.records import Reading
 from experiments.dialogue.replies import answering, as_json, replies
 from experiments.dialogue.stream import NUM_CONTROLS
 from experiments.language_modeling import start
+from experiments.language_modeling.sample import writer
 from experiments.run import tables, training
 from experiments.run.batches import fresh_memory
 from experiments.run.config import RunConfig
 from experiments.run.experiment import Experiment, Site, Task
 from inf_former_jax.data.batches import Batch
-from inf_former_jax.models.decoder import Decoder, operators
+from inf_former_jax.models.decoder import Decoder
 from inf_former_jax.require import require, require_at_least
 from inf_former_jax.training import evaluation, metrics, sharding
 from inf_former_jax.training.state import TrainState
@@ -223,10 +224,8 @@ class Dialogue(ConversationTask):
         if "swapped" in self._batches:
             emptied = cfg.objective.empty_memory
             result["test"][ANOTHER] = self.figures(state, "swapped", emptied)
-        # Replies are a few rows at a time: one device, no mesh.
-        params, ops = jax.device_get(state.params), jax.device_put(operators(cfg.model))
-        decoder, split = Decoder(cfg.model), self._corpus.test
-        said = replies(decoder, params, ops, self._corpus, split, answering(cfg))
+        model, split = writer(Decoder(cfg.model), state.params), self._corpus.test
+        said = replies(model, self._corpus, split, answering(cfg))
         pairs = [one.reply for one in said], [one.true for one in said]
         result["replies"] = dataclasses.asdict(scores.scores(*pairs, cfg.wordnet))
         rows = as_json(said, split)

@@ -6,17 +6,15 @@ and each reply begins anew from the window and the last turns that fit (`stream.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import numpy as np
 
 from experiments.dialogue.replies import Answering
 from experiments.dialogue.stream import Encoded, Encoder, Span, prompt
-from experiments.language_modeling.sample import numbers
+from experiments.language_modeling.sample import Writer, numbers
 from inf_former_jax import generate
 from inf_former_jax.generate import DecodeState
-from inf_former_jax.models.decoder import Decoder, operators
 
 
 class Chat:
@@ -29,19 +27,17 @@ class Chat:
 
     def __init__(
         self,
-        decoder: Decoder,
-        params: Any,
+        model: Writer,
         encoder: Encoder,
         how: Answering,
         speaker: int = 1,
         state: DecodeState | None = None,
     ):
         self.encoder, self.carried = encoder, encoder.layout.streams_document
-        self.state = generate.start(decoder, 1) if state is None else state
-        self._how, self._decoder, self._params = how, decoder, params
+        self.state = generate.start(model.decoder, 1) if state is None else state
+        self._how, self._writer = how, model
         self._person = encoder.controls.speakers[speaker - 1]
         self._model = encoder.controls.speakers[2 - speaker]
-        self._ops = jax.device_put(operators(decoder.cfg))
         self._tokens = self._types = np.zeros(0, np.int32)  # stay empty if the state is carried
         self._documents: tuple[tuple[int, int], ...] = ()
 
@@ -73,8 +69,8 @@ class Chat:
         heard = self._spoken(self._person, text)
         tokens, types = self._unread(heard)
         steps = generate.stream(
-            self._decoder,
-            self._params,
+            self._writer.decoder,
+            self._writer.params,
             self.state,
             tokens[None],
             how.reply_tokens,
@@ -82,7 +78,7 @@ class Chat:
             sampling=how.sampling,
             stop=(end,),
             vocab_size=self.encoder.tokenizer.vocab_size,
-            operators=self._ops,
+            operators=self._writer.operators,
             types=types[None],
             reply_types=np.array([self._model]),
         )
@@ -108,7 +104,7 @@ class Chat:
         if self.carried:
             return tokens, types
         stream = Encoded(tokens, types, np.zeros(len(tokens), bool), self._documents, ())
-        length = self._decoder.cfg.segment_len
+        length = self._writer.decoder.cfg.segment_len
         room = min(self._how.reply_tokens, length // 2)
         turn = Span(0, len(tokens) - 1, len(tokens))
         return prompt(stream, turn, length, self.encoder.layout, room)
@@ -121,13 +117,13 @@ class Chat:
             self._types = np.append(self._types, types)
         elif len(tokens):
             _, self.state = generate.generate(
-                self._decoder,
-                self._params,
+                self._writer.decoder,
+                self._writer.params,
                 self.state,
                 tokens[None],
                 0,
                 self._key(),
-                operators=self._ops,
+                operators=self._writer.operators,
                 types=types[None],
             )
 

@@ -1,30 +1,76 @@
-"""Text that a language model writes: whole continuations, and pieces of text as tokens come."""
+"""Text that a trained model writes: options of writing, whole texts, and pieces as they come."""
 
-from collections.abc import Generator, Iterator
+import dataclasses
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from inf_former_jax import generate
 from inf_former_jax.data.tokens import Tokenizer
-from inf_former_jax.generate import DecodeState
-from inf_former_jax.models.decoder import Decoder
+from inf_former_jax.generate import DecodeState, Sampling
+from inf_former_jax.memory.long_term import Operators
+from inf_former_jax.models.decoder import Decoder, operators
 from inf_former_jax.require import require
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WriteConfig:
+    """Options of the commands that write text."""
+
+    temperature: float = 1.0
+    """0 = always the likeliest token."""
+    top_p: float = 0.9
+    """Sample from the likeliest tokens whose probabilities sum to this; 1 = all."""
+    top_k: int = 0
+    """Sample from so many of the likeliest tokens; 0 = all."""
+    memory_in: str = ""
+    """A file of --memory-out: go on from what was read then."""
+    memory_out: str = ""
+    """File (.npz) for all that was read and written."""
+    seed: int = 0
+
+    def sampling(self) -> Sampling:
+        """How tokens are drawn.
+
+        Raises:
+            ValueError: an option out of range, or a file in a folder that does not exist.
+        """
+        require(0 <= self.seed < 2**63, "seed", self.seed, "0 … 2**63 - 1")
+        file = self.memory_out
+        possible = not file or Path(file).absolute().parent.is_dir()
+        require(possible, "memory_out", file, "a file in a folder there is")
+        return Sampling(self.temperature, self.top_p, self.top_k)
+
+
+class Writer(NamedTuple):
+    """A model that writes, on one device: a few rows at a time need no mesh."""
+
+    decoder: Decoder
+    params: Any
+    operators: Operators
+
+
+def writer(decoder: Decoder, params: Any) -> Writer:
+    """The model of parameters that may lie on any number of devices."""
+    ops = jax.device_put(operators(decoder.cfg))
+    return Writer(decoder, jax.device_put(jax.device_get(params)), ops)
+
+
 def continuation(
-    decoder: Decoder, params: Any, tokenizer: Tokenizer, prompt: str, num_tokens: int, seed: int
+    model: Writer, tokenizer: Tokenizer, prompt: str, num_tokens: int, seed: int
 ) -> str:
     """The text of num_tokens tokens after a prompt, or of fewer if the text ends; top_p = .9."""
     tokens, _ = generate.generate(
-        decoder,
-        params,
-        generate.start(decoder, 1),
+        model.decoder,
+        model.params,
+        generate.start(model.decoder, 1),
         tokenizer.encode(prompt)[None],
         num_tokens,
         jax.random.key(seed),
+        operators=model.operators,
         top_p=0.9,
         stop=(tokenizer.end,),
         vocab_size=tokenizer.vocab_size,
@@ -49,26 +95,20 @@ def numbers(
         yield written[-1]
 
 
-def pieces(tokenizer: Tokenizer, tokens: Iterator[int]) -> Iterator[str]:
-    """The text of tokens as they come; a character of several tokens waits for its last one."""
+def pieces(tokenizer: Tokenizer, tokens: Iterable[int]) -> Iterator[str]:
+    """The text of each token, and at the end what is left.
+
+    A character of several tokens belongs to the last of them; the text of the others is "".
+    """
     ids, shown = [], 0
     for token in tokens:
         ids.append(token)
         text = tokenizer.decode(np.array(ids, np.int32))
-        if not text.endswith("\ufffd"):
-            yield text[shown:]
-            shown = len(text)
-            if text.endswith("\n"):  # a line's end bounds what is decoded again at every token
-                ids, shown = [], 0
+        if text.endswith("\ufffd"):
+            yield ""
+            continue
+        yield text[shown:]
+        shown = len(text)
+        if text.endswith("\n"):  # a line's end bounds what is decoded again at every token
+            ids, shown = [], 0
     yield tokenizer.decode(np.array(ids, np.int32))[shown:]
-
-
-def check_output(seed: int, memory_out: str) -> None:
-    """Refuse a seed that JAX does not take, and a file in a folder that does not exist.
-
-    Raises:
-        ValueError: in these cases.
-    """
-    require(0 <= seed < 2**63, "seed", seed, "0 … 2**63 - 1")
-    found = not memory_out or Path(memory_out).absolute().parent.is_dir()
-    require(found, "memory_out", memory_out, "a file in a folder there is")

@@ -14,7 +14,7 @@ from jaxtyping import Integer
 from experiments.language_modeling import start
 from experiments.language_modeling.config import PRESETS, LanguageModelingConfig
 from experiments.language_modeling.corpora import Corpus, corpus_of
-from experiments.language_modeling.sample import continuation
+from experiments.language_modeling.sample import continuation, writer
 from experiments.run import tables, training
 from experiments.run.batches import fresh_memory
 from experiments.run.experiment import Experiment, Site, Task
@@ -194,8 +194,8 @@ class LanguageModeling(Task):
         test = self._corpus.splits["test"]
         size = min(3 * decoder.cfg.segment_len, int(test.starts[1]) - 1)
         prompt = tokenizer.decode(test.tokens[:size])
-        params = jax.device_get(state.params)  # one document: no mesh
-        written = continuation(decoder, params, tokenizer, prompt, self._cfg.sample, self._cfg.seed)
+        model = writer(decoder, state.params)
+        written = continuation(model, tokenizer, prompt, self._cfg.sample, self._cfg.seed)
         return {"document": test.names[0], "after": prompt[-300:], "written": written}
 
 

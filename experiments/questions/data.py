@@ -128,7 +128,7 @@ def _facts(random: np.random.Generator, cfg: Sizes) -> list[_Fact]:
 
 
 def _several(random: np.random.Generator, words: Sequence[str], count: int) -> list[str]:
-    return [words[place] for place in random.permutation(len(words))[:count].tolist()]
+    return [words[int(place)] for place in random.permutation(len(words))[:count]]
 
 
 def _filler(random: np.random.Generator, count: int) -> list[str]:

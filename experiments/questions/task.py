@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from experiments.dialogue import corpus as conversations
@@ -15,6 +14,7 @@ from experiments.dialogue.replies import Answering, replies
 from experiments.dialogue.stream import NUM_CONTROLS, Encoded, Layout
 from experiments.dialogue.task import ConversationTask
 from experiments.language_modeling import start
+from experiments.language_modeling.sample import writer
 from experiments.questions.config import PRESETS, QuestionsConfig
 from experiments.questions.data import Questions, chance, generate, unbound_accuracy
 from experiments.run import tables, training
@@ -22,7 +22,7 @@ from experiments.run.experiment import Experiment, Site
 from inf_former_jax.data.text import SPLITS
 from inf_former_jax.data.tokens import Tokenizer
 from inf_former_jax.generate import Sampling
-from inf_former_jax.models.decoder import Decoder, operators
+from inf_former_jax.models.decoder import Decoder
 from inf_former_jax.require import require_at_least
 from inf_former_jax.training.state import TrainState
 
@@ -139,9 +139,7 @@ class Probe(ConversationTask):
         greedy = Sampling(temperature=0.0)
         seed = self._questions.seed
         how = Answering(0, longest, greedy, empty_memory, seed)
-        # A few rows at a time: one device, no mesh.
-        params, ops = jax.device_get(params), jax.device_put(operators(model))
-        given = replies(Decoder(model), params, ops, self._corpus, test, how)
+        given = replies(writer(Decoder(model), params), self._corpus, test, how)
         right = [one.reply == one.true for one in given]
         return by_age(right, [self._ages[one.conversation][one.turn.turn // 2] for one in given])
 

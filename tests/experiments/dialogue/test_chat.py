@@ -15,6 +15,7 @@ from experiments.dialogue.config import small
 from experiments.dialogue.replies import Answering
 from experiments.dialogue.stream import Encoder, Layout
 from experiments.dialogue.turns import Chat
+from experiments.language_modeling.sample import writer
 from experiments.run import folders
 from inf_former_jax import generate
 from inf_former_jax.data.tokens import Bytes, train_bpe
@@ -89,16 +90,17 @@ def same(left, right):
 def test_a_carried_state_answers_as_all_read_anew(models, speaker):
     """SPEC §7's stream: every reply, and the state at the end, are those of one long reading."""
     decoder, params = models["memory"]
-    person, model = SPEAKERS[speaker - 1], SPEAKERS[2 - speaker]
-    chat = Chat(decoder, params, Encoder(Bytes(), Layout("section")), GREEDY, speaker)
+    person, other = SPEAKERS[speaker - 1], SPEAKERS[2 - speaker]
+    model = writer(decoder, params)
+    chat = Chat(model, Encoder(Bytes(), Layout("section")), GREEDY, speaker)
     parts = [spoken(DOC, list(DOCUMENT.encode()))]
     assert chat.read(DOCUMENT) == len(DOCUMENT) + 2 == chat.place
     replies = []
     for text in TURNS:
         parts.append(spoken(person, list(text.encode())))
         replies.append(list(chat.answer(text)))
-        assert replies[-1] == answered(decoder, params, *joined(parts), model)
-        parts.append(spoken(model, replies[-1]))
+        assert replies[-1] == answered(decoder, params, *joined(parts), other)
+        parts.append(spoken(other, replies[-1]))
         tokens, types = joined(parts)
         assert chat.place == len(tokens) > SEGMENT
     assert len({END in reply for reply in replies}) == 2, f"of both kinds: {replies}"
@@ -114,7 +116,7 @@ def test_a_window_and_the_last_turns_are_read_at_every_reply(models, window):
     """The document's first tokens with its end, then the last ones that leave room for a reply."""
     decoder, params = models["none"]
     layout = Layout(window=window) if window else Layout("none")
-    chat = Chat(decoder, params, Encoder(Bytes(), layout), GREEDY)
+    chat = Chat(writer(decoder, params), Encoder(Bytes(), layout), GREEDY)
     document = spoken(DOC, list(DOCUMENT.encode()))
     assert chat.read(DOCUMENT) == (len(document[0]) if window else 0)
     before = [np.append(of[: window - 1], of[-1]) if window else of[:0] for of in document]
@@ -142,7 +144,7 @@ def heard(monkeypatch, tokenizer, layout, how, texts, said):
     monkeypatch.setattr(generate, "stream", stream)
     sizes = {"num_layers": 1, "num_heads": 1, "head_dim": 2, "d_model": 2, "d_inner": 2}
     decoder = Decoder(ModelConfig(vocab_size=300, segment_len=2048, mem_len=0, **sizes))
-    chat = Chat(decoder, {}, Encoder(tokenizer, layout), how)
+    chat = Chat(writer(decoder, {}), Encoder(tokenizer, layout), how)
     for text in texts:
         list(chat.answer(text))
     return prompts
@@ -162,7 +164,7 @@ def test_control_tokens_that_are_typed_are_text(monkeypatch, tmp_path):
 
 
 def test_options_reach_the_sampling_and_every_reply_has_its_own_key(monkeypatch):
-    cfg = chat.ChatConfig("run", temperature=0.5, top_p=0.7, top_k=3, seed=4)
+    cfg = chat.ChatConfig(run="run", temperature=0.5, top_p=0.7, top_k=3, seed=4)
     how = chat.check(cfg)
     one, two = heard(monkeypatch, Bytes(), Layout("none"), how, ["a", "b"], [65])
     assert one[1]["sampling"] == Sampling(temperature=0.5, top_p=0.7, top_k=3)

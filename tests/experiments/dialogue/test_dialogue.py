@@ -13,10 +13,10 @@ from experiments.dialogue import __main__ as command
 from experiments.dialogue import corpus, replies, task
 from experiments.dialogue.compare import CompareConfig, cells
 from experiments.dialogue.config import PRESETS, DialogueConfig, small
-from experiments.dialogue.coverage import token_texts
 from experiments.dialogue.replies import Answering
 from experiments.dialogue.stream import Layout, in_documents
 from experiments.language_modeling import __main__ as language_modeling
+from experiments.language_modeling.sample import pieces
 from experiments.run import training
 from inf_former_jax.data.tokens import Bytes
 from inf_former_jax.memory import state
@@ -158,11 +158,9 @@ def test_page_shows_the_document(finished, tmp_path, data):
 
 
 def test_pieces_are_the_text():
-    """A token each; characters of several bytes come with the last of them."""
+    """A piece for each token; characters of several bytes come with the last of them."""
     tokens = Bytes().encode("a–bé")
-    found = token_texts(Bytes(), tokens)
-    assert "".join(found) == "a–bé" and len(found) == len(tokens)
-    assert found == ["a", "", "", "–", "b", "", "é"]
+    assert list(pieces(Bytes(), tokens.tolist())) == ["a", "", "", "–", "b", "", "é", ""]
 
 
 def test_every_conversation_has_another_document(data):

@@ -13,6 +13,7 @@ from experiments.dialogue.corpus import tokenizer_of
 from experiments.dialogue.records import Conversation, Turn
 from experiments.dialogue.replies import Answering, replies
 from experiments.dialogue.stream import Encoder, Layout
+from experiments.language_modeling.sample import writer
 from experiments.questions import __main__ as command
 from experiments.questions.config import PRESETS, QuestionsConfig
 from experiments.questions.data import Questions, Sizes, generate
@@ -221,9 +222,7 @@ def test_matches_are_those_of_the_true_words(finished):
         empty: [
             one.reply
             for one in replies(
-                Decoder(cfg.model),
-                params,
-                ops,
+                writer(Decoder(cfg.model), params),
                 made.corpus,
                 test,
                 Answering(0, longest, Sampling(temperature=0.0), emptied=empty),
