@@ -10,19 +10,13 @@ from inf_former_jax.training.loop import LoopConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DialogueConfig(TextConfig):
-    """One run of the dialogue experiment."""
+class DataConfig:
+    """Which conversations are read, and which of them the model answers."""
 
-    layout: Layout = dataclasses.field(default_factory=Layout)
-    reading: Reading = dataclasses.field(default_factory=Reading)
     data: str = ""
     """CMU-DoG's release, or a folder with train.jsonl, valid.jsonl and test.jsonl; "" = a small
     sample of made-up conversations."""
-    init_from: str = ""
-    """Parameters to begin with: a folder of GPT-2's files, or a run folder of language_modeling.
-    A memory that is not there is grafted on, three control tokens are added to the vocabulary."""
-    batch_size: int = 8
-    """B, conversations in one update."""
+    reading: Reading = dataclasses.field(default_factory=Reading)
     valid_conversations: int = 0
     """So many conversations for validation, evenly chosen; 0 = all."""
     test_conversations: int = 0
@@ -37,6 +31,18 @@ class DialogueConfig(TextConfig):
     """Sample from the likeliest tokens whose probabilities sum to this; 1 = all."""
     wordnet: str = ""
     """Folder of WordNet 3.0's files for METEOR; "" = Debian's, of wordnet-base."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DialogueConfig(TextConfig, DataConfig):
+    """One run of the dialogue experiment."""
+
+    layout: Layout = dataclasses.field(default_factory=Layout)
+    init_from: str = ""
+    """Parameters to begin with: a folder of GPT-2's files, or a run folder of language_modeling.
+    A memory that is not there is grafted on, three control tokens are added to the vocabulary."""
+    batch_size: int = 8
+    """B, conversations in one update."""
 
 
 #: The rows: name → (what it is, the model of language_modeling).

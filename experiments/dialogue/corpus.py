@@ -4,6 +4,7 @@ The folder is the release of CMU-DoG (`release`), or it holds JSON lines (`recor
 `train.jsonl`, `valid.jsonl` or `validation.jsonl`, and `test.jsonl`.
 """
 
+import functools
 import hashlib
 import logging
 from collections import Counter
@@ -70,6 +71,7 @@ class Corpus(NamedTuple):
         return {"train": self.train, "valid": self.valid, "test": self.test}
 
 
+@functools.lru_cache(maxsize=1)  # the check of a config makes it before the run does
 def corpus_of(cfg: DialogueConfig) -> Corpus:
     """The conversations that a config asks for.
 

@@ -88,16 +88,6 @@ def _check_layout(cfg: DialogueConfig) -> None:
     require(cfg.reply_tokens < room, "reply_tokens", cfg.reply_tokens, accepted)
 
 
-def dialogue(cfg: DialogueConfig, site: Site) -> "Dialogue":
-    """The task of a run, whose data are described; the run folder keeps its tokeniser."""
-    corpus = corpus_of(cfg)
-    start.keep_tokenizer(corpus.encoder.tokenizer, site.folder)
-    if not jax.process_index():
-        released = bool(cfg.data) and (Path(cfg.data) / "Conversations").is_dir()
-        describe(corpus, released and cfg.reading == Reading())
-    return Dialogue(cfg, corpus, site)
-
-
 def describe(corpus: Corpus, released: bool) -> None:
     """Print what is in the splits; for CMU-DoG's release also the figures of its publication."""
     title = f"{corpus.name}, as it is read"
@@ -234,6 +224,16 @@ class Dialogue(ConversationTask):
             text = json.dumps(rows, indent=1, ensure_ascii=False)
             (self._folder / REPLIES).write_text(text + "\n", encoding="utf-8")
         return result
+
+
+def dialogue(cfg: DialogueConfig, site: Site) -> Dialogue:
+    """The task of a run, whose data are described and whose folder keeps the tokeniser."""
+    corpus = corpus_of(cfg)
+    start.keep_tokenizer(corpus.encoder.tokenizer, site.folder)
+    if not jax.process_index():
+        released = bool(cfg.data) and (Path(cfg.data) / "Conversations").is_dir()
+        describe(corpus, released and cfg.reading == Reading())
+    return Dialogue(cfg, corpus, site)
 
 
 def report(name: str, folder: Path, result: Mapping[str, Any]) -> None:

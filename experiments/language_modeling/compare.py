@@ -1,36 +1,34 @@
 """Every model of the paper from one checkpoint on the same text: one table, one picture, resumable.
 
-First a GPT-2 without memory is trained (or given by --init-from), then each row goes on from it
-with equal steps. For each model with a memory there is a control *trained* with the memory emptied
-before every segment (`-emptied`), beside the column in which the trained model's memory is emptied
-at test time: what the memory adds is the difference to these. Finished cells are kept and
-half-finished ones go on, so the same command can be stopped and repeated.
+First a GPT-2 without memory is trained, or --init-from gives one. Each row goes on from it with
+equal steps. For each model with a memory there is a control that is *trained* with the memory
+emptied before every segment (`-emptied`), beside the column in which the trained model's memory is
+emptied at test time. What the memory adds is the difference to these two. Finished cells are kept
+and half-finished ones go on, so the same command can be stopped and repeated.
 """
 
 import dataclasses
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from experiments.language_modeling import config as lm
-from experiments.language_modeling import plots as plots_text
-from experiments.language_modeling import start
-from experiments.language_modeling import task as language_modeling_task
+from experiments.language_modeling import plots
+from experiments.language_modeling.config import MODELS, PRESETS, LanguageModelingConfig
+from experiments.language_modeling.task import LANGUAGE_MODELING
 from experiments.results.language import LANGUAGE, language_row
-from experiments.run import cli, folders, training
-from experiments.run.tables import markdown
+from experiments.run import cli, folders, grid
+from experiments.run.grid import EMPTIED, Cell
+from inf_former_jax.require import require, require_at_least
 from inf_former_jax.training.objective import Objective
+from inf_former_jax.training.optim import OptimConfig
 
-EMPTIED = "-emptied"
-_WITH_MEMORY = [name for name in lm.MODELS if name != "gpt2"]
+_WITH_MEMORY = [name for name in MODELS if name != "gpt2"]
 
 
 @dataclasses.dataclass(frozen=True)
 class CompareConfig:
     """Which cells of the table to fill."""
 
-    models: tuple[str, ...] = (*lm.MODELS, *(f"{name}{EMPTIED}" for name in _WITH_MEMORY))
+    models: tuple[str, ...] = (*MODELS, *(f"{name}{EMPTIED}" for name in _WITH_MEMORY))
     """Rows; with -emptied, trained with its memory emptied before every segment."""
     seeds: int = 2
     """Seeds 0, 1, … of each row: the order of the documents and what is grafted."""
@@ -55,117 +53,90 @@ class CompareConfig:
     init_from: str = ""
     """GPT-2's files: the paper's size and settings (SPEC §6) instead of the CPU's."""
     valid_characters: int = 20_000
-    """Of each validation document; 0 = all."""
+    """Characters of each validation document; 0 = all."""
     test_characters: int = 0
-    """Of each test document; 0 = all."""
+    """Characters of each test document; 0 = all."""
     cache: str = "runs/tokens"
     out: str = "runs/language_modeling/compare"
     """Folder of the runs, the table and the pictures."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """One run of the table; the first one is the checkpoint that the others begin with."""
-
-    model: str
-    config: lm.LanguageModelingConfig
-    folder: Path
-
-
-def cells(cfg: CompareConfig) -> list[Cell]:
-    """The base, if there is none given, and all rows, models innermost.
+def cells(cfg: CompareConfig) -> list[Cell[LanguageModelingConfig]]:
+    """The base, unless it is given, and all rows, models innermost.
 
     Raises:
         ValueError: an unknown row, or a number of seeds or updates that cannot be.
     """
     for name, least in (("seeds", 1), ("updates", 2), ("base_updates", 2)):
-        if getattr(cfg, name) < least:
-            raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: {least} or more")
-    if not cfg.models:
-        raise ValueError(f"models: found none, accepted: {', '.join(CompareConfig.models)}")
-    return list(_cells(cfg))
+        require_at_least(name, getattr(cfg, name), least)
+    for name in cfg.models or ("none",):
+        known = name in CompareConfig.models
+        require(known, "models", name, ", ".join(CompareConfig.models))
+    base = [] if cfg.init_from else [_base(cfg)]
+    return base + [_row(cfg, name, seed) for seed in range(cfg.seeds) for name in cfg.models]
 
 
-def _cells(cfg: CompareConfig) -> Iterator[Cell]:
-    base = Path(cfg.out) / "base"
-    if not cfg.init_from:
-        given = lm.PRESETS["gpt2"][1]
-        steps = dataclasses.replace(given.optim, steps=cfg.base_updates,
-                                    warmup_steps=min(100, cfg.base_updates // 2))  # fmt: skip
-        yield Cell("gpt2", _common(cfg, given, steps), base)
-    for seed in range(cfg.seeds):
-        for name in cfg.models:
-            plain = name.removesuffix(EMPTIED)
-            if plain not in lm.MODELS or name == f"gpt2{EMPTIED}":
-                accepted = ", ".join(CompareConfig.models)
-                raise ValueError(f"models: found {name}, accepted: {accepted}")
-            given = lm.PRESETS[f"paper-{plain}" if cfg.init_from else plain][1]
-            rates = {"schedule": "linear", "warmup_steps": min(50, cfg.updates // 2)}
-            if not cfg.init_from:
-                rates["learning_rate"] = cfg.learning_rate
-                rates["memory_learning_rate"] = cfg.memory_learning_rate
-            steps = dataclasses.replace(given.optim, steps=cfg.updates, **rates)
-            config = dataclasses.replace(
-                _common(cfg, given, steps),
-                init_from=cfg.init_from or str(base),
-                piece=cfg.piece,
-                seed=seed,
-                objective=Objective(empty_memory=name != plain),
-            )
-            yield Cell(name, config, Path(cfg.out) / f"{name}-{seed}")
+def _base(cfg: CompareConfig) -> Cell[LanguageModelingConfig]:
+    """The GPT-2 without memory that all rows begin with."""
+    preset = PRESETS["gpt2"][1]
+    warmup = min(100, cfg.base_updates // 2)
+    optim = dataclasses.replace(preset.optim, steps=cfg.base_updates, warmup_steps=warmup)
+    return Cell(("base",), "base", "gpt2", _common(cfg, preset, optim), Path(cfg.out) / "base")
 
 
-def _common(cfg, given, steps):
-    """The fields that all cells share."""
-    shared = ("data", "tokenizer", "cache", "valid_characters", "test_characters", "batch_size",
-              "segments")  # fmt: skip
-    model = given.model
+def _row(cfg: CompareConfig, name: str, seed: int) -> Cell[LanguageModelingConfig]:
+    """A model that goes on from the base."""
+    plain = name.removesuffix(EMPTIED)
+    preset = PRESETS[f"paper-{plain}" if cfg.init_from else plain][1]
+    own = preset.optim if cfg.init_from else cfg  # GPT-2's files: the paper's rates
+    optim = dataclasses.replace(
+        preset.optim,
+        steps=cfg.updates,
+        schedule="linear",
+        warmup_steps=min(50, cfg.updates // 2),
+        learning_rate=own.learning_rate,
+        memory_learning_rate=own.memory_learning_rate,
+    )
+    config = dataclasses.replace(
+        _common(cfg, preset, optim),
+        init_from=cfg.init_from or str(Path(cfg.out) / "base"),
+        piece=cfg.piece,
+        seed=seed,
+        objective=Objective(empty_memory=name != plain),
+    )
+    title = f"{name}-{seed}"
+    return Cell((name,), title, name, config, Path(cfg.out) / title)
+
+
+def _common(
+    cfg: CompareConfig, preset: LanguageModelingConfig, optim: OptimConfig
+) -> LanguageModelingConfig:
+    """The preset with the fields that all cells share."""
+    model = preset.model
     if not cfg.init_from:
         model = dataclasses.replace(model, vocab_size=cfg.vocab_size)
     return dataclasses.replace(
-        given,
+        preset,
         model=model,
-        optim=steps,
-        loop=dataclasses.replace(given.loop, minutes=0.0),
+        optim=optim,
+        loop=dataclasses.replace(preset.loop, minutes=0.0),
         sample=0,
-        **{name: getattr(cfg, name) for name in shared},
+        data=cfg.data,
+        tokenizer=cfg.tokenizer,
+        cache=cfg.cache,
+        valid_characters=cfg.valid_characters,
+        test_characters=cfg.test_characters,
+        batch_size=cfg.batch_size,
+        segments=cfg.segments,
     )
-
-
-def fill(table: Sequence[Cell], argv: Sequence[str]) -> None:
-    """Run the cells one after the other: finished ones are kept, half-finished ones go on."""
-    for number, cell in enumerate(table, start=1):
-        print(f"[{number}/{len(table)}] {cell.folder.name}")
-        with cli.refusals():
-            config = start.resolved(cell.config)
-            language_modeling_task.check(config)
-            result = folders.open_run(cell.folder, config)
-        if result is None:
-            said = folders.provenance("language_modeling", cell.model, argv)
-            with cli.stops():
-                training.run(language_modeling_task.LANGUAGE_MODELING, config, cell.folder, said)
 
 
 def report(folder: Path, table: Sequence[Cell]) -> None:
     """Print the table; write it as markdown, and draw the pictures."""
-    from rich.console import Console
-    from rich.table import Table
-
-    made: dict[str, list[dict[str, Any]]] = {cell.folder.name.rsplit("-", 1)[0]: []
-                                             for cell in table}  # fmt: skip
-    for cell in table:
-        file = cell.folder / "result.json"
-        if file.exists():
-            made[cell.folder.name.rsplit("-", 1)[0]].append(json.loads(file.read_text()))
-    rows = [language_row(name, results) for name, results in made.items()]
-    shown = Table(title="language models from one checkpoint", title_justify="left")
-    for name in LANGUAGE:
-        shown.add_column(name, justify="left" if name == "model" else "right")
-    for row in rows:
-        shown.add_row(*row)
-    Console(width=170).print(shown)
-    (folder / "table.md").write_text(markdown(LANGUAGE, rows) + "\n", encoding="utf-8")
-    plots_text.comparison(folder / "comparison.png", made)
+    found = {name: results for (name,), results in grid.results(table).items()}
+    rows = [language_row(name, results) for name, results in found.items()]
+    grid.show("language models from one checkpoint", folder, LANGUAGE, rows, width=170)
+    plots.comparison(folder / "comparison.png", found)
     print(f"{folder}/table.md, {folder}/comparison.png")
 
 
@@ -176,6 +147,7 @@ def main(argv: Sequence[str]) -> None:
     with cli.refusals():
         table = cells(cfg)
         folder = folders.made(cfg.out)
-        language_modeling_task.check(start.resolved(table[0].config))
-    fill(table, ["compare", *argv])
+        # The other cells begin with what this one leaves.
+        LANGUAGE_MODELING.check(LANGUAGE_MODELING.complete(table[0].config))
+    grid.fill(LANGUAGE_MODELING, table, ["compare", *argv])
     report(folder, table)

@@ -11,7 +11,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Integer
 
-from experiments.language_modeling import start
+from experiments.language_modeling import plots, start
 from experiments.language_modeling.config import PRESETS, LanguageModelingConfig
 from experiments.language_modeling.corpora import Corpus, corpus_of
 from experiments.language_modeling.sample import continuation, writer
@@ -42,13 +42,6 @@ def check(cfg: LanguageModelingConfig) -> None:
     training.check(cfg)
     start.parameters(cfg)
     streams(cfg, corpus_of(cfg))
-
-
-def language_modeling(cfg: LanguageModelingConfig, site: Site) -> "LanguageModeling":
-    """The task of a run; the run folder keeps its tokeniser."""
-    corpus = corpus_of(cfg)
-    start.keep_tokenizer(corpus.tokenizer, site.folder)
-    return LanguageModeling(cfg, corpus, site, start.parameters(cfg))
 
 
 def facts(corpus: Corpus) -> dict[str, Any]:
@@ -199,6 +192,13 @@ class LanguageModeling(Task):
         return {"document": test.names[0], "after": prompt[-300:], "written": written}
 
 
+def language_modeling(cfg: LanguageModelingConfig, site: Site) -> LanguageModeling:
+    """The task of a run, whose folder keeps the tokeniser."""
+    corpus = corpus_of(cfg)
+    start.keep_tokenizer(corpus.tokenizer, site.folder)
+    return LanguageModeling(cfg, corpus, site, start.parameters(cfg))
+
+
 def _bucket(segments: Integer[np.ndarray, "..."]) -> Integer[np.ndarray, "..."]:
     """The first segment of the bucket that holds each segment: buckets begin at 0, 1, 2, 4, 8, …"""
     floor = np.maximum(segments, 1)
@@ -226,8 +226,6 @@ def show(title: str, figures: dict[str, dict[str, Any]]) -> None:
 
 def report(name: str, folder: Path, result: Mapping[str, Any]) -> None:
     """Print the table of a finished run, and draw its pictures."""
-    from experiments.language_modeling import plots  # slow to import
-
     title = f"{result['corpus']}, {name}"
     show(f"{title}, {result['steps']:,} updates", result["test"])
     plots.perplexity(folder / "perplexity.png", title, result)

@@ -17,7 +17,7 @@ from experiments.language_modeling import start
 from experiments.language_modeling.sample import writer
 from experiments.questions.config import PRESETS, QuestionsConfig
 from experiments.questions.data import Questions, chance, generate, unbound_accuracy
-from experiments.run import tables, training
+from experiments.run import plots, tables, training
 from experiments.run.experiment import Experiment, Site
 from inf_former_jax.data.text import SPLITS
 from inf_former_jax.data.tokens import Tokenizer
@@ -37,13 +37,6 @@ def check(cfg: QuestionsConfig) -> None:
         require_at_least(name, getattr(cfg, name), 1)
     training.check(cfg)
     documents(cfg)
-
-
-def questions(cfg: QuestionsConfig, site: Site) -> "Probe":
-    """The task of a run; the run folder keeps its tokeniser."""
-    read = documents(cfg)
-    start.keep_tokenizer(read.corpus.encoder.tokenizer, site.folder)
-    return Probe(cfg, read, site)
 
 
 class Documents(NamedTuple):
@@ -144,6 +137,13 @@ class Probe(ConversationTask):
         return by_age(right, [self._ages[one.conversation][one.turn.turn // 2] for one in given])
 
 
+def questions(cfg: QuestionsConfig, site: Site) -> Probe:
+    """The task of a run, whose folder keeps the tokeniser."""
+    read = documents(cfg)
+    start.keep_tokenizer(read.corpus.encoder.tokenizer, site.folder)
+    return Probe(cfg, read, site)
+
+
 def by_age(right: Sequence[bool], ages: Sequence[int]) -> dict[str, Any]:
     """The share of answers that are right: of all, and of those of each age.
 
@@ -163,8 +163,6 @@ def by_age(right: Sequence[bool], ages: Sequence[int]) -> dict[str, Any]:
 
 def report(name: str, folder: Path, result: Mapping[str, Any]) -> None:
     """Print the table of a finished run, and draw its picture."""
-    from experiments.run import plots  # slow to import
-
     ages = next(iter(result["test"].values()))["ages"]
     first = "answers right on the test documents, by age in segments"
     rows = []

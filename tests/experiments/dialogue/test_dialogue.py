@@ -295,7 +295,7 @@ def test_the_default_row_reads_the_sample(tmp_path):
 def test_rows_of_the_comparison():
     """What is asked for reaches the rows that it concerns; usual rates by where they begin."""
     asked = CompareConfig(memory_gradient=4, document="section", scored="readers", top_p=0.5)
-    rows = {cell.model: cell.config for cell in cells(asked)}
+    rows = {cell.preset: cell.config for cell in cells(asked)}
     assert len(rows) == 10 and all(cfg.top_p == 0.5 for cfg in rows.values())
     assert {cfg.layout.scored for cfg in rows.values()} == {"readers"}
     assert rows["no-document"].layout.document == "none"

@@ -1,5 +1,6 @@
 """The language-modelling experiment: whole tiny runs, what they begin with, their refusals."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -11,6 +12,7 @@ import pytest
 from experiments.analysis import memory as analysis_memory
 from experiments.language_modeling import __main__ as command
 from experiments.language_modeling import corpora, start, task
+from experiments.language_modeling.compare import CompareConfig, cells
 from experiments.language_modeling.config import LanguageModelingConfig
 from experiments.run import training
 from inf_former_jax.data.tokens import Bytes
@@ -276,6 +278,28 @@ def test_shakespeare_is_found(tmp_path):
     hamlet = (folder / "test" / "hamlet.txt").read_text(encoding="utf-8")
     assert hamlet.startswith("Hamlet\n\nACT I\n") and "\nBERNARDO\nWho's there?\n" in hamlet
     assert not set("*_#") & set(hamlet)
+
+
+def test_rows_of_the_comparison():
+    """All rows go on from the base; GPT-2's files take its place and bring the paper's rates."""
+    asked = CompareConfig(seeds=2, piece=3, vocab_size=300, out="there")
+    base, *rows = cells(asked)
+    assert (base.row, base.config.optim.steps, base.config.init_from) == (("base",), 3000, "")
+    assert base.config.piece == 0 and len(rows) == 18 and len({cell.row for cell in rows}) == 9
+    for cell in rows:
+        config, emptied = cell.config, cell.preset.endswith("-emptied")
+        assert config.objective.empty_memory == emptied and config.model.vocab_size == 300
+        assert (config.init_from, config.piece, config.optim.steps) == ("there/base", 3, 1000)
+        rates = config.optim.learning_rate, config.optim.memory_learning_rate
+        assert rates == (1e-3, 2e-3) and config.optim.schedule == "linear"
+        assert cell.folder.name == f"{cell.preset}-{config.seed}"
+    asked = dataclasses.replace(asked, models=("gpt2-infinity",), seeds=1, init_from="gpt2")
+    (cell,) = cells(asked)
+    rates = cell.config.optim.learning_rate, cell.config.optim.memory_learning_rate
+    assert rates == (5e-5, 2.5e-4) and cell.config.model.vocab_size == 50257
+    for changed in ({"models": ("gpt2-emptied",)}, {"models": ()}, {"updates": 1}, {"seeds": 0}):
+        with pytest.raises(ValueError, match=rf"^{next(iter(changed))}: found "):
+            cells(dataclasses.replace(asked, **changed))
 
 
 def test_buckets_begin_at_powers_of_two():
