@@ -6,15 +6,15 @@ become `jax.Array`s on a device; as a `NamedTuple` it is a pytree without regist
 Dimension letters: B rows, S tokens of a document, T tokens of a segment, W = ceil(S / T) segments.
 """
 
-import queue
-import threading
-from collections.abc import Generator, Iterable
-from typing import Any, NamedTuple, TypeVar
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32, Integer, Shaped
 
-from inf_former_jax.require import require_at_least
+from inf_former_jax.require import require, require_at_least
 
 Item = TypeVar("Item")
 
@@ -24,8 +24,8 @@ class Batch(NamedTuple):
 
     A segment holds tokens of one document only. `weights` are loss weights, 0 for context;
     `resets[b, w]` clears the memory of row b *before* it reads segment w; `valid` is False at
-    right padding, and None says that nothing is padded. `types`, if any, are ids of the vocabulary
-    whose embeddings are added to the tokens': who says them (SPEC §7).
+    right padding, and None says that nothing is padded. `types`, if any, are further ids of the
+    vocabulary, one for each token, whose embeddings are added to the tokens': who speaks (SPEC §7).
     """
 
     tokens: Int32[np.ndarray, "B W T"]
@@ -41,13 +41,12 @@ def check_tokens(tokens: Integer[np.ndarray, "..."], vocab_size: int, name: str)
 
     An out-of-range id would otherwise be clamped silently by a gather on the device.
     """
-    bad = (tokens < 0) | (tokens >= vocab_size)
-    if bad.any():
-        place = tuple(int(i) for i in np.unravel_index(bad.argmax(), bad.shape))
+    wrong = (tokens < 0) | (tokens >= vocab_size)
+    if wrong.any():
+        place = tuple(int(i) for i in np.unravel_index(wrong.argmax(), wrong.shape))
         where = ", ".join(map(str, place))
-        raise ValueError(
-            f"{name}[{where}]: expected a token id in 0..{vocab_size - 1}, found {tokens[place]}"
-        )
+        accepted = f"a token id in 0..{vocab_size - 1}"
+        require(False, f"{name}[{where}]", tokens[place], accepted)
 
 
 def segment(
@@ -60,81 +59,54 @@ def segment(
     """Cut one document a row from its beginning into W = ceil(S / T) segments (SPEC §4).
 
     The last segment is right-padded with token 0, target `pad_target`, weight 0 and valid False;
-    without padding `valid` is None. Only segment 0 resets. Raises ValueError for shapes that
-    differ, an empty document, or segment_len < 1.
+    without padding `valid` is None. Only segment 0 resets.
+
+    Raises:
+        ValueError: shapes that differ, an empty document, or segment_len < 1.
     """
-    _check_document(tokens, targets, weights, segment_len)
-    rows, size = tokens.shape
-    padding = -size % segment_len
-    resets = np.zeros((rows, (size + padding) // segment_len), bool)
-    resets[:, 0] = True
-    valid = _cut(np.ones((rows, size)), segment_len, False, bool) if padding else None
-    return Batch(
-        tokens=_cut(tokens, segment_len, 0, np.int32),
-        targets=_cut(targets, segment_len, pad_target, np.int32),
-        weights=_cut(weights, segment_len, 0, np.float32),
-        resets=resets,
-        valid=valid,
-    )
-
-
-def _check_document(tokens: Any, targets: Any, weights: Any, segment_len: int) -> None:
     require_at_least("segment_len", segment_len, 1)
     require_at_least("tokens per document", tokens.shape[1], 1)
     for name, array in (("targets", targets), ("weights", weights)):
-        if array.shape != tokens.shape:
-            raise ValueError(
-                f"{name}: expected the shape of tokens {tokens.shape}, found {array.shape}"
-            )
+        accepted = f"the shape of tokens {tokens.shape}"
+        require(array.shape == tokens.shape, name, array.shape, accepted)
+    rows, size = tokens.shape
+    padding = -size % segment_len
 
+    def cut(array: Shaped[np.ndarray, "B S"], fill: int, dtype: type) -> np.ndarray:
+        padded = np.pad(array.astype(dtype), ((0, 0), (0, padding)), constant_values=fill)
+        return padded.reshape(rows, -1, segment_len)
 
-def _cut(
-    array: Shaped[np.ndarray, "B S"], segment_len: int, fill: int | bool, dtype: type
-) -> Shaped[np.ndarray, "B W T"]:
-    rows, size = array.shape
-    padded = np.full((rows, size + -size % segment_len), fill, dtype)
-    padded[:, :size] = array
-    return padded.reshape(rows, -1, segment_len)
+    segments = cut(tokens, 0, np.int32)
+    resets = np.zeros(segments.shape[:2], bool)
+    resets[:, 0] = True
+    return Batch(
+        tokens=segments,
+        targets=cut(targets, pad_target, np.int32),
+        weights=cut(weights, 0, np.float32),
+        resets=resets,
+        valid=cut(np.ones((rows, size), bool), False, bool) if padding else None,
+    )
 
 
 def prefetch(iterator: Iterable[Item], size: int = 2) -> Generator[Item, None, None]:
-    """Yield the items of `iterator`, made up to `size` (+1 in hand) ahead by a background thread.
+    """Yield the items of `iterator`, which a background thread makes up to `size` + 1 ahead.
 
     The thread starts at the first `next`. An exception in it is raised in the consumer after the
-    items before it; closing the generator ends the thread once its present item is made. Raises
-    ValueError for size < 1.
+    items before it; closing the generator ends the thread once its present item is made.
+
+    Raises:
+        ValueError: size < 1.
     """
     require_at_least("size", size, 1)
-    return _consume(iterator, size)
+    return _prefetched(iter(iterator), size)
 
 
-def _consume(iterator: Iterable[Item], size: int) -> Generator[Item, None, None]:
-    items: queue.Queue = queue.Queue(size)
-    stop = threading.Event()
-    worker = threading.Thread(target=_produce, args=(iterator, items, stop), daemon=True)
-    worker.start()
+def _prefetched(iterator: Iterator[Item], size: int) -> Generator[Item, None, None]:
+    worker, end = ThreadPoolExecutor(max_workers=1), object()
+    ahead = deque(worker.submit(next, iterator, end) for _ in range(size + 1))
     try:
-        while (message := items.get()) is not None:
-            if isinstance(message, BaseException):
-                raise message
-            yield message[0]
+        while (item := ahead.popleft().result()) is not end:
+            ahead.append(worker.submit(next, iterator, end))
+            yield cast(Item, item)
     finally:
-        stop.set()
-        # A worker that waits in `put` needs one free place to see `stop`.
-        while not items.empty():
-            items.get_nowait()
-        worker.join()
-
-
-def _produce(iterator: Iterable[Item], items: queue.Queue, stop: threading.Event) -> None:
-    end: BaseException | None = None
-    try:
-        for item in iterator:
-            if stop.is_set():
-                return
-            # The tuple tells an item from the end (None) and from an exception.
-            items.put((item,))
-    except BaseException as error:
-        end = error
-    if not stop.is_set():
-        items.put(end)
+        worker.shutdown(cancel_futures=True)

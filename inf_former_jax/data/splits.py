@@ -1,7 +1,8 @@
 """The tokens of a split: documents one after the other, each with its end, kept on disk.
 
-A cache entry is a folder `{split}-{hash}` of the text files, their names and the tokeniser, so that
-a change of any of them finds no entry. It is written under another name and renamed when complete.
+A cache entry is a folder `{split}-{hash}`. The hash covers the text files, their names and the
+tokeniser, so that after a change of any of them no entry is found. An entry is written under
+another name and renamed when it is complete.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,8 +21,9 @@ from jaxtyping import Int64, Integer
 from inf_former_jax.data import text
 from inf_former_jax.data.batches import check_tokens
 from inf_former_jax.data.tokens import Tokenizer
+from inf_former_jax.require import require
 
-_VERSION = 1  # of the readers and of the entries: raised, it makes every entry stale
+_VERSION = 1  # of readers and entries: a new number makes every entry stale
 
 
 class TokenizedSplit(NamedTuple):
@@ -44,41 +46,48 @@ def tokenize(
     """The documents of a split (`text.documents`) in tokens.
 
     Args:
-        characters: of each document only so many, down to the last whole word; 0 = all.
-        cache: folder to keep the tokens in, and to find them in; None = in memory only. A stale or
-            truncated entry is made again. Any number of processes may share it.
+        characters: how many characters of each document are kept, without a word that this would
+            cut; 0 = all.
+        cache: folder in which tokens are kept and found again; None = in memory only. A stale or
+            truncated entry is made again. Any number of processes may share the folder.
 
     Raises:
         ValueError: a vocabulary that no token type holds, a tokeniser that breaks its bounds, or
             as `text.documents` does.
     """
     kind = token_type(tokenizer.vocab_size)
+    encoded = _encoded(path, split, tokenizer, characters)
     if cache is None:
-        ids, *facts = zip(*_encoded(path, split, tokenizer, characters), strict=True)
-        lengths = [len(one) for one in ids]
-        return _split(np.concatenate(ids).astype(kind), lengths, *facts)
+        ids, names, words, sizes = zip(*encoded, strict=True)
+        tokens = np.concatenate(ids).astype(kind)
+        return _split(tokens, [len(document) for document in ids], names, words, sizes)
     key = _key(path, split, tokenizer, characters)
     entry = Path(cache) / f"{split or 'all'}-{key[:16]}"
     found = _load(entry, key)
-    if found is not None:
-        return found
-    return _build(entry, key, kind, _encoded(path, split, tokenizer, characters))
+    return _build(entry, key, kind, encoded) if found is None else found
 
 
 def token_type(vocab_size: int) -> np.dtype:
-    """The smallest type that holds every id; ValueError where a batch's int32 does not."""
-    if vocab_size > 2**31:
-        raise ValueError(f"vocab_size: expected at most {2**31}, found {vocab_size}")
+    """The smallest type that holds every id.
+
+    Raises:
+        ValueError: ids that int32, the type of a batch, does not hold.
+    """
+    require(vocab_size <= 2**31, "vocab_size", vocab_size, f"at most {2**31}")
     return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
 
 
-def _split(tokens, lengths, names, words, sizes) -> TokenizedSplit:
+def _split(tokens: np.ndarray, *documents: Sequence) -> TokenizedSplit:
+    """From lengths, names, words and bytes of all documents."""
+    lengths, names, words, sizes = documents
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
-    words, sizes = (np.array(counts, np.int64) for counts in (words, sizes))
-    return TokenizedSplit(tokens, starts, tuple(names), words, sizes)
+    counts = np.array(words, np.int64), np.array(sizes, np.int64)
+    return TokenizedSplit(tokens, starts, tuple(names), *counts)
 
 
-def _encoded(path, split, tokenizer, characters) -> Iterator[tuple[np.ndarray, str, int, int]]:
+def _encoded(
+    path: str | Path, split: str | None, tokenizer: Tokenizer, characters: int
+) -> Iterator[tuple[np.ndarray, str, int, int]]:
     """(ids with the end, name, words, bytes) of each document."""
     for name, content in text.documents(path, split):
         if 0 < characters < len(content):
@@ -90,9 +99,10 @@ def _encoded(path, split, tokenizer, characters) -> Iterator[tuple[np.ndarray, s
         yield with_end, name, text.num_words(content), len(content.encode("utf-8"))
 
 
-def _key(path, split, tokenizer, characters) -> str:
-    decisive = [_VERSION, split, tokenizer.fingerprint, characters]
-    digest = hashlib.sha256(json.dumps(decisive).encode())
+def _key(path: str | Path, split: str | None, tokenizer: Tokenizer, characters: int) -> str:
+    """Hash of everything that the tokens depend on."""
+    settings = [_VERSION, split, tokenizer.fingerprint, characters]
+    digest = hashlib.sha256(json.dumps(settings).encode())
     for file in text.files(path, split):
         with open(file, "rb") as opened:
             contents = hashlib.file_digest(opened, "sha256").hexdigest()
@@ -120,11 +130,11 @@ def _build(entry: Path, key: str, kind: np.dtype, encoded: Iterator) -> Tokenize
     try:
         _write(partial, key, kind, encoded)
         # Mapped before the rename: it stays readable even if another process replaces the entry.
-        made = _load(partial, key)
-        if made is None:
+        loaded = _load(partial, key)
+        if loaded is None:
             raise OSError(f"{partial}: what was written to it cannot be read back")
         _install(partial, entry, key)
-        return made
+        return loaded
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -141,15 +151,13 @@ def _write(folder: Path, key: str, kind: np.dtype, encoded: Iterator) -> None:
         file.flush()
         # A rename may otherwise reach the disk before the tokens do.
         os.fsync(file.fileno())
-    header = {
-        "key": key, "dtype": kind.str, "size": sum(lengths) * kind.itemsize,
-        "lengths": lengths, "names": names, "words": words, "bytes": sizes,
-    }  # fmt: skip
+    header = {"key": key, "dtype": kind.str, "size": sum(lengths) * kind.itemsize}
+    header |= {"lengths": lengths, "names": names, "words": words, "bytes": sizes}
     (folder / "header.json").write_text(json.dumps(header), encoding="utf-8")
 
 
 def _install(partial: Path, entry: Path, key: str) -> None:
-    """Rename into place unless another process was first; what is damaged there makes way."""
+    """Rename into place unless another process was first; a damaged entry there is removed."""
     if entry.exists() and _load(entry, key) is None:
         away = entry.with_name(f"{partial.name}-damaged")
         with contextlib.suppress(FileNotFoundError):  # another process did it

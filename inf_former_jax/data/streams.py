@@ -1,13 +1,13 @@
-"""The B rows of a batch, each of which walks its own documents from beginning to end.
+"""The B rows of a batch, each of which reads its own documents from beginning to end.
 
 Within an epoch every document is read by one row, exactly once. In a document of n tokens, its end
-included, the first token is context only and each of the other n-1 is predicted once, from the
-token before it; ceil((n-1) / T) segments hold the n-1 pairs, the last one right-padded. The next
-segment of the row begins the next document and resets. A row whose documents are all read before
-the epoch ends is padding from there on. Padding weighs 0.
+included, the first token is context only, and each later one is predicted once, from the token
+before it. ceil((n-1) / T) segments hold these n-1 pairs, the last one right-padded. The next
+segment of the row begins the next document and resets. A row whose documents end before the epoch
+does is padding from there on. Padding weighs 0.
 
-What a batch holds depends on its number alone: a run that goes on from a checkpoint needs no more
-than its step, and a process needs no other's rows.
+What a batch holds depends on its number alone: a run that goes on from a checkpoint needs only its
+step, and a process needs only its own rows.
 
 Dimension letters: B rows, R of them asked for, W segments of T tokens in a batch.
 """
@@ -24,7 +24,7 @@ from jaxtyping import Bool, Int32, Int64, Integer
 
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.data.splits import TokenizedSplit
-from inf_former_jax.require import require_at_least
+from inf_former_jax.require import require, require_at_least
 
 
 class Places(NamedTuple):
@@ -37,9 +37,9 @@ class Places(NamedTuple):
 def pieces(split: TokenizedSplit, size: int) -> TokenizedSplit:
     """The split's documents cut into pieces of `size` tokens, each a document of its own.
 
-    A row of few long documents learns what is special about them; of many pieces in random order
-    it learns what they have in common. The first token of a piece is context only, as of any
-    document: one of `size` is not predicted. A last piece of one token stays with the one before.
+    From few long documents a row learns what is special about them, from many pieces in random
+    order what they have in common. The first token of a piece is context only, as in any document,
+    so one token of every `size` is not predicted. A last piece of one token joins the piece before.
 
     Raises:
         ValueError: size < 2.
@@ -51,13 +51,13 @@ def pieces(split: TokenizedSplit, size: int) -> TokenizedSplit:
         starts.append(begins)
         names += [f"{name}[{number}]" for number in range(len(begins))]
     borders = np.append(np.concatenate(starts), split.starts[-1])
-    # Of whole documents only these are known; no figure a word is taken of pieces.
+    # Words and bytes are known of whole documents only: pieces have no figures for them.
     nothing = np.zeros(len(names), np.int64)
     return TokenizedSplit(split.tokens, borders, tuple(names), nothing, nothing)
 
 
 class _Walk(NamedTuple):
-    """A row's documents of an epoch, and the number of its segments when each of them ends."""
+    """A row's documents in an epoch, and how many segments it has read when each of them ends."""
 
     documents: Int64[np.ndarray, " walked"]
     ends: Int64[np.ndarray, " walked"]
@@ -83,31 +83,29 @@ class Streams:
     segments: int = 1
     """W, segments of a batch."""
     seed: int = 0
-    """With the epoch, decides on the order; without effect unless shuffled."""
+    """Decides on the order of each epoch's documents, if they are shuffled."""
     shuffle: bool = False
-    """Each row walks its documents in an order of the epoch's own; False = as in the split."""
+    """Every epoch has an order of its own; False = the split's order."""
     stride: int = 0
-    """A segment begins this many tokens after the last one; 0 = T, none read twice. Less is the
-    sliding window of a model without memory: what was predicted before weighs 0 as context."""
+    """A segment begins this many tokens after the last one; 0 = T, so that none is read twice. A
+    smaller stride is the sliding window of a model without memory: tokens that an earlier segment
+    has predicted are context and weigh 0."""
     _plans: dict[int, list[_Walk]] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self):
         for name in ("batch_size", "segment_len", "segments"):
             require_at_least(name, getattr(self, name), 1)
         require_at_least("seed", self.seed, 0)
-        if not 0 <= self.stride <= self.segment_len:
-            raise ValueError(f"stride: expected 0..{self.segment_len}, found {self.stride}")
+        fits = 0 <= self.stride <= self.segment_len
+        require(fits, "stride", self.stride, f"0..{self.segment_len}")
         require_at_least("documents", len(self.split.names), 1)
         short = self._predicted.argmin()
-        if self._predicted[short] < 1:
-            raise ValueError(
-                f"document {self.split.names[short]!r}: expected at least 2 tokens, its end "
-                f"included, found {self._predicted[short] + 1}"
-            )
+        tokens, accepted = int(self._predicted[short]) + 1, "2 or more, its end included"
+        require(tokens >= 2, f"document {self.split.names[short]!r}", f"{tokens} tokens", accepted)
 
     @functools.cached_property
     def steps_per_epoch(self) -> int:
-        """Batches of an epoch: of the row with the most segments."""
+        """Batches of an epoch: as many as the row with the most segments needs."""
         most = max(int(walk.ends[-1]) for walk in self._plan(0) if len(walk.ends))
         return -(-most // self.segments)
 
@@ -125,8 +123,10 @@ class Streams:
     def batch(self, step: int, rows: Sequence[int] | Integer[np.ndarray, " R"]) -> Batch:
         """Batch number `step`, counted over all epochs, of the given rows: arrays [R, W, T].
 
-        `valid` is always an array, so that every batch has the same structure. Raises ValueError
-        for a negative step or a row outside 0..B-1.
+        `valid` is always an array, so that every batch has the same structure.
+
+        Raises:
+            ValueError: a negative step, or a row outside 0..B-1.
         """
         documents, first, valid = self._cut(step, rows)
         begins = self.split.starts[documents] + first
@@ -141,9 +141,10 @@ class Streams:
         return Batch(inputs, targets, weights.astype(np.float32), resets, valid)
 
     def places(self, step: int, rows: Sequence[int] | Integer[np.ndarray, " R"]) -> Places:
-        """Document and position of everything in `batch` of the same arguments.
+        """Where the tokens of `batch(step, rows)` stand, for losses by document or by position.
 
-        For losses by document or by position in it. Raises ValueError as `batch` does.
+        Raises:
+            ValueError: as `batch` does.
         """
         documents, first, valid = self._cut(step, rows)
         positions = np.where(valid, first[..., None] + np.arange(self.segment_len), -1)
@@ -151,42 +152,45 @@ class Streams:
         return Places(documents.astype(np.int32), positions.astype(np.int32))
 
     def word_perplexity(self, nats: float) -> float:
-        """exp(nats / words), of the sum of cross-entropies over an epoch.
+        """`exp(nats / words)`, nats the sum of cross-entropies over an epoch.
 
-        Whatever the tokens are, per word that white space separates. Documents' first tokens are in
-        the words but not among what is predicted, ends the other way round. Infinite where there
-        is hardly any white space, above e^700.
+        Models with different tokens can be compared by it: a word is what white space separates.
+        First tokens of documents belong to words but are not predicted; ends are predicted but
+        belong to no word. Above e^700, where there is hardly any white space, it is infinite.
         """
         words = int(self.split.words.sum())
         return math.exp(nats / words) if words and nats / words < 700 else math.inf
 
     def bits_per_byte(self, nats: float) -> float:
-        """Bits per byte of UTF-8, of the sum of cross-entropies over an epoch; see above."""
+        """Bits per byte of UTF-8, from the sum of cross-entropies over an epoch, in nats."""
         return nats / math.log(2) / int(self.split.bytes.sum())
 
     def _cut(
         self, step: int, rows: Sequence[int] | Integer[np.ndarray, " R"]
     ) -> tuple[Int64[np.ndarray, "R W"], Int64[np.ndarray, "R W"], Bool[np.ndarray, "R W T"]]:
-        """Documents, the position in them at which segments begin (both 0 at padding), valid."""
+        """Each segment's document and the position in it at which the segment begins; and valid.
+
+        Document and position are 0 where a segment is padding.
+        """
         require_at_least("step", step, 0)
         epoch, within = divmod(step, self.steps_per_epoch)
         plan = self._plan(epoch)
         numbers = within * self.segments + np.arange(self.segments)
         documents, first, count = np.zeros((3, len(rows), self.segments), np.int64)
         for i, row in enumerate(map(int, rows)):
-            if not 0 <= row < self.batch_size:
-                raise ValueError(f"row: expected 0..{self.batch_size - 1}, found {row}")
+            require(0 <= row < self.batch_size, "row", row, f"0..{self.batch_size - 1}")
             walk = plan[row]
-            held = np.searchsorted(walk.ends, numbers, side="right")
-            here = held < len(walk.ends)  # the others come after the row's last document
-            documents[i, here] = walk.documents[held[here]]
-            begins = walk.ends[held[here]] - self._sizes[documents[i, here]]
-            first[i, here] = (numbers[here] - begins) * self._stride
-            count[i, here] = self._predicted[documents[i, here]] - first[i, here]
+            index = np.searchsorted(walk.ends, numbers, side="right")
+            there = index < len(walk.ends)  # later segments come after the row's last document
+            documents[i, there] = walk.documents[index[there]]
+            begins = walk.ends[index[there]] - self._sizes[documents[i, there]]
+            first[i, there] = (numbers[there] - begins) * self._stride
+            count[i, there] = self._predicted[documents[i, there]] - first[i, there]
         return documents, first, np.arange(self.segment_len) < count[..., None]
 
     @functools.cached_property
     def _predicted(self) -> Int64[np.ndarray, " documents"]:
+        """Predicted tokens of each document."""
         return np.diff(self.split.starts) - 1
 
     @functools.cached_property

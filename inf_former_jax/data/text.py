@@ -1,6 +1,6 @@
 """Documents of text, read exactly as they stand in the official layouts of the corpora.
 
-With a split, one of SPLITS, a folder holds for it one of
+For each split, one of SPLITS, a folder holds one of
 
 - `wiki.train.tokens` or `wiki.train.raw` (WikiText): an article begins at a level-1 heading;
 - `train/*.txt` (PG-19): a file is a book, titled by `metadata.csv` (id, title, …) if there is one;
@@ -16,14 +16,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from inf_former_jax.require import require
+
 SPLITS = ("train", "valid", "test")
-"""Names of the splits; files and folders of the second may be called `validation` too."""
+"""Names of the splits; files and folders of `valid` may be called `validation`, too."""
 
 _ON_DISK = {"train": ("train",), "valid": ("valid", "validation"), "test": ("test",)}
 
 
 class Document(NamedTuple):
-    """A text that is read from its beginning to its end, and by what name it is reported."""
+    """A text that is read from its beginning to its end, and the name it is reported by."""
 
     name: str
     text: str
@@ -50,9 +52,10 @@ def documents(path: str | Path, split: str | None = None) -> Iterator[Document]:
 
 
 def files(path: str | Path, split: str | None = None) -> list[Path]:
-    """Every file that `documents` of the same arguments depend on.
+    """Every file that `documents(path, split)` depends on.
 
-    Raises ValueError as `documents` does for what is found on disk.
+    Raises:
+        ValueError: as `documents` does for what is found on disk.
     """
     layout = _locate(Path(path), split)
     return [*layout.paths, *layout.beside]
@@ -64,45 +67,38 @@ def num_words(text: str) -> int:
 
 
 def _locate(path: Path, split: str | None) -> _Layout:
-    if split is not None and split not in SPLITS:
-        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, found {split!r}")
-    if not path.exists():
-        raise ValueError(f"{path}: expected a folder or file of text, found nothing")
+    require(split is None or split in SPLITS, "split", repr(split), ", ".join(SPLITS))
+    require(path.exists(), str(path), "nothing", "a folder or file of text")
     if path.is_file():
-        if split is not None:
-            raise ValueError(f"{path}: a file has no splits: expected none, found {split!r}")
+        require(split is None, str(path), f"split {split!r}", "none, since a file has no splits")
         return _Layout(_reader(path), [path])
     if split is None:
         books = _books_in(path)
-        if not books:
-            raise ValueError(f"{path}: expected .txt files or a split, found {_listing(path)}")
+        require(bool(books), str(path), _listing(path), ".txt files, or a split")
         return _Layout(_book, books)
     return _locate_split(path, split)
 
 
 def _locate_split(folder: Path, split: str) -> _Layout:
     patterns = ("wiki.{}.tokens", "wiki.{}.raw", "{}.jsonl")
-    found = {}
+    layouts = {}
     for name in _ON_DISK[split]:
         for file in (folder / pattern.format(name) for pattern in patterns):
             if file.is_file():
-                found[file.name] = _Layout(_reader(file), [file])
+                layouts[file.name] = _Layout(_reader(file), [file])
         if books := _books_in(folder / name):
-            found[f"{name}/*.txt"] = _pg19(folder, books)
-    if len(found) == 1:
-        return found.popitem()[1]
-    accepted = [pattern.format(split) for pattern in (*patterns, "{}/*.txt")]
-    what = " and ".join(found) if found else _listing(folder)
-    raise ValueError(
-        f"{folder}: split {split!r}: expected one of {', '.join(accepted)}, found {what}"
-    )
+            layouts[f"{name}/*.txt"] = _pg19(folder, books)
+    found = " and ".join(layouts) or _listing(folder)
+    accepted = ", ".join(pattern.format(split) for pattern in (*patterns, "{}/*.txt"))
+    require(len(layouts) == 1, f"{folder}: split {split!r}", found, f"one of {accepted}")
+    return layouts.popitem()[1]
 
 
 def _reader(file: Path) -> Callable[[Path], Iterator[Document]]:
     readers = {".tokens": _articles, ".raw": _articles, ".jsonl": _records, ".txt": _book}
-    if file.suffix not in readers:
-        raise ValueError(f"{file}: expected a file {', '.join(readers)}, found {file.suffix!r}")
-    return readers[file.suffix]
+    kind = file.suffix
+    require(kind in readers, str(file), repr(kind), f"a file {', '.join(readers)}")
+    return readers[kind]
 
 
 def _books_in(folder: Path) -> list[Path]:
@@ -119,10 +115,9 @@ def _decode(raw: bytes, file: Path, offset: int = 0) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        place = offset + error.start
-        raise ValueError(
-            f"{file}: byte {place}: expected UTF-8, found 0x{raw[error.start]:02x}"
-        ) from error
+        where, found = offset + error.start, raw[error.start]
+        message = f"{file}: byte {where}: found 0x{found:02x}, accepted: UTF-8"
+        raise ValueError(message) from error
 
 
 def _lines(file: Path) -> Iterator[str]:
@@ -132,8 +127,7 @@ def _lines(file: Path) -> Iterator[str]:
         for raw in opened:
             yield _decode(raw, file, offset)
             offset += len(raw)
-    if not offset:
-        raise ValueError(f"{file}: expected text, found an empty file")
+    require(offset > 0, str(file), "an empty file", "text")
 
 
 def _pg19(folder: Path, books: list[Path]) -> _Layout:
@@ -152,11 +146,11 @@ def _pg19(folder: Path, books: list[Path]) -> _Layout:
 
 def _book(file: Path) -> Iterator[Document]:
     raw = file.read_bytes()
-    if not raw:
-        raise ValueError(f"{file}: expected text, found an empty file")
+    require(bool(raw), str(file), "an empty file", "text")
     yield Document(file.stem, _decode(raw, file))
 
 
+_WIKITEXT = "articles below headings ` = Title = ` between blank lines"
 _HEADING = re.compile(r" ?= (?!= )(.*\S)(?<! =) =\s*")
 
 
@@ -172,12 +166,13 @@ def _articles(file: Path) -> Iterator[Document]:
             before, lines = lines[:-2], lines[-2:]
             if name is not None:
                 yield Document(name, "".join(before))
-            elif "".join(before).strip():
-                raise ValueError(f"{file}: text before the first heading ` = Title = `")
+            else:
+                alone = not "".join(before).strip()
+                require(alone, str(file), "text before the first heading", _WIKITEXT)
             name = heading[1]
         lines.append(line)
     if name is None:
-        raise ValueError(f"{file}: expected headings ` = Title = ` between blank lines, found none")
+        raise ValueError(f"{file}: found no heading, accepted: {_WIKITEXT}")
     yield Document(name, "".join(lines))
 
 
@@ -194,13 +189,12 @@ def _records(file: Path) -> Iterator[Document]:
 def _parse(line: str, where: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
+        text = record.get("text") if isinstance(record, dict) else None
+        good = isinstance(text, str) and bool(text)
+        require(good, where, "no text", '{"text": …} with a text that is not empty')
+        str(text).encode("utf-8")
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: expected a JSON object, found {error}") from error
-    text = record.get("text") if isinstance(record, dict) else None
-    if not isinstance(text, str) or not text:
-        raise ValueError(f'{where}: expected {{"text": …}} with a text that is not empty')
-    try:
-        text.encode("utf-8")
+        raise ValueError(f"{where}: found {error}, accepted: a JSON object") from error
     except UnicodeEncodeError as error:  # JSON can escape half of a surrogate pair
-        raise ValueError(f"{where}: text: {error}") from error
+        raise ValueError(f"{where}: text: found {error}, accepted: UTF-8") from error
     return record

@@ -1,10 +1,9 @@
 """Text to token ids and back, exactly: bytes, GPT-2's byte-level BPE, or one trained on the text.
 
-All that the rest of `data` knows of a tokeniser is `Tokenizer`.
+The rest of `data` knows a tokeniser as a `Tokenizer` only.
 """
 
 import hashlib
-import importlib.util
 import json
 import os
 import uuid
@@ -16,7 +15,7 @@ import numpy as np
 from jaxtyping import Int32, Integer
 
 from inf_former_jax.data.batches import check_tokens
-from inf_former_jax.require import require_at_least
+from inf_former_jax.require import require, require_at_least
 
 END = "<|endoftext|>"
 """GPT-2's token at the end of a document."""
@@ -24,20 +23,22 @@ END = "<|endoftext|>"
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Without loss: decode(encode(text)) == text for every text that UTF-8 can express."""
+    """Ids for text, without loss: decode(encode(text)) == text for all that UTF-8 can express."""
 
     vocab_size: int
-    """Ids are in 0..vocab_size-1, the end's among them."""
+    """Ids, that of the end among them, are in 0..vocab_size-1."""
     end: int
     """Id that ends a document; no text encodes to it."""
     fingerprint: str
-    """Hash of all that decides on the ids, so that what they were stored as can be recognised."""
+    """Hash of everything that decides on the ids: stored tokens belong to one fingerprint."""
 
     def encode(self, text: str) -> Int32[np.ndarray, " n"]:
         """The text's ids [n], without an end."""
+        ...
 
     def decode(self, ids: Integer[np.ndarray, " n"]) -> str:
         """The ids' text, ends left out and invalid UTF-8 replaced; ValueError for other ids."""
+        ...
 
 
 class Bytes:
@@ -60,7 +61,7 @@ class Bytes:
 class ByteLevelBpe:
     """Byte-level byte-pair encoding (GPT-2), by the `tokenizers` library; see `load_bpe`.
 
-    A text that spells the end is encoded as any other.
+    A text that spells the end is encoded like any other text.
     """
 
     vocab_size: int
@@ -73,13 +74,15 @@ class ByteLevelBpe:
         Raises:
             ValueError: no such definition, one that would lose text, or without the token `end`.
         """
-        _require_library()
-        self._tokenizer = _from_definition(definition, where)
+        try:
+            self._tokenizer = _library().Tokenizer.from_str(definition)
+        except Exception as error:  # the library raises nothing more specific
+            message = f"{where}: found {error}, accepted: a tokenizer.json"
+            raise ValueError(message) from error
         spec = json.loads(self._tokenizer.to_str())
         _check_lossless(spec, where)
         vocab = self._tokenizer.get_vocab()
-        if end not in vocab:
-            raise ValueError(f"{where}: expected the token {end!r} among {len(vocab)}, found none")
+        require(end in vocab, where, f"{len(vocab)} tokens", f"a vocabulary with {end!r}")
         self._definition = definition
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
@@ -89,7 +92,7 @@ class ByteLevelBpe:
         self.fingerprint = _fingerprint(spec, vocab, self.end)
 
     def save(self, path: str | Path) -> None:
-        """Write the tokenizer.json that `load_bpe` reads as the same tokeniser."""
+        """Write the tokenizer.json from which `load_bpe` makes the same tokeniser."""
         Path(path).write_text(self._definition, encoding="utf-8")
 
     def encode(self, text: str) -> Int32[np.ndarray, " n"]:
@@ -115,12 +118,9 @@ def load_bpe(path: str | Path, end: str = END) -> ByteLevelBpe:
     pair = path / "vocab.json", path / "merges.txt"
     if file.is_file():
         return ByteLevelBpe(file.read_text(encoding="utf-8"), str(file), end)
-    if all(one.is_file() for one in pair):
-        _require_library()
-        return ByteLevelBpe(_from_pair(*pair), str(path), end)
-    raise ValueError(
-        f"{path}: expected tokenizer.json, or a folder with it or with vocab.json and merges.txt"
-    )
+    accepted = "tokenizer.json, or a folder with it or with vocab.json and merges.txt"
+    require(all(part.is_file() for part in pair), str(path), "no tokeniser", accepted)
+    return ByteLevelBpe(_from_pair(*pair), str(path), end)
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, path: str | Path) -> ByteLevelBpe:
@@ -128,19 +128,17 @@ def train_bpe(texts: Iterable[str], vocab_size: int, path: str | Path) -> ByteLe
 
     Args:
         vocab_size: with the 256 bytes and the end; a small text may give fewer.
-        path: of the tokenizer.json; replaced at once, so that it is never half a file.
+        path: where the tokenizer.json is written; replaced at once, so never half a file.
 
     Raises:
         ValueError: vocab_size < 257.
     """
-    _require_library()
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
+    library = _library()
     require_at_least("vocab_size", vocab_size, 257)
-    tokenizer = _byte_level(Tokenizer(models.BPE()))
-    trainer = trainers.BpeTrainer(
+    tokenizer = _byte_level(library.Tokenizer(library.models.BPE()))
+    trainer = library.trainers.BpeTrainer(
         vocab_size=vocab_size,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(),
         special_tokens=[END],
         show_progress=False,
     )
@@ -153,66 +151,59 @@ def train_bpe(texts: Iterable[str], vocab_size: int, path: str | Path) -> ByteLe
     return load_bpe(path)
 
 
-def _require_library() -> None:
-    if importlib.util.find_spec("tokenizers") is None:
-        raise ValueError(
-            "tokenizer: the package tokenizers is not installed, accepted: bytes, or any after "
-            "pip install 'inf_former_jax[text]'"
-        )
+def _library() -> Any:
+    """The package tokenizers, an extra."""
+    try:
+        import tokenizers
+    except ModuleNotFoundError:
+        accepted = "bytes, or any after pip install 'inf_former_jax[text]'"
+        message = f"tokenizer: the package tokenizers is not installed, accepted: {accepted}"
+        raise ValueError(message) from None
+    return tokenizers
 
 
 def _byte_level(tokenizer: Any) -> Any:
-    from tokenizers import decoders, pre_tokenizers
-
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
+    """The tokeniser with GPT-2's way from text to bytes and back."""
+    library = _library()
+    tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = library.decoders.ByteLevel()
     return tokenizer
 
 
 def _from_pair(vocab: Path, merges: Path) -> str:
-    from tokenizers import Tokenizer, models
-
+    """The text of a tokenizer.json from GPT-2's two files."""
+    library = _library()
     try:
-        return _byte_level(Tokenizer(models.BPE.from_file(str(vocab), str(merges)))).to_str()
+        model = library.models.BPE.from_file(str(vocab), str(merges))
     except Exception as error:  # the library raises nothing more specific
-        raise ValueError(f"{vocab.parent}: expected vocab.json and merges.txt: {error}") from error
-
-
-def _from_definition(definition: str, where: str) -> Any:
-    from tokenizers import Tokenizer
-
-    try:
-        return Tokenizer.from_str(definition)
-    except Exception as error:  # the library raises nothing more specific
-        raise ValueError(f"{where}: expected a tokenizer.json: {error}") from error
+        message = f"{vocab.parent}: found {error}, accepted: vocab.json and merges.txt"
+        raise ValueError(message) from error
+    return _byte_level(library.Tokenizer(model)).to_str()
 
 
 def _check_lossless(spec: dict[str, Any], where: str) -> None:
     """Refuse what would make decode(encode(text)) another text, or random."""
-    from tokenizers import pre_tokenizers
-
-    model = spec["model"]
-    splitter = spec["pre_tokenizer"] or {}
+    model, splitter = spec["model"], spec["pre_tokenizer"] or {}
     steps = splitter.get("pretokenizers", [splitter])
-    missing = set(pre_tokenizers.ByteLevel.alphabet()) - set(model.get("vocab", ()))
-    wrong = {
+    alphabet = set(_library().pre_tokenizers.ByteLevel.alphabet())
+    missing = alphabet - set(model.get("vocab", ()))
+    changes = [step.get("add_prefix_space") or step.get("behavior") == "Removed" for step in steps]
+    marks = model.get("end_of_word_suffix"), model.get("continuing_subword_prefix")
+    losses = {
         "a model other than BPE": model["type"] != "BPE",
         "no byte-level decoder": (spec["decoder"] or {}).get("type") != "ByteLevel",
         "no byte-level pre-tokeniser": all(step.get("type") != "ByteLevel" for step in steps),
-        "a pre-tokeniser that changes the text": any(
-            step.get("add_prefix_space") or step.get("behavior") == "Removed" for step in steps
-        ),
+        "a pre-tokeniser that changes the text": any(changes),
         "a normaliser": spec["normalizer"] is not None,
         "dropout": model.get("dropout"),
-        "a mark of word ends or beginnings": model.get("end_of_word_suffix")
-        or model.get("continuing_subword_prefix"),
+        "a mark of word ends or beginnings": any(marks),
         f"{len(missing)} bytes without a token": missing,
         "added tokens that swallow spaces": any(
             token["lstrip"] or token["rstrip"] for token in spec["added_tokens"]
         ),
     }
-    if found := [name for name, holds in wrong.items() if holds]:
-        raise ValueError(f"{where}: expected a byte-level BPE without loss, found {found[0]}")
+    found = next((name for name, holds in losses.items() if holds), None)
+    require(found is None, where, found, "a byte-level BPE without loss")
 
 
 def _fingerprint(spec: dict[str, Any], vocab: dict[str, int], end: int) -> str:

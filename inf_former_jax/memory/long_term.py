@@ -37,22 +37,10 @@ from inf_former_jax.memory.density import (
     quantile_locations,
     random_locations,
 )
-from inf_former_jax.memory.operator_tables import Table, by_writes, shape
-from inf_former_jax.memory.write_operators import Operators, operators
+from inf_former_jax.memory.operator_tables import by_writes, shape
+from inf_former_jax.memory.write_operators import Operators
+from inf_former_jax.memory.write_operators import operators as operators  # offered here, too
 from inf_former_jax.require import require
-
-__all__ = [
-    "LongTermConfig",
-    "LongTermMemory",
-    "Operators",
-    "init",
-    "operators",
-    "remember",
-    "remember_mass",
-    "reset",
-    "signal",
-    "write",
-]
 
 
 class LongTermMemory(NamedTuple):
@@ -199,6 +187,7 @@ def _sticky_locations(
     return random_locations(key, memory.salience, cfg.num_samples)
 
 
+@jax.jit  # without it every eager call would compile the branches anew
 def fitted(
     ops: Operators, writes: Int[AnyArray, " B"], x: Real[AnyArray, "B L E"]
 ) -> Float[Array, "B N E"]:
@@ -208,21 +197,18 @@ def fitted(
     products. If no row is at its first write, a CPU skips that product; an accelerator computes
     both, because waiting for the number of writes would take longer.
     """
-    return _fitted(ops.first, ops.new, jnp.asarray(writes), jnp.asarray(x, ops.first.dtype))
 
-
-@jax.jit  # without it every eager call would compile the branches anew
-def _fitted(first: Array, new: Table, writes: Array, x: Array) -> Array:
     def further_only(x):
-        return by_writes(new, jnp.clip(writes - 1, 0, shape(new)[0] - 1), x)
+        return by_writes(ops.new, jnp.clip(writes - 1, 0, shape(ops.new)[0] - 1), x)
 
     def both(x):
-        first_fit = by_writes(first, jnp.zeros_like(writes), x)
+        first_fit = by_writes(ops.first, jnp.zeros_like(writes), x)
         return jnp.where((writes == 0)[:, None, None], first_fit, further_only(x))
 
     def skip_if_unneeded(x):
         return jax.lax.cond((writes == 0).any(), both, further_only, x)
 
+    x = jnp.asarray(x, ops.first.dtype)
     return jax.lax.platform_dependent(x, cpu=skip_if_unneeded, default=both)
 
 

@@ -96,7 +96,8 @@ def _by_chunks(basis: GaussianBasis, mean: Array, var: Array, values: Array, chu
         chunks = _chunks(mean, chunk, 0.5), _chunks(var, chunk, 1.0)
         return _joined(jax.lax.map(read_chunk, chunks), mean.shape[1])
 
-    return in_cached_pieces(read_heads, _chunk_size(mean, values, chunk), mean, var, values)
+    expectations = min(chunk, mean.shape[1]) * values.shape[-1]  # of one head, at a time
+    return in_cached_pieces(read_heads, expectations, mean, var, values)
 
 
 def _forward(basis, mean, var, values, chunk):
@@ -125,17 +126,12 @@ def _backward(chunk, residuals, cotangent):
         return *(_joined(grad, mean.shape[1]) for grad in by_chunk), grad_values
 
     arrays = mean, var, values, cotangent
-    size = _chunk_size(mean, values, chunk)
-    return None, *in_cached_pieces(differentiate_heads, size, *arrays)
+    expectations = min(chunk, mean.shape[1]) * values.shape[-1]
+    return None, *in_cached_pieces(differentiate_heads, expectations, *arrays)
 
 
 _read = jax.custom_vjp(_by_chunks, nondiff_argnums=(4,))
 _read.defvjp(_forward, _backward)
-
-
-def _chunk_size(mean: Array, values: Array, chunk: int) -> int:
-    """Expectations of one head that exist at a time."""
-    return min(chunk, mean.shape[1]) * values.shape[-1]
 
 
 def _chunks(x: Array, chunk: int, fill: float) -> Array:

@@ -22,7 +22,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from inf_former_jax.memory.basis import HIGHEST, AnyArray, GaussianBasis, evaluate, gaussian_basis
+from inf_former_jax.memory.basis import HIGHEST, AnyArray, GaussianBasis, evaluate
 from inf_former_jax.memory.config import LongTermConfig
 
 # The change of basis is work, too: it is made only if it saves a quarter of all functions.
@@ -38,24 +38,18 @@ class ReadingBasis(NamedTuple):
     where the functions of that width stay. None altogether: the signal's own basis stays."""
 
 
+@lru_cache(maxsize=8)
 def reading_basis(cfg: LongTermConfig, dtype: DTypeLike) -> ReadingBasis:
     """The functions to read a memory of this dtype on: fewer than N where that is less work.
 
     They span the memory's signals to the rounding of the dtype. The functions of a width stay
     where the grid would need as many.
     """
-    return _reading_basis(cfg.num_basis, cfg.widths, np.dtype(dtype))
-
-
-@lru_cache(maxsize=8)
-def _reading_basis(num_basis: int, widths: tuple[float, ...], dtype: np.dtype) -> ReadingBasis:
-    basis = gaussian_basis(num_basis, widths)
-    error = float(jnp.finfo(dtype).eps) / 16
-    loc = np.asarray(basis.loc)
-    grids = [_grid(loc[i :: len(widths)], width, error) for i, width in enumerate(widths)]
+    error, loc = float(jnp.finfo(dtype).eps) / 16, np.asarray(cfg.basis.loc)
+    grids = [_grid(loc[i :: len(cfg.widths)], width, error) for i, width in enumerate(cfg.widths)]
     functions = GaussianBasis(*map(np.concatenate, zip(*(grid[0] for grid in grids), strict=True)))
-    if len(functions.loc) > _LARGEST_SHARE * num_basis:
-        return ReadingBasis(basis, None)
+    if len(functions.loc) > _LARGEST_SHARE * cfg.num_basis:
+        return ReadingBasis(cfg.basis, None)
     return ReadingBasis(functions, tuple(weights for _, weights in grids))
 
 

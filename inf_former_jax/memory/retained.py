@@ -73,13 +73,10 @@ def retention(
         ValueError: no such number of writes, length, block or salience; or a salience for a
             memory that is not sticky.
     """
-    for name, value, least in (
-        ("writes", writes, 1),
-        ("length", length, 1),
-        ("points", points, 2),
-        ("detail", detail, 0),
-    ):
-        require_at_least(name, value, least)
+    require_at_least("writes", writes, 1)
+    require_at_least("length", length, 1)
+    require_at_least("points", points, 2)
+    require_at_least("detail", detail, 0)
     blocks = 2**detail
     accepted = f"a multiple of 2^detail = {blocks}"
     require(length % blocks == 0, "length", length, accepted)

@@ -77,7 +77,7 @@ def test_check_tokens_names_the_first_place(bad):
     tokens = np.arange(24).reshape(2, 3, 4) % 5
     check_tokens(tokens, 5, "prompt")
     tokens[1, 0, 2] = tokens[1, 2, 3] = bad
-    expected = rf"^prompt\[1, 0, 2\]: expected a token id in 0\.\.4, found {bad}$"
+    expected = rf"^prompt\[1, 0, 2\]: found {bad}, accepted: a token id in 0\.\.4$"
     with pytest.raises(ValueError, match=expected):
         check_tokens(tokens, 5, "prompt")
 

@@ -122,7 +122,7 @@ def test_a_partly_written_entry_is_never_used(corpus, tmp_path):
 
 def test_a_failure_leaves_nothing(corpus, tmp_path):
     (corpus / "b.txt").write_bytes(b"\xff")
-    with pytest.raises(ValueError, match=r"b\.txt: byte 0: expected UTF-8"):
+    with pytest.raises(ValueError, match=r"b\.txt: byte 0: found .*, accepted: UTF-8"):
         tokenize(corpus, None, Bytes(), tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())
 
@@ -154,9 +154,11 @@ def test_wide_vocabularies(corpus, tmp_path):
     for cache in (None, tmp_path / "cache"):
         wide = tokenize(corpus, None, Counted(vocab_size=2**16 + 1), cache)
         assert wide.tokens.dtype == np.uint32 and wide.tokens[4] == 256
-        with pytest.raises(ValueError, match=r"vocab_size: expected at most 2147483648, found"):
+        with pytest.raises(ValueError, match=r"vocab_size: found .*, accepted: at most 2147483648"):
             tokenize(corpus, None, Counted(vocab_size=2**31 + 1), cache)
-        with pytest.raises(ValueError, match=r"^a: ids\[0\]: expected a token id in 0\.\.50"):
+        with pytest.raises(
+            ValueError, match=r"^a: ids\[0\]: found .*, accepted: a token id in 0\.\.50"
+        ):
             tokenize(corpus, None, Counted("narrow", vocab_size=51), cache)
 
 

@@ -232,9 +232,11 @@ def test_refusals():
         with pytest.raises(ValueError, match=rf"^{name}: found {value}, accepted: .* or more$"):
             Streams(split, **given)
     for stride in (-1, 3):
-        with pytest.raises(ValueError, match=rf"^stride: expected 0\.\.2, found {stride}$"):
+        with pytest.raises(ValueError, match=rf"^stride: found {stride}, accepted: 0\.\.2$"):
             Streams(split, batch_size=1, segment_len=2, stride=stride)
-    with pytest.raises(ValueError, match="document 'document 1': expected at least 2 tokens"):
+    with pytest.raises(
+        ValueError, match="document 'document 1': found 1 tokens, accepted: 2 or more"
+    ):
         Streams(split_of([3, 1]), batch_size=1, segment_len=2)
     empty = TokenizedSplit(split.tokens[:0], split.starts[:1], (), split.words[:0], split.bytes[:0])
     with pytest.raises(ValueError, match="documents: found 0, accepted: 1 or more"):
@@ -243,7 +245,7 @@ def test_refusals():
     with pytest.raises(ValueError, match="step: found -1, accepted: 0 or more"):
         streams.batch(-1, [0])
     for row in (-1, 2):
-        with pytest.raises(ValueError, match=rf"row: expected 0\.\.1, found {row}"):
+        with pytest.raises(ValueError, match=rf"row: found {row}, accepted: 0\.\.1"):
             streams.batch(0, [0, row])
 
 

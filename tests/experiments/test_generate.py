@@ -86,7 +86,7 @@ def test_refusals(model, tmp_path, capsys):
         (["--model", tmp_path / "nothing", "--prompt", "a"], "nothing: found nothing"),
         (["--model", model[0], "--prompt", "a", "--top-p", "0"], "top_p: found 0"),
         (["--model", model[0], "--prompt", "a", "--tokens", "-1"], "num_tokens: found -1"),
-        (["--model", gpt2_folder, "--prompt", "a"], "expected tokenizer.json"),
+        (["--model", gpt2_folder, "--prompt", "a"], "accepted: tokenizer.json"),
         (["--model", gpt2_folder, "--prompt", "a", "--segment-len", "999"], "segment_len: found"),
     ):  # fmt: skip
         with pytest.raises(SystemExit) as stopped:

@@ -183,7 +183,7 @@ def test_a_run_does_not_go_on_with_other_tokens(run, data, tmp_path, capsys):
     assert stopped.value.code == 2 and (folder / "tokenizer.json").read_bytes() == kept
     assert "was begun with another tokeniser" in capsys.readouterr().err
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(ValueError, match=r"expected tokenizer\.json"):  # never bytes instead
+    with pytest.raises(ValueError, match=r"accepted: tokenizer\.json"):  # never bytes instead
         start.tokenizer_of_run(folder)
 
 
@@ -243,7 +243,7 @@ def test_the_memory_of_a_text_can_be_looked_into(remembering, tmp_path, capsys):
     [
         (["--data", "/nowhere"], "data: found /nowhere, accepted: a folder with train, valid"),
         (["--model.vocab-size", "100"], "tokenizer: found one of 257 tokens, accepted: at most"),
-        (["--tokenizer", "/nowhere"], "/nowhere: expected tokenizer.json"),
+        (["--tokenizer", "/nowhere"], "/nowhere: found no tokeniser, accepted: tokenizer.json"),
         (["--init-from", "/nowhere"], "/nowhere: found nothing, accepted: a safetensors file"),
         (["--model.segment-len", "256"], "model: Value error, segment_len: found 256"),
         (["--segments", "0"], "segments: found 0, accepted: 1 or more"),

@@ -171,8 +171,11 @@ def test_a_resumed_run_goes_on_with_the_next_batch(probe):
 # Options → all that the line has to say: which option, what was found, what is accepted.
 BAD = {
     "no data": (["--data", ""], ["data: found nothing, accepted: a folder of text"]),
-    "no such folder": (["--data", "/nowhere"], ["/nowhere: expected a folder", "found nothing"]),
-    "tokenizer": (["--tokenizer", "/none"], ["/none: expected tokenizer.json"]),
+    "no such folder": (["--data", "/nowhere"], ["/nowhere: found nothing", "accepted: a folder"]),
+    "tokenizer": (
+        ["--tokenizer", "/none"],
+        ["/none: found no tokeniser, accepted: tokenizer.json"],
+    ),
     "short segment": (
         ["--model.segment-len", "40", "--model.mem-len", "40"],
         ["segment_len: expected at least 42", "found 40"],

@@ -260,7 +260,7 @@ BAD = {
     "no training": (["--train-documents", "0"], ["train_documents", "found 0", "1 or more"]),
     "no batch": (["--batch-size", "0"], ["batch_size", "found 0", "1 or more"]),
     "batch and mesh": (["--batch-size", "12"], ["batch_size", "found 12", "multiple"]),
-    "tokenizer": (["--tokenizer", "/nowhere"], ["/nowhere", "expected tokenizer.json"]),
+    "tokenizer": (["--tokenizer", "/nowhere"], ["/nowhere", "accepted: tokenizer.json"]),
     "seed": (["--seed", "-1"], ["seed", "found -1", "0 or more"]),
 }
 
