@@ -10,31 +10,44 @@ Each prints a table and writes JSON and a picture.
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from experiments.analysis import choose as analysis_choose
-from experiments.analysis import memory as analysis_memory
-from experiments.analysis import retention as analysis_retention
-from experiments.analysis import stream as analysis_stream
-from experiments.run import cli
+from experiments.analysis import choose, memory, retention, stream
+from experiments.run import cli, folders
+from inf_former_jax.require import require
 
+#: Name → the module that computes result.json, and the defaults of its options.
 _COMMANDS = {
-    "retention": analysis_retention.main,
-    "choose": analysis_choose.main,
-    "stream": analysis_stream.main,
-    "memory": analysis_memory.main,
+    "retention": (retention, retention.RetentionConfig()),
+    "choose": (choose, choose.ChooseConfig()),
+    "stream": (stream, stream.StreamConfig()),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line: `python -m experiments.analysis COMMAND [--options]`."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    if argv[:1] in (["-h"], ["--help"]):
+    name = argv[0] if argv else "none"
+    if name in ("-h", "--help"):
         return print(__doc__)
     with cli.refusals():
-        if not argv or argv[0] not in _COMMANDS:
-            found = argv[0] if argv else "none"
-            raise ValueError(f"command: found {found}, accepted: {', '.join(_COMMANDS)}")
-    return _COMMANDS[argv[0]](argv[1:])
+        require(name in (*_COMMANDS, "memory"), "command", name, f"{', '.join(_COMMANDS)}, memory")
+    if name == "memory":
+        return memory.main(argv[1:])
+    module, defaults = _COMMANDS[name]
+    program = f"python -m experiments.analysis {name}"
+    cfg: Any = cli.options(program, module.__doc__, defaults, argv[1:])
+    folder = Path(cfg.out)
+    with cli.refusals():
+        module.check(cfg)
+        if folders.open_run(folder, cfg) is not None:
+            return print(f"{folder} holds the finished result; --out for another one")
+        found = module.compute(cfg, folder)
+    origin = folders.provenance("analysis", name, argv) | {"settings": folders.to_json(cfg)}
+    folders.write_json(folder / "result.json", origin | found)
+    names = sorted(path.name for path in folder.iterdir() if path.name != "config.json")
+    print(f"{folder}/{', '.join(names)}")
 
 
 if __name__ == "__main__":

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from experiments.analysis.search import Point, climb
-from experiments.run import cli, folders
+from experiments.run import tables
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.memory.regression import degrees_of_freedom, write_padding, write_times
 from inf_former_jax.memory.retained import retention
 from inf_former_jax.memory.write_operators import check_size, operator_mib
+from inf_former_jax.require import require, require_at_least
 
 #: Where to look. Widths are in units of a segment's share of the signal, M in units of N.
 NARROW = tuple(float(f"{2 ** (e / 2):.2g}") for e in range(-6, 5))
@@ -70,10 +70,13 @@ class ChooseConfig:
 
 def axes_of(cfg: ChooseConfig) -> dict[str, tuple[Any, ...]]:
     """The grid that is searched: narrowest width and M in their units, the others as they are."""
-    contractions = [("fixed", tau) for tau in TAUS] + [("power", power) for power in POWERS]
-    ratios = tuple(ratio for ratio in RATIOS if ratio == 1 or cfg.num_basis % 2 == 0)
-    return {"narrow": NARROW, "ratio": ratios, "ridge": RIDGES,
-            "contraction": tuple(contractions), "samples": SAMPLES}  # fmt: skip
+    return {
+        "narrow": NARROW,
+        "ratio": RATIOS if cfg.num_basis % 2 == 0 else RATIOS[:1],
+        "ridge": RIDGES,
+        "contraction": (*(("fixed", tau) for tau in TAUS), *(("power", p) for p in POWERS)),
+        "samples": SAMPLES,
+    }
 
 
 def memory_of(cfg: ChooseConfig, point: Point) -> LongTermConfig:
@@ -85,7 +88,7 @@ def memory_of(cfg: ChooseConfig, point: Point) -> LongTermConfig:
     kind, value = point["contraction"]
     narrow = float(f"{point['narrow'] / cfg.writes:.2g}")
     wide = float(f"{narrow * point['ratio']:.2g}")
-    made = LongTermConfig(
+    memory = LongTermConfig(
         num_basis=cfg.num_basis,
         widths=(narrow,) if point["ratio"] == 1 else (narrow, wide),
         ridge=point["ridge"],
@@ -94,19 +97,19 @@ def memory_of(cfg: ChooseConfig, point: Point) -> LongTermConfig:
         contraction=kind,
         **({"tau": value} if kind == "fixed" else {"power": value, "horizon": cfg.writes}),
     )
-    check_size(made, cfg.segment)
-    return made
+    check_size(memory, cfg.segment)
+    return memory
 
 
 def measure(cfg: ChooseConfig, memory: LongTermConfig) -> dict[str, Any]:
     """What a memory keeps of the segments, and what it takes: the figures of a row."""
-    held = retention(memory, cfg.writes, length=cfg.segment, points=POINTS)
+    kept = retention(memory, cfg.writes, length=cfg.segment, points=POINTS)
     times = write_times(memory.tau_of(cfg.writes), memory.num_samples, cfg.segment)
     zeros = write_padding(memory.num_samples, cfg.segment)
     return {
-        "density": float(held.density.mean()),
-        "linear": float(held.linear.mean()),
-        "worst": float(held.density.min()),
+        "density": float(kept.density.mean()),
+        "linear": float(kept.linear.mean()),
+        "worst": float(kept.density.min()),
         "degrees": degrees_of_freedom(memory.basis, np.concatenate(times), memory.ridge, zeros),
         "operator_mib": operator_mib(memory, cfg.segment),
         "config": code(memory),
@@ -152,31 +155,28 @@ def search(cfg: ChooseConfig) -> tuple[list[dict[str, Any]], int]:
         def stop():
             return time.monotonic() - begin > 60 * cfg.minutes
 
-        start = {"narrow": 1.0, "ratio": 1.0, "ridge": 1.0, "samples": 1.0}
-        starts = [
-            {**start, "contraction": ("power", 1.0)},
-            {**start, "contraction": ("fixed", 0.95)},
-        ]
+        start: Point = {"narrow": 1.0, "ratio": 1.0, "ridge": 1.0, "samples": 1.0}
+        starts = [start | {"contraction": kind} for kind in (("power", 1.0), ("fixed", 0.95))]
         found = climb(axes_of(cfg), score, starts, restarts=cfg.restarts, seed=cfg.seed, stop=stop)
-    if not found:
-        accepted = "more segments, or a smaller num_basis"
-        raise ValueError(f"num_basis: found {cfg.num_basis}: no memory fits, accepted: {accepted}")
+    accepted = "more segments, or a smaller num_basis"
+    require(bool(found), "num_basis", f"{cfg.num_basis}: no memory fits", accepted)
     return [measured[memory_of(cfg, point)] for _, point in found[: cfg.rows]], len(found)
 
 
 def report(rows: Sequence[Mapping[str, Any]], published: Mapping[str, Any]) -> None:
     """Print the best rows, the published constants below them, and the code of each."""
-    table = Table(title="mean R² over all segments", title_justify="left")
-    columns = ("", "density", "linear", "worst density", "degrees of freedom", "operators (MiB)")
-    for name in columns:
-        table.add_column(name, justify="right")
     named = [(str(number), row) for number, row in enumerate(rows, start=1)]
-    for name, row in [*named, ("published", published)]:
-        table.add_row(
-            name, f"{row['density']:.3f}", f"{row['linear']:.3f}", f"{row['worst']:.3f}",
-            f"{row['degrees']:.0f}", f"{row['operator_mib']:.1f}",
-        )  # fmt: skip
-    Console(width=100).print(table)
+    cells = [
+        (
+            name,
+            *(f"{row[figure]:.3f}" for figure in ("density", "linear", "worst")),
+            f"{row['degrees']:.0f}",
+            f"{row['operator_mib']:.1f}",
+        )
+        for name, row in [*named, ("published", published)]
+    ]
+    header = ("", "density", "linear", "worst density", "degrees of freedom", "operators (MiB)")
+    tables.show("mean R² over all segments", header, cells, 100)
     for name, row in named:
         print(f"{name}: {row['config']}")
 
@@ -184,36 +184,19 @@ def report(rows: Sequence[Mapping[str, Any]], published: Mapping[str, Any]) -> N
 def check(cfg: ChooseConfig) -> None:
     """Refuse at the door what cannot be searched."""
     for name in ("tokens", "segment", "num_basis", "rows"):
-        if getattr(cfg, name) < 1:
-            raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: 1 or more")
+        require_at_least(name, getattr(cfg, name), 1)
     for name in ("min_var", "minutes"):
-        if not getattr(cfg, name) > 0:
-            raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: a number > 0")
+        require(getattr(cfg, name) > 0, name, getattr(cfg, name), "a number > 0")
     for name in ("restarts", "seed"):
-        if getattr(cfg, name) < 0:
-            raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: 0 or more")
+        require_at_least(name, getattr(cfg, name), 0)
 
 
-def main(argv: Sequence[str]) -> None:
-    """The command line: `python -m experiments.analysis choose [--options]`."""
-    program = "python -m experiments.analysis choose"
-    cfg = cli.options(program, __doc__, ChooseConfig(), argv)
-    folder = Path(cfg.out)
-    with cli.refusals():
-        check(cfg)
-        if folders.open_run(folder, cfg) is not None:
-            return print(f"{folder} holds the finished result; --out for another one")
-        rows, tried = search(cfg)
-        widths = LongTermConfig.widths if cfg.num_basis % 2 == 0 else LongTermConfig.widths[:1]
-        sizes = {"num_basis": cfg.num_basis, "num_samples": cfg.num_basis, "min_var": cfg.min_var}
-        published = measure(cfg, LongTermConfig(**sizes, widths=widths))
+def compute(cfg: ChooseConfig, folder: Path) -> dict[str, Any]:
+    """The best memories that are found, beside the published constants."""
+    rows, tried = search(cfg)
+    widths = LongTermConfig.widths if cfg.num_basis % 2 == 0 else LongTermConfig.widths[:1]
+    sizes = {"num_basis": cfg.num_basis, "num_samples": cfg.num_basis, "min_var": cfg.min_var}
+    published = measure(cfg, LongTermConfig(**sizes, widths=widths))
     report(rows, published)
-    said = folders.provenance("analysis", "choose", ["choose", *argv])
-    content = {
-        "settings": folders.to_json(cfg),
-        "tried": tried,
-        "best": rows,
-        "published": published,
-    }
-    folders.write_json(folder / "result.json", {**said, **content})
-    print(f"{tried} memories tried, {folder}/result.json")
+    print(f"{tried} memories tried")
+    return {"tried": tried, "best": rows, "published": published}

@@ -8,25 +8,18 @@ figures (result.json), the full arrays (retention.npz) and a picture (retention.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
+from rich.progress import Progress
 
-from experiments.run import cli, folders, plots
+from experiments.run import plots, tables
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.memory.retained import Retention, retention
+from inf_former_jax.require import require, require_at_least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,124 +54,83 @@ class RetentionConfig:
     """Folder of the result, the arrays and the picture."""
 
 
-def contractions(
-    taus: Sequence[float], powers: Sequence[float], horizon: int = LongTermConfig.horizon
-) -> dict[str, dict[str, Any]]:
-    """Fields of `LongTermConfig` that set each contraction, by the name that tables give it."""
-    fixed = {f"τ = {tau:g}": {"tau": tau} for tau in taus}
-    kind = {"contraction": "power", "horizon": horizon}
-    return fixed | {f"p = {power:g}": {**kind, "power": power} for power in powers}
-
-
 def memories(cfg: RetentionConfig) -> dict[str, LongTermConfig]:
-    """The memories to compare, by the name of their contraction.
+    """The memories to compare, by the name that tables give them.
 
     Raises:
         ValueError: there is none, or one that cannot be.
     """
-    fields = ("num_basis", "num_samples", "widths", "ridge")
-    base = {name: getattr(cfg, name) for name in fields}
-    made = {}
+    names = ("num_basis", "num_samples", "widths", "ridge")
+    shared: dict[str, Any] = {name: getattr(cfg, name) for name in names}
+    power = {"contraction": "power", "horizon": cfg.horizon}
+    contractions: dict[str, dict[str, Any]] = {f"τ = {tau:g}": {"tau": tau} for tau in cfg.taus}
+    contractions |= {f"p = {p:g}": {**power, "power": p} for p in cfg.powers}
+    found = {}
     for locations in cfg.locations:
         sticky = {} if locations == "uniform" else {"sticky": True, "locations": locations}
-        for label, contraction in contractions(cfg.taus, cfg.powers, cfg.horizon).items():
-            named = f"{label}, {locations}" if sticky else label
-            made[named] = LongTermConfig(**base, **contraction, **sticky)
-    if not made:
-        raise ValueError("taus, powers, locations: found none, accepted: one memory at least")
-    return made
+        for label, contraction in contractions.items():
+            name = f"{label}, {locations}" if sticky else label
+            found[name] = LongTermConfig(**shared, **contraction, **sticky)
+    require(bool(found), "taus, powers, locations", "none", "one memory at least")
+    return found
 
 
-def check(cfg: RetentionConfig) -> dict[str, LongTermConfig]:
-    """Refuse at the door what would fail after the first memory; the memories to compare."""
-    for name in ("length", "writes"):
-        if getattr(cfg, name) < 1:
-            raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: 1 or more")
-    if cfg.detail < 0 or cfg.length % 2**cfg.detail:
-        accepted = "0 or more, 2^detail a divisor of length"
-        raise ValueError(f"detail: found {cfg.detail} with {cfg.length=}, accepted: {accepted}")
-    if any(age < 0 for age in cfg.ages):
-        raise ValueError(f"ages: found {cfg.ages}, accepted: whole numbers ≥ 0")
-    return memories(cfg)
+def check(cfg: RetentionConfig) -> None:
+    """Refuse at the door what would fail after the first memory."""
+    require_at_least("length", cfg.length, 1)
+    require_at_least("writes", cfg.writes, 1)
+    blocks = cfg.detail >= 0 and cfg.length % 2**cfg.detail == 0
+    accepted = "0 or more, 2^detail a divisor of length"
+    require(blocks, "detail", f"{cfg.detail} with {cfg.length=}", accepted)
+    require(min(cfg.ages, default=0) >= 0, "ages", cfg.ages, "whole numbers ≥ 0")
+    memories(cfg)
 
 
-def compute(
-    cfg: RetentionConfig, made: dict[str, LongTermConfig]
-) -> Iterator[tuple[str, Retention]]:
-    """Each memory's retention in turn, with a bar that estimates the time left."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-               TimeElapsedColumn(), TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("writes", total=cfg.writes * len(made))
-        for label, memory in made.items():
-            yield (
-                label,
-                retention(
-                    memory,
-                    cfg.writes,
-                    length=cfg.length,
-                    detail=cfg.detail,
-                    salience=np.ones(memory.bins) if memory.sticky else None,
-                    progress=lambda written: bar.advance(task),
-                ),
-            )
+def compute(cfg: RetentionConfig, folder: Path) -> dict[str, Any]:
+    """Each memory's retention; with a bar, the table, retention.npz and retention.png.
 
-
-def report(cfg: RetentionConfig, found: dict[str, Retention]) -> None:
-    """Print R² by age: a linear and a density row for each contraction."""
-    ages = [age for age in cfg.ages if age < cfg.writes]
-    table = Table(
-        title=f"R² of a segment's mean by its age, {cfg.writes} writes of {cfg.length}, "
-        f"N = {cfg.num_basis}",
-        title_justify="left",
-    )
-    for name in ("contraction", "read by"):
-        table.add_column(name)
-    for name in (*map(str, ages), "mean"):
-        table.add_column(name, justify="right")
-    for label, result in found.items():
-        for read in ("linear", "density"):
-            values = getattr(result, read).mean(axis=1)
-            cells = [f"{value:.2f}" for value in values[ages]]
-            table.add_row(label, read, *cells, f"{values.mean():.3f}")
-    Console(width=max(80, 32 + 8 * len(ages))).print(table)
-
-
-def save(folder: Path, cfg: RetentionConfig, found: dict[str, Retention], said: dict) -> None:
-    """Write result.json, retention.npz and retention.png.
-
-    The arrays of the npz are Retention's fields [contraction, writes, J], and `contractions`.
+    The arrays are Retention's fields [contraction, writes, J], and `contractions`.
     """
+    wanted, found = memories(cfg), {}
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("writes", total=cfg.writes * len(wanted))
+        for label, memory in wanted.items():
+            found[label] = retention(
+                memory,
+                cfg.writes,
+                length=cfg.length,
+                detail=cfg.detail,
+                salience=np.ones(memory.bins) if memory.sticky else None,
+                progress=lambda written: bar.advance(task),
+            )
     curves = {
         label: {read: getattr(result, read).mean(axis=1) for read in ("linear", "density")}
         for label, result in found.items()
     }
-    plain = {
-        label: {read: values.tolist() for read, values in curve.items()}
-        for label, curve in curves.items()
-    }
-    arrays = {
+    report(cfg, curves)
+    arrays: dict[str, Any] = {
         name: np.stack([getattr(result, name) for result in found.values()])
         for name in Retention._fields
     }
     np.savez(folder / "retention.npz", contractions=np.array(list(found)), **arrays)
     plots.retention(folder / "retention.png", f"{cfg.writes} writes of {cfg.length}", curves)
-    # Last: a folder with it is finished.
-    folders.write_json(
-        folder / "result.json", {**said, "settings": folders.to_json(cfg), "retention": plain}
-    )
+    return {
+        "retention": {
+            label: {read: values.tolist() for read, values in curve.items()}
+            for label, curve in curves.items()
+        }
+    }
 
 
-def main(argv: Sequence[str]) -> None:
-    """The command line: `python -m experiments.analysis retention [--options]`."""
-    program = "python -m experiments.analysis retention"
-    cfg = cli.options(program, __doc__, RetentionConfig(), argv)
-    with cli.refusals():
-        made = check(cfg)
-        folder = Path(cfg.out)
-        if folders.open_run(folder, cfg) is not None:
-            return print(f"{folder} holds the finished result; --out for another one")
-        found = dict(compute(cfg, made))
-    report(cfg, found)
-    save(folder, cfg, found, folders.provenance("analysis", "retention", ["retention", *argv]))
-    print(f"{folder}/result.json, retention.npz, retention.png")
+def report(cfg: RetentionConfig, curves: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    """Print R² by age: a linear and a density row for each contraction."""
+    ages = [age for age in cfg.ages if age < cfg.writes]
+    written = f"{cfg.writes} writes of {cfg.length}, N = {cfg.num_basis}"
+    rows = [
+        (label, read, *(f"{value:.2f}" for value in values[ages]), f"{values.mean():.3f}")
+        for label, curve in curves.items()
+        for read, values in curve.items()
+    ]
+    header = ("contraction", "read by", *map(str, ages), "mean")
+    title = f"R² of a segment's mean by its age, {written}"
+    tables.show(title, header, rows, max(80, 32 + 8 * len(ages)))

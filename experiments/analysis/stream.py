@@ -8,19 +8,24 @@ same noise. Of bounded vectors the coefficients are bounded: after W writes
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
-from experiments.analysis.retention import contractions
-from experiments.run import cli, folders, plots
+from experiments.analysis import retention
+from experiments.analysis.retention import RetentionConfig
+from experiments.run import plots, tables
 from inf_former_jax.memory import long_term
 from inf_former_jax.memory.basis import evaluate
 from inf_former_jax.memory.long_term import LongTermConfig
+from inf_former_jax.memory.operator_tables import dense
+from inf_former_jax.memory.write_operators import Operators
+from inf_former_jax.require import require_at_least
 
 _SERIES = ("rms", "largest", "error")
 _TIMES = np.linspace(0.0, 1.0, 257)
@@ -48,29 +53,29 @@ class StreamConfig:
 
 
 def memories(cfg: StreamConfig) -> dict[str, LongTermConfig]:
-    """The memories by label.
+    """The memories by the name of their contraction.
 
     Raises:
-        ValueError: a constant that no memory can have, or nothing to write.
+        ValueError: a constant that no memory can have, or no contraction.
     """
-    for name in ("segments", "length", "channels"):
-        if getattr(cfg, name) < 1:
-            raise ValueError(f"{name}: found {getattr(cfg, name)}, accepted: 1 or more")
-    if cfg.seed < 0:
-        raise ValueError(f"seed: found {cfg.seed}, accepted: 0 or more")
-    if not cfg.taus and not cfg.powers:
-        raise ValueError("taus: found none, and no powers, accepted: at least one contraction")
-    same = {"num_basis": cfg.num_basis, "num_samples": cfg.num_samples, "widths": cfg.widths}
-    named = contractions(cfg.taus, cfg.powers)
-    return {label: LongTermConfig(**same, **kind) for label, kind in named.items()}
+    sizes = {name: getattr(cfg, name) for name in ("num_basis", "num_samples", "widths")}
+    return retention.memories(RetentionConfig(**sizes, taus=cfg.taus, powers=cfg.powers))
 
 
-def stream(memory: LongTermConfig, x: np.ndarray) -> dict[str, Any]:
-    """Write x [W, L, E] in float32 and in float64; what is found after each write.
+def check(cfg: StreamConfig) -> None:
+    """Refuse at the door what cannot be written, and operators that cannot be built."""
+    for name, least in (("segments", 1), ("length", 1), ("channels", 1), ("seed", 0)):
+        require_at_least(name, getattr(cfg, name), least)
+    for memory in memories(cfg).values():
+        long_term.operators(memory, cfg.length, np.float64)
+
+
+def stream(memory: LongTermConfig, x: Float[np.ndarray, "W L E"]) -> dict[str, Any]:
+    """What is found after each write of a stream in float32 and in float64.
 
     Returns:
-        Arrays by write: `rms` and `largest` of the coefficients, `error` of the float32 signal
-        relative to its largest value in float64; and `bound`, the largest that any coefficient
+        Arrays [W]: `rms` and `largest` of the float64 coefficients, `error` of the float32 signal
+        relative to its largest value in float64. And `bound`, the largest that any coefficient
         could be after the last write if |x| ≤ 1.
     """
     exact = long_term.operators(memory, x.shape[1], np.float64)
@@ -78,97 +83,90 @@ def stream(memory: LongTermConfig, x: np.ndarray) -> dict[str, Any]:
 
     @jax.jit
     def all_writes(begin, x, ops):
-        def write(held, now):
-            held = long_term.write(memory, held, now[None], operators=ops)
+        def write(held, segment):
+            held = long_term.write(memory, held, segment[None], operators=ops)
             return held, held.coeffs[0]
 
         return jax.lax.scan(write, begin, x)[1]
 
     begin = long_term.init(memory, 1, x.shape[2])
     single = np.asarray(all_writes(begin, jnp.asarray(x, jnp.float32), ops))
-    psi, found = evaluate(memory.basis, _TIMES), []
-    for coeffs, of_single in zip(_exact(exact, x), single, strict=True):
+    psi, series = evaluate(memory.basis, _TIMES), []
+    for coeffs, rounded in zip(exact_stream(exact, x), single, strict=True):
         signal = psi @ coeffs
-        error = np.abs(psi @ of_single.astype(np.float64) - signal).max() / np.abs(signal).max()
-        found.append((np.sqrt((coeffs**2).mean()), np.abs(coeffs).max(), error))
-    columns = map(np.array, zip(*found, strict=True))
-    named = dict(zip(_SERIES, columns, strict=True))
-    return named | {"bound": _bound(exact, len(x))}
+        error = np.abs(psi @ rounded.astype(np.float64) - signal).max() / np.abs(signal).max()
+        series.append((np.sqrt((coeffs**2).mean()), np.abs(coeffs).max(), error))
+    named = dict(zip(_SERIES, np.array(series).T, strict=True))
+    return {**named, "bound": bound(exact, len(x))}
 
 
-def _exact(exact, x):
-    coeffs, last = exact.first[0].T @ x[0], len(exact.decay)
+def _further(exact: Operators, write: int) -> tuple[np.ndarray, np.ndarray]:
+    """(Aᵀ, G_new) of a row's write, counted from 0; all later ones have the last of the table."""
+    assert exact.decay is not None
+    k = min(write, len(exact.decay)) - 1
+    return np.asarray(exact.decay[k]), np.asarray(dense(exact.new)[k])
+
+
+def exact_stream(
+    exact: Operators, x: Float[np.ndarray, "W L E"]
+) -> Iterator[Float[np.ndarray, "N E"]]:
+    """The float64 coefficients after each write: `C ← A C + G_newᵀ X`."""
+    coeffs = np.asarray(exact.first)[0].T @ x[0]
     yield coeffs
-    for k, now in enumerate(x[1:], start=1):
-        k = min(k, last) - 1
-        coeffs = exact.decay[k].T @ coeffs + exact.new[k].T @ now
+    for write, segment in enumerate(x[1:], start=1):
+        decay, new = _further(exact, write)
+        coeffs = decay.T @ coeffs + new.T @ segment
         yield coeffs
 
 
-def _bound(exact, writes):
+def bound(exact: Operators, writes: int) -> float:
     """The largest coefficient that vectors in [-1, 1] can lead to after all these writes."""
-    total, last = 0.0, len(exact.decay)
-    later = np.eye(exact.new.shape[-1])
-    for k in range(writes - 1, 0, -1):
-        k = min(k, last) - 1
-        total = total + np.abs(later @ exact.new[k].T).sum(axis=1)
-        later = later @ exact.decay[k].T
-    return float((total + np.abs(later @ exact.first[0].T).sum(axis=1)).max())
+    first = np.asarray(exact.first)[0]
+    total, later = np.zeros(first.shape[1]), np.eye(first.shape[1])  # later = A_W ⋯ A_{s+1}
+    for write in range(writes - 1, 0, -1):
+        decay, new = _further(exact, write)
+        total += np.abs(later @ new.T).sum(axis=1)
+        later = later @ decay.T
+    return float((total + np.abs(later @ first.T).sum(axis=1)).max())
 
 
-def summary(of: dict[str, Any]) -> dict[str, Any]:
+def summary(series: Mapping[str, Any]) -> dict[str, Any]:
     """A stream as JSON has it: coefficients' rms after 1, 10, 100, … writes and the extremes."""
-    count = len(of["rms"])
+    count = len(series["rms"])
     marks = sorted({min(mark, count) for mark in (1, 10, 100, count)})
     return {
-        "rms": {str(mark): float(of["rms"][mark - 1]) for mark in marks},
-        "largest": float(of["largest"].max()),
-        "error": float(of["error"].max()),
-        "bound": of["bound"],
+        "rms": {str(mark): float(series["rms"][mark - 1]) for mark in marks},
+        "largest": float(series["largest"].max()),
+        "error": float(series["error"].max()),
+        "bound": series["bound"],
     }
 
 
-def main(argv: Sequence[str]) -> None:
-    """The command line: `python -m experiments.analysis stream [--options]`."""
-    cfg = cli.options("python -m experiments.analysis stream", __doc__, StreamConfig(), argv)
-    folder = Path(cfg.out)
-    with cli.refusals():
-        wanted = memories(cfg)
-        for memory in wanted.values():
-            long_term.operators(memory, cfg.length, np.float64)
-        if folders.open_run(folder, cfg) is not None:
-            return print(f"{folder} holds the finished result; --out for another one")
+def compute(cfg: StreamConfig, folder: Path) -> dict[str, Any]:
+    """Write all memories; print the table, and write the series and the picture."""
     shape = (cfg.segments, cfg.length, cfg.channels)
     x = np.random.default_rng(cfg.seed).uniform(-1, 1, shape)
     found = {}
-    for label, memory in wanted.items():
+    for label, memory in memories(cfg).items():
         print(f"{cfg.segments:,} writes with {label}")
         found[label] = stream(memory, x)
-    said = folders.provenance("analysis", "stream", ["stream", *argv])
-    short = {label: summary(of) for label, of in found.items()}
+    short = {label: summary(series) for label, series in found.items()}
     report(short)
     plots.streams(folder / "stream.png", found)
-    series = {name: np.stack([of[name] for of in found.values()]) for name in _SERIES}
-    np.savez(folder / "stream.npz", contractions=np.array(list(found)), **series)
-    folders.write_json(
-        folder / "result.json", said | {"settings": folders.to_json(cfg), "found": short}
-    )
-    print(f"{folder}/result.json, stream.npz, stream.png")
+    arrays: dict[str, Any] = {
+        name: np.stack([series[name] for series in found.values()]) for name in _SERIES
+    }
+    np.savez(folder / "stream.npz", contractions=np.array(list(found)), **arrays)
+    return {"found": short}
 
 
-def report(found: dict[str, dict[str, Any]]) -> None:
+def report(found: Mapping[str, Mapping[str, Any]]) -> None:
     """Print, for each contraction, the coefficients' size along the stream and float32's error."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="coefficients and float32's error along the stream", title_justify="left")
-    table.add_column("contraction")
     marks = next(iter(found.values()))["rms"]
-    names = [f"rms after {mark}" for mark in marks] + ["largest ever", "bound", "error, worst"]
-    for name in names:
-        table.add_column(name, justify="right")
-    for label, of in found.items():
-        sizes = [f"{size:.4f}" for size in of["rms"].values()]
-        worst = [f"{of['largest']:.3f}", f"{of['bound']:.2f}", f"{of['error']:.1e}"]
-        table.add_row(label, *sizes, *worst)
-    Console(width=120).print(table)
+    header = ("contraction", *(f"rms after {mark}" for mark in marks))
+    rows = []
+    for label, row in found.items():
+        worst = (f"{row['largest']:.3f}", f"{row['bound']:.2f}", f"{row['error']:.1e}")
+        rows.append((label, *(f"{size:.4f}" for size in row["rms"].values()), *worst))
+    title = "coefficients and float32's error along the stream"
+    tables.show(title, (*header, "largest ever", "bound", "error, worst"), rows, 120)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.analysis import __main__ as analysis
-from experiments.analysis import choose as analysis_choose
+from experiments.analysis import choose
 from experiments.analysis.choose import ChooseConfig
 from experiments.analysis.search import climb
 from inf_former_jax.memory import regression
@@ -15,8 +15,8 @@ from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.memory.regression import degrees_of_freedom
 from inf_former_jax.memory.retained import retention
 
-SMALL = ["--num-basis", "12", "--num-samples", "16", "--widths", "0.05", "0.2", "--length", "8",
-         "--writes", "5"]  # fmt: skip
+SMALL = ["--num-basis", "12", "--num-samples", "16", "--widths", "0.05", "0.2"]
+SMALL += ["--length", "8", "--writes", "5"]
 
 
 def test_retention_writes_what_the_function_finds(tmp_path, capsys):
@@ -72,7 +72,7 @@ def coarse_grid(monkeypatch):
         "POWERS": (1.2, 1.0),
         "SAMPLES": (1.0, 2.0),
     }.items():
-        monkeypatch.setattr(analysis_choose, name, values)
+        monkeypatch.setattr(choose, name, values)
 
 
 CHOOSE = ["choose", "--tokens", "30", "--segment", "8", "--num-basis", "6", "--restarts", "0"]
@@ -85,7 +85,7 @@ def test_choose_finds_more_than_the_published_constants_keep(coarse_grid, tmp_pa
     first, second = result["best"]
     assert first["density"] >= second["density"] > result["published"]["density"]
     cfg = eval(first["config"], {"LongTermConfig": LongTermConfig})
-    found = retention(cfg, 4, length=8, points=analysis_choose.POINTS)
+    found = retention(cfg, 4, length=8, points=choose.POINTS)
     assert first["density"] == found.density.mean() and first["linear"] == found.linear.mean()
     assert first["worst"] == found.density.min()
     times = np.concatenate(regression.write_times(cfg.tau_of(4), cfg.num_samples, 8))
@@ -99,15 +99,15 @@ def test_choose_finds_more_than_the_published_constants_keep(coarse_grid, tmp_pa
 def test_choose_repeats_itself_for_a_seed(coarse_grid):
     """Without a cut by time the same memories are tried, to the bit."""
     cfg = ChooseConfig(tokens=16, segment=8, num_basis=4, restarts=1)
-    (rows, tried), again = analysis_choose.search(cfg), analysis_choose.search(cfg)
+    (rows, tried), again = choose.search(cfg), choose.search(cfg)
     assert again == (rows, tried) and tried > len(rows) == 5
-    published = analysis_choose.measure(cfg, LongTermConfig(num_basis=4, num_samples=4))
+    published = choose.measure(cfg, LongTermConfig(num_basis=4, num_samples=4))
     assert rows[0]["density"] > published["density"]
 
 
 def test_choose_ends_after_its_minutes():
     """With no time at all the first start alone is tried."""
-    rows, tried = analysis_choose.search(ChooseConfig(tokens=16, num_basis=4, minutes=1e-9))
+    rows, tried = choose.search(ChooseConfig(tokens=16, num_basis=4, minutes=1e-9))
     assert tried == len(rows) == 1
     assert "contraction='power', power=1.0, horizon=1" in rows[0]["config"]
 
@@ -117,8 +117,8 @@ def test_choose_takes_no_memory_above_the_bound_of_its_operators():
     cfg = ChooseConfig(tokens=8192, num_basis=2048)
     point = {"narrow": 1.0, "ratio": 1.0, "ridge": 1.0, "samples": 0.5}
     with pytest.raises(ValueError, match=r"^max_operator_mib: "):
-        analysis_choose.memory_of(cfg, {**point, "contraction": ("power", 1.0)})
-    made = analysis_choose.memory_of(cfg, {**point, "contraction": ("fixed", 0.95)})
+        choose.memory_of(cfg, {**point, "contraction": ("power", 1.0)})
+    made = choose.memory_of(cfg, {**point, "contraction": ("fixed", 0.95)})
     assert (made.tau, made.num_samples, made.widths) == (0.95, 1024, (0.016,))
 
 
@@ -146,17 +146,26 @@ def test_climb_finds_the_top_of_a_hill_and_tries_nothing_twice():
 
 
 @pytest.mark.parametrize(
-    "argv, name",
-    [(["retention", "--powers", "0"], "power"), (["retention", "--horizon", "0"], "horizon"),
-     (["retention", "--taus", "1"], "tau"), (["retention", "--ages", "-1"], "ages"),
-     (["retention", "--taus", "--powers"], "taus, powers"),
-     (["retention", "--length", "6", "--detail", "2"], "detail"),
-     (["retention", "--detail", "-1"], "detail"), (["retention", "--writes", "0"], "writes"),
-     (["retention", "--widths", "0.1", "0.2", "--num-basis", "5"], "num_basis"),
-     (["retention", "--ridge", "x"], "--ridge"), (["retain"], "command"), ([], "command"),
-     (["choose", "--tokens", "0"], "tokens"), (["choose", "--minutes", "0"], "minutes"),
-     (["choose", "--min-var", "0"], "min_var"), (["choose", "--restarts", "-1"], "restarts")],
-)  # fmt: skip
+    ("argv", "name"),
+    [
+        (["retention", "--powers", "0"], "power"),
+        (["retention", "--horizon", "0"], "horizon"),
+        (["retention", "--taus", "1"], "tau"),
+        (["retention", "--ages", "-1"], "ages"),
+        (["retention", "--taus", "--powers"], "taus, powers"),
+        (["retention", "--length", "6", "--detail", "2"], "detail"),
+        (["retention", "--detail", "-1"], "detail"),
+        (["retention", "--writes", "0"], "writes"),
+        (["retention", "--widths", "0.1", "0.2", "--num-basis", "5"], "num_basis"),
+        (["retention", "--ridge", "x"], "--ridge"),
+        (["retain"], "command"),
+        ([], "command"),
+        (["choose", "--tokens", "0"], "tokens"),
+        (["choose", "--minutes", "0"], "minutes"),
+        (["choose", "--min-var", "0"], "min_var"),
+        (["choose", "--restarts", "-1"], "restarts"),
+    ],
+)
 def test_what_cannot_be_is_one_line_and_exit_2(argv, name, tmp_path, capsys):
     """Option, found, accepted; and nothing is written."""
     out = ["--out", str(tmp_path / "out")] if argv and argv[0] != "retain" else []

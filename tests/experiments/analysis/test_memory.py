@@ -6,36 +6,54 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.analysis import memory as analysis_memory
+from experiments.analysis import memory as memory_analysis
 from experiments.run import training
 from experiments.sorting import __main__ as sorting_main
 from experiments.sorting import task as sorting_task
 from experiments.sorting.config import SortingConfig
 from inf_former_jax.memory import state
+from inf_former_jax.memory.density import GaussianDensity
+from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models.decoder import operators
 
 pytestmark = pytest.mark.slow  # whole runs
 
-TINY = ["--length", "76", "--batch-size", "8", "--test-sequences", "8", "--valid-sequences", "8",
-        "--model.segment-len", "24", "--model.mem-len", "24", "--model.num-layers", "1",
-        "--model.num-heads", "2", "--model.head-dim", "4", "--model.d-model", "8",
-        "--model.d-inner", "8", "--optim.steps", "2", "--optim.warmup-steps", "1",
-        "--loop.log-every", "2", "--loop.eval-every", "2"]  # fmt: skip
-MEMORY = ["--model.long-term.num-basis", "8", "--model.long-term.num-samples", "8",
-          "--model.long-term.bins", "8"]  # fmt: skip
+SMALL = {
+    "length": 76,
+    "batch-size": 8,
+    "test-sequences": 8,
+    "valid-sequences": 8,
+    "model.segment-len": 24,
+    "model.mem-len": 24,
+    "model.num-layers": 1,
+    "model.num-heads": 2,
+    "model.head-dim": 4,
+    "model.d-model": 8,
+    "model.d-inner": 8,
+    "optim.steps": 2,
+    "optim.warmup-steps": 1,
+    "loop.log-every": 2,
+    "loop.eval-every": 2,
+}
+MEMORY = {f"model.long-term.{name}": 8 for name in ("num-basis", "num-samples", "bins")}
+
+
+def train(preset, options, folder):
+    given = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    sorting_main.main([preset, *given, "--out", str(folder)])
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """4 segments of 24, so 2 writes, after 2 updates."""
     folder = tmp_path_factory.mktemp("run") / "it"
-    sorting_main.main(["infinity-former", *TINY, *MEMORY, "--out", str(folder)])
+    train("infinity-former", SMALL | MEMORY, folder)
     return folder
 
 
 def test_densities_by_age_are_those_of_the_decoder(run, tmp_path, capsys):
     """Means and widths of the last segment's answers, as the decoder's own output has them."""
-    analysis_memory.main(["--run", str(run), "--sequences", "3", "--out", str(tmp_path)])
+    memory_analysis.main(["--run", str(run), "--sequences", "3", "--out", str(tmp_path)])
     found = json.loads((tmp_path / "memory.json").read_text())
     assert found["writes"] == 2 and (tmp_path / "memory.png").stat().st_size > 5000
     cfg, decoder, params, _ = training.load(SortingConfig, run)
@@ -59,22 +77,18 @@ def test_densities_by_age_are_those_of_the_decoder(run, tmp_path, capsys):
 
 def test_mass_by_age_follows_the_contraction():
     """A head on the newest quarter of the time sees the newest segment of τ = .75 only."""
-    from inf_former_jax.memory.density import GaussianDensity
-    from inf_former_jax.memory.long_term import LongTermConfig
-
     narrow = GaussianDensity(np.full((1, 1, 4), 0.9, np.float32), np.full((1, 1, 4), 1e-4))
-    (head,) = analysis_memory._heads(LongTermConfig(), narrow, writes=3)
+    (head,) = memory_analysis._heads(LongTermConfig(), narrow, writes=3)
     np.testing.assert_allclose(head["mass_by_age"], [1, 0, 0], atol=1e-3)
     old = GaussianDensity(np.full((1, 1, 4), 0.2, np.float32), np.full((1, 1, 4), 1e-4))
-    (head,) = analysis_memory._heads(LongTermConfig(contraction="power"), old, writes=3)
+    (head,) = memory_analysis._heads(LongTermConfig(contraction="power"), old, writes=3)
     np.testing.assert_allclose(head["mass_by_age"], [0, 0, 1], atol=1e-3)
 
 
 def test_what_cannot_be_looked_at_is_refused(run, tmp_path, capsys):
     """One line, exit 2: no run given, not a run, no sequences, no long-term memory."""
     plain = tmp_path / "plain"
-    sorting_main.main(["vanilla", *TINY[:-2], "--loop.eval-every", "2", "--model.mem-len", "0",
-                  "--out", str(plain)])  # fmt: skip
+    train("vanilla", SMALL | {"model.mem-len": 0}, plain)
     capsys.readouterr()
     for given, said in [
         ([], "run: found none, accepted: the folder of a run"),
@@ -83,6 +97,6 @@ def test_what_cannot_be_looked_at_is_refused(run, tmp_path, capsys):
         (["--run", str(plain)], "without a long-term memory"),
     ]:
         with pytest.raises(SystemExit) as stopped:
-            analysis_memory.main(given)
+            memory_analysis.main(given)
         printed = capsys.readouterr().err
         assert stopped.value.code == 2 and said in printed and printed.count("\n") == 1

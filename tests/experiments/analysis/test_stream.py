@@ -1,12 +1,12 @@
 """Streams of writes: the exact one is the oracle's, float32 stays beside it, nothing drifts."""
 
-import dataclasses
 import json
 
 import numpy as np
 import pytest
 
-from experiments.analysis import stream as analysis_stream
+from experiments.analysis import __main__ as analysis
+from experiments.analysis.stream import StreamConfig, bound, exact_stream, memories, stream
 from inf_former_jax.memory.long_term import LongTermConfig, operators
 from tests import oracle
 from tests.golden import relative_error
@@ -32,9 +32,9 @@ def oracle_stream(cfg, x):
 def test_the_float64_stream_is_the_oracles(cfg):
     """Seven writes, four of them beyond the horizon."""
     x = noise(7)
-    *_, coeffs = analysis_stream._exact(operators(cfg, 8, np.float64), x)
+    *_, coeffs = exact_stream(operators(cfg, 8, np.float64), x)
     assert relative_error(coeffs, oracle_stream(cfg, x)) < 1e-10
-    found = analysis_stream.stream(cfg, x)
+    found = stream(cfg, x)
     assert found["largest"][-1] == pytest.approx(np.abs(coeffs).max())
     assert found["rms"][-1] == pytest.approx(np.sqrt((coeffs**2).mean()))
 
@@ -49,14 +49,14 @@ def test_the_bound_is_the_largest_that_can_be_reached(cfg):
     x = np.sign(response[:, worst]).reshape(writes, length, 1)
     reached = oracle_stream(cfg, x)[worst, 0]
     exact = operators(cfg, length, np.float64)
-    assert analysis_stream._bound(exact, writes) == pytest.approx(reached)
+    assert bound(exact, writes) == pytest.approx(reached)
 
 
 @pytest.mark.parametrize("change", [{"tau": 0.9}, {"contraction": "power"}])
 def test_a_thousand_writes_do_not_drift(change):
     """Bounded, no larger late than early, and float32 within 1e-4 of float64 all along."""
     cfg = LongTermConfig(num_basis=64, num_samples=64, **change)
-    found = analysis_stream.stream(cfg, noise(1000, 16))
+    found = stream(cfg, noise(1000, 16))
     assert max(found["largest"]) < found["bound"]
     assert np.mean(found["rms"][900:]) < 1.5 * np.mean(found["rms"][100:200])
     assert np.mean(found["rms"][900:]) > 0.1 * np.mean(found["rms"][100:200])
@@ -65,9 +65,9 @@ def test_a_thousand_writes_do_not_drift(change):
 
 def test_the_command_reports_every_contraction(tmp_path, capsys):
     """A row and a series for each, the picture, and the settings."""
-    analysis_stream.main(["--segments", "5", "--length", "8", "--num-basis", "8", "--num-samples",
-                          "8", "--taus", "0.5", "--powers", "1", "2",
-                          "--out", str(tmp_path)])  # fmt: skip
+    sizes = ["--segments", "5", "--length", "8", "--num-basis", "8", "--num-samples", "8"]
+    kinds = ["--taus", "0.5", "--powers", "1", "2"]
+    analysis.main(["stream", *sizes, *kinds, "--out", str(tmp_path)])
     made = json.loads((tmp_path / "result.json").read_text())
     assert list(made["found"]) == ["τ = 0.5", "p = 1", "p = 2"]
     series = np.load(tmp_path / "stream.npz")
@@ -80,14 +80,18 @@ def test_the_command_reports_every_contraction(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "given, said",
-    [(["--segments", "0"], "segments: found 0"), (["--seed", "-1"], "seed: found -1"),
-     (["--powers", "0"], "power: found 0.0"),
-     (["--taus", "1.5"], "tau: found 1.5"), (["--num-basis", "7"], "num_basis: found 7")],
-)  # fmt: skip
+    [
+        (["--segments", "0"], "segments: found 0"),
+        (["--seed", "-1"], "seed: found -1"),
+        (["--powers", "0"], "power: found 0.0"),
+        (["--taus", "1.5"], "tau: found 1.5"),
+        (["--num-basis", "7"], "num_basis: found 7"),
+    ],
+)
 def test_impossible_streams_are_refused(given, said, tmp_path, capsys):
     """One line, exit 2, no folder."""
     with pytest.raises(SystemExit) as stopped:
-        analysis_stream.main([*given, "--out", str(tmp_path / "new")])
+        analysis.main(["stream", *given, "--out", str(tmp_path / "new")])
     printed = capsys.readouterr().err
     assert stopped.value.code == 2 and said in printed and printed.count("\n") == 1
     assert not (tmp_path / "new").exists()
@@ -95,6 +99,5 @@ def test_impossible_streams_are_refused(given, said, tmp_path, capsys):
 
 def test_no_contraction_at_all_is_refused():
     """There would be nothing to write with."""
-    cfg = dataclasses.replace(analysis_stream.StreamConfig(), taus=(), powers=())
-    with pytest.raises(ValueError, match="taus: found none"):
-        analysis_stream.memories(cfg)
+    with pytest.raises(ValueError, match=r"^taus, powers, locations: found none, accepted: one"):
+        memories(StreamConfig(taus=(), powers=()))
