@@ -7,7 +7,8 @@ import optax
 import pytest
 
 from inf_former_jax.data.batches import Batch
-from inf_former_jax.memory import state as memories
+from inf_former_jax.memory.state import init as init_memory
+from inf_former_jax.memory.state import reset
 from inf_former_jax.models.decoder import Decoder, operators
 from inf_former_jax.training import evaluation
 
@@ -32,7 +33,7 @@ def given(tiny_model, x64):
     valid[1, 2, 5:] = False
     batch = Batch(tokens[..., :-1], tokens[..., 1:], valid.astype(np.float32), resets, valid)
     ops = jax.device_put(operators(tiny_model))
-    memory = memories.init(tiny_model, ROWS, jnp.float64)
+    memory = init_memory(tiny_model, ROWS, jnp.float64)
     make = jax.jit(Decoder(tiny_model).init)
     variables = make(jax.random.key(0), batch.tokens[:, 0], memory, operators=ops)
     # Larger than at first, so that what is remembered matters.
@@ -43,7 +44,7 @@ def given(tiny_model, x64):
 @pytest.mark.parametrize("empty", [False, True])
 def test_tokens_sum_to_sums(tiny_model, given, empty):
     params, ops, batch = given
-    memory, key = memories.init(tiny_model, ROWS, jnp.float64), jax.random.key(1)
+    memory, key = init_memory(tiny_model, ROWS, jnp.float64), jax.random.key(1)
     sums, after = evaluation.make_eval_step(tiny_model, empty)(params, memory, batch, ops, key)
     figures, same = evaluation.make_token_step(tiny_model, empty)(params, memory, batch, ops, key)
     assert figures.nats.shape == (ROWS, SEGMENTS, LENGTH) and figures.right.dtype == bool
@@ -60,14 +61,14 @@ def test_tokens_are_the_decoders(tiny_model, given):
     """Row by row, segment by segment, in order: a document that is walked by hand."""
     params, ops, batch = given
     figures, _ = evaluation.make_token_step(tiny_model)(
-        params, memories.init(tiny_model, ROWS, jnp.float64), batch, ops, jax.random.key(1)
+        params, init_memory(tiny_model, ROWS, jnp.float64), batch, ops, jax.random.key(1)
     )
     run = jax.jit(Decoder(tiny_model).apply)
-    memory = memories.init(tiny_model, ROWS, jnp.float64)
+    memory = init_memory(tiny_model, ROWS, jnp.float64)
     for number in range(SEGMENTS):
-        memory = memories.reset(memory, jnp.asarray(batch.resets[:, number]))
-        out = run({"params": params}, batch.tokens[:, number], memory, operators=ops,
-                  where=batch.valid[:, number])  # fmt: skip
+        memory = reset(memory, jnp.asarray(batch.resets[:, number]))
+        tokens, valid = batch.tokens[:, number], batch.valid[:, number]
+        out = run({"params": params}, tokens, memory, operators=ops, where=valid)
         memory = out.memory
         nats = optax.softmax_cross_entropy_with_integer_labels(
             out.logits, jnp.asarray(batch.targets[:, number])
@@ -76,7 +77,7 @@ def test_tokens_are_the_decoders(tiny_model, given):
         right = out.logits.argmax(-1) == batch.targets[:, number]
         np.testing.assert_array_equal(figures.right[:, number], right)
     emptied, _ = evaluation.make_token_step(tiny_model, True)(
-        params, memories.init(tiny_model, ROWS, jnp.float64), batch, ops, jax.random.key(1)
+        params, init_memory(tiny_model, ROWS, jnp.float64), batch, ops, jax.random.key(1)
     )
     assert np.abs(np.asarray(emptied.nats - figures.nats)[0, 3:]).max() > 1e-3
     np.testing.assert_allclose(emptied.nats[:, :2], figures.nats[:, :2], rtol=1e-5)

@@ -15,8 +15,9 @@ import optax
 import pytest
 
 from inf_former_jax.data.batches import Batch
-from inf_former_jax.memory import state as memories
 from inf_former_jax.memory.compressed import CompressedConfig
+from inf_former_jax.memory.state import empty_long_term, reset
+from inf_former_jax.memory.state import init as init_memory
 from inf_former_jax.models.decoder import Decoder, operators
 from inf_former_jax.training import evaluation
 from inf_former_jax.training.forward import CONTEXT, LOSS, Segments
@@ -53,7 +54,7 @@ def random_batch(seed: int = 0, segments: int = SEGMENTS, loss=(1, 3, 4)) -> Bat
 def params_of(cfg):
     """Random parameters of float64, for the members that differ in `memory_gradient` alike."""
     init = Decoder(cfg).init
-    of = (jax.random.key(0), jnp.zeros((ROWS, LENGTH), int), memories.init(cfg, ROWS))
+    of = (jax.random.key(0), jnp.zeros((ROWS, LENGTH), int), init_memory(cfg, ROWS))
     shapes = jax.eval_shape(lambda *of: init(*of, operators=operators(cfg)), *of)["params"]
     rng = np.random.default_rng(1)
     return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape) / leaf.shape[0] ** 0.5, shapes)
@@ -63,7 +64,7 @@ def params_of(cfg):
 def carried(cfg):
     """A memory as three segments of a batch before could have left it."""
     rng = np.random.default_rng(2)
-    empty = memories.init(cfg, ROWS, jnp.float64)
+    empty = init_memory(cfg, ROWS, jnp.float64)
 
     def filled(leaf):
         whole = jnp.issubdtype(leaf.dtype, jnp.integer)
@@ -82,10 +83,10 @@ def step_of(cfg, empty):
 def train(cfg, batch, reach, empty=False):
     """(gradient, sums) of one update whose gradient goes `reach` segments back."""
     params, tx = params_of(cfg), optax.sgd(1.0)
-    state = TrainState(
-        jnp.zeros((), jnp.int32), jax.tree.map(jnp.asarray, params), tx.init(params),
-        jax.tree.map(jnp.copy, carried(cfg)), jax.random.key(KEY),
-    )  # fmt: skip
+    given = jax.tree.map(jnp.asarray, params)
+    memory = jax.tree.map(jnp.copy, carried(cfg))
+    number, key = jnp.zeros((), jnp.int32), jax.random.key(KEY)
+    state = TrainState(number, given, tx.init(params), memory, key)
     train_step = step_of(dataclasses.replace(cfg, memory_gradient=reach), empty)
     new, row = train_step(state, batch, operators(cfg))
     grads = jax.tree.map(lambda old, new: np.asarray(old) - np.asarray(new), params, new.params)
@@ -107,10 +108,8 @@ def model_of(cfg):
 
     @jax.jit
     def model(params, tokens, memory, ops, key, kl_where):
-        return Decoder(cfg).apply(
-            {"params": params}, tokens, memory, operators=ops, kl_where=kl_where,
-            rngs={"locations": key},
-        )  # fmt: skip
+        options = {"operators": ops, "kl_where": kl_where, "rngs": {"locations": key}}
+        return Decoder(cfg).apply({"params": params}, tokens, memory, **options)
 
     return model
 
@@ -123,8 +122,8 @@ def objective_of(params, cfg, batch, reach, empty=False):
     loss = kl = count = 0.0
     for w in range(segments):
         memory = jax.lax.stop_gradient(memory) if w in cut else memory
-        memory = memories.reset(memory, batch.resets[:, w])
-        memory = memories.empty_long_term(cfg, memory) if empty else memory
+        memory = reset(memory, batch.resets[:, w])
+        memory = empty_long_term(cfg, memory) if empty else memory
         weights = batch.weights[:, w]
         scored = np.repeat((weights > 0).any(axis=1)[:, None], LENGTH, axis=1)
         out = model(params, batch.tokens[:, w], memory, ops, jax.random.key(0), scored)
@@ -163,14 +162,13 @@ def kind(cfg, **changes):
     return dataclasses.replace(cfg, long_term=memory, **changes)
 
 
+POWER = {"long_term_contraction": "power", "long_term_horizon": 4}
 CASES = {  # the ∞-former's changes, k, segments; with 5: remainder 1, remainder 2, none
     "uniform": ({"num_layers": 2}, 1, 5),
     "sticky, pre-norm": ({"norm": "pre", "long_term_sticky": True, "mem_len": 0}, 2, 5),
     "emptied": ({}, 2, 5),
-    "power, all": (
-        {"long_term_contraction": "power", "long_term_horizon": 4, "mem_len": 0}, 4, 5
-    ),
-}  # fmt: skip
+    "power, all": (POWER | {"mem_len": 0}, 4, 5),
+}
 
 
 @pytest.mark.slow
@@ -208,8 +206,8 @@ def test_reach(tiny_model):
 
     And the forward pass is the same to the bit: dropout and drawn locations know no groups.
     """
-    cfg = kind(tiny_model, num_layers=1, dropout=0.2, long_term_sticky=True,
-               long_term_locations="draw")  # fmt: skip
+    drawn = {"long_term_sticky": True, "long_term_locations": "draw"}
+    cfg = kind(tiny_model, num_layers=1, dropout=0.2, **drawn)
     batch = random_batch(loss=(4,))
     tokens = np.where(batch.tokens >= 10, 3, batch.tokens)
     tokens[:, 1, 2], tokens[:, 2, 2] = 10, 11
@@ -289,10 +287,8 @@ def test_groups(count, loss, size):
 
 def test_reconstruction_alone_trains_the_compression(tiny_model):
     """With a memory that is differentiated, too: neither loss reaches what is the other's."""
-    cfg = dataclasses.replace(
-        tiny_model, num_layers=1, norm="pre", long_term=None, memory_gradient=2,
-        compressed=CompressedConfig(rate=4, length=4),
-    )  # fmt: skip
+    compressed = {"long_term": None, "compressed": CompressedConfig(rate=4, length=4)}
+    cfg = dataclasses.replace(tiny_model, num_layers=1, norm="pre", memory_gradient=2, **compressed)
     tokens, start = jnp.asarray(random_batch().tokens[:, 0]), carried(cfg)
 
     def losses(params, fifo):

@@ -77,9 +77,8 @@ def test_tensorboard_events(tmp_path):
         writer.write("train", 3, {"loss": 0.5, "accuracy": 0.25})
         writer.write("valid", 4, {"loss": 0.75})
     (path,) = tmp_path.glob("events.out.tfevents.*")
-    assert list(events(path)) == [
-        ("train/loss", 3, 0.5), ("train/accuracy", 3, 0.25), ("valid/loss", 4, 0.75)
-    ]  # fmt: skip
+    expected = [("train/loss", 3, 0.5), ("train/accuracy", 3, 0.25), ("valid/loss", 4, 0.75)]
+    assert list(events(path)) == expected
 
 
 def test_without_tensorboardx_the_option_is_refused(tmp_path, monkeypatch):

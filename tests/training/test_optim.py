@@ -98,16 +98,21 @@ def test_memory_learns_at_its_own_rate_and_does_not_decay():
     tx = optimizer(cfg)
     grads = jax.tree.map(lambda leaf: 0.01 * jnp.ones_like(leaf), params)
     updates = tx.update(grads, tx.init(params), params)[0]["block_0"]
-    for name, expected in (
-        (("attention", "query"), -0.15), (("attention", "query_bias"), -0.1),
-        (("long_term", "read", "out"), -0.3), (("long_term", "gate", "kernel"), -0.3),
-        (("compression", "kernel"), -0.3), (("inner", "kernel"), -0.15),
-        (("inner", "bias"), -0.1), (("norm", "scale"), -0.1),
-    ):  # fmt: skip
-        found = updates
-        for part in name:
-            found = found[part]
-        np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=str(name))
+    leaves = jax.tree_util.tree_leaves_with_path(updates)
+    found = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    expected = {
+        "attention/query": -0.15,
+        "attention/query_bias": -0.1,
+        "long_term/read/out": -0.3,
+        "long_term/gate/kernel": -0.3,
+        "compression/kernel": -0.3,
+        "inner/kernel": -0.15,
+        "inner/bias": -0.1,
+        "norm/scale": -0.1,
+    }
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
 
 
 def test_accumulated_steps_are_one_update_of_their_mean():

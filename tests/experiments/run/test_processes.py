@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 TINY = shlex.split(
     "--model.num-layers 1 --model.d-model 16 --model.d-inner 16 --model.num-heads 2 "
     "--model.head-dim 8 --model.segment-len 24 --model.mem-len 24 --model.long-term.num-basis 8 "
@@ -40,10 +40,8 @@ def environment(devices):
 
 def start(out, *options, program=("-m", "experiments.sorting"), devices=1):
     command = [sys.executable, *program, *TINY, "--out", str(out), *options]
-    return subprocess.Popen(
-        command, env=environment(devices), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, env=environment(devices), **output)
 
 
 def finish(process, status=0):
@@ -60,8 +58,8 @@ def figures(out):
     """
     result = json.loads((out / "result.json").read_text())
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    norms = {row["step"]: row["grad_norm"] for row in rows if row["step"] % 5 == 0 and
-             row["split"] == "train"}  # fmt: skip
+    logged = [row for row in rows if row["split"] == "train" and row["step"] % 5 == 0]
+    norms = {row["step"]: row["grad_norm"] for row in logged}
     valid = [row for row in rows if row["split"] == "valid"]
     curve = [row[:2] for row in result["curve"]]
     return {"test": result["test"], "curve": curve, "valid": valid, "norms": norms}
