@@ -1,18 +1,18 @@
 """The gradient of a batch's objective, by one of three schedules.
 
 A batch has W segments in reading order. Some have loss (●), others are context (○), which is run
-forward only, or padding in every row (·), which only resets. A schedule takes them in groups, which
-are counted from the end. In brackets is what is differentiated together:
+forward only, or padding in every row (·), which only resets. A schedule takes them in groups,
+counted from the end. Brackets hold what is differentiated together:
 
-    chain of 1     ○   ○   [●]  ○   [●]  ·     each segment for itself
-    chain of 2     ○   ○   [● → ○]  [● → ·]    memory_gradient + 1 segments, one after the other;
-                                               the memory between them is differentiated (→)
-    together       ○   ○   [●   ○    ●   ·]    many segments at once, layer by layer
+    chain of 1     ○   ○    ○   [●]  [●]  ·      each segment by itself
+    chain of 2     ○   ○   [○ → ●]   [● → ·]     memory_gradient + 1 segments, one after the other;
+                                                 the memory between them is differentiated (→)
+    together       ○   ○    ○   [●    ●   ·]     many segments at once, layer by layer
 
-What a group starts with is a constant (SPEC §4), and the objective is linear in the sums
-(`training/objective.py`). The gradient of the whole is therefore the sum of the brackets'
-gradients, each of them taken when the memory has come so far. Each segment belongs to one group, so
-the cost is linear in W.
+The memory that a group starts with is a constant (SPEC §4), and the objective is linear in the sums
+(`training/objective.py`). So the gradient of the whole is the sum of the brackets' gradients, and
+each is taken as soon as the memory before it is known. Each segment belongs to one group: the cost
+is linear in W.
 """
 
 from collections.abc import Callable
