@@ -164,6 +164,7 @@ def kind(cfg, **changes):
 
 POWER = {"long_term_contraction": "power", "long_term_horizon": 4}
 CASES = {  # the ∞-former's changes, k, segments; with 5: remainder 1, remainder 2, none
+    "one layer": ({}, 1, 4),
     "uniform": ({"num_layers": 2}, 1, 5),
     "sticky, pre-norm": ({"norm": "pre", "long_term_sticky": True, "mem_len": 0}, 2, 5),
     "emptied": ({}, 2, 5),
@@ -171,10 +172,12 @@ CASES = {  # the ∞-former's changes, k, segments; with 5: remainder 1, remaind
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(name, marks=[] if name == "one layer" else pytest.mark.slow) for name in CASES],
+)
 def test_gradient_is_that_of_the_cut_chain(tiny_model, case):
-    """Loss in three segments, one of them in the middle of a group; a reset inside a group."""
+    """Loss at the end of groups and, of five segments, inside one; a reset inside a group."""
     changes, reach, segments = CASES[case]
     cfg, batch = kind(tiny_model, **{"num_layers": 1, **changes}), random_batch(segments=segments)
     take = jax.value_and_grad(objective_of, has_aux=True)
