@@ -26,7 +26,7 @@ from experiments.language_modeling.start import tokenizer_of_run
 from experiments.run import cli, folders, plots, tables, training
 from experiments.run.config import RunConfig
 from experiments.sorting.config import SortingConfig
-from experiments.sorting.task import examples_of
+from experiments.sorting.data import run_batch
 from inf_former_jax.memory import state
 from inf_former_jax.memory.coverage import segment_edges
 from inf_former_jax.memory.density import GaussianDensity, bin_mass
@@ -122,7 +122,7 @@ def _sequences(
     """(config, params, test sequences, which tokens of their last segment are looked at)."""
     if "tokenizer" not in folders.read_config(run):
         cfg, _, params, _ = training.load(SortingConfig, run, ("params",))
-        batch = examples_of(cfg).batch("test", np.arange(sequences))
+        batch = run_batch(cfg, "test", np.arange(sequences))
         return cfg, params, batch.tokens, batch.weights[0, -1] > 0
     cfg, _, params, _ = training.load(LanguageModelingConfig, run, ("params",))
     tokenizer, length = tokenizer_of_run(run), cfg.model.segment_len

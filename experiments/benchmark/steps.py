@@ -15,7 +15,7 @@ import numpy as np
 from experiments.benchmark.timing import TINY, BenchmarkConfig, Case, compile_case, race
 from experiments.language_modeling import config as language_modeling
 from experiments.sorting import config as sorting
-from experiments.sorting.task import examples_of
+from experiments.sorting.data import run_batch
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.data.splits import TokenizedSplit
 from inf_former_jax.data.streams import Streams
@@ -77,8 +77,7 @@ def batches(preset: Any, rows: int) -> Callable[[np.ndarray], Batch]:
     Each row of a language model reads a document of its own, of random tokens, to its end.
     """
     if isinstance(preset, sorting.SortingConfig):
-        examples = examples_of(preset)
-        return lambda numbers: examples.batch("train", numbers)
+        return lambda numbers: run_batch(preset, "train", numbers)
     length = preset.segments * preset.model.segment_len + 1
     tokens = np.random.default_rng(0).integers(0, preset.model.vocab_size, rows * length)
     ones, names = np.ones(rows, np.int64), tuple(map(str, range(rows)))

@@ -13,14 +13,15 @@ figures to `runs/dialogue/PRESET-seed`.
 
 from collections.abc import Sequence
 
-from experiments.dialogue import chat, compare, page
+from experiments.dialogue import chat, page
+from experiments.dialogue.compare import COMPARE
 from experiments.dialogue.task import DIALOGUE
 from experiments.run import cli
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line: `python -m experiments.dialogue [PRESET] [--options]`."""
-    commands = {"compare": compare.main, "page": page.main, "chat": chat.main}
+    commands = {"compare": COMPARE.main, "page": page.main, "chat": chat.main}
     cli.main(DIALOGUE, __doc__, argv, commands)
 
 

@@ -8,7 +8,6 @@ repeated.
 """
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.dialogue.config import PRESETS, ROWS, DataConfig, DialogueConfig
@@ -16,8 +15,7 @@ from experiments.dialogue.task import DIALOGUE
 from experiments.language_modeling.start import is_run
 from experiments.results.dialogue import DIALOGUE as COLUMNS
 from experiments.results.dialogue import dialogue_row
-from experiments.run import cli, folders, grid
-from experiments.run.grid import EMPTIED, Cell
+from experiments.run.grid import EMPTIED, Cell, Grid, Results
 from inf_former_jax.require import require, require_at_least
 from inf_former_jax.training.objective import Objective
 
@@ -101,18 +99,16 @@ def _cell(cfg: CompareConfig, name: str, seed: int) -> Cell[DialogueConfig]:
         **{field.name: getattr(cfg, field.name) for field in dataclasses.fields(DataConfig)},
     )
     title = f"{name}-{seed}"
-    return Cell((name,), title, name, config, Path(cfg.out) / title)
+    folder = Path(cfg.out) / title
+    return Cell(row=(name,), title=title, preset=name, config=config, folder=folder)
 
 
-def report(folder: Path, table: Sequence[Cell]) -> None:
-    """Print the table and ten replies of every row; write the table as markdown."""
+def finish(folder: Path, found: Results) -> None:
+    """Print ten replies of every row."""
     from rich.console import Console
     from rich.markup import escape
 
-    found = {name: results for (name,), results in grid.results(table).items()}
-    rows = [dialogue_row(name, results) for name, results in found.items()]
-    grid.show("dialogue from one checkpoint", folder, COLUMNS, rows, width=190)
-    ten = {name: results[0]["ten_replies"] for name, results in found.items() if results}
+    ten = {name: runs[0]["ten_replies"] for (name,), runs in found.items() if runs}
     console = Console(width=190)
     for replies in zip(*ten.values(), strict=False):
         before, true = escape(replies[0]["before"]), escape(replies[0]["true"])
@@ -122,14 +118,15 @@ def report(folder: Path, table: Sequence[Cell]) -> None:
     print(f"{folder}/table.md")
 
 
-def main(argv: Sequence[str]) -> None:
-    """The command line: `python -m experiments.dialogue compare [--options]`."""
-    program = "python -m experiments.dialogue compare"
-    cfg = cli.options(program, __doc__, CompareConfig(), argv)
-    with cli.refusals():
-        table = cells(cfg)
-        folder = folders.made(cfg.out)
-        for cell in table[: len(cfg.models)]:  # the first seed of every row
-            DIALOGUE.check(DIALOGUE.complete(cell.config))
-    grid.fill(DIALOGUE, table, ["compare", *argv])
-    report(folder, table)
+COMPARE = Grid(
+    experiment=DIALOGUE,
+    command="compare",
+    description=__doc__,
+    options=CompareConfig(),
+    cells=cells,
+    title="dialogue from one checkpoint",
+    header=COLUMNS,
+    width=190,
+    row=dialogue_row,
+    finish=finish,
+)

@@ -4,11 +4,12 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from experiments.dialogue import scores
 from experiments.dialogue.batches import ConversationBatches
@@ -27,13 +28,13 @@ from experiments.dialogue.stream import NUM_CONTROLS
 from experiments.language_modeling import start
 from experiments.language_modeling.sample import writer
 from experiments.run import tables, training
-from experiments.run.batches import fresh_memory
+from experiments.run.batches import fresh_memory, placed
 from experiments.run.config import RunConfig
 from experiments.run.experiment import Experiment, Site, Task
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.models.decoder import Decoder
 from inf_former_jax.require import require, require_at_least
-from inf_former_jax.training import evaluation, metrics, sharding
+from inf_former_jax.training import evaluation, metrics
 from inf_former_jax.training.state import TrainState
 
 REPLIES = "replies.json"
@@ -160,18 +161,9 @@ class ConversationTask(Task):
         )
         self.tokens_per_step = round(read)
 
-    def batches(self, begin: int) -> Iterator[Batch]:
-        """The training conversations, epoch after epoch."""
-        number = begin
-        while True:
-            yield self._placed("train", number)
-            number += 1
-
-    def _placed(self, split: str, number: int) -> Batch:
-        conversations = self._batches[split]
-        return sharding.place_batch(
-            lambda rows: conversations.batch(number, rows), self._cfg.batch_size, self._mesh
-        )
+    def batch(self, update: int, rows: np.ndarray) -> Batch:
+        """Training conversations, epoch after epoch."""
+        return self._batches["train"].batch(update, rows)
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
         """Loss, accuracy and perplexity on the validation conversations."""
@@ -185,11 +177,12 @@ class ConversationTask(Task):
             empty_memory: clear the memory before every segment (the control).
         """
         total: dict[str, float] = {}
-        for number in range(self._batches[split].steps_per_epoch):
+        conversations, eval_step = self._batches[split], self._steps[empty_memory]
+        numbers = range(conversations.steps_per_epoch)
+        every = placed(conversations.batch, conversations.batch_size, self._mesh)
+        for number, batch in zip(numbers, every, strict=False):
             key = jax.random.fold_in(state.key, number)
-            sums, _ = self._steps[empty_memory](
-                state.params, self._memory, self._placed(split, number), self._ops, key
-            )
+            sums, _ = eval_step(state.params, self._memory, batch, self._ops, key)
             total = metrics.add(total, sums)
         ratios = metrics.ratios(total)
         loss = ratios["loss"]

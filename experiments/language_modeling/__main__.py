@@ -12,14 +12,15 @@ Without --data it reads Shakespeare's plays. Writes config, metrics, figures and
 
 from collections.abc import Sequence
 
-from experiments.language_modeling import compare, evaluate
+from experiments.language_modeling import evaluate
+from experiments.language_modeling.compare import COMPARE
 from experiments.language_modeling.task import LANGUAGE_MODELING
 from experiments.run import cli
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line: `python -m experiments.language_modeling [PRESET] [--options]`."""
-    commands = {"compare": compare.main, "evaluate": evaluate.main}
+    commands = {"compare": COMPARE.main, "evaluate": evaluate.main}
     cli.main(LANGUAGE_MODELING, __doc__, argv, commands)
 
 

@@ -8,15 +8,13 @@ and half-finished ones go on, so the same command can be stopped and repeated.
 """
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.language_modeling import plots
 from experiments.language_modeling.config import MODELS, PRESETS, LanguageModelingConfig
 from experiments.language_modeling.task import LANGUAGE_MODELING
 from experiments.results.language import LANGUAGE, language_row
-from experiments.run import cli, folders, grid
-from experiments.run.grid import EMPTIED, Cell
+from experiments.run.grid import EMPTIED, Cell, Grid, Results
 from inf_former_jax.require import require, require_at_least
 from inf_former_jax.training.objective import Objective
 from inf_former_jax.training.optim import OptimConfig
@@ -81,7 +79,8 @@ def _base(cfg: CompareConfig) -> Cell[LanguageModelingConfig]:
     preset = PRESETS["gpt2"][1]
     warmup = min(100, cfg.base_updates // 2)
     optim = dataclasses.replace(preset.optim, steps=cfg.base_updates, warmup_steps=warmup)
-    return Cell(("base",), "base", "gpt2", _common(cfg, preset, optim), Path(cfg.out) / "base")
+    config, folder = _common(cfg, preset, optim), Path(cfg.out) / "base"
+    return Cell(row=("base",), title="base", preset="gpt2", config=config, folder=folder)
 
 
 def _row(cfg: CompareConfig, name: str, seed: int) -> Cell[LanguageModelingConfig]:
@@ -105,7 +104,14 @@ def _row(cfg: CompareConfig, name: str, seed: int) -> Cell[LanguageModelingConfi
         objective=Objective(empty_memory=name != plain),
     )
     title = f"{name}-{seed}"
-    return Cell((name,), title, name, config, Path(cfg.out) / title)
+    return Cell(
+        row=(name,),
+        title=title,
+        preset=name,
+        config=config,
+        folder=Path(cfg.out) / title,
+        independent=bool(cfg.init_from),
+    )
 
 
 def _common(
@@ -131,23 +137,21 @@ def _common(
     )
 
 
-def report(folder: Path, table: Sequence[Cell]) -> None:
-    """Print the table; write it as markdown, and draw the pictures."""
-    found = {name: results for (name,), results in grid.results(table).items()}
-    rows = [language_row(name, results) for name, results in found.items()]
-    grid.show("language models from one checkpoint", folder, LANGUAGE, rows, width=170)
-    plots.comparison(folder / "comparison.png", found)
+def finish(folder: Path, found: Results) -> None:
+    """Draw the pictures."""
+    plots.comparison(folder / "comparison.png", {name: runs for (name,), runs in found.items()})
     print(f"{folder}/table.md, {folder}/comparison.png")
 
 
-def main(argv: Sequence[str]) -> None:
-    """The command line: `python -m experiments.language_modeling compare [--options]`."""
-    program = "python -m experiments.language_modeling compare"
-    cfg = cli.options(program, __doc__, CompareConfig(), argv)
-    with cli.refusals():
-        table = cells(cfg)
-        folder = folders.made(cfg.out)
-        # The other cells begin with what this one leaves.
-        LANGUAGE_MODELING.check(LANGUAGE_MODELING.complete(table[0].config))
-    grid.fill(LANGUAGE_MODELING, table, ["compare", *argv])
-    report(folder, table)
+COMPARE = Grid(
+    experiment=LANGUAGE_MODELING,
+    command="compare",
+    description=__doc__,
+    options=CompareConfig(),
+    cells=cells,
+    title="language models from one checkpoint",
+    header=LANGUAGE,
+    width=170,
+    row=language_row,
+    finish=finish,
+)

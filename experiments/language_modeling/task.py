@@ -2,7 +2,7 @@
 
 import collections
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from experiments.language_modeling.config import PRESETS, LanguageModelingConfig
 from experiments.language_modeling.corpora import Corpus, corpus_of
 from experiments.language_modeling.sample import continuation, writer
 from experiments.run import tables, training
-from experiments.run.batches import fresh_memory
+from experiments.run.batches import fresh_memory, placed
 from experiments.run.experiment import Experiment, Site, Task
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.data.splits import TokenizedSplit
@@ -99,17 +99,9 @@ class LanguageModeling(Task):
         self.row = f"rows of {tokens:,} tokens of {corpus.name}"
         self.tokens_per_step = cfg.batch_size * tokens
 
-    def batches(self, begin: int) -> Iterator[Batch]:
-        """The documents of the training text, epoch after epoch."""
-        return self._placed(self._streams["train"], begin)
-
-    def _placed(self, rows: Streams, begin: int = 0) -> Iterator[Batch]:
-        number = begin
-        while True:
-            yield sharding.place_batch(
-                lambda some, n=number: rows.batch(n, some), rows.batch_size, self._mesh
-            )
-            number += 1
+    def batch(self, update: int, rows: np.ndarray) -> Batch:
+        """Segments of the training documents, epoch after epoch."""
+        return self._streams["train"].batch(update, rows)
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
         """Loss, accuracy and perplexities on the validation documents."""
@@ -138,8 +130,8 @@ class LanguageModeling(Task):
         memory = fresh_memory(self._cfg.model, rows.batch_size, self._mesh)
         every = np.arange(rows.batch_size)
         sums = collections.defaultdict(lambda: np.zeros(3))  # bucket → nats, hits, tokens
-        numbers = range(rows.steps_per_epoch)
-        for number, batch in zip(numbers, self._placed(rows), strict=False):
+        batches = placed(rows.batch, rows.batch_size, self._mesh)
+        for number, batch in zip(range(rows.steps_per_epoch), batches, strict=False):
             key = jax.random.fold_in(state.key, number)
             outputs, memory = token_step(state.params, memory, batch, self._ops, key)
             losses, hits = map(_on_host, outputs)

@@ -18,13 +18,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int32, Integer
+from jaxtyping import Bool, Int, Int32, Integer
 
 from experiments.run.examples import generators
 from inf_former_jax.data.batches import Batch, segment
 from inf_former_jax.data.splits import TokenizedSplit
 from inf_former_jax.data.tokens import Tokenizer
-from inf_former_jax.require import require_at_least
+from inf_former_jax.require import require, require_at_least
 
 STATEMENT = (" The pass key is", ". Remember it.")
 """Before and after the digits where the key is stated."""
@@ -52,14 +52,12 @@ class Passkey:
 
     def __post_init__(self):
         object.__setattr__(self, "distances", tuple(self.distances))
-        if not self.distances or len(set(self.distances)) < len(self.distances):
-            raise ValueError(
-                f"distances: expected one or more, all different, found {self.distances}"
-            )
+        different = len(set(self.distances)) == len(self.distances) > 0
+        require(different, "distances", self.distances, "one or more, all different")
         require_at_least("distances", min(self.distances), 1)
         require_at_least("digits", self.digits, 1)
-        if not 0 <= self.text_weight < np.inf:
-            raise ValueError(f"text_weight: expected a number ≥ 0, found {self.text_weight}")
+        possible = 0 <= self.text_weight < np.inf
+        require(possible, "text_weight", self.text_weight, "a number ≥ 0")
 
     @property
     def segments(self) -> int:
@@ -100,18 +98,15 @@ def sentences(tokenizer: Tokenizer) -> Sentences:
         if sorted(different) == [1] * (len(different) - 1) + [10]:
             return Sentences(before, after, question, digits, different.index(10))
     found = [piece.tolist() for piece in pieces]
-    raise ValueError(f"tokenizer: expected digits that differ in one token each, found {found}")
+    raise ValueError(f"tokenizer: found {found}, accepted: digits that differ in one token each")
 
 
 def check_fits(cfg: Passkey, segment_len: int, words: Sentences) -> None:
     """Raise ValueError unless a segment has room for the statement, and for the question."""
     statement, question = _lengths(cfg, words)
-    if segment_len < max(statement, question):
-        raise ValueError(
-            f"segment_len: expected at least {max(statement, question)}, since with digits "
-            f"{cfg.digits} the statement has {statement} tokens and the question {question}, "
-            f"found {segment_len}"
-        )
+    least = max(statement, question)
+    accepted = f"{least} or more: the statement has {statement} tokens, the question {question}"
+    require(segment_len >= least, "segment_len", segment_len, accepted)
 
 
 def generate(
@@ -138,8 +133,8 @@ def generate(
             room for, a segment too short, texts that are all too short, or as
             `sentences` does.
     """
-    if distance is not None and not 1 <= distance < cfg.segments:
-        raise ValueError(f"distance: expected 1..{cfg.segments - 1}, found {distance}")
+    possible = distance is None or 1 <= distance < cfg.segments
+    require(possible, "distance", distance, f"1..{cfg.segments - 1}")
     words = sentences(tokenizer)
     check_fits(cfg, segment_len, words)
     size = cfg.segments * segment_len
@@ -157,40 +152,48 @@ def generate(
     return Documents(tokens, answers, of_text, distances)
 
 
-def _lengths(cfg, words):
+def _lengths(cfg: Passkey, words: Sentences) -> tuple[int, int]:
     """Tokens of the statement, and of the question with its answer."""
     key = cfg.digits * words.digits.shape[1]
     return len(words.before) + key + len(words.after), len(words.question) + key
 
 
-def _stretches(text, length):
+def _stretches(text: TokenizedSplit, length: int) -> Int[np.ndarray, " documents+1"]:
     """How many stretches of `length` tokens begin before each document; an end is in none."""
     sizes = np.diff(text.starts) - 1
-    if not (sizes >= length).any():
-        raise ValueError(
-            f"text: expected a document of at least {length} tokens, its end not counted, found "
-            f"{sizes.max(initial=0)} in the longest of {len(sizes)}"
-        )
+    found = f"{sizes.max(initial=0)} tokens in the longest of {len(sizes)} documents"
+    require(bool((sizes >= length).any()), "text", found, f"{length} or more, the end not counted")
     return np.append(0, np.cumsum(np.maximum(sizes - length + 1, 0)))
 
 
-def _stretch(random, text, before, length):
+def _stretch(
+    random: np.random.Generator,
+    text: TokenizedSplit,
+    before: Int[np.ndarray, " documents+1"],
+    length: int,
+) -> Int32[np.ndarray, " length"]:
+    """One of the stretches, each equally likely."""
     number = random.integers(before[-1])
     document = np.searchsorted(before, number, side="right") - 1
     begin = text.starts[document] + number - before[document]
     return text.tokens[begin : begin + length].astype(np.int32)
 
 
-def _document(words, key, filler, place):
+def _document(
+    words: Sentences,
+    key: Int[np.ndarray, " digits"],
+    filler: Int32[np.ndarray, " length"],
+    place: int,
+) -> tuple[Int32[np.ndarray, " S"], Bool[np.ndarray, " S"], Bool[np.ndarray, " S"]]:
     """Tokens, and of each place whether its next token answers, and whether it is of the text."""
-    said = words.digits[key].ravel()
-    statement = np.concatenate([words.before, said, words.after])
-    question = np.concatenate([words.question, said])
+    digits = words.digits[key].ravel()
+    statement = np.concatenate([words.before, digits, words.after])
+    question = np.concatenate([words.question, digits])
     tokens = np.concatenate([filler[:place], statement, filler[place:], question])
     of_text = np.ones(len(tokens), bool)
     of_text[place : place + len(statement)] = of_text[-len(question) :] = False
     answers = np.zeros(len(tokens), bool)
-    answers[len(tokens) - len(said) + words.telling :: words.digits.shape[1]] = True
+    answers[len(tokens) - len(digits) + words.telling :: words.digits.shape[1]] = True
     return tokens, np.append(answers[1:], False), np.append(of_text[1:], False)
 
 

@@ -1,58 +1,51 @@
 """The passkey task as a run asks for it: digits and keys right by distance, baselines, report."""
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
 
 from experiments.passkey import data
 from experiments.passkey.config import PRESETS, PasskeyConfig
-from experiments.run import batches, plots, probes, tables, training
+from experiments.run import batches, plots, probes, training
 from experiments.run.experiment import Experiment, Site, Task
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.data.splits import TokenizedSplit, tokenize
 from inf_former_jax.data.text import SPLITS
 from inf_former_jax.data.tokens import Bytes, Tokenizer, load_bpe
 from inf_former_jax.memory.state import empty_long_term
-from inf_former_jax.models.decoder import Decoder, ModelConfig
+from inf_former_jax.models.decoder import Decoder, ModelConfig, Output
 from inf_former_jax.require import require, require_at_least
 from inf_former_jax.training import evaluation, metrics
 from inf_former_jax.training.objective import token_sums
 from inf_former_jax.training.state import TrainState
 
 
-class Texts:
-    """The documents of a run.
+def documents(
+    cfg: PasskeyConfig, split: str, numbers: np.ndarray, distance: int | None = None
+) -> data.Documents:
+    """A run's documents, at a distance or, without, at one that is drawn.
 
     Raises:
-        ValueError: no such tokeniser; on use, texts that are not found or too short for the task.
+        ValueError: no such tokeniser, or texts that are not found or too short for the task.
     """
-
-    def __init__(self, cfg: PasskeyConfig):
-        self._cfg = cfg
-        self.tokenizer = _tokenizer(cfg.tokenizer)
-
-    def documents(
-        self, split: str, numbers: np.ndarray, distance: int | None = None
-    ) -> data.Documents:
-        """Those of the numbers, at a distance or, without, at one that is drawn."""
-        cfg = self._cfg
-        text = _tokens(cfg.data, split, cfg.tokenizer, cfg.cache)
-        length, tokenizer = cfg.model.segment_len, self.tokenizer
-        return data.generate(cfg.seed, split, numbers, cfg.task, length, text, tokenizer, distance)
+    text = _tokens(cfg.data, split, cfg.tokenizer, cfg.cache)
+    length, tokenizer = cfg.model.segment_len, tokenizer_of(cfg.tokenizer)
+    return data.generate(cfg.seed, split, numbers, cfg.task, length, text, tokenizer, distance)
 
 
 @functools.cache
-def _tokenizer(name: str) -> Tokenizer:
+def tokenizer_of(name: str) -> Tokenizer:
+    """The tokeniser that an option names."""
     return Bytes() if name == "bytes" else load_bpe(name)
 
 
 @functools.cache  # read by the check at the door, then by the run
 def _tokens(folder: str, split: str, tokenizer: str, cache: str) -> TokenizedSplit:
-    return tokenize(folder, split, _tokenizer(tokenizer), cache or None)
+    return tokenize(folder, split, tokenizer_of(tokenizer), cache or None)
 
 
 def make_answer_step(cfg: ModelConfig, empty_memory: bool = False):
@@ -69,8 +62,9 @@ def make_answer_step(cfg: ModelConfig, empty_memory: bool = False):
         tokens, targets, weights = last.tokens[:, 0], last.targets[:, 0], last.weights[:, 0]
         if empty_memory:
             memory = empty_long_term(cfg, memory)
-        rngs = {"locations": key}
-        out = Decoder(cfg).apply({"params": params}, tokens, memory, operators=operators, rngs=rngs)
+        decoder, rngs = Decoder(cfg), {"locations": key}
+        out = decoder.apply({"params": params}, tokens, memory, operators=operators, rngs=rngs)
+        out = cast(Output, out)
         asked = weights > 0
         right = (out.logits.argmax(axis=-1) == targets) | ~asked
         keys = right.all(axis=1) & asked.any(axis=1)
@@ -88,7 +82,7 @@ class Passkey(Task):
     best, higher_is_better = "accuracy", True
 
     def __init__(self, cfg: PasskeyConfig, site: Site):
-        self._cfg, self._site, self._texts = cfg, site, Texts(cfg)
+        self._cfg, self._site = cfg, site
         self._steps = {
             empty: (evaluation.make_eval_step(cfg.model, empty), make_answer_step(cfg.model, empty))
             for empty in (False, True)
@@ -98,15 +92,11 @@ class Passkey(Task):
         self.row = f"documents of {size:,} tokens in {cfg.task.segments} segments"
         self.tokens_per_step = cfg.batch_size * size
 
-    def batches(self, begin: int) -> Iterator[Batch]:
-        """Global batches of fresh documents from update `begin` on."""
+    def batch(self, update: int, rows: np.ndarray) -> Batch:
+        """Fresh documents."""
         cfg = self._cfg
-
-        def make(numbers):
-            documents = self._texts.documents("train", numbers)
-            return data.batch(documents, cfg.model.segment_len, cfg.task.text_weight)
-
-        return batches.training_batches(make, cfg.batch_size, self._site.mesh, begin)
+        fresh = documents(cfg, "train", update * cfg.batch_size + rows)
+        return data.batch(fresh, cfg.model.segment_len, cfg.task.text_weight)
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
         """Loss, accuracy and keys, and accuracy at every distance, on the validation documents."""
@@ -119,10 +109,9 @@ class Passkey(Task):
     def results(self, state: TrainState) -> dict[str, Any]:
         """Figures on the test documents, as trained and with the memory emptied; baselines."""
         cfg = self._cfg
+        figures = functools.partial(self.figures, state, "test", cfg.test_documents)
         return {
-            "test": training.with_controls(
-                cfg, lambda empty: self.figures(state, "test", cfg.test_documents, empty)
-            ),
+            "test": training.with_controls(cfg, figures),
             "baselines_by_distance": baselines(cfg),
         }
 
@@ -157,8 +146,8 @@ class Passkey(Task):
         eval_step, answer_step = self._steps[empty_memory]
 
         def make(numbers, counted):
-            documents = self._texts.documents(split, numbers, distance)
-            whole = data.batch(documents, self._cfg.model.segment_len)
+            asked = documents(self._cfg, split, numbers, distance)
+            whole = data.batch(asked, self._cfg.model.segment_len)
             weights = whole.weights * np.float32(counted[:, None, None])
             return probes.context_and_last(whole._replace(weights=weights))
 
@@ -183,35 +172,28 @@ def baselines(cfg: PasskeyConfig) -> dict[str, list[float]]:
 def check(cfg: PasskeyConfig) -> None:
     """Refuse at the door what would fail after minutes, or silently."""
     require(bool(cfg.data), "data", "nothing", "a folder of text with train, valid, test")
-    texts = Texts(cfg)
-    found, least = cfg.model.vocab_size, texts.tokenizer.vocab_size
+    found, least = cfg.model.vocab_size, tokenizer_of(cfg.tokenizer).vocab_size
     accepted = f"{least} or more, as the tokenizer {cfg.tokenizer} has"
     require(found >= least, "model.vocab_size", found, accepted)
     for name in ("test_documents", "valid_documents"):
         require_at_least(name, getattr(cfg, name), 1)
     for split in SPLITS:
-        texts.documents(split, np.arange(1))
+        documents(cfg, split, np.arange(1))
     training.check(cfg)
 
 
 def report(preset: str, folder: Path, result: Mapping[str, Any]) -> None:
     """Print the table of a finished run, and draw its picture."""
     distances = result["test"]["as trained"]["distances"]
-    rows = []
+    rows = {}
     for label, row in result["test"].items():
-        rows.append((f"digits, {label}", row["accuracy"], row["accuracy_by_distance"]))
-        rows.append((f"whole keys, {label}", row["keys"], row["keys_by_distance"]))
+        rows[f"digits, {label}"] = row["accuracy"], row["accuracy_by_distance"]
+        rows[f"whole keys, {label}"] = row["keys"], row["keys_by_distance"]
     for label, values in result["baselines_by_distance"].items():
-        rows.append((f"digits, {label}", float(np.mean(values)), values))
-    tables.show(
-        f"passkey, {preset}, {result['steps']:,} updates",
-        ("right on the test documents, by distance in segments", "all", *map(str, distances)),
-        [
-            (label, f"{whole:.3f}", *(f"{value:.2f}" for value in by_distance))
-            for label, whole, by_distance in rows
-        ],
-        width=max(100, 70 + 7 * len(distances)),
-    )
+        rows[f"digits, {label}"] = float(np.mean(values)), values
+    title = f"passkey, {preset}, {result['steps']:,} updates"
+    first = "right on the test documents, by distance in segments"
+    probes.show(title, first, distances, rows)
     plots.accuracy_by_distance(folder / "accuracy.png", f"Passkey, {preset}", result)
     print(f"{folder}/result.json, {folder}/accuracy.png")
 

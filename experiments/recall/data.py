@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, Integer
+from jaxtyping import Int, Int32, Integer
 
 from experiments.run.examples import generators
 from inf_former_jax.data.batches import Batch, segment
-from inf_former_jax.require import require_at_least
+from inf_former_jax.require import require, require_at_least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,17 +48,11 @@ class Sizes:
         least = {"num_values": 2, "segments": 2}
         for field in dataclasses.fields(self):
             require_at_least(field.name, getattr(self, field.name), least.get(field.name, 1))
-        if self.num_keys < self.num_pairs:
-            raise ValueError(
-                f"num_keys: expected at least the {self.num_pairs} pairs of a document "
-                f"(pairs_per_segment {self.pairs_per_segment} in {self.segments - 1} segments), "
-                f"since no key is given twice, found {self.num_keys}"
-            )
-        if self.questions > self.num_pairs:
-            raise ValueError(
-                f"questions: expected at most the {self.num_pairs} pairs of a document, since no "
-                f"pair is asked for twice, found {self.questions}"
-            )
+        pairs = f"{self.num_pairs}, pairs_per_segment {self.pairs_per_segment} in each segment but "
+        accepted = f"at least {pairs}the last, since no key is given twice"
+        require(self.num_keys >= self.num_pairs, "num_keys", self.num_keys, accepted)
+        accepted = f"at most {pairs}the last, since no pair is asked for twice"
+        require(self.questions <= self.num_pairs, "questions", self.questions, accepted)
 
     @property
     def num_pairs(self) -> int:
@@ -86,12 +80,10 @@ class Documents(NamedTuple):
 def check_fits(cfg: Sizes, segment_len: int) -> None:
     """Raise ValueError naming the option unless a segment has room for its pairs and questions."""
     require_at_least("segment_len", segment_len, 2)
+    room = segment_len // 2
     for name in ("pairs_per_segment", "questions"):
-        if 2 * getattr(cfg, name) > segment_len:
-            raise ValueError(
-                f"{name}: expected at most {segment_len // 2}, two tokens each in a segment of "
-                f"segment_len {segment_len}, found {getattr(cfg, name)}"
-            )
+        found, accepted = getattr(cfg, name), f"at most {room}, with segments of {segment_len}"
+        require(found <= room, name, found, accepted)
 
 
 def generate(
@@ -115,26 +107,31 @@ def generate(
     return Documents(tokens, ages)
 
 
-def _document(random, cfg, segment_len):
+def _document(
+    random: np.random.Generator, cfg: Sizes, segment_len: int
+) -> tuple[Int[np.ndarray, " S"], Int[np.ndarray, " S"]]:
+    """Tokens and ages of one document."""
     noise = cfg.num_keys + cfg.num_values
     tokens = random.integers(noise, cfg.num_tokens, size=(cfg.segments, segment_len))
     ages = np.zeros_like(tokens)
     keys = random.permutation(cfg.num_keys)[: cfg.num_pairs]
     values = random.integers(cfg.num_keys, noise, size=cfg.num_pairs)
-    given = np.arange(cfg.num_pairs) // cfg.pairs_per_segment  # the segment of each pair
+    segments = np.arange(cfg.num_pairs) // cfg.pairs_per_segment  # of each pair
     places = _places(random, cfg, segment_len).ravel()
-    tokens[given, places], tokens[given, places + 1] = keys, values
+    tokens[segments, places], tokens[segments, places + 1] = keys, values
     asked = random.permutation(cfg.num_pairs)[: cfg.questions]
     tokens[-1, : 2 * cfg.questions : 2] = keys[asked]
     tokens[-1, 1 : 2 * cfg.questions : 2] = values[asked]
-    ages[-1, : 2 * cfg.questions : 2] = cfg.segments - 1 - given[asked]
+    ages[-1, : 2 * cfg.questions : 2] = cfg.segments - 1 - segments[asked]
     return tokens.ravel(), ages.ravel()
 
 
-def _places(random, cfg, segment_len):
-    """Where the pairs of each context segment begin, [A, pairs], all arrangements alike likely."""
+def _places(
+    random: np.random.Generator, cfg: Sizes, segment_len: int
+) -> Int[np.ndarray, "A pairs"]:
+    """Where the pairs of each segment of the context begin; every arrangement is equally likely."""
     pairs = cfg.pairs_per_segment
-    # Pairs as single tokens among T - P; then each one makes those behind it a place later.
+    # Places of pairs that take one token each; then each pair moves those behind it by a place.
     order = random.random((cfg.segments - 1, segment_len - pairs)).argsort(axis=1, kind="stable")
     return np.sort(order[:, :pairs], axis=1) + np.arange(pairs)
 
@@ -167,8 +164,7 @@ def lookup_accuracy(cfg: Sizes, window: int, age: int | None = None) -> float:
     require_at_least("window", window, 0)
     if age is None:
         return sum(lookup_accuracy(cfg, window, one) for one in cfg.ages) / len(cfg.ages)
-    if age not in cfg.ages:
-        raise ValueError(f"age: expected 1..{cfg.segments - 1}, found {age}")
+    require(age in cfg.ages, "age", age, f"1..{cfg.segments - 1}")
     return 1.0 if age <= window else chance(cfg)
 
 
@@ -182,10 +178,8 @@ def counting_accuracy(cfg: Sizes, documents: Documents, segment_len: int) -> flo
         ValueError: documents that cannot be cut into `cfg.segments` segments of segment_len.
     """
     rows, size = documents.tokens.shape
-    if size != cfg.segments * segment_len:
-        raise ValueError(
-            f"documents: expected {cfg.segments} segments of {segment_len} tokens, found {size}"
-        )
+    accepted = f"{cfg.segments} segments of {segment_len} tokens"
+    require(size == cfg.segments * segment_len, "documents", f"{size} tokens", accepted)
     values = documents.tokens - cfg.num_keys
     given = values[:, :-segment_len, None] == np.arange(cfg.num_values)
     left, every, hits = given.sum(axis=1), np.arange(rows), 0

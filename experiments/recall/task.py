@@ -1,6 +1,7 @@
 """The recall task as a run asks for it: accuracy by the age of a question, baselines, report."""
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,10 @@ import numpy as np
 
 from experiments.recall import data
 from experiments.recall.config import PRESETS, RecallConfig
-from experiments.run import batches, plots, probes, tables, training
+from experiments.run import batches, plots, probes, training
 from experiments.run.experiment import Experiment, Site, Task
 from inf_former_jax.data.batches import Batch
-from inf_former_jax.require import require_at_least
+from inf_former_jax.require import require, require_at_least
 from inf_former_jax.training import evaluation, metrics
 from inf_former_jax.training.state import TrainState
 
@@ -35,13 +36,10 @@ class Recall(Task):
         cfg = self._cfg
         return data.generate(cfg.seed, split, numbers, cfg.task, cfg.model.segment_len)
 
-    def batches(self, begin: int) -> Iterator[Batch]:
-        """Global batches of fresh documents from update `begin` on."""
-
-        def make(numbers):
-            return data.batch(self._documents("train", numbers), self._cfg.model.segment_len)
-
-        return batches.training_batches(make, self._cfg.batch_size, self._site.mesh, begin)
+    def batch(self, update: int, rows: np.ndarray) -> Batch:
+        """Fresh documents."""
+        numbers = update * self._cfg.batch_size + rows
+        return data.batch(self._documents("train", numbers), self._cfg.model.segment_len)
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
         """Loss, accuracy, and accuracy of every age, on the validation documents."""
@@ -54,10 +52,9 @@ class Recall(Task):
     def results(self, state: TrainState) -> dict[str, Any]:
         """Figures on the test documents, as trained and with the memory emptied; baselines."""
         cfg = self._cfg
+        figures = functools.partial(self.figures, state, "test", cfg.test_documents)
         return {
-            "test": training.with_controls(
-                cfg, lambda empty: self.figures(state, "test", cfg.test_documents, empty)
-            ),
+            "test": training.with_controls(cfg, figures),
             **baselines(cfg),
         }
 
@@ -139,13 +136,10 @@ def baselines(cfg: RecallConfig) -> dict[str, Any]:
 
 def check(cfg: RecallConfig) -> None:
     """Refuse at the door what would fail after minutes, or silently."""
-    found, least = cfg.model.vocab_size, cfg.task.num_tokens
-    if found < least:
-        raise ValueError(
-            f"model.vocab_size: found {found}, accepted: {least} or more, the "
-            f"{cfg.task.num_keys} keys, {cfg.task.num_values} values and {cfg.task.num_noise} "
-            f"noise tokens of the task"
-        )
+    found, task = cfg.model.vocab_size, cfg.task
+    tokens = f"{task.num_keys} keys, {task.num_values} values and {task.num_noise} noise tokens"
+    accepted = f"{task.num_tokens} or more, the {tokens} of the task"
+    require(found >= task.num_tokens, "model.vocab_size", found, accepted)
     for name in ("test_documents", "valid_documents"):
         require_at_least(name, getattr(cfg, name), 1)
     data.generate(cfg.seed, "train", [0], cfg.task, cfg.model.segment_len)
@@ -155,18 +149,11 @@ def check(cfg: RecallConfig) -> None:
 def report(preset: str, folder: Path, result: Mapping[str, Any]) -> None:
     """Print the table of a finished run, and draw its picture."""
     test, by_age = result["test"], result["baselines_by_age"]
-    ages = test["as trained"]["ages"]
-    rows = [(label, row["accuracy"], row["accuracy_by_age"]) for label, row in test.items()]
-    rows += [(label, value, by_age.get(label, [])) for label, value in result["baselines"].items()]
-    tables.show(
-        f"recall, {preset}, {result['steps']:,} updates",
-        ("accuracy on the test documents, by age in segments", "all", *map(str, ages)),
-        [
-            (label, f"{whole:.3f}", *("" if v is None else f"{v:.2f}" for v in values))
-            for label, whole, values in rows
-        ],
-        width=max(100, 60 + 7 * len(ages)),
-    )
+    rows = {label: (row["accuracy"], row["accuracy_by_age"]) for label, row in test.items()}
+    rows |= {label: (value, by_age.get(label, [])) for label, value in result["baselines"].items()}
+    title = f"recall, {preset}, {result['steps']:,} updates"
+    first = "accuracy on the test documents, by age in segments"
+    probes.show(title, first, test["as trained"]["ages"], rows)
     plots.accuracy_by_age(folder / "accuracy.png", f"Associative recall, {preset}", result)
     print(f"{folder}/result.json, {folder}/accuracy.png")
 

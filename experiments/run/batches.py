@@ -2,13 +2,13 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory import state
 from inf_former_jax.memory.state import Memory
 from inf_former_jax.models.decoder import ModelConfig
@@ -17,13 +17,17 @@ from inf_former_jax.training import sharding
 Tree = TypeVar("Tree")
 
 
-def training_batches(
-    make: Callable[[np.ndarray], Batch], batch_size: int, mesh: Mesh, begin: int = 0
-) -> Iterator[Batch]:
-    """Batch after batch from update `begin` on: row r of update s is example s·B + r of `make`."""
+def placed(
+    make: Callable[[int, np.ndarray], Tree], batch_size: int, mesh: Mesh, begin: int = 0
+) -> Iterator[Tree]:
+    """Global batches on their devices, without end, from number `begin` on.
+
+    Args:
+        make: (number of the batch, numbers of rows) → tree of host arrays with those rows first;
+            each process asks for its own rows.
+    """
     for number in itertools.count(begin):
-        first = number * batch_size
-        yield sharding.place_batch(lambda rows, first=first: make(first + rows), batch_size, mesh)
+        yield sharding.place_batch(partial(make, number), batch_size, mesh)
 
 
 def counted_batches(

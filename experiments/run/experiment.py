@@ -1,11 +1,12 @@
 """What a task offers to a run, and what a run gives to its task."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+import numpy as np
 from jax.sharding import Mesh
 
 from experiments.run.config import RunConfig
@@ -42,8 +43,8 @@ class Task(Protocol):
     params: Any = None
     facts: Mapping[str, Any] = MappingProxyType({})
 
-    def batches(self, begin: int) -> Iterator[Batch]:
-        """Global batches on their devices, one an update, from update `begin` on."""
+    def batch(self, update: int, rows: np.ndarray) -> Batch:
+        """Rows, by their numbers 0..B-1, of the batch of an update (0, 1, …), on the host."""
         ...
 
     def evaluate(self, state: TrainState) -> dict[str, float]:

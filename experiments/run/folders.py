@@ -16,6 +16,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from inf_former_jax.require import require
+
 Config = TypeVar("Config")
 
 #: Fields that say where a run is written, not what is run.
@@ -45,14 +47,12 @@ def read_config(folder: Path) -> dict[str, Any]:
         ValueError: there is none, or it is damaged.
     """
     path = folder / "config.json"
-    if not path.is_file():
-        raise ValueError(f"{folder}: found no config.json, accepted: a run folder")
+    require(path.is_file(), str(folder), "no config.json", "a run folder")
     try:
-        fields = json.loads(path.read_text())
+        fields = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: found damaged JSON ({error}), accepted: a config") from None
-    if not isinstance(fields, dict):
-        raise ValueError(f"{path}: found {type(fields).__name__}, accepted: a config")
+    require(isinstance(fields, dict), str(path), type(fields).__name__, "a config")
     return fields
 
 
@@ -83,13 +83,12 @@ def made(folder: str | Path) -> Path:
         ValueError: it cannot be made or written.
     """
     folder = Path(folder)
-    accepted = "accepted: a folder that can be made and written"
+    accepted = "a folder that can be made and written"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"out: found {folder} ({error.strerror}), {accepted}") from None
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ValueError(f"out: found {folder} (not writable), {accepted}")
+        raise ValueError(f"out: found {folder} ({error.strerror}), accepted: {accepted}") from None
+    require(os.access(folder, os.W_OK | os.X_OK), "out", f"{folder} (not writable)", accepted)
     return folder
 
 
@@ -109,23 +108,21 @@ def open_run(folder: Path, config: Any) -> dict[str, Any] | None:
     return (result or {}) if finished else None
 
 
-def _open(folder, config):
+def _open(folder: Path, config: Any) -> dict[str, Any] | None:
+    """`open_run`, in the first process."""
     new = to_json(config)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        rows = differences(_completed(read_config(folder), type(config)), new)
-        if rows:
-            raise ValueError(
-                f"out: {folder} holds a run of another config: {'; '.join(rows)}; accepted: the "
-                f"same config, another folder, or --fresh"
-            )
+        changed = differences(_completed(read_config(folder), type(config)), new)
+        found = f"{folder} with a run of another config: {'; '.join(changed)}"
+        require(not changed, "out", found, "the same config, another folder, or --fresh")
     made(folder)
     if not (folder / "config.json").exists():
         write_json(folder / "config.json", new)
     result = folder / "result.json"
-    return json.loads(result.read_text()) if result.exists() else None
+    return json.loads(result.read_text(encoding="utf-8")) if result.exists() else None
 
 
-def _completed(fields, kind):
+def _completed(fields: dict[str, Any], kind: type) -> dict[str, Any]:
     """A config of an older version with the defaults of the fields that it did not have."""
     try:
         return to_json(from_json(kind, fields))

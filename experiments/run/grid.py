@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic
 
@@ -12,15 +12,19 @@ from experiments.run.experiment import Config, Experiment
 EMPTIED = "-emptied"
 """Ends the name of a row that is trained with the memory emptied before every segment."""
 
+#: What a row is of, such as (model, length) → the results of its finished cells.
+Results = Mapping[tuple[Any, ...], list[dict[str, Any]]]
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Cell(Generic[Config]):
     """One run of a table.
 
     Attributes:
-        row: what its row is of, such as (model, length); cells of one row differ in the seed.
+        row: what its row is of; the cells of one row differ in the seed.
         title: what is printed when its turn comes.
-        preset: under which its result is kept.
+        preset: the name that its result is kept under.
+        independent: whether it can be checked before the cells before it have run.
     """
 
     row: tuple[Any, ...]
@@ -28,41 +32,78 @@ class Cell(Generic[Config]):
     preset: str
     config: Config
     folder: Path
+    independent: bool = True
 
 
-def fill(
-    experiment: Experiment[Config], cells: Sequence[Cell[Config]], argv: Sequence[str]
-) -> None:
-    """Run the cells one after the other: finished ones are kept, half-finished ones go on.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Grid(Generic[Config]):
+    """What the command of a table offers: `python -m experiments.NAME COMMAND [--options]`.
 
-    A cell may begin with what an earlier one has left: each is completed and checked in its turn.
+    Attributes:
+        description: what `--help` says.
+        options: the default ones; `out` is the folder of the runs and the table.
+        cells: makes the cells that the options ask for; ValueError for impossible options.
+        title, header, width: of the printed table.
+        row: the table's cells as text, from what a row is of and its results.
+        finish: draws the picture, and prints which files there are.
     """
-    for number, cell in enumerate(cells, start=1):
-        print(f"[{number}/{len(cells)}] {cell.title}", flush=True)
+
+    experiment: Experiment[Config]
+    command: str
+    description: str | None
+    options: Any
+    cells: Callable[[Any], Sequence[Cell[Config]]]
+    title: str
+    header: Sequence[str]
+    width: int
+    row: Callable[..., Sequence[str]]
+    finish: Callable[[Path, Results], None]
+
+    def main(self, argv: Sequence[str]) -> None:
+        """Run the cells one after the other, print the table, and write it as markdown.
+
+        One independent cell of every row is checked before the first one runs. Finished cells are
+        kept and half-finished ones go on, so that the command can be stopped and repeated.
+        """
+        program = f"python -m experiments.{self.experiment.name} {self.command}"
+        options = cli.options(program, self.description, self.options, argv)
         with cli.refusals():
-            config = experiment.complete(cell.config)
-            experiment.check(config)
-            result = folders.open_run(cell.folder, config)
-        if result is None:
-            provenance = folders.provenance(experiment.name, cell.preset, argv)
-            with cli.stops():
-                training.run(experiment, config, cell.folder, provenance)
+            cells = self.cells(options)
+            for cell in {cell.row: cell for cell in cells if cell.independent}.values():
+                self.experiment.check(self.experiment.complete(cell.config))
+            folder = folders.made(options.out)
+        for number, cell in enumerate(cells, start=1):
+            print(f"[{number}/{len(cells)}] {cell.title}", flush=True)
+            _run(self.experiment, cell, [self.command, *argv])
+        found = results(cells)
+        rows = self.rows(found)
+        tables.show(self.title, self.header, rows, self.width)
+        text = tables.markdown(self.header, rows)
+        (folder / "table.md").write_text(text + "\n", encoding="utf-8")
+        self.finish(folder, found)
+
+    def rows(self, found: Results) -> list[Sequence[str]]:
+        """The table as text; what has not run stays empty."""
+        return [self.row(*row, finished) for row, finished in found.items()]
 
 
-def results(cells: Sequence[Cell]) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
-    """Row → results of its cells that have one, rows in the order of the cells."""
+def _run(experiment: Experiment[Config], cell: Cell[Config], argv: Sequence[str]) -> None:
+    """Run a cell, or go on with its run, unless it is finished."""
+    with cli.refusals():
+        config = experiment.complete(cell.config)
+        experiment.check(config)
+        result = folders.open_run(cell.folder, config)
+    if result is None:
+        provenance = folders.provenance(experiment.name, cell.preset, argv)
+        with cli.stops():
+            training.run(experiment, config, cell.folder, provenance)
+
+
+def results(cells: Sequence[Cell]) -> Results:
+    """Rows in the order of the cells, each with the results of its finished cells."""
     found: dict[tuple[Any, ...], list[dict[str, Any]]] = {cell.row: [] for cell in cells}
     for cell in cells:
         file = cell.folder / "result.json"
         if file.exists():
             found[cell.row].append(json.loads(file.read_text(encoding="utf-8")))
     return found
-
-
-def show(
-    title: str, folder: Path, header: Sequence[str], rows: Sequence[Sequence[str]], width: int
-) -> None:
-    """Print the table, and write it as markdown."""
-    tables.show(title, header, rows, width)
-    text = tables.markdown(header, rows) + "\n"
-    (folder / "table.md").write_text(text, encoding="utf-8")

@@ -1,10 +1,11 @@
 """What probes of the memory share: documents whose last segment asks what earlier ones said."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
 
+from experiments.run import tables
 from experiments.run.experiment import Site
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory.state import Memory
@@ -47,3 +48,22 @@ def lookup_windows(model: ModelConfig) -> dict[str, int]:
     if layers > 1:
         windows[f"exact look-up, {layers} layers × window"] = window * layers
     return windows
+
+
+def show(
+    title: str,
+    header: str,
+    places: Sequence[int],
+    rows: Mapping[str, tuple[float, Sequence[float | None]]],
+) -> None:
+    """Print accuracies over all questions and at each age or distance.
+
+    Args:
+        rows: label → (over all, at each of the places or at none; None where nothing is asked).
+    """
+    cells = [
+        (label, f"{whole:.3f}", *("" if value is None else f"{value:.2f}" for value in values))
+        for label, (whole, values) in rows.items()
+    ]
+    width = max(100, 70 + 7 * len(places))
+    tables.show(title, (header, "all", *map(str, places)), cells, width)

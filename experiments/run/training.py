@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import jax
 
-from experiments.run import folders
+from experiments.run import batches, folders
 from experiments.run.config import RunConfig
 from experiments.run.experiment import Config, Experiment, Site, Task
 from experiments.run.tables import CONTROL
@@ -133,10 +133,10 @@ def _train(cfg: RunConfig, place: Site, task: Task, clock: Clock) -> tuple[Train
             cfg.objective,
             sharding.shardings(begin, place.mesh),
         )
-        batches = prefetch(task.batches(done))
+        updates = prefetch(batches.placed(task.batch, cfg.batch_size, place.mesh, done))
         with (
             metrics.MetricsWriter(place.folder, cfg.tensorboard, done) as writer,
-            contextlib.closing(batches),
+            contextlib.closing(updates),
         ):
             before = _seconds(metrics.read_rows(place.folder / "metrics.jsonl"))
             final = train(
@@ -144,7 +144,7 @@ def _train(cfg: RunConfig, place: Site, task: Task, clock: Clock) -> tuple[Train
                 begin,
                 cfg.optim.steps,
                 clock.first("first update", train_step),
-                batches,
+                updates,
                 place.operators,
                 task.evaluate,
                 Reporter(writer, progress_bar(), task.tokens_per_step, before),

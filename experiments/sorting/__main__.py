@@ -12,13 +12,14 @@ to `runs/sorting/PRESET-seed`.
 from collections.abc import Sequence
 
 from experiments.run import cli
-from experiments.sorting import compare, lasting
+from experiments.sorting.compare import COMPARE
+from experiments.sorting.lasting import LASTING
 from experiments.sorting.task import SORTING
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line: `python -m experiments.sorting [PRESET] [--options]`."""
-    commands = {"compare": compare.main, "lasting": lasting.main}
+    commands = {"compare": COMPARE.main, "lasting": LASTING.main}
     cli.main(SORTING, __doc__, argv, commands)
 
 

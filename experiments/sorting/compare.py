@@ -7,14 +7,13 @@ memory is emptied at test time: what the memory adds is the difference to these.
 """
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.results.sorting import COMPARISON, comparison_row
-from experiments.run import cli, folders, grid, plots
-from experiments.run.grid import EMPTIED, Cell
+from experiments.run import grid, plots
+from experiments.run.grid import EMPTIED, Cell, Grid
 from experiments.sorting.config import PRESETS, SortingConfig, paper
-from experiments.sorting.task import SORTING, check
+from experiments.sorting.task import SORTING
 from inf_former_jax.models import presets
 from inf_former_jax.require import require
 from inf_former_jax.training.objective import Objective
@@ -54,64 +53,49 @@ def cells(cfg: CompareConfig) -> list[Cell[SortingConfig]]:
     lengths = cfg.lengths
     if cfg.paper and lengths == CompareConfig.lengths:
         lengths = (4000, 8000, 16000)
-    configs = [
-        (model, dataclasses.replace(config_of(model, length, cfg), seed=seed))
-        for length in lengths
-        for seed in range(cfg.seeds)
-        for model in cfg.models
-    ]
-    return [cell(model, config, Path(cfg.out) / str(config.length)) for model, config in configs]
-
-
-def config_of(model: str, length: int, cfg: CompareConfig) -> SortingConfig:
-    """A row's config.
-
-    Raises:
-        ValueError: an unknown model.
-    """
-    base = model.removesuffix(EMPTIED)
-    known = base in MODELS and model != f"transformer-xl{EMPTIED}"
-    require(known, "models", model, ", ".join(CompareConfig.models))
-    config = paper(MODELS[base](), length) if cfg.paper else PRESETS[base][1]
-    return dataclasses.replace(
-        config,
-        length=length,
-        loop=dataclasses.replace(config.loop, minutes=cfg.minutes),
-        objective=Objective(empty_memory=model != base),
-    )
+    table = []
+    for length in lengths:
+        for seed in range(cfg.seeds):
+            for model in cfg.models:
+                base = model.removesuffix(EMPTIED)
+                known = base in MODELS and model != f"transformer-xl{EMPTIED}"
+                require(known, "models", model, ", ".join(CompareConfig.models))
+                config = paper(MODELS[base](), length) if cfg.paper else PRESETS[base][1]
+                loop = dataclasses.replace(config.loop, minutes=cfg.minutes)
+                config = dataclasses.replace(config, length=length, seed=seed, loop=loop)
+                table.append(cell(model, config, Path(cfg.out) / str(length)))
+    return table
 
 
 def cell(model: str, config: SortingConfig, folder: Path) -> Cell[SortingConfig]:
-    """The cell of a checked config, in a subfolder.
-
-    Raises:
-        ValueError: a config that cannot be run.
-    """
-    check(config)
-    title = f"{model}, {config.length:,} tokens, seed {config.seed}"
-    return Cell((model, config.length), title, model, config, folder / f"{model}-{config.seed}")
-
-
-def rows(table: Sequence[Cell]) -> list[list[str]]:
-    """The table's cells as text, by COMPARISON; what has not run stays empty."""
-    return [comparison_row(*row, results) for row, results in grid.results(table).items()]
+    """The cell of a model, which is trained with its memory emptied if its name says so."""
+    objective = Objective(empty_memory=model.endswith(EMPTIED))
+    return Cell(
+        row=(model, config.length),
+        title=f"{model}, {config.length:,} tokens, seed {config.seed}",
+        preset=model,
+        config=dataclasses.replace(config, objective=objective),
+        folder=folder / f"{model}-{config.seed}",
+    )
 
 
-def report(title: str, folder: Path, table: Sequence[Cell]) -> None:
-    """Print the table; write it as markdown, and draw the picture."""
-    grid.show(title, folder, COMPARISON, rows(table), width=150)
-    finished = [result for results in grid.results(table).values() for result in results]
-    if finished:
-        plots.comparison(folder / "comparison.png", finished)
+def finish(folder: Path, found: grid.Results) -> None:
+    """Draw the picture."""
+    results = [result for finished in found.values() for result in finished]
+    if results:
+        plots.comparison(folder / "comparison.png", results)
     print(f"{folder}/table.md, {folder}/comparison.png")
 
 
-def main(argv: Sequence[str]) -> None:
-    """The command line: `python -m experiments.sorting compare [--options]`."""
-    program = "python -m experiments.sorting compare"
-    cfg = cli.options(program, __doc__, CompareConfig(), argv)
-    with cli.refusals():
-        table = cells(cfg)
-        folder = folders.made(cfg.out)
-    grid.fill(SORTING, table, ["compare", *argv])
-    report("sorting: every model on the same data", folder, table)
+COMPARE = Grid(
+    experiment=SORTING,
+    command="compare",
+    description=__doc__,
+    options=CompareConfig(),
+    cells=cells,
+    title="sorting: every model on the same data",
+    header=COMPARISON,
+    width=150,
+    row=comparison_row,
+    finish=finish,
+)

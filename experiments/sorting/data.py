@@ -6,17 +6,16 @@ tokens by decreasing count, so it must remember the whole sequence at even stren
 Dimension letters: B rows, n tokens of a sequence, W segments of T tokens.
 """
 
-import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int8, Integer
 
 from experiments.run.examples import generators
+from experiments.sorting.config import SortingConfig
 from inf_former_jax.data.batches import Batch, check_tokens, segment
-from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.require import require, require_at_least
 
 VOCAB = 20
@@ -30,8 +29,7 @@ NUM_TOKENS = 22
 
 # Rows handled together by `answer`: above this the temporaries leave the cache (3x slower).
 _CHUNK = 64
-_WORDS = [str(i) for i in range(VOCAB + 1)]
-_IDS = {word: i for i, word in enumerate(_WORDS)}
+_IDS = {str(i): i for i in range(VOCAB + 1)}
 
 
 def generate(
@@ -123,17 +121,14 @@ def _check_answers(tokens: np.ndarray, answers: np.ndarray) -> None:
 
 
 def _check_fits(length: int, segment_len: int) -> None:
+    """Refuse a length whose answers do not lie in one segment; the nearest possible is named."""
     require_at_least("length", length, 1)
     require_at_least("segment_len", segment_len, VOCAB)
     start = length - length % segment_len
-    last = start + segment_len - VOCAB
-    if length > last:
-        above = start + segment_len
-        nearest = last if last > 0 and length - last <= above - length else above
-        raise ValueError(
-            f"length: expected the {VOCAB} answers after it inside one segment of segment_len "
-            f"{segment_len}, found length {length}; the nearest accepted is {nearest}"
-        )
+    above, last = start + segment_len, start + segment_len - VOCAB
+    nearest = last if last > 0 and length - last <= above - length else above
+    accepted = f"{VOCAB} answers inside one segment of segment_len {segment_len}"
+    require(length <= last, "length", length, f"{accepted}; the nearest accepted is {nearest}")
 
 
 def read(
@@ -150,34 +145,26 @@ def read(
         for number, line in enumerate(file, start=1):
             lines.append(_parse(line, length, f"{path}:{number}"))
             length = len(lines[0]) - VOCAB - 1
-    if not lines:
-        raise ValueError(f"{path}: expected a sequence a line, found an empty file")
-    tokens, _, answers = np.split(np.stack(lines), [length, length + 1], axis=1)
-    return tokens, answers
+    require(bool(lines), str(path), "an empty file", "a sequence a line")
+    tokens, answers = np.split(np.stack(lines), [-VOCAB], axis=1)
+    return tokens[:, :-1], answers
 
 
 def _parse(line: str, length: int | None, where: str) -> Int8[np.ndarray, " m"]:
-    try:
-        ids = np.frombuffer(bytes(map(_IDS.__getitem__, line.split())), np.int8)
-    except KeyError as error:
-        found = error.args[0]
-        raise ValueError(f"{where}: expected token ids 0..{SEPARATOR}, found {found!r}") from None
-    cuts = np.flatnonzero(ids == SEPARATOR)
-    if len(cuts) != 1:
-        raise ValueError(f"{where}: expected one separator ({SEPARATOR}), found {len(cuts)}")
-    _check_line(ids[cuts[0] + 1 :], int(cuts[0]), length, where)
-    return ids
-
-
-def _check_line(given: np.ndarray, found: int, length: int | None, where: str) -> None:
-    if found != (length or max(found, 1)):
-        raise ValueError(f"{where}: expected {length or 'some'} tokens, found {found}")
+    words = line.split()
+    for word in sorted(set(words)):
+        require(word in _IDS, where, repr(word), f"token ids 0..{SEPARATOR}")
+    ids = np.array([_IDS[word] for word in words], np.int8)
+    places = np.flatnonzero(ids == SEPARATOR)
+    require(len(places) == 1, where, f"{len(places)} separators", f"one separator ({SEPARATOR})")
+    found = int(places[0])
+    accepted = f"{length or 'some'} tokens"
+    require(found == (length or max(found, 1)), where, f"{found} tokens", accepted)
+    given = ids[found + 1 :]
     distinct = len(np.unique(given))
-    if len(given) != VOCAB or distinct != VOCAB:
-        raise ValueError(
-            f"{where}: expected each of the tokens 0..{VOCAB - 1} once after the separator, "
-            f"found {len(given)} tokens, {distinct} of them different"
-        )
+    answer = f"{len(given)} tokens after the separator, {distinct} of them different"
+    require(len(given) == distinct == VOCAB, where, answer, f"each of 0..{VOCAB - 1} once")
+    return ids
 
 
 def write(
@@ -191,12 +178,8 @@ def write(
     check_tokens(tokens, VOCAB, "tokens")
     _check_answers(tokens, answers)
     with open(path, "w", encoding="utf-8") as file:
-        file.writelines(_lines(tokens, answers))
-
-
-def _lines(tokens: np.ndarray, answers: np.ndarray) -> Iterator[str]:
-    for row, order in zip(tokens, answers, strict=True):
-        yield " ".join([_WORDS[i] for i in (*row.tolist(), SEPARATOR, *order.tolist())]) + "\n"
+        for row, order in zip(tokens.tolist(), answers.tolist(), strict=True):
+            file.write(" ".join(map(str, [*row, SEPARATOR, *order])) + "\n")
 
 
 def elimination_accuracy() -> float:
@@ -246,61 +229,51 @@ def visible_tokens(length: int, segment_len: int, mem_len: int, layers: int) -> 
     return min(length, length % segment_len + layers * mem_len)
 
 
-def baselines(
-    model: ModelConfig, tokens: Integer[np.ndarray, "B n"], answers: Integer[np.ndarray, "B 20"]
-) -> dict[str, float]:
-    """Accuracies that need no learning (SPEC §5): what to compare a model with."""
-    length = tokens.shape[1]
+def sequences(
+    cfg: SortingConfig, split: str, numbers: Integer[np.ndarray, " B"]
+) -> tuple[Int8[np.ndarray, "B n"], Int8[np.ndarray, "B 20"]]:
+    """A run's (tokens, answers), generated or read from a file, round and round."""
+    if split == "train" and cfg.train_sequences:
+        numbers = numbers % cfg.train_sequences
+    if not cfg.data:
+        return generate(cfg.seed, split, numbers, cfg.length)
+    tokens, answers = _file(cfg, split)
+    return tokens[numbers % len(tokens)], answers[numbers % len(tokens)]
+
+
+def count(cfg: SortingConfig, split: str, wanted: int) -> int:
+    """How many of the wanted sequences a split has: at most a file's."""
+    return min(wanted, len(_file(cfg, split)[0])) if cfg.data else wanted
+
+
+def run_batch(cfg: SortingConfig, split: str, numbers: Integer[np.ndarray, " B"]) -> Batch:
+    """A run's sequences as segments of its model."""
+    return batch(*sequences(cfg, split, numbers), cfg.model.segment_len)
+
+
+def _file(cfg: SortingConfig, split: str) -> tuple[np.ndarray, np.ndarray]:
+    path, accepted = Path(cfg.data) / f"{split}.txt", "a folder with train.txt, valid.txt, test.txt"
+    require(path.is_file(), "data", f"no file {path}", accepted)
+    return _read_once(path, cfg.length)
+
+
+@functools.cache
+def _read_once(path: Path, length: int) -> tuple[np.ndarray, np.ndarray]:
+    return read(path, length)
+
+
+def baselines(cfg: SortingConfig) -> dict[str, float]:
+    """Accuracies that need no learning, on a run's test sequences (SPEC §5)."""
+    model, numbers = cfg.model, np.arange(count(cfg, "test", cfg.test_sequences))
+    tokens, answers = sequences(cfg, "test", numbers)
 
     def exact_counts(layers: int) -> float:
-        window = visible_tokens(length, model.segment_len, model.mem_len, layers)
+        window = visible_tokens(cfg.length, model.segment_len, model.mem_len, layers)
         return baseline_accuracy(tokens, answers, window)
 
     return {
         "elimination alone": elimination_accuracy(),
         "exact counts, short-term window": exact_counts(1),
         f"exact counts, {model.num_layers} layers × window": exact_counts(model.num_layers),
-        "full counts": baseline_accuracy(tokens, answers, length),
+        "full counts": baseline_accuracy(tokens, answers, cfg.length),
     }
-
-
-@dataclasses.dataclass(frozen=True)
-class Examples:
-    """The sequences of a run by split and number: generated, or read from files."""
-
-    seed: int
-    length: int
-    segment_len: int
-    folder: str = ""
-    """Where train.txt, valid.txt and test.txt lie; "" = generate."""
-    train_sequences: int = 0
-    """Sequences to train on, round and round; 0 = all of a file, or endlessly many."""
-
-    def sequences(
-        self, split: str, numbers: np.ndarray
-    ) -> tuple[Int8[np.ndarray, "B n"], Int8[np.ndarray, "B 20"]]:
-        """Tokens and answers; files are read round and round."""
-        if split == "train" and self.train_sequences:
-            numbers = numbers % self.train_sequences
-        if not self.folder:
-            return generate(self.seed, split, numbers, self.length)
-        tokens, answers = self._file(split)
-        return tokens[numbers % len(tokens)], answers[numbers % len(tokens)]
-
-    def count(self, split: str, wanted: int) -> int:
-        """How many of the wanted sequences there are."""
-        return min(wanted, len(self._file(split)[0])) if self.folder else wanted
-
-    def batch(self, split: str, numbers: np.ndarray) -> Batch:
-        """The sequences as segments of the model."""
-        return batch(*self.sequences(split, numbers), self.segment_len)
-
-    def _file(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        return _read_once(Path(self.folder) / f"{split}.txt", self.length)
-
-
-@functools.cache
-def _read_once(path: Path, length: int) -> tuple[np.ndarray, np.ndarray]:
-    accepted = "a folder with train.txt, valid.txt and test.txt"
-    require(path.is_file(), "data", f"no file {path}", accepted)
-    return read(path, length)

@@ -6,20 +6,16 @@ Cells are run one after the other; finished ones are kept and half-finished ones
 """
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.run import cli, folders, grid
 from experiments.run.grid import EMPTIED, Cell
-from experiments.sorting.compare import cell, report
+from experiments.sorting.compare import COMPARE, cell
 from experiments.sorting.config import SortingConfig, small
 from experiments.sorting.data import VOCAB
-from experiments.sorting.task import SORTING
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import presets
 from inf_former_jax.require import require, require_at_least
-from inf_former_jax.training.objective import Objective
 
 _SIZES = {"segment_len": 32, "mem_len": 32}
 
@@ -96,17 +92,16 @@ def cells(cfg: LastingConfig) -> list[Cell[SortingConfig]]:
                     batch_size=8,
                     seed=seed,
                     loop=dataclasses.replace(config.loop, minutes=cfg.minutes),
-                    objective=Objective(empty_memory=name.endswith(EMPTIED)),
                 )
                 table.append(cell(name, config, Path(cfg.out) / str(segments)))
     return table
 
 
-def main(argv: Sequence[str]) -> None:
-    """The command line: `python -m experiments.sorting lasting [--options]`."""
-    cfg = cli.options("python -m experiments.sorting lasting", __doc__, LastingConfig(), argv)
-    with cli.refusals():
-        table = cells(cfg)
-        folder = folders.made(cfg.out)
-    grid.fill(SORTING, table, ["lasting", *argv])
-    report("sorting: contractions of the memory", folder, table)
+LASTING = dataclasses.replace(
+    COMPARE,
+    command="lasting",
+    description=__doc__,
+    options=LastingConfig(),
+    cells=cells,
+    title="sorting: contractions of the memory",
+)

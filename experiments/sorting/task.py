@@ -1,6 +1,7 @@
 """The sorting task as a run asks for it, its check at the door and its report."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +19,21 @@ from inf_former_jax.training import evaluation, metrics
 from inf_former_jax.training.state import TrainState
 
 
-def examples_of(cfg: SortingConfig) -> data.Examples:
-    """The sequences that a config asks for."""
-    return data.Examples(cfg.seed, cfg.length, cfg.model.segment_len, cfg.data, cfg.train_sequences)
-
-
 class Sorting(Task):
     """Sequences to sort: fresh ones, or those of a file round and round."""
 
     best, higher_is_better = "accuracy", True
 
     def __init__(self, cfg: SortingConfig, site: Site):
-        self._cfg, self._site, self._examples = cfg, site, examples_of(cfg)
-        # Compiled once for each control, whatever the split.
-        self._steps = {
-            empty: evaluation.make_eval_step(cfg.model, empty) for empty in (False, True)
-        }
+        self._cfg, self._site = cfg, site
+        self._steps = [evaluation.make_eval_step(cfg.model, empty) for empty in (False, True)]
         self._memory = batches.fresh_memory(cfg.model, cfg.batch_size, site.mesh)
         self.row = f"sequences of {cfg.length:,} tokens"
         self.tokens_per_step = cfg.batch_size * (cfg.length + data.VOCAB)
 
-    def batches(self, begin: int) -> Iterator[Batch]:
-        """Global batches of training sequences from update `begin` on."""
-
-        def make(numbers):
-            return self._examples.batch("train", numbers)
-
-        return batches.training_batches(make, self._cfg.batch_size, self._site.mesh, begin)
+    def batch(self, update: int, rows: np.ndarray) -> Batch:
+        """Fresh sequences, or those of a file round and round."""
+        return data.run_batch(self._cfg, "train", update * self._cfg.batch_size + rows)
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
         """Loss, accuracy and more on the validation sequences."""
@@ -53,14 +42,8 @@ class Sorting(Task):
 
     def results(self, state: TrainState) -> dict[str, Any]:
         """Figures on the test sequences, as trained and with the memory emptied; baselines."""
-        cfg, wanted = self._cfg, self._cfg.test_sequences
-        numbers = np.arange(self._examples.count("test", wanted))
-        return {
-            "test": training.with_controls(
-                cfg, lambda empty: self.figures(state, "test", wanted, empty)
-            ),
-            "baselines": data.baselines(cfg.model, *self._examples.sequences("test", numbers)),
-        }
+        cfg, figures = self._cfg, partial(self.figures, state, "test", self._cfg.test_sequences)
+        return {"test": training.with_controls(cfg, figures), "baselines": data.baselines(cfg)}
 
     def figures(
         self, state: TrainState, split: str, count: int, empty_memory: bool
@@ -70,15 +53,14 @@ class Sorting(Task):
         Args:
             empty_memory: clear long-term and compressed memory before every segment (the control).
         """
+        cfg, (_, mesh, operators) = self._cfg, self._site
 
         def make(numbers, counted):
-            batch = self._examples.batch(split, numbers)
+            batch = data.run_batch(cfg, split, numbers)
             return batch._replace(weights=batch.weights * counted[:, None, None])
 
-        count = self._examples.count(split, count)
-        size, (_, mesh, operators) = self._cfg.batch_size, self._site
-        total: dict[str, float] = {}
-        for first, batch in batches.counted_batches(make, count, size, mesh):
+        count, total = data.count(cfg, split, count), {}
+        for first, batch in batches.counted_batches(make, count, cfg.batch_size, mesh):
             key = jax.random.fold_in(state.key, first)
             sums, _ = self._steps[empty_memory](state.params, self._memory, batch, operators, key)
             total = metrics.add(total, sums)
@@ -87,12 +69,11 @@ class Sorting(Task):
 
 def check(cfg: SortingConfig) -> None:
     """Refuse at the door what would fail after minutes, or silently."""
-    least = data.NUM_TOKENS
-    require_at_least("model.vocab_size", cfg.model.vocab_size, least)
+    require_at_least("model.vocab_size", cfg.model.vocab_size, data.NUM_TOKENS)
     for name in ("test_sequences", "valid_sequences"):
         require_at_least(name, getattr(cfg, name), 1)
     for split in SPLITS:
-        examples_of(cfg).batch(split, np.arange(1))
+        data.run_batch(cfg, split, np.arange(1))
     training.check(cfg)
 
 

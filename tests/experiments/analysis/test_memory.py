@@ -9,7 +9,7 @@ import pytest
 from experiments.analysis import memory as memory_analysis
 from experiments.run import training
 from experiments.sorting import __main__ as sorting_main
-from experiments.sorting import task as sorting_task
+from experiments.sorting import data as sorting
 from experiments.sorting.config import SortingConfig
 from inf_former_jax.memory import state
 from inf_former_jax.memory.density import GaussianDensity
@@ -57,7 +57,7 @@ def test_densities_by_age_are_those_of_the_decoder(run, tmp_path, capsys):
     found = json.loads((tmp_path / "memory.json").read_text())
     assert found["writes"] == 2 and (tmp_path / "memory.png").stat().st_size > 5000
     cfg, decoder, params, _ = training.load(SortingConfig, run)
-    batch = sorting_task.examples_of(cfg).batch("test", np.arange(3))
+    batch = sorting.run_batch(cfg, "test", np.arange(3))
     memory, step = state.init(cfg.model, 3), jax.jit(decoder.apply)
     for w in range(4):
         out = step({"params": params}, batch.tokens[:, w], memory, operators=operators(cfg.model))

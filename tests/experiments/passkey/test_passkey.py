@@ -1,6 +1,7 @@
 """The command line of the passkey probe: a whole tiny run, its figures, its refusals."""
 
 import json
+from itertools import islice
 from types import SimpleNamespace
 
 import jax
@@ -122,7 +123,7 @@ def test_figures_are_those_of_whole_documents(probe):
         evaluate = evaluation.make_eval_step(cfg.model, empty)
         losses[empty] = []
         for number, distance in enumerate((1, 3)):
-            documents = passkey_task.Texts(cfg).documents("test", np.arange(8), distance)
+            documents = passkey_task.documents(cfg, "test", np.arange(8), distance)
             sums, _ = evaluate(now.params, fresh, task.batch(documents, 42), ops, now.key)
             assert float(sums["weight"]) == 16
             assert found["accuracy_by_distance"][number] == float(sums["correct"]) / 16
@@ -140,9 +141,7 @@ def test_digits_and_keys_by_hand(probe):
     params["block_1"]["outer"]["bias"], params["logits"]["kernel"] = bias, kernel
     sevens = SimpleNamespace(params=params, key=now.key)
     found = made.figures(sevens, "train", 150, False)
-    keys = passkey_task.Texts(cfg).documents("train", np.arange(150)).tokens[:, [-3, -1]] == ord(
-        "7"
-    )
+    keys = passkey_task.documents(cfg, "train", np.arange(150)).tokens[:, [-3, -1]] == ord("7")
     assert 0 < keys.all(axis=1).sum() < keys.sum() / 2
     assert found["accuracy_by_distance"] == pytest.approx([keys.mean()] * 2)
     assert found["keys_by_distance"] == pytest.approx([keys.all(axis=1).mean()] * 2)
@@ -155,17 +154,17 @@ def test_the_text_has_its_weight_in_training_only(texts):
         cfg, data=str(texts), batch_size=8, task=task.Passkey((1, 3), 2, text_weight=0.5)
     )
     made = passkey_task.Passkey(cfg, Site(texts, sharding.make_mesh(), None))
-    weights = np.asarray(next(made.batches(0)).weights).reshape(8, -1)
+    weights = made.batch(0, np.arange(8)).weights.reshape(8, -1)
     assert (weights.sum(axis=1) >= 2 + 0.5 * (4 * 64 - 34 - 42 - 1)).all()
     assert ((weights == 1).sum(axis=1) == 2).all()
 
 
 def test_a_resumed_run_goes_on_with_the_next_batch(probe):
     """From update 1 on: what update 1 would have read, and not what update 0 did."""
-    batches = probe[1].batches(0)
-    first, second = (np.asarray(next(batches).tokens) for _ in range(2))
-    resumed = np.asarray(next(probe[1].batches(1)).tokens)
-    assert (resumed == second).all() and (resumed != first).any()
+    mesh, make = sharding.make_mesh(), probe[1].batch
+    tokens = [np.asarray(batch.tokens) for batch in islice(batches.placed(make, 8, mesh), 2)]
+    resumed = np.asarray(next(batches.placed(make, 8, mesh, begin=1)).tokens)
+    assert (resumed == tokens[1]).all() and (resumed != tokens[0]).any()
 
 
 # Options → all that the line has to say: which option, what was found, what is accepted.
@@ -178,9 +177,9 @@ BAD = {
     ),
     "short segment": (
         ["--model.segment-len", "40", "--model.mem-len", "40"],
-        ["segment_len: expected at least 42", "found 40"],
+        ["segment_len: found 40, accepted: 42 or more"],
     ),
-    "short text": (["--task.distances", "12"], ["text: expected a document of at least 470"]),
+    "short text": (["--task.distances", "12"], ["text: found ", "accepted: 470 or more"]),
     "distances": (["--task.distances", "0"], ["distances", "found 0, accepted: 1 or more"]),
     "small vocabulary": (
         ["--model.vocab-size", "256"],

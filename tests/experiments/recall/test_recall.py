@@ -115,11 +115,11 @@ def test_figures_by_age_are_those_of_whole_documents(finished):
 
 # Options → all that the line has to say: which option, what was found, what is accepted.
 BAD = {
-    "few keys": (["--task.num-keys", "5"], ["num_keys", "at least the 6 pairs", "found 5"]),
-    "many questions": (["--task.questions", "7"], ["questions", "at most the 6 pairs", "found 7"]),
+    "few keys": (["--task.num-keys", "5"], ["num_keys", "at least 6", "found 5"]),
+    "many questions": (["--task.questions", "7"], ["questions", "at most 6", "found 7"]),
     "short segment": (
         ["--model.segment-len", "4", "--model.mem-len", "4"],
-        ["questions", "at most 2", "segment_len 4", "found 3"],
+        ["questions", "at most 2", "segments of 4", "found 3"],
     ),
     "small vocabulary": (
         ["--model.vocab-size", "9"],

@@ -95,7 +95,7 @@ def test_a_folder_of_an_older_version_is_taken_with_the_defaults(tmp_path):
     del old["model"]["memory_gradient"], old["model"]["long_term"]["contraction"]
     (tmp_path / "config.json").write_text(json.dumps(old))
     assert folders.open_run(tmp_path, config) is None
-    with pytest.raises(ValueError, match=r"another config: seed: 0 → 1; accepted"):
+    with pytest.raises(ValueError, match=r"another config: seed: 0 → 1, accepted"):
         folders.open_run(tmp_path, dataclasses.replace(config, seed=1))
 
 

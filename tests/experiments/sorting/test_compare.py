@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from experiments.run import grid
 from experiments.sorting import __main__ as sorting_main
 from experiments.sorting import compare as sorting_compare
 from experiments.sorting import config as sorting
@@ -108,9 +109,8 @@ def test_what_has_not_run_stays_empty(tiny_presets, tmp_path):
     cfg = sorting_compare.CompareConfig(
         models=("transformer-xl",), lengths=(28,), seeds=1, out=str(tmp_path)
     )
-    assert sorting_compare.rows(sorting_compare.cells(cfg)) == [
-        ["transformer-xl", "28", "0"] + [""] * 8
-    ]
+    found = grid.results(sorting_compare.cells(cfg))
+    assert sorting_compare.COMPARE.rows(found) == [["transformer-xl", "28", "0"] + [""] * 8]
 
 
 @pytest.mark.parametrize("name", ["foo", "transformer-xl-emptied"])
@@ -163,8 +163,10 @@ def test_lasting_rows_differ_in_their_memory_only(tmp_path):
 @pytest.mark.slow
 def test_lasting_fills_its_table(monkeypatch, tmp_path, capsys):
     """One memory through the whole of training, evaluation and report."""
-    small = sorting.small
-    monkeypatch.setattr(sorting, "small", lambda model, **made: shrunk(small(model, **made)))
+    small = sorting_lasting.small
+    monkeypatch.setattr(
+        sorting_lasting, "small", lambda model, **made: shrunk(small(model, **made))
+    )
     sorting_main.main(["lasting", "--models", "infinity-former-lasting", "--segments", "3",
                   "--seeds", "1", "--updates", "4", "--out", str(tmp_path)])  # fmt: skip
     assert "[1/1] infinity-former-lasting, 76 tokens, seed 0" in capsys.readouterr().out

@@ -151,8 +151,8 @@ def test_batch_answers_inside_the_last_segment(length):
 @pytest.mark.parametrize("length, nearest", [(13, 12), (22, 12), (23, 32), (31, 32), (63, 64)])
 def test_batch_refuses_an_answer_across_segments(length, nearest):
     tokens, answers = sorting.generate(0, "train", [0], length)
-    found = f"segment_len 32, found length {length}; the nearest accepted is {nearest}"
-    with pytest.raises(ValueError, match=rf"^length: .*{found}$"):
+    found = f"found {length}, .* of segment_len 32; the nearest accepted is {nearest}"
+    with pytest.raises(ValueError, match=rf"^length: {found}$"):
         sorting.batch(tokens, answers, segment_len=32)
     sorting.batch(*sorting.generate(0, "train", [0], nearest), segment_len=32)
 
@@ -193,17 +193,17 @@ ANSWER = " ".join(map(str, ALL))
 @pytest.mark.parametrize(
     "line, message",
     [
-        (f"1 2 {ANSWER}", r"expected one separator \(20\), found 0$"),
-        ("", r"expected one separator \(20\), found 0$"),
-        (f"1 20 2 20 {ANSWER}", r"expected one separator \(20\), found 2$"),
-        (f"1 2 20 {ANSWER[:-3]}", r"expected each .*, found 19 tokens, 19 of them different$"),
-        (f"1 2 20 {ANSWER} 3", r"expected each .*, found 21 tokens, 20 of them different$"),
-        (f"1 2 20 {ANSWER[:-2]}18", r"expected each .*, found 20 tokens, 19 of them different$"),
-        (f"1 2 3 20 {ANSWER}", r"expected 2 tokens, found 3$"),
-        (f"1 21 20 {ANSWER}", r"expected token ids 0\.\.20, found '21'$"),
-        (f"-1 2 20 {ANSWER}", r"expected token ids 0\.\.20, found '-1'$"),
-        (f"1 2.0 20 {ANSWER}", r"expected token ids 0\.\.20, found '2\.0'$"),
-        (f"1 é 20 {ANSWER}", r"expected token ids 0\.\.20, found"),
+        (f"1 2 {ANSWER}", r"found 0 separators, accepted: one separator \(20\)$"),
+        ("", r"found 0 separators, accepted: one separator \(20\)$"),
+        (f"1 20 2 20 {ANSWER}", r"found 2 separators, accepted: one separator \(20\)$"),
+        (f"1 2 20 {ANSWER[:-3]}", r"found 19 tokens .*, 19 of them different, accepted: each"),
+        (f"1 2 20 {ANSWER} 3", r"found 21 tokens .*, 20 of them different, accepted: each"),
+        (f"1 2 20 {ANSWER[:-2]}18", r"found 20 tokens .*, 19 of them different, accepted: each"),
+        (f"1 2 3 20 {ANSWER}", r"found 3 tokens, accepted: 2 tokens$"),
+        (f"1 21 20 {ANSWER}", r"found '21', accepted: token ids 0\.\.20$"),
+        (f"-1 2 20 {ANSWER}", r"found '-1', accepted: token ids 0\.\.20$"),
+        (f"1 2.0 20 {ANSWER}", r"found '2\.0', accepted: token ids 0\.\.20$"),
+        (f"1 é 20 {ANSWER}", r"found .*, accepted: token ids 0\.\.20$"),
     ],
 )
 def test_read_names_the_line(tmp_path, line, message):
@@ -216,13 +216,13 @@ def test_read_names_the_line(tmp_path, line, message):
 def test_read_holds_the_first_line_to_the_given_length(tmp_path):
     path = tmp_path / "data.txt"
     path.write_text(f"4 4 20 {ANSWER}\n")
-    with pytest.raises(ValueError, match=rf"^{path}:1: expected 3 tokens, found 2$"):
+    with pytest.raises(ValueError, match=rf"^{path}:1: found 2 tokens, accepted: 3 tokens$"):
         sorting.read(path, length=3)
     path.write_text(f"20 {ANSWER}\n")
-    with pytest.raises(ValueError, match=rf"^{path}:1: expected some tokens, found 0$"):
+    with pytest.raises(ValueError, match=rf"^{path}:1: found 0 tokens, accepted: some tokens$"):
         sorting.read(path)
     path.write_text("")
-    with pytest.raises(ValueError, match=rf"^{path}: expected a sequence a line, .* empty file$"):
+    with pytest.raises(ValueError, match=rf"^{path}: found an empty file, accepted: "):
         sorting.read(path)
 
 

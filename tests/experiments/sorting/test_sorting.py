@@ -112,7 +112,7 @@ BAD = {
         ["--model.segment-len", "16", "--model.mem-len", "16"],
         ["segment_len", "20 or more", "found 16"],
     ),
-    "straddling answer": (["--length", "60"], ["length", "found length 60", "accepted is 52"]),
+    "straddling answer": (["--length", "60"], ["length", "found 60", "accepted is 52"]),
     "small vocabulary": (["--model.vocab-size", "21"], ["model.vocab-size", "21", "22"]),
     "batch and mesh": (["--batch-size", "12"], ["batch", "found 12", "multiple", "8"]),
     "mesh": (["--mesh-model", "3"], ["mesh", "found 3", "divisor of 8"]),

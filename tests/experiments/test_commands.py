@@ -1,0 +1,65 @@
+"""Every documented command is there, and its help names its options."""
+
+import importlib
+
+import pytest
+
+#: Command → options that its help has to name; without a preset, the presets it has to name.
+COMMANDS = {
+    "sorting": "infinity-former infinity-former-sticky infinity-former-lasting compressive "
+    "transformer-xl vanilla paper-4k paper-8k paper-16k",
+    "sorting infinity-former": "--length --train-sequences --test-sequences --data --seed --out "
+    "--fresh --batch-size --mesh-model --tensorboard --distributed --loop.minutes --optim.steps "
+    "--objective.empty-memory --checkpoint.every --model.long-term.tau --model.memory-gradient",
+    "sorting paper-8k": "--length --model.dropout --model.long-term.num-basis",
+    "sorting compare": "--models --lengths --seeds --minutes --paper --out",
+    "sorting lasting": "--models --segments --seeds --updates --minutes --out",
+    "recall": "infinity-former infinity-former-lasting infinity-former-sticky transformer-xl",
+    "recall infinity-former-lasting": "--task.num-keys --task.segments --test-documents --out "
+    "--loop.minutes --model.memory-gradient",
+    "passkey": "infinity-former-lasting infinity-former transformer-xl",
+    "passkey infinity-former": "--data --tokenizer --cache --task.distances --task.digits "
+    "--task.text-weight --test-documents",
+    "questions": "infinity-lasting infinity no-memory",
+    "questions infinity-lasting": "--task.people --task.questions --train-documents --tokenizer",
+    "language_modeling": "gpt2 gpt2-compressive gpt2-infinity gpt2-infinity-sticky "
+    "gpt2-infinity-lasting paper-gpt2 paper-gpt2-infinity-lasting",
+    "language_modeling paper-gpt2-infinity-lasting": "--init-from --data --tokenizer --segments "
+    "--piece --valid-characters --test-characters --cache --sample --mesh-model",
+    "language_modeling compare": "--models --seeds --base-updates --updates --learning-rate "
+    "--memory-learning-rate --piece --vocab-size --data --init-from --out",
+    "language_modeling evaluate": "--run --data --splits --characters --cache --out",
+    "generate": "--model --prompt --prompt-file --tokens --temperature --top-p --top-k "
+    "--segment-len --memory-in --memory-out --seed",
+    "dialogue": "no-document window compressive infinity infinity-sticky infinity-lasting "
+    "paper-window paper-infinity-lasting",
+    "dialogue infinity-lasting": "--layout.document --layout.window --layout.scored "
+    "--reading.min-rating --data --init-from --replies --temperature --top-p --wordnet",
+    "dialogue compare": "--models --seeds --updates --document --scored --memory-gradient --data "
+    "--init-from --valid-conversations --test-conversations --replies --wordnet --out",
+    "dialogue page": "--run --replies --seed --out",
+    "dialogue chat": "--run --document --reply-tokens --speaker --memory-in",
+    "analysis": "retention choose stream memory",
+    "analysis retention": "--num-basis --widths --taus --powers --writes --ages --out",
+    "analysis choose": "--tokens --segment --num-basis --restarts --minutes --out",
+    "analysis stream": "--segments --length --channels --taus --out",
+    "analysis memory": "--run --sequences --segments --out",
+    "benchmark": "--measure --repeats --tokens --presets --schedules --dtypes --quick --out",
+    "results": "--check",
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_the_options(command, capsys, monkeypatch):
+    """Exit status 0, and nothing on standard error."""
+    monkeypatch.setenv("COLUMNS", "100")
+    package, *argv = command.split()
+    module = "experiments.generate" if package == "generate" else f"experiments.{package}.__main__"
+    try:
+        importlib.import_module(module).main([*argv, "--help"])
+    except SystemExit as stopped:
+        assert not stopped.code
+    captured = capsys.readouterr()
+    words = captured.out.replace(",", " ").replace("{", " ").replace("}", " ").split()
+    assert not captured.err
+    assert set(COMMANDS[command].split()) <= set(words)
