@@ -9,15 +9,13 @@ import os
 import sys
 
 import jax
-from rich.console import Console
-from rich.table import Table
 
 from experiments.benchmark.inference import generation, gpt2, stream
 from experiments.benchmark.memory import memory, operators
 from experiments.benchmark.steps import DTYPES, SCHEDULES, config, memory_gradient, steps
 from experiments.benchmark.timing import BenchmarkConfig
 from experiments.results.benchmark import benchmark_rows
-from experiments.run import cli, folders, plots
+from experiments.run import cli, folders, plots, tables
 from inf_former_jax.require import require, require_at_least
 
 _FUNCTIONS = (gpt2, stream, steps, memory_gradient, generation, memory, operators)
@@ -27,9 +25,9 @@ MEASURES = {function.__name__: function for function in _FUNCTIONS}
 def main(argv: list[str] | None = None) -> None:
     """The command line: `python -m experiments.benchmark [--options]`."""
     argv = sys.argv[1:] if argv is None else argv
-    about = "\n".join(f"{name}: {measure.__doc__}" for name, measure in MEASURES.items())
-    program = "python -m experiments.benchmark"
-    cfg = cli.options(program, f"{__doc__}\n{about}", BenchmarkConfig(), argv)
+    about = "\n\n".join(f"{name}: {measure.__doc__}" for name, measure in MEASURES.items())
+    program, about = "python -m experiments.benchmark", f"{__doc__}\n\n{about}"
+    cfg = cli.options(program, about, BenchmarkConfig(), argv)
     with cli.refusals():
         check(cfg)
         folder = folders.made(cfg.out)
@@ -42,10 +40,8 @@ def main(argv: list[str] | None = None) -> None:
         for name in cfg.measure:
             found = {name: MEASURES[name](cfg)}
             folders.write_json(folder / f"{name}.json", origin | {"found": found})
-            rows, table = [*benchmark_rows(found)], Table(name, "median", "")
-            for row in rows:
-                table.add_row(*row[:3])
-            Console(width=140).print(table)
+            rows = [*benchmark_rows(found)]
+            tables.show(name, ("", "median", ""), [row[:3] for row in rows], 140)
             plots.bars(folder / f"{name}.png", name, {row.what: row.figures for row in rows})
             print(f"{folder}/{name}.json, {folder}/{name}.png")
     finally:

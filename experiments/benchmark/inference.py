@@ -102,13 +102,13 @@ def stream(cfg: BenchmarkConfig) -> dict[str, Any]:
         row |= timed[context]
         row |= {"seconds_per_segment": row["seconds"], "seconds_per_token": row["seconds"] / length}
     medians = [row["seconds"] for row in rows.values()]
-    sizes = {"writes": len(segments) - 1, "segment": length, "timed": len(seconds[0])}
-    spread = max(medians) / min(medians) - 1
-    return {"rows": [*rows.values()], **sizes, "rates": rates, "spread": spread}
+    turns, spread = len(seconds[0]), max(medians) / min(medians) - 1
+    facts = {"writes": len(segments) - 1, "segment": length, "timed": turns, "spread": spread}
+    return {"rows": [*rows.values()], "rates": rates, **facts}
 
 
 def require_whole(rows: Sequence[Mapping[str, float]], memory: state.Memory, writes: int) -> None:
-    """Refuse a stream that lost a write, has a number that is none, or needed more room later."""
+    """Refuse a stream that lost a write, has a number that is none, or took more room later."""
     long_term: Any = memory.layers[0].long_term
     found, finite = int(long_term.writes[0]), bool(memory_finite(memory))
     whole = finite and found == writes

@@ -46,12 +46,11 @@ def arrays(model: ModelConfig, batch: int, dtype=jnp.float32) -> dict[str, Any]:
     """Random inputs of all parts, of a memory that was written to once, and their cotangents."""
     cfg, length, dim = model.long_term, model.segment_len, model.d_model
     assert cfg is not None
-    queries = (batch, model.num_heads, length, model.head_dim)
 
     @jax.jit
     def draw(ops):
         layer, keys = LongTermAttention(cfg), jax.random.split(jax.random.key(0), 6)
-        q = jax.random.normal(keys[0], queries, dtype)
+        q = jax.random.normal(keys[0], (batch, model.num_heads, length, model.head_dim), dtype)
         x, first, context = (jax.random.normal(k, (batch, length, dim), dtype) for k in keys[1:4])
         memory = long_term.write(cfg, long_term.init(cfg, batch, dim, dtype), first, operators=ops)
         params = layer.init(keys[4], q, memory)["params"]
@@ -112,8 +111,7 @@ def require_same(what: str, found: Any, expected: Any) -> float:
 
 
 def memory(cfg: BenchmarkConfig) -> dict[str, Any]:
-    """The sorting default's memory by itself, read and write, beside the paper's formulas taken
-    literally (equal, or an error) and beside its matrix products at this machine's rate."""
+    """The sorting default's memory by itself, ours and the paper's formulas: equal, or an error."""
     model, batch = (tiny(), 2) if cfg.quick else (presets.infinity_former(), cfg.batch)
     given, cases = arrays(model, batch), {}
     for part, name, form in itertools.product(PARTS, PASSES, FORMS):

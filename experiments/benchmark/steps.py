@@ -22,14 +22,8 @@ from inf_former_jax.data.streams import Streams
 from inf_former_jax.models import presets
 from inf_former_jax.models.decoder import ModelConfig, operators
 from inf_former_jax.require import require
-from inf_former_jax.training import optim, sharding
+from inf_former_jax.training import optim, schedules, sharding
 from inf_former_jax.training.forward import by_segment
-from inf_former_jax.training.schedules import (
-    all_or_none,
-    branch_taken,
-    first_middle_last,
-    segments_at_once,
-)
 from inf_former_jax.training.state import init_state
 from inf_former_jax.training.step import make_train_step
 
@@ -37,12 +31,11 @@ SCHEDULES = ("sequential", "parallel")
 
 #: What activations are computed in; behind +, by what local attention is fused.
 DTYPES = ("float32", "bfloat16", "float32+xla", "bfloat16+xla", "bfloat16+cudnn")
-
 TEXT = "gpt2-infinity-lasting"
 
 
 def configs() -> dict[str, Any]:
-    """Name → config: those of sorting; "small" on 5 segments of 128; a GPT-2 that reads 8."""
+    """Name → config: sorting's presets; "small" on 5 segments of 128; a GPT-2 that reads 8."""
     known = {name: config for name, (_, config) in sorting.PRESETS.items()}
     memory = known["infinity-former"].model.long_term
     small = sorting.small(presets.infinity_former(), segment_len=128, mem_len=128, long_term=memory)
@@ -89,7 +82,7 @@ def batches(preset: Any, rows: int) -> Callable[[np.ndarray], Batch]:
 def update(preset: Any, schedule: str, model: ModelConfig) -> tuple[Case, Batch]:
     """(a training step, its batch of the preset's rows on each device).
 
-    Each run goes on from the state that the last one left, with the same batch.
+    Each run goes on from the state that the last one left, on the same batch.
     """
     mesh = sharding.make_mesh()
     rows = preset.batch_size * mesh.shape["data"]
@@ -117,14 +110,14 @@ def branches_taken(batch: Batch, schedule: str, memory_gradient: int = 0) -> lis
     (`schedules.branch_taken`). A smaller first group has a choice of its own, before the others'.
     """
     kinds = by_segment(batch).kind
-    size, starts_of = memory_gradient + 1, all_or_none
+    size, starts_of = memory_gradient + 1, schedules.all_or_none
     if schedule == "parallel":
-        size, starts_of = segments_at_once(batch), first_middle_last
+        size, starts_of = schedules.segments_at_once(batch), schedules.first_middle_last
     rest, counts = len(kinds) % size, []
     for groups in ([kinds[:rest]] if rest else [], kinds[rest:].reshape(-1, size)):
         if len(groups):
             starts = starts_of(len(groups[0]))
-            taken = [int(branch_taken(group, starts)) for group in groups]
+            taken = [int(schedules.branch_taken(group, starts)) for group in groups]
             counts.append(tuple(taken.count(branch) for branch in range(len(starts) + 1)))
     return counts
 
@@ -142,7 +135,7 @@ def steps(cfg: BenchmarkConfig) -> dict[str, Any]:
         name, schedule, dtype = label
         preset = config(name, cfg.quick)
         if schedule == "parallel" and preset.model.compressed:
-            continue
+            continue  # which has no such schedule
         dtype, _, fused_by = dtype.partition("+")
         fused = {"fused_attention": True, "fused_by": fused_by} if fused_by else {}
         cases[label], batch = update(preset, schedule, replace(preset.model, dtype=dtype, **fused))
