@@ -10,7 +10,7 @@ the old coefficients C and in the new vectors X,
 with operators that depend on the configuration and on the row's number of writes k only;
 `memory.write_operators` builds them.
 
-* `write`, before a segment reads: `contracted` computes A_k C, `fitted` computes G_kᵀ X.
+* `write`, before a segment reads: `contract_past` computes A_k C, `fit_new` computes G_kᵀ X.
 * `remember`, after a segment has read: it stores where the queries attended, which steers the next
   write of a sticky memory.
 * `reset`, at the start of a document: the row's coefficients, salience and number of writes become
@@ -117,15 +117,15 @@ def write(
     if operators is None:
         dtype = np.dtype(memory.coeffs.dtype)
         operators = write_operators.operators(cfg, x.shape[1], dtype)
-    ops = checked(cfg, memory, operators, x)
-    past = contracted(cfg, memory, ops, locations, key)
+    ops = checked_operators(cfg, memory, operators, x)
+    past = contract_past(cfg, memory, ops, locations, key)
     past = jax.lax.stop_gradient(past) if detach else past
     writes = jnp.asarray(memory.writes)
-    written = memory._replace(coeffs=past + fitted(ops, writes, x), writes=writes + 1)
+    written = memory._replace(coeffs=past + fit_new(ops, writes, x), writes=writes + 1)
     return written if rows is None else select_rows(rows, written, memory)
 
 
-def checked(
+def checked_operators(
     cfg: LongTermConfig, memory: LongTermMemory, operators: Operators, x: Real[AnyArray, "B L E"]
 ) -> Operators:
     """The operators in the memory's dtype.
@@ -145,7 +145,7 @@ def checked(
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, memory.coeffs.dtype), operators)
 
 
-def contracted(
+def contract_past(
     cfg: LongTermConfig,
     memory: LongTermMemory,
     ops: Operators,
@@ -188,7 +188,7 @@ def _sticky_locations(
 
 
 @jax.jit  # without it every eager call would compile the branches anew
-def fitted(
+def fit_new(
     ops: Operators, writes: Int[AnyArray, " B"], x: Real[AnyArray, "B L E"]
 ) -> Float[Array, "B N E"]:
     """`G_kᵀ X` of each row, k its number of writes so far: what a write adds to the past.

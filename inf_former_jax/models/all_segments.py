@@ -171,10 +171,10 @@ def write_all(
         The memory as each segment reads it, rows [B·W] and no salience; the memory after all.
     """
     batch, count, *shape = x.shape
-    ops = long_term.checked(cfg, memory, operators, x[:, 0])
+    ops = long_term.checked_operators(cfg, memory, operators, x[:, 0])
     # Rows in which nothing is written need no first fit, whose operators are of another rank.
     writes = jnp.where(course.due, course.writes, 1)
-    new = long_term.fitted(ops, writes.reshape(-1), x.reshape(-1, *shape))
+    new = long_term.fit_new(ops, writes.reshape(-1), x.reshape(-1, *shape))
     new = new.reshape(batch, count, *new.shape[1:])
     new = jnp.where(course.due[..., None, None], new, 0.0)
     runs = jnp.ones(count, bool) if course.runs is None else course.runs
@@ -188,7 +188,7 @@ def write_all(
         if steer is not None:
             salience = jnp.where(clears[:, None], 0.0, salience)
         # `contracted` is 0 in rows without a write, so also in those that have just been cleared.
-        contracted = long_term.contracted(
+        contracted = long_term.contract_past(
             cfg, LongTermMemory(coeffs, salience, writes), ops, key=key
         )
         past = jnp.where(clears[:, None, None], 0.0, coeffs)

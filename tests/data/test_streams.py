@@ -42,10 +42,8 @@ def test_pieces_by_hand():
     split = split_of([3, 9, 10, 4])
     cut = pieces(split, 4)
     assert cut.starts.tolist() == [0, 3, 7, 12, 16, 20, 22, 26]
-    assert cut.names == (
-        "document 0[0]", "document 1[0]", "document 1[1]", "document 2[0]", "document 2[1]",
-        "document 2[2]", "document 3[0]",
-    )  # fmt: skip
+    places = ("0[0]", "1[0]", "1[1]", "2[0]", "2[1]", "2[2]", "3[0]")
+    assert cut.names == tuple(f"document {place}" for place in places)
     streams = Streams(cut, batch_size=2, segment_len=2, shuffle=True)
     assert streams.num_predicted == 26 - 7
     whole = pieces(split, 99)

@@ -55,9 +55,8 @@ def test_wikitext_without_a_beginning(tmp_path, content, message):
 
 def test_books_and_their_titles(tmp_path):
     odd = "A\r\nB\rC\u2028\x0c D\n"
-    write(tmp_path, train__10="no book", **{
-        "train__10.txt": "ten", "train__9.txt": odd, "validation__a.txt": "v",
-    })  # fmt: skip
+    books = {"train__10.txt": "ten", "train__9.txt": odd, "validation__a.txt": "v"}
+    write(tmp_path, train__10="no book", **books)
     assert list(text.documents(tmp_path, "train")) == [Document("10", "ten"), Document("9", odd)]
     assert list(text.documents(tmp_path, "valid")) == [Document("a", "v")]
     write(tmp_path, **{"metadata.csv": '9,"Nine, or ""N""",1900,url\n11,Other,1,u\n12\n'})
@@ -148,9 +147,8 @@ def test_what_is_found_and_what_is_accepted(tmp_path):
         text.documents(tmp_path, "test")
 
 
-lines = st.sampled_from([
-    " \n", "\n", " = A = \n", " = B c = \n", " = = S = = \n", " = 1 = 2 \n", " words . \n", "= \n",
-])  # fmt: skip
+kinds = (" ", "", " = A = ", " = B c = ", " = = S = = ", " = 1 = 2 ", " words . ", "= ")
+lines = st.sampled_from([f"{kind}\n" for kind in kinds])
 
 
 @settings(deadline=None)

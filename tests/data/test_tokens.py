@@ -81,14 +81,10 @@ def test_the_two_forms_are_one_tokeniser(tmp_path):
     # As GPT-2's own tokenizer.json: the end is special, merges are strings, a post-processor.
     spec = json.loads(definition)
     spec["model"]["merges"] = [" ".join(merge) for merge in spec["model"]["merges"]]
-    spec["added_tokens"] = [{
-        "id": 259, "content": END, "single_word": False, "lstrip": False, "rstrip": False,
-        "normalized": False, "special": True,
-    }]  # fmt: skip
+    spec["added_tokens"] = [ADDED | {"id": 259, "content": END, "lstrip": False, "special": True}]
     spec["post_processor"] = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False}
-    spec["truncation"] = {
-        "direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0,
-    }  # fmt: skip
+    spec["truncation"] = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst"}
+    spec["truncation"]["stride"] = 0
     other = tmp_path / "json"
     other.mkdir()
     (other / "tokenizer.json").write_text(json.dumps(spec), encoding="utf-8")
@@ -126,9 +122,14 @@ def test_decode_refuses_other_ids(trained, bad):
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
 SPLIT = {"type": "Split", "pattern": {"String": " "}, "behavior": "Isolated", "invert": False}
 ADDED = {
-    "id": 300, "content": "[X]", "single_word": False, "lstrip": True, "rstrip": False,
-    "normalized": False, "special": False,
-}  # fmt: skip
+    "id": 300,
+    "content": "[X]",
+    "single_word": False,
+    "lstrip": True,
+    "rstrip": False,
+    "normalized": False,
+    "special": False,
+}
 LOSSES = {
     "a normaliser": {"normalizer": {"type": "Lowercase"}},
     "no byte-level decoder": {"decoder": None},

@@ -1,7 +1,5 @@
 """Power contraction: operators by a row's own number of writes, against the oracle."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +9,6 @@ from jax.sharding import PartitionSpec as P
 
 from inf_former_jax.memory import long_term
 from inf_former_jax.memory.long_term import LongTermConfig
-from inf_former_jax.memory.write_operators import write_operator
 from tests import oracle
 from tests.golden import relative_error
 
@@ -62,10 +59,8 @@ def test_a_sharded_batch_is_written_as_a_whole_one(writes):
     """Rows on four devices, operators on all: the same memory, wherever the counts differ."""
     mesh = jax.make_mesh((4,), ("data",), (AxisType.Auto,), devices=jax.devices()[:4])
     rng = np.random.default_rng(0)
-    memory = long_term.LongTermMemory(
-        rng.normal(size=(4, 8, E)).astype(np.float32), salience(0)[[0, 1, 2, 0]],
-        np.array(writes, np.int32),
-    )  # fmt: skip
+    coeffs, histograms = rng.normal(size=(4, 8, E)).astype(np.float32), salience(0)[[0, 1, 2, 0]]
+    memory = long_term.LongTermMemory(coeffs, histograms, np.array(writes, np.int32))
     x = rng.normal(size=(4, L, E)).astype(np.float32)
     placed, spread = jax.device_put((memory, x), NamedSharding(mesh, P("data")))
     for cfg in (UNIFORM, STICKY):
@@ -98,32 +93,6 @@ def test_operators_of_another_configuration_are_refused():
         long_term.write(UNIFORM, memory, vectors(0), operators=long_term.operators(STICKY, L))
 
 
-def test_uniform_history_gives_every_segment_the_same_width():
-    """p = 1: after k further writes each of the k + 1 segments has 1/(k + 1) of the signal."""
-    cfg = LongTermConfig(contraction="power")
-    left = 1.0  # width of the first segment after all writes so far
-    for k in range(1, 65):
-        left *= cfg.tau_of(k)
-        assert left == pytest.approx(1 / (k + 1)) == pytest.approx(1 - cfg.tau_of(k))
-    assert cfg.tau_of(1000) == cfg.tau_of(64) == 64 / 65
-
-
-@pytest.mark.parametrize("cfg", [UNIFORM, STICKY], ids=["uniform", "sticky"])
-def test_tables_hold_the_operators_of_every_count_and_nothing_unused(cfg):
-    """In float64 they are `write_operator`'s; a uniform memory needs no G_past, a sticky no A."""
-    ops = long_term.operators(cfg, L, np.float64)
-    assert ops.new.shape == (4, L, 8) and (ops.decay is None) == cfg.sticky != (ops.past is None)
-    for k in range(5):
-        g_past, g_new = write_operator(cfg, L, k)
-        np.testing.assert_array_equal(ops.new[k - 1] if k else ops.first[0], g_new)
-        expected = oracle.write_operator(oracle_at(k), L)
-        if k:
-            assert relative_error(g_past, expected[:M]) < 1e-10
-            assert relative_error(g_new, expected[M:]) < 1e-10
-        if k and cfg.sticky:
-            np.testing.assert_array_equal(ops.past[k - 1], g_past)
-
-
 def test_the_gradient_goes_through_the_stored_signal_on_demand():
     """detach=False: d/dC of the sum is 1ᵀA, by row; the default keeps it at zero."""
     memory = long_term.init(UNIFORM, B, E)._replace(writes=jnp.array([0, 2, 9]))
@@ -141,35 +110,6 @@ def test_the_gradient_goes_through_the_stored_signal_on_demand():
     through = np.asarray(grad(memory.coeffs, False))
     for b, column in enumerate([np.zeros(8), ops.decay[1].sum(1), ops.decay[3].sum(1)]):
         np.testing.assert_allclose(through[b], np.tile(column[:, None], E), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "change, name",
-    [({"contraction": "power", "power": 0.0}, "power"),
-     ({"contraction": "power", "power": -1.0}, "power"),
-     ({"contraction": "power", "horizon": 0}, "horizon"),
-     ({"contraction": "power", "tau": 0.9}, "tau"),
-     ({"contraction": "power", "tau": 0.9, "power": 2.0}, "tau"),
-     ({"contraction": "power", "power": 1e-17}, "power"),
-     ({"contraction": "power", "power": 1e4}, "power"),
-     ({"power": 2.0}, "power"), ({"horizon": 32}, "horizon"),
-     ({"max_operator_mib": 0}, "max_operator_mib")],
-)  # fmt: skip
-def test_impossible_contractions_are_refused(change, name):
-    """One line: option, found, accepted."""
-    with pytest.raises(ValueError, match=rf"^{name}: found .*accepted: ") as caught:
-        LongTermConfig(**change)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_table_above_its_bound_is_refused_with_the_numbers():
-    """Before anything of it is built; the default fits the paper's sizes at horizon 64."""
-    paper = LongTermConfig(contraction="power", horizon=128)
-    with pytest.raises(ValueError, match=r"max_operator_mib: found 256 .* take up to 386\.0 MiB"):
-        long_term.operators(paper, 1024)
-    small = dataclasses.replace(UNIFORM, max_operator_mib=1, horizon=4000)
-    with pytest.raises(ValueError, match=r"max_operator_mib: found 1 .*4000 contractions"):
-        long_term.operators(small, L)
 
 
 def test_locations_of_a_memory_without_their_operators_are_refused():

@@ -1,5 +1,6 @@
 """What densities cover of the written tokens: quadrature, hand-written tables, the memory."""
 
+import itertools
 import re
 
 import jax.numpy as jnp
@@ -30,18 +31,19 @@ def naive_cells(cfg, writes, length):
     cells = [(i / length, (i + 1) / length) for i in range(length)] if writes else []
     for k in range(1, writes):
         tau = cfg.tau_of(k)
-        new = [(tau + (1 - tau) * i / length, tau + (1 - tau) * (i + 1) / length)
-               for i in range(length)]  # fmt: skip
-        cells = [(tau * a, tau * b) for a, b in cells] + new
+        borders = [tau + (1 - tau) * i / length for i in range(length + 1)]
+        cells = [(tau * a, tau * b) for a, b in cells] + list(itertools.pairwise(borders))
     return cells
 
 
 def naive_mass(density, row, where, start, end, points=4001):
     """The mean over heads and queries of the density's integral, by the trapezoidal rule."""
     t = np.linspace(start, end, points)
-    found = [np.trapezoid(oracle.normal(t, density.mean[row, h, q], density.var[row, h, q]), t)
-             for h in range(density.mean.shape[1]) for q in np.flatnonzero(where)]  # fmt: skip
-    return np.mean(found)
+    densities = (field[row][:, where].ravel() for field in density)
+    masses = [
+        np.trapezoid(oracle.normal(t, mean, var), t) for mean, var in zip(*densities, strict=True)
+    ]
+    return np.mean(masses)
 
 
 @pytest.mark.parametrize("cfg", [FIXED, POWER], ids=["fixed", "power"])

@@ -42,8 +42,8 @@ def test_bin_mass_is_the_oracles():
     for mask in (None, where):
         actual = jax.jit(density.bin_mass, static_argnums=1)(p, 16, mask)
         for b in range(2):
-            row = oracle.bin_mass(np.asarray(p.mean[b], float), np.asarray(p.var[b], float), 16,
-                                  None if mask is None else mask[b])  # fmt: skip
+            mean, var = (np.asarray(field[b], float) for field in p)
+            row = oracle.bin_mass(mean, var, 16, None if mask is None else mask[b])
             np.testing.assert_allclose(actual[b], row, rtol=2e-4, atol=1e-6)
         np.testing.assert_allclose(actual.sum(-1), 1, rtol=1e-6)
 

@@ -34,8 +34,8 @@ def test_a_product_is_found(count):
     assert isinstance(found, LowRank) and tables.shape(found) == tables.shape(table)
     assert found.left.shape == (count, R, RANK) and found.right.shape == (count, RANK, N)
     assert found.left.dtype == found.right.dtype == F32
-    for g, of, left in zip(table, dense(found), found.left, strict=True):
-        assert np.linalg.norm(of - g) < EPS * np.linalg.norm(g)
+    for g, product, left in zip(table, dense(found), found.left, strict=True):
+        assert np.linalg.norm(product - g) < EPS * np.linalg.norm(g)
         np.testing.assert_allclose(left.T @ left, np.eye(RANK), atol=1e-6)
 
 
@@ -66,16 +66,17 @@ def test_operators_of_nothing(shape):
     np.testing.assert_array_equal(dense(compact(np.zeros(shape), F32)), np.zeros(shape, F32))
 
 
-@pytest.mark.parametrize(("count", "index"), [(1, [0] * 3), (2, [0, 1, 1]), (5, [3] * 3),
-                                              (5, [3, 0, 4])])  # fmt: skip
+@pytest.mark.parametrize(
+    ("count", "index"), [(1, [0] * 3), (2, [0, 1, 1]), (5, [3] * 3), (5, [3, 0, 4])]
+)
 def test_rows_get_their_own_operator(count, index):
     """Both branches of `by_writes`, forward and backward, against a loop over rows."""
     table = low_rank(count).astype(np.float32)
     x, cotangent = random(B, R, E, seed=3), random(B, N, E, seed=4)
-    for of in (table, compact(low_rank(count), F32)):
+    for form in (table, compact(low_rank(count), F32)):
 
-        def both(x, of=of):
-            out, pull = jax.vjp(lambda x: by_writes(of, jnp.array(index), x), x)
+        def both(x, form=form):
+            out, pull = jax.vjp(lambda x: by_writes(form, jnp.array(index), x), x)
             return out, pull(jnp.asarray(cotangent, jnp.float32))[0]
 
         out, grad = jax.jit(both)(jnp.asarray(x, jnp.float32))
@@ -108,37 +109,37 @@ def test_rows_that_begin_beside_rows_that_go_on():
     exact = long_term.operators(SMOOTH, LENGTH, F64)
     assert isinstance(ops.new, LowRank)
     x = random(B, LENGTH, E).astype(np.float32)
-    fitted = jax.jit(long_term.fitted)
-    mixed = fitted(ops, jnp.array([1, 0, 7]), x)
-    going_on, beginning = fitted(ops, jnp.array([1, 2, 7]), x), fitted(ops, jnp.zeros(3, int), x)
-    for b, (other, of) in enumerate(
+    mixed, going_on, beginning = (
+        long_term.fit_new(ops, jnp.array(writes), x) for writes in ([1, 0, 7], [1, 2, 7], [0, 0, 0])
+    )
+    for b, (alike, table) in enumerate(
         [(going_on, exact.new), (beginning, exact.first), (going_on, exact.new)]
     ):
-        np.testing.assert_array_equal(mixed[b], other[b])
-        assert relative_error(mixed[b], of[0].T @ x[b].astype(float)) < 1e-5
+        np.testing.assert_array_equal(mixed[b], alike[b])
+        assert relative_error(mixed[b], table[0].T @ x[b].astype(float)) < 1e-5
 
 
 def test_a_long_stream_is_as_right_as_by_whole_operators():
     """40 writes in float32: the signal's error against float64 is at most a tenth above theirs."""
-    ops, exact = (long_term.operators(SMOOTH, LENGTH, of) for of in (F32, F64))
+    ops, exact = (long_term.operators(SMOOTH, LENGTH, dtype) for dtype in (F32, F64))
     whole = jax.tree.map(lambda leaf: leaf.astype(F32), exact)
     x = random(40, 1, LENGTH, E).astype(np.float32)
 
     @jax.jit
     def stream(ops):
-        def write(memory, now):
-            memory = long_term.write(SMOOTH, memory, now, operators=ops)
+        def write(memory, x):
+            memory = long_term.write(SMOOTH, memory, x, operators=ops)
             return memory, memory.coeffs[0]
 
         return jax.lax.scan(write, long_term.init(SMOOTH, 1, E), x)[1]
 
     coeffs = [exact.first[0].T @ x[0, 0].astype(float)]
-    for now in x[1:, 0]:
-        coeffs.append(exact.decay[0].T @ coeffs[-1] + exact.new[0].T @ now)
+    for vectors in x[1:, 0]:
+        coeffs.append(exact.decay[0].T @ coeffs[-1] + exact.new[0].T @ vectors)
     psi = evaluate(SMOOTH.basis, np.linspace(0, 1, 200))
     errors = [
-        np.sqrt(np.mean((psi @ np.asarray(stream(of), float) - psi @ np.stack(coeffs)) ** 2))
-        for of in (ops, whole)
+        np.sqrt(np.mean((psi @ np.asarray(stream(form), float) - psi @ np.stack(coeffs)) ** 2))
+        for form in (ops, whole)
     ]
     assert errors[0] < 1.1 * errors[1]
     assert errors[1] < 1e-4 * np.abs(psi @ np.stack(coeffs)).max()

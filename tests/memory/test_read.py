@@ -72,17 +72,6 @@ def test_a_head_alone_is_read_in_larger_chunks(monkeypatch):
         assert (program.count("length=4"), program.count("length=2")) == (fours, twos)
 
 
-def test_groups_are_the_largest_that_divide(monkeypatch):
-    """Of 12 heads where 5 would fit: three times four, and each head's own result."""
-    monkeypatch.setattr(cpu_cache, "CACHE_NUMBERS", 5)
-
-    def squares(x):
-        return cpu_cache.in_cached_pieces(jnp.square, 1, x)
-
-    assert "length=3" in str(jax.make_jaxpr(squares)(np.zeros(12)))
-    np.testing.assert_array_equal(jax.jit(squares)(np.arange(12)), np.arange(12) ** 2)
-
-
 def test_custom_vjp_is_the_derivative(monkeypatch):
     """Finite differences, in reverse mode."""
     monkeypatch.setattr(read, "_ROWS", 1)

@@ -22,10 +22,10 @@ def memory_on(num_basis, widths):
     return LongTermConfig(num_basis=num_basis, widths=widths)
 
 
-def derivatives(of, mean, var):
-    """E_p[ψ] [T, N] and what it changes by μ and by σ², in float64."""
-    r = basis.expectation(of, mean, var)
-    v, delta = var[:, None] + of.scale**2, of.loc - mean[:, None]
+def derivatives(functions, mean, var):
+    """E_p[ψ] [T, N] and its derivatives by μ and by σ², in float64."""
+    r = basis.expectation(functions, mean, var)
+    v, delta = var[:, None] + functions.scale**2, functions.loc - mean[:, None]
     return r, r * delta / v, 0.5 * r * (delta**2 / v - 1) / v
 
 
@@ -38,7 +38,7 @@ def test_each_expectation_is_a_sum_of_those_that_stand_for_it(n, widths, dtype):
     formula and its step, not how float32 rounds. (Float64's own exponents, of up to 1,000, are some
     ten roundings off.)
     """
-    to, of = reading_basis(memory_on(n, widths), dtype), basis.gaussian_basis(n, widths)
+    to, own = reading_basis(memory_on(n, widths), dtype), basis.gaussian_basis(n, widths)
     rng = np.random.default_rng(0)
     mean, var = rng.uniform(-0.2, 1.2, 2000), np.exp(rng.uniform(-18, 0, 2000))
     one_signal_each = np.eye(n)[None]
@@ -46,14 +46,14 @@ def test_each_expectation_is_a_sum_of_those_that_stand_for_it(n, widths, dtype):
         weights = np.asarray(to_reading_basis(to, one_signal_each)[0])  # [R, N]
     assert (weights >= 0).all() and len(to.functions.loc) <= 0.75 * n
     # The largest of each function, at its own place, by the narrowest density there.
-    apart = np.linspace(-3, 3, 61)[:, None] * of.scale
-    place, narrow = (of.loc + apart).ravel(), np.full(apart.size, np.exp(-18))
+    apart = np.linspace(-3, 3, 61)[:, None] * own.scale
+    place, narrow = (own.loc + apart).ravel(), np.full(apart.size, np.exp(-18))
     columns = np.arange(apart.size), np.tile(np.arange(n), len(apart))
     largest = [
-        np.abs(all_of[columns]).reshape(apart.shape).max(0)
-        for all_of in derivatives(of, place, narrow)
+        np.abs(values[columns]).reshape(apart.shape).max(0)
+        for values in derivatives(own, place, narrow)
     ]
-    found, expected = (derivatives(basis_of, mean, var) for basis_of in (to.functions, of))
+    found, expected = (derivatives(psi, mean, var) for psi in (to.functions, own))
     for a, b, size, allowed in zip(found, expected, largest, (1 / 8, 3, 3), strict=True):
         error = (np.abs(a @ weights - b).max(0) / size).max()
         assert error < (allowed if dtype == np.float32 else 32) * np.finfo(dtype).eps
@@ -85,9 +85,7 @@ def test_a_memory_is_read_as_by_its_own_basis():
     assert reading_basis(cfg, np.float64).weights is not None
     rng = np.random.default_rng(1)
     with jax.enable_x64(True):
-        coeffs, q = jnp.asarray(rng.normal(size=(2, N, 6))), jnp.asarray(
-            rng.normal(size=(2, 3, 5, 2))
-        )  # fmt: skip
+        coeffs, q = (jnp.asarray(rng.normal(size=s)) for s in ((2, N, 6), (2, 3, 5, 2)))
         layer, writes = LongTermAttention(cfg), jnp.array([1, 2])
         memory = long_term.init(cfg, 2, 6, jnp.float64)._replace(writes=writes)
         drawn = jax.jit(layer.init)(jax.random.key(0), q, memory)["params"]
@@ -97,18 +95,18 @@ def test_a_memory_is_read_as_by_its_own_basis():
             return layer.apply({"params": params}, q, memory._replace(coeffs=coeffs))[0]
 
         def by_all(params, q, coeffs):
-            of = params["read"]
-            values = jnp.einsum("bne,ehk->bhnk", coeffs, of["value"])
-            density = attention_density(cfg, q, coeffs, of["key"], of["mu"], of["sigma"])
+            weights = params["read"]
+            values = jnp.einsum("bne,ehk->bhnk", coeffs, weights["value"])
+            projections = (weights[name] for name in ("key", "mu", "sigma"))
+            density = attention_density(cfg, q, coeffs, *projections)
             z = expected_value(cfg.basis, density, values)
-            return jnp.einsum("bhtk,hke->bte", z, of["out"])
+            return jnp.einsum("bhtk,hke->bte", z, weights["out"])
 
         @partial(jax.jit, static_argnums=0)
-        def run(of, *given):
-            found, pull = jax.vjp(of, *given)
-            return found, pull(jnp.cos(found))
+        def run(function, *arguments):
+            context, pull = jax.vjp(function, *arguments)
+            return context, pull(jnp.cos(context))
 
-        for a, b in zip(
-            *(jax.tree.leaves(run(of, params, q, coeffs)) for of in (ours, by_all)), strict=True
-        ):
+        results = (jax.tree.leaves(run(f, params, q, coeffs)) for f in (ours, by_all))
+        for a, b in zip(*results, strict=True):
             assert relative_error(a, b) < 1e-12

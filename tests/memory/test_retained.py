@@ -128,20 +128,25 @@ def test_draws_are_fresh_and_of_the_seed():
 
 
 def test_progress_counts_the_writes():
-    seen = []
-    retention(FIXED, 3, length=L, progress=seen.append)
-    assert seen == [1, 2, 3]
+    counts = []
+    retention(FIXED, 3, length=L, progress=counts.append)
+    assert counts == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
     "change, name",
-    [({"writes": 0}, "writes"), ({"length": 0}, "length"), ({"detail": -1}, "detail"),
-     ({"length": 6, "detail": 2}, "length"), ({"points": 1}, "points"),
-     ({"salience": SALIENCE}, "salience"),
-     ({"cfg": CASES["draw"][0], "salience": SALIENCE[:8]}, "salience"),
-     ({"cfg": CASES["draw"][0], "salience": -SALIENCE}, "salience"),
-     ({"cfg": CASES["draw"][0], "salience": SALIENCE * np.nan}, "salience")],
-)  # fmt: skip
+    [
+        ({"writes": 0}, "writes"),
+        ({"length": 0}, "length"),
+        ({"detail": -1}, "detail"),
+        ({"length": 6, "detail": 2}, "length"),
+        ({"points": 1}, "points"),
+        ({"salience": SALIENCE}, "salience"),
+        ({"cfg": CASES["draw"][0], "salience": SALIENCE[:8]}, "salience"),
+        ({"cfg": CASES["draw"][0], "salience": -SALIENCE}, "salience"),
+        ({"cfg": CASES["draw"][0], "salience": SALIENCE * np.nan}, "salience"),
+    ],
+)
 def test_what_cannot_be_is_refused(change, name):
     """One line: option, found, accepted."""
     with pytest.raises(ValueError, match=rf"^{name}: found .*accepted: ") as caught:

@@ -14,10 +14,9 @@ T = 4
 
 def config(mem_len, long_term=True):
     small = LongTermConfig(num_basis=4, widths=(0.2,), num_samples=4, bins=4)
-    return types.SimpleNamespace(
-        num_layers=2, d_model=1, segment_len=T, mem_len=mem_len, compressed=None,
-        long_term=small if long_term else None,
-    )  # fmt: skip
+    ltm = small if long_term else None
+    sizes = {"num_layers": 2, "d_model": 1, "segment_len": T, "mem_len": mem_len}
+    return types.SimpleNamespace(**sizes, compressed=None, long_term=ltm)
 
 
 @pytest.mark.parametrize("mem_len", [0, T, 2 * T])
@@ -33,8 +32,8 @@ def test_each_vector_is_written_exactly_once_and_is_in_one_place(mem_len):
         filled = int(state.num_filled(cfg, memory.seen)[0])
         window = state.window(cfg, layer)
         window = [] if window is None else np.asarray(window).ravel()[mem_len - filled :].tolist()
-        seen = written + window + segment.ravel().tolist()
-        assert seen == list(range((s + 1) * T))
+        everything = written + window + segment.ravel().tolist()
+        assert everything == list(range((s + 1) * T))
         assert len(written) == max(0, s - mem_len // T) * T
         layers = tuple(state.push(layer, segment) for layer in memory.layers)
         memory = state.Memory(state.advance(memory.seen, T), layers)
