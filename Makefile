@@ -12,7 +12,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help env sorting text test check lint wheel format clean
+.PHONY: help env sorting text test check docs lint wheel format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,14 +36,18 @@ text: $(STAMP)  ## python -m experiments.language_modeling (ARGS="gpt2 --data FO
 test: $(STAMP)  ## the tests that take seconds (ARGS="-k sorting")
 	$(TEST) -m "not slow" $(ARGS)
 
-check: lint $(STAMP)  ## lint, format, every test, and the wheel
+check: lint $(STAMP)  ## lint, format, every test, the documentation, and the wheel
 	$(BIN)/python -m experiments.results --check
 	$(TEST)
+	$(MAKE) docs
 	$(MAKE) wheel
 
 lint: $(STAMP)  ## ruff: rules and format, nothing is changed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+docs: $(STAMP)  ## build the documentation into build/docs; a warning is an error
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 
 # The wheel is imported from outside the checkout, so that a file it lacks is missed here.
 wheel: $(STAMP)  ## build the wheel and import it

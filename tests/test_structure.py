@@ -1,4 +1,4 @@
-"""The house: who may import whom, sizes, docstrings, and the README's table of equations."""
+"""The house: who may import whom, docstrings, and the table of equations in docs/."""
 
 import ast
 import importlib
@@ -110,21 +110,21 @@ def test_docstrings(path):
     assert not list(undocumented(tree))
 
 
-# The README's table: | eq. | formula | `module.function` | `tests/file.py` |
+# The table of docs/mathematics.md: | eq. | formula | `module.function` | `tests/file.py` |
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "mathematics.md").read_text(encoding="utf-8")
 ROW = re.compile(r"^\|(?:.*)\| `([a-z_.]+\.\w+)` \| `(tests/[^`]+)` \|$", re.MULTILINE)
-ROWS = ROW.findall(README)
+ROWS = ROW.findall(PAGE)
 
 
-def test_the_readme_has_its_table():
+def test_the_page_has_its_table():
     """Every line that names a test file is a row of the form that is checked below."""
     assert len(ROWS) >= 10
-    assert len(ROWS) == len(re.findall(r"^\|.*`tests/.*\|$", README, re.MULTILINE))
+    assert len(ROWS) == len(re.findall(r"^\|.*`tests/.*\|$", PAGE, re.MULTILINE))
 
 
 @pytest.mark.parametrize(("function", "test"), ROWS, ids=lambda value: value)
-def test_row_of_the_readme(function, test):
+def test_row_of_the_table(function, test):
     """The function is where the row says, and the test exists."""
     module, name = function.rsplit(".", 1)
     if not module.startswith("experiments."):
