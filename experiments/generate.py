@@ -11,16 +11,14 @@ import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 
-from experiments.language_modeling import start
 from experiments.language_modeling.config import LanguageModelingConfig
-from experiments.language_modeling.sample import WriteConfig, numbers, pieces, writer
+from experiments.language_modeling.sample import WriteConfig, Writer, numbers, pieces, writer
+from experiments.language_modeling.start import is_run, tokenizer_of
 from experiments.run import cli, training
-from inf_former_jax import generate
-from inf_former_jax.data.tokens import Tokenizer
+from inf_former_jax.generate import load_state, save_state, start
 from inf_former_jax.models.convert import gpt2
 from inf_former_jax.models.decoder import Decoder
 from inf_former_jax.require import require
@@ -42,26 +40,26 @@ class GenerateConfig(WriteConfig):
     """Segments of GPT-2's files, at most their positions; 0 = all of them. Runs have their own."""
 
 
-def load(folder: str, segment_len: int = 0) -> tuple[Decoder, Any, Tokenizer]:
-    """(decoder, params, tokeniser) of a run folder or of GPT-2's files.
+def load(folder: str, segment_len: int = 0) -> Writer:
+    """The model of a run folder or of GPT-2's files.
 
     Raises:
         ValueError: neither is there, a tokeniser that does not fit, or segments too long.
         FileNotFoundError: nothing is there.
     """
     require(bool(folder), "model", "none", "--model FOLDER, a run or GPT-2's files")
-    if start.is_run(folder):
+    if is_run(folder):
         _, decoder, params, _ = training.load(LanguageModelingConfig, folder, ("params",))
     else:
         cfg, params = gpt2.load(folder)
         if segment_len:
             cfg = dataclasses.replace(cfg, segment_len=segment_len)
         decoder = Decoder(cfg)
-    tokenizer, size = start.tokenizer_of(folder), decoder.cfg.vocab_size
+    tokenizer, size = tokenizer_of(folder), decoder.cfg.vocab_size
     found = f"a tokeniser of {tokenizer.vocab_size:,} tokens in {folder}"
     accepted = f"at most the {size:,} of its weights"
     require(tokenizer.vocab_size <= size, "model", found, accepted)
-    return decoder, params, tokenizer
+    return writer(decoder, params, tokenizer)
 
 
 def read_prompt(cfg: GenerateConfig) -> str:
@@ -88,34 +86,23 @@ def read_prompt(cfg: GenerateConfig) -> str:
 def run(cfg: GenerateConfig) -> None:
     """Read and write, printing as it goes."""
     text, sampling = read_prompt(cfg), cfg.sampling()
-    decoder, params, tokenizer = load(cfg.model, cfg.segment_len)
-    model, state = writer(decoder, params), generate.start(decoder, 1)
+    model = load(cfg.model, cfg.segment_len)
+    state = start(model.decoder, 1)
     if cfg.memory_in:
-        state = generate.load_state(cfg.memory_in, decoder, 1)
-    ids = tokenizer.encode(text)[None]
-    steps = generate.stream(
-        decoder,
-        model.params,
-        state,
-        ids,
-        cfg.tokens,
-        jax.random.key(cfg.seed),
-        operators=model.operators,
-        sampling=sampling,
-        stop=(tokenizer.end,),
-        vocab_size=tokenizer.vocab_size,
-    )
+        state = load_state(cfg.memory_in, model.decoder, 1)
+    ids, key = model.tokenizer.encode(text)[None], jax.random.key(cfg.seed)
+    steps = model.stream(state, ids, cfg.tokens, key, sampling=sampling)
     print(f"reading {ids.shape[1]:,} tokens", file=sys.stderr)
 
     def tokens() -> Iterator[int]:
         nonlocal state
         state = yield from numbers(steps, [])
 
-    for piece in pieces(tokenizer, tokens()):
+    for piece in pieces(model.tokenizer, tokens()):
         print(piece, end="", flush=True)
     print()
     if cfg.memory_out:
-        generate.save_state(cfg.memory_out, state)
+        save_state(cfg.memory_out, state)
         print(f"what was read is in {cfg.memory_out}", file=sys.stderr)
 
 

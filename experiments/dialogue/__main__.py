@@ -5,10 +5,10 @@
     python -m experiments.dialogue chat --run FOLDER --document FILE
     python -m experiments.dialogue page --run FOLDER        what of the document replies attend to
 
-Trains on conversations, the document in front, and reports perplexity of the utterances after the
-first and scores of generated replies. With --data it reads CMU-DoG's release, or JSON lines;
-without, a small sample that was made up for this project. Writes config, metrics, replies and
-figures to `runs/dialogue/PRESET-seed`.
+Trains on conversations that begin with their document. Reports the perplexity of the utterances
+after the first, and scores of generated replies. With --data it reads CMU-DoG's release or JSON
+lines; without, a small sample that was made up for this project. Writes config, metrics, replies
+and figures to `runs/dialogue/PRESET-seed`.
 """
 
 from collections.abc import Sequence

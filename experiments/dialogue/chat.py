@@ -104,7 +104,7 @@ def begin(cfg: ChatConfig) -> Chat:
         accepted = "--document FILE or --memory-in FILE"
         require(bool(text or cfg.memory_in), "document", "none", accepted)
     state = load_state(cfg.memory_in, decoder, 1) if cfg.memory_in else None
-    chat = Chat(writer(decoder, params), encoder, how, cfg.speaker, state)
+    chat = Chat(writer(decoder, params, encoder.tokenizer), encoder, how, cfg.speaker, state)
     begun = time.perf_counter()
     count = chat.read(text) if text else 0
     jax.block_until_ready(chat.state)

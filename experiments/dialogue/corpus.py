@@ -17,22 +17,8 @@ import numpy as np
 
 from experiments.dialogue import release
 from experiments.dialogue.config import DialogueConfig
-from experiments.dialogue.records import (
-    DEFAULT,
-    Conversation,
-    Reading,
-    Source,
-    Turn,
-    read_lines,
-)
-from experiments.dialogue.stream import (
-    NUM_CONTROLS,
-    Encoded,
-    Encoder,
-    Layout,
-    Segments,
-    segments,
-)
+from experiments.dialogue.records import DEFAULT, Conversation, Reading, Source, Turn, read_lines
+from experiments.dialogue.stream import NUM_CONTROLS, Encoded, Encoder, Layout, Segments, segments
 from experiments.language_modeling import start
 from inf_former_jax.data.text import SPLITS, num_words
 from inf_former_jax.data.tokens import Tokenizer
@@ -73,11 +59,7 @@ class Corpus(NamedTuple):
 
 @functools.lru_cache(maxsize=1)  # the check of a config makes it before the run does
 def corpus_of(cfg: DialogueConfig) -> Corpus:
-    """The conversations that a config asks for.
-
-    Raises:
-        ValueError: as `folder_of`, `read`, `tokenizer_of` and `encoded` do.
-    """
+    """The conversations that a config asks for; ValueError as the functions below."""
     name, folder = folder_of(cfg.data)
     conversations = {split: read(folder, split, cfg.reading) for split in SPLITS}
     size = cfg.model.vocab_size - NUM_CONTROLS

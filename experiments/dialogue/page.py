@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from html import escape
 from itertools import groupby
 from pathlib import Path
+from string import Template
 
 import numpy as np
 
@@ -77,7 +78,8 @@ def page(cfg: PageConfig) -> Path:
         cfg.run,
         "one whose document goes through a long-term memory that is neither sticky nor emptied",
     )
-    corpus, model = corpus_of(run), writer(decoder, params)
+    corpus = corpus_of(run)
+    model = writer(decoder, params, corpus.encoder.tokenizer)
     how = dataclasses.replace(answering(run), count=cfg.replies, seed=cfg.seed)
     said = replies(model, corpus, corpus.test, how)
     file = Path(cfg.out or Path(cfg.run) / "page.html")
@@ -136,10 +138,16 @@ def write_page(path: Path | str, title: str, cards: Sequence[Covered]) -> None:
     require(len(cards) > 0, "replies", "none", "one or more")
     for number, reply in enumerate(cards):
         _check(f"replies[{number}]", reply)
-    layers = max(len(reply.mass) for reply in cards)
-    articles = "".join(_card(f"r{number}", reply) for number, reply in enumerate(cards))
-    body = f"<body>\n<h1>{escape(title)}</h1>\n{_legend()}\n{articles}</body>\n</html>\n"
-    Path(path).write_text(_head(escape(title), layers) + body, encoding="utf-8")
+    bounds = ["¼", "½", *(f"{level:g}" for level in LEVELS[2:])]
+    shades = [f'<span class="k{k}">{bound}</span>' for k, bound in enumerate(bounds, 1)]
+    template = Template(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))
+    page = template.substitute(
+        title=escape(title),
+        rules=_rules(max(len(reply.mass) for reply in cards)),
+        shades="".join(shades),
+        cards="".join(_card(f"r{number}", reply) for number, reply in enumerate(cards)),
+    )
+    Path(path).write_text(page, encoding="utf-8")
 
 
 def _check(name: str, reply: Covered) -> None:
@@ -157,19 +165,6 @@ def _check(name: str, reply: Covered) -> None:
     for layer, total in enumerate(sums.tolist()):
         found = f"{total:.4g} with elsewhere in layer {layer}"
         require(abs(total - 1) <= _ROUNDING, f"{name}.mass", found, "a sum of 1")
-
-
-def _legend() -> str:
-    bounds = ["¼", "½", *(f"{level:g}" for level in LEVELS[2:])]
-    boxes = [f'<span class="k{k}">{bound}</span>' for k, bound in enumerate(bounds, 1)]
-    return (
-        '<p class="legend">Shade: how much of the attention’s mass lies on a piece of the '
-        "document, beside what it would have if all of it lay on the document evenly: "
-        f'<span class="k0">below</span>{"".join(boxes)}<span class="k0">times and more.</span> '
-        "Mean over heads and the tokens of the reply. Choose a layer to see it in the text. "
-        "Elsewhere: on earlier turns, or where nothing is stored. What is still in the short-term "
-        "memory is not in the long-term one, and has no shade.</p>"
-    )
 
 
 def _card(name: str, reply: Covered) -> str:
@@ -226,24 +221,17 @@ def _document(pieces: Sequence[str], shades: np.ndarray) -> str:
     return "".join(parts)
 
 
-def _head(title: str, layers: int) -> str:
-    """The page up to its body, for so many layers; the title is escaped already."""
+def _rules(layers: int) -> str:
+    """The rules of the style sheet that depend on the shades and on the number of layers."""
     light, dark = (f":root{{{_variables(shades)}}}" for shades in (LIGHT, DARK))
-    common = Path(__file__).with_name("page.css").read_text(encoding="utf-8").strip()
-    rules = [light, f"@media(prefers-color-scheme:dark){{{dark}}}", common]
+    rules = [light, f"@media(prefers-color-scheme:dark){{{dark}}}"]
     rules += [f".k{k}{{{_painted(k)}}}" for k in range(len(LIGHT))]
     for j in range(layers):
         rules.append(f".L{j}:checked~.rows .R{j}{{border-color:var(--t0)}}")
         rules.append(f".L{j}:focus-visible~.rows .R{j}{{outline:2px solid var(--b6)}}")
         for k in range(1, len(LIGHT)):
             rules.append(f".L{j}:checked~.doc .m{j}-{k}{{{_painted(k)}}}")
-    nothing_fetched = "default-src 'none'; style-src 'unsafe-inline'"
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{nothing_fetched}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>\n{chr(10).join(rules)}\n</style>\n</head>\n"
-    )
+    return "\n".join(rules)
 
 
 def _variables(shades: Sequence[tuple[str, str]]) -> str:

@@ -101,7 +101,7 @@ def replies(model: Writer, corpus: Corpus, split: Split, how: Answering) -> list
         filled = some + some[-1:] * (rows - len(some))
         prompts = [history(encoder, split, place, length, how) for place in filled]
         key = jax.random.fold_in(jax.random.key(how.seed), first)
-        tokens = _sampled(model, encoder, prompts, how, key)
+        tokens = _sampled(model, prompts, how, key)
         for (number, turn), ids in zip(some, tokens, strict=False):
             true = split.conversations[number].turns[turn.turn].text
             results.append(Reply(number, turn, decoded(encoder, ids), true))
@@ -109,33 +109,18 @@ def replies(model: Writer, corpus: Corpus, split: Split, how: Answering) -> list
 
 
 def _sampled(
-    model: Writer,
-    encoder: Encoder,
-    prompts: list[tuple[np.ndarray, np.ndarray]],
-    how: Answering,
-    key: jax.Array,
+    model: Writer, prompts: list[tuple[np.ndarray, np.ndarray]], how: Answering, key: jax.Array
 ) -> np.ndarray:
     """Tokens [B, reply_tokens] after prompts of unequal length, each ending with its <speaker>."""
-    lengths = np.array([len(tokens) for tokens, _ in prompts])
-    tokens, types = np.zeros((2, len(prompts), lengths.max()), np.int32)
+    rows, lengths = len(prompts), np.array([len(tokens) for tokens, _ in prompts])
+    tokens, types = np.zeros((2, rows, lengths.max()), np.int32)
     for row, (ids, kinds) in enumerate(prompts):
         tokens[row, : len(ids)], types[row, : len(ids)] = ids, kinds
-    sampled, _ = generate.generate(
-        model.decoder,
-        model.params,
-        generate.start(model.decoder, len(prompts)),
-        tokens,
-        how.reply_tokens,
-        key,
-        lengths=lengths,
-        sampling=how.sampling,
-        stop=(encoder.controls.end,),
-        vocab_size=encoder.tokenizer.vocab_size,
-        operators=model.operators,
-        types=types,
-        reply_types=tokens[np.arange(len(prompts)), lengths - 1],
-    )
-    return np.asarray(sampled)
+    options = {"types": types, "reply_types": tokens[np.arange(rows), lengths - 1]}
+    options |= {"lengths": lengths, "sampling": how.sampling}
+    state = generate.start(model.decoder, rows)
+    sampled, _ = model.write(state, tokens, how.reply_tokens, key, **options)
+    return sampled
 
 
 def decoded(encoder: Encoder, tokens: np.ndarray) -> str:

@@ -42,8 +42,8 @@ class Layout:
     """whole: before the first turn; section: the one that a turn refers to, before the first such
     turn and after every change; none."""
     window: int = 0
-    """Every segment begins with so many tokens of the document, <doc> and <eos> included, which is
-    not read otherwise; 0 = it is read once, segment after segment."""
+    """Every segment begins with so many tokens of the document, <doc> and <eos> included, and its
+    rest is not read; 0 = the document is read once, segment after segment."""
     scored: str = "both"
     """Speakers whose utterances count: both, or readers, who saw the document."""
 

@@ -14,14 +14,7 @@ import numpy as np
 from experiments.dialogue import scores
 from experiments.dialogue.batches import ConversationBatches
 from experiments.dialogue.config import PRESETS, DialogueConfig
-from experiments.dialogue.corpus import (
-    PUBLISHED,
-    RELEASED,
-    Corpus,
-    corpus_of,
-    statistics,
-    swapped,
-)
+from experiments.dialogue.corpus import PUBLISHED, RELEASED, Corpus, corpus_of, statistics, swapped
 from experiments.dialogue.records import Reading
 from experiments.dialogue.replies import answering, as_json, replies
 from experiments.dialogue.stream import NUM_CONTROLS
@@ -43,15 +36,6 @@ SCORES = tuple(scores.COLUMNS.values())
 
 ANOTHER = "another document"
 """Label of the control in which every conversation follows a document that it is not about."""
-
-
-def resolved(cfg: DialogueConfig) -> DialogueConfig:
-    """The config with the sizes and the tokeniser of what it begins with.
-
-    Raises:
-        ValueError, FileNotFoundError: as `start.resolved` does.
-    """
-    return start.resolved(cfg, more_ids=NUM_CONTROLS)
 
 
 def check(cfg: DialogueConfig) -> None:
@@ -207,7 +191,8 @@ class Dialogue(ConversationTask):
         if "swapped" in self._batches:
             emptied = cfg.objective.empty_memory
             result["test"][ANOTHER] = self.figures(state, "swapped", emptied)
-        model, split = writer(Decoder(cfg.model), state.params), self._corpus.test
+        tokenizer, split = self._corpus.encoder.tokenizer, self._corpus.test
+        model = writer(Decoder(cfg.model), state.params, tokenizer)
         said = replies(model, self._corpus, split, answering(cfg))
         pairs = [one.reply for one in said], [one.true for one in said]
         result["replies"] = dataclasses.asdict(scores.scores(*pairs, cfg.wordnet))
@@ -258,5 +243,5 @@ DIALOGUE = Experiment(
     task=dialogue,
     check=check,
     report=report,
-    complete=resolved,
+    complete=functools.partial(start.resolved, more_ids=NUM_CONTROLS),
 )

@@ -68,20 +68,10 @@ class Chat:
         end, how = self.encoder.controls.end, self._how
         heard = self._spoken(self._person, text)
         tokens, types = self._unread(heard)
-        steps = generate.stream(
-            self._writer.decoder,
-            self._writer.params,
-            self.state,
-            tokens[None],
-            how.reply_tokens,
-            self._key(),
-            sampling=how.sampling,
-            stop=(end,),
-            vocab_size=self.encoder.tokenizer.vocab_size,
-            operators=self._writer.operators,
-            types=types[None],
-            reply_types=np.array([self._model]),
-        )
+        options = {"types": types[None], "reply_types": np.array([self._model])}
+        options |= {"sampling": how.sampling}
+        count, key = how.reply_tokens, self._key()
+        steps = self._writer.stream(self.state, tokens[None], count, key, **options)
         said: list[int] = []
         state = yield from numbers(steps, said)
         missing = [] if said[-1] == end else [end]
@@ -116,16 +106,8 @@ class Chat:
             self._tokens = np.append(self._tokens, tokens)
             self._types = np.append(self._types, types)
         elif len(tokens):
-            _, self.state = generate.generate(
-                self._writer.decoder,
-                self._writer.params,
-                self.state,
-                tokens[None],
-                0,
-                self._key(),
-                operators=self._writer.operators,
-                types=types[None],
-            )
+            key, types = self._key(), types[None]
+            _, self.state = self._writer.write(self.state, tokens[None], 0, key, types=types)
 
     def _key(self) -> jax.Array:
         """By seed and place, so that a conversation that goes on says what an unbroken one does."""

@@ -34,8 +34,8 @@ def corpus_of(cfg: LanguageModelingConfig) -> Corpus:
     """The text that a config asks for, in tokens.
 
     Raises:
-        ValueError: as `folder_of`, `tokenizer_of` and `tokenized` do, or a tokeniser with more
-            tokens than the model's vocabulary.
+        ValueError: a tokeniser with more tokens than the model's vocabulary, or as the functions
+            below.
     """
     _, folder = folder_of(cfg.data, cfg.cache)
     size = cfg.model.vocab_size
@@ -56,9 +56,6 @@ def tokenized(
 
     Args:
         characters: split → how many characters of each document are read; 0 = all.
-
-    Raises:
-        ValueError: as `folder_of` and `splits.tokenize` do.
     """
     name, folder = folder_of(data, cache)
     found = {
@@ -111,9 +108,6 @@ def tokenizer_of(kind: str, folder: Path, vocab_size: int, cache: str | Path) ->
     Args:
         kind: as for `start.tokenizer_of`, or "" for a byte-level BPE of vocab_size tokens. The BPE
             is trained on the training text once and kept in the folder `cache`.
-
-    Raises:
-        ValueError: as `start.tokenizer_of` and `tokens.train_bpe` do.
     """
     if kind:
         return start.tokenizer_of(kind)

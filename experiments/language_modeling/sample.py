@@ -46,36 +46,44 @@ class WriteConfig:
 
 
 class Writer(NamedTuple):
-    """A model that writes, on one device: a few rows at a time need no mesh."""
+    """A model that writes text, on one device: a few rows at a time need no mesh."""
 
     decoder: Decoder
     params: Any
     operators: Operators
+    tokenizer: Tokenizer
+
+    def stream(
+        self, state: DecodeState, prompt: np.ndarray, count: int, key: jax.Array, **options: Any
+    ) -> Generator[jax.Array, None, DecodeState]:
+        """`generate.stream`: tokens with a text, to the end of the text at most."""
+        given = self._given(options)
+        return generate.stream(*self[:2], state, prompt, count, key, **given)
+
+    def write(
+        self, state: DecodeState, prompt: np.ndarray, count: int, key: jax.Array, **options: Any
+    ) -> tuple[np.ndarray, DecodeState]:
+        """`generate.generate`: tokens [B, count] with a text, padded behind its end."""
+        given = self._given(options)
+        tokens, state = generate.generate(*self[:2], state, prompt, count, key, **given)
+        return np.asarray(tokens), state
+
+    def _given(self, options: dict[str, Any]) -> dict[str, Any]:
+        stop, size = (self.tokenizer.end,), self.tokenizer.vocab_size
+        return {"operators": self.operators, "stop": stop, "vocab_size": size, **options}
 
 
-def writer(decoder: Decoder, params: Any) -> Writer:
-    """The model of parameters that may lie on any number of devices."""
+def writer(decoder: Decoder, params: Any, tokenizer: Tokenizer) -> Writer:
+    """The writer of parameters that may lie on any number of devices."""
     ops = jax.device_put(operators(decoder.cfg))
-    return Writer(decoder, jax.device_put(jax.device_get(params)), ops)
+    return Writer(decoder, jax.device_put(jax.device_get(params)), ops, tokenizer)
 
 
-def continuation(
-    model: Writer, tokenizer: Tokenizer, prompt: str, num_tokens: int, seed: int
-) -> str:
+def continuation(model: Writer, prompt: str, num_tokens: int, seed: int) -> str:
     """The text of num_tokens tokens after a prompt, or of fewer if the text ends; top_p = .9."""
-    tokens, _ = generate.generate(
-        model.decoder,
-        model.params,
-        generate.start(model.decoder, 1),
-        tokenizer.encode(prompt)[None],
-        num_tokens,
-        jax.random.key(seed),
-        operators=model.operators,
-        top_p=0.9,
-        stop=(tokenizer.end,),
-        vocab_size=tokenizer.vocab_size,
-    )
-    return tokenizer.decode(np.asarray(tokens[0]))
+    state, ids = generate.start(model.decoder, 1), model.tokenizer.encode(prompt)[None]
+    tokens, _ = model.write(state, ids, num_tokens, jax.random.key(seed), top_p=0.9)
+    return model.tokenizer.decode(tokens[0])
 
 
 def numbers(

@@ -33,10 +33,7 @@ def tokenizer_of(kind: str) -> Tokenizer:
 
     Args:
         kind: "bytes", a tokenizer.json, a folder with one or with vocab.json and merges.txt, or one
-            of our run folders.
-
-    Raises:
-        ValueError: as `tokenizer_of_run` and `tokens.load_bpe` do.
+            of our run folders; ValueError if it is none of these.
     """
     if kind == "bytes":
         return Bytes()

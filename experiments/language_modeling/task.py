@@ -175,12 +175,11 @@ class LanguageModeling(Task):
 
     def _sample(self, state: TrainState) -> dict[str, str]:
         """What the model writes after three segments of the first test document."""
-        decoder, tokenizer = Decoder(self._cfg.model), self._corpus.tokenizer
-        test = self._corpus.splits["test"]
-        size = min(3 * decoder.cfg.segment_len, int(test.starts[1]) - 1)
+        cfg, tokenizer, test = self._cfg, self._corpus.tokenizer, self._corpus.splits["test"]
+        size = min(3 * cfg.model.segment_len, int(test.starts[1]) - 1)
         prompt = tokenizer.decode(test.tokens[:size])
-        model = writer(decoder, state.params)
-        written = continuation(model, tokenizer, prompt, self._cfg.sample, self._cfg.seed)
+        model = writer(Decoder(cfg.model), state.params, tokenizer)
+        written = continuation(model, prompt, cfg.sample, cfg.seed)
         return {"document": test.names[0], "after": prompt[-300:], "written": written}
 
 

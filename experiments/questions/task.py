@@ -48,11 +48,7 @@ class Documents(NamedTuple):
 
 @functools.lru_cache(maxsize=1)  # `check` makes them before `run` does
 def documents(cfg: QuestionsConfig) -> Documents:
-    """The documents that a config asks for, in tokens.
-
-    Raises:
-        ValueError: as `generate`, `corpus.tokenizer_of` and `corpus.encoded` do.
-    """
+    """The documents that a config asks for, in tokens."""
     counts = {split: getattr(cfg, f"{split}_documents") for split in SPLITS}
     generated = {
         split: generate(cfg.seed, split, range(count), cfg.task) for split, count in counts.items()
@@ -132,7 +128,8 @@ class Probe(ConversationTask):
         greedy = Sampling(temperature=0.0)
         seed = self._questions.seed
         how = Answering(0, longest, greedy, empty_memory, seed)
-        given = replies(writer(Decoder(model), params), self._corpus, test, how)
+        tokenizer = self._corpus.encoder.tokenizer
+        given = replies(writer(Decoder(model), params, tokenizer), self._corpus, test, how)
         right = [one.reply == one.true for one in given]
         return by_age(right, [self._ages[one.conversation][one.turn.turn // 2] for one in given])
 

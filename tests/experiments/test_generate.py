@@ -1,6 +1,7 @@
 """The command that writes text: what it prints, the memory it keeps, what it refuses."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -22,15 +23,16 @@ def model(tmp_path_factory):
         (root / split).mkdir()
         for i in range(8):
             (root / split / f"{i}.txt").write_text(" ".join(rng.choice(["abc", "de"], 12)))
-    language_modeling.main([
-        "gpt2-infinity-lasting", "--data", str(root), "--cache", str(root / "cache"),
-        "--tokenizer", "bytes", "--model.vocab-size", "257", "--model.segment-len", "8",
-        "--model.num-layers", "2", "--model.num-heads", "2", "--model.head-dim", "4",
-        "--model.d-model", "8", "--model.d-inner", "16", "--model.long-term.num-basis", "8",
-        "--model.long-term.num-samples", "8", "--optim.learning-rate", "0.05",
-        "--optim.steps", "60", "--optim.warmup-steps", "1", "--loop.eval-every", "60",
-        "--sample", "9", "--out", str(root / "run"),
-    ])  # fmt: skip
+    language_modeling.main(
+        shlex.split(f"""
+            gpt2-infinity-lasting --data {root} --cache {root / "cache"} --tokenizer bytes
+            --model.vocab-size 257 --model.segment-len 8 --model.num-layers 2
+            --model.num-heads 2 --model.head-dim 4 --model.d-model 8 --model.d-inner 16
+            --model.long-term.num-basis 8 --model.long-term.num-samples 8
+            --optim.learning-rate 0.05 --optim.steps 60 --optim.warmup-steps 1
+            --loop.eval-every 60 --sample 9 --out {root / "run"}
+        """)
+    )
     return root / "run", json.loads((root / "run" / "result.json").read_text())
 
 
@@ -59,8 +61,8 @@ def test_a_document_read_before_is_as_good_as_one_read_now(model, tmp_path, caps
     assert written(capsys, *common, *rest) == whole
     # The prompt may come from a file; and all of it may have been read before.
     (tmp_path / "prompt.txt").write_text(prompt)
-    written(capsys, *common, "--prompt-file", tmp_path / "prompt.txt", "--tokens", "0",
-            "--memory-out", kept)  # fmt: skip
+    read = ["--prompt-file", tmp_path / "prompt.txt", "--tokens", "0", "--memory-out", kept]
+    written(capsys, *common, *read)
     assert written(capsys, *common, "--tokens", "20", "--memory-in", kept) == whole
 
 
@@ -75,20 +77,21 @@ def test_a_character_waits_for_its_last_byte():
 def test_refusals(model, tmp_path, capsys):
     (tmp_path / "latin.txt").write_bytes(b"abc\xe9")
     gpt2_folder = tmp_path / "gpt2"
-    _, params, _ = generate.load(str(model[0]))
-    cfg = generate.load(str(model[0]))[0].cfg
-    gpt2.save(cfg, params, gpt2_folder)
+    loaded = generate.load(str(model[0]))
+    gpt2.save(loaded.decoder.cfg, loaded.params, gpt2_folder)
     for options, message in (
         (["--prompt", "a"], "model: found none"),
         (["--model", model[0]], "prompt: found none, accepted: --prompt, --prompt-file"),
-        (["--model", model[0], "--prompt-file", tmp_path / "latin.txt"],
-         "prompt_file: found invalid UTF-8 at byte 3"),
+        (
+            ["--model", model[0], "--prompt-file", tmp_path / "latin.txt"],
+            "prompt_file: found invalid UTF-8 at byte 3",
+        ),
         (["--model", tmp_path / "nothing", "--prompt", "a"], "nothing: found nothing"),
         (["--model", model[0], "--prompt", "a", "--top-p", "0"], "top_p: found 0"),
         (["--model", model[0], "--prompt", "a", "--tokens", "-1"], "num_tokens: found -1"),
         (["--model", gpt2_folder, "--prompt", "a"], "accepted: tokenizer.json"),
         (["--model", gpt2_folder, "--prompt", "a", "--segment-len", "999"], "segment_len: found"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(SystemExit) as stopped:
             generate.main(list(map(str, options)))
         said = capsys.readouterr().err

@@ -1,6 +1,6 @@
 """Thirty conversations about ten works, places and machines, all made up for this project.
 
-JSON lines as `experiments.dialogue.conversations` reads them: what the dialogue
-experiment runs on where no corpus is at hand. Documents have three
-sections and recur in all splits, as in CMU-DoG.
+The dialogue experiment runs on them if no corpus is given. They are JSON lines, as
+`experiments.dialogue.records` reads them. Documents have three sections and recur in all splits, as
+in CMU-DoG.
 """

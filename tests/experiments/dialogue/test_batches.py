@@ -171,8 +171,10 @@ def test_conversations_of_one_turn_are_batched_with_others(document):
 def test_refusals():
     talks = corpus([3, 9])
     for arguments, name in (
-        ((talks, 0), "batch_size"), ((talks, 2, -1), "seed"), (([], 2), "conversations")
-    ):  # fmt: skip
+        ((talks, 0), "batch_size"),
+        ((talks, 2, -1), "seed"),
+        (([], 2), "conversations"),
+    ):
         with pytest.raises(ValueError, match=rf"^{name}: found (0|-1), accepted: [01] or more$"):
             ConversationBatches(*arguments)
     batches = ConversationBatches(talks, 2)

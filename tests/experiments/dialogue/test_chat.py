@@ -42,10 +42,17 @@ def models():
     that would be said now and then, so that some replies end and others are cut.
     """
     remembering = ModelConfig(
-        vocab_size=260, num_layers=1, num_heads=2, head_dim=4, d_model=8, d_inner=8,
-        segment_len=SEGMENT, mem_len=SEGMENT, dropout=0.0,
+        vocab_size=260,
+        num_layers=1,
+        num_heads=2,
+        head_dim=4,
+        d_model=8,
+        d_inner=8,
+        segment_len=SEGMENT,
+        mem_len=SEGMENT,
+        dropout=0.0,
         long_term=LongTermConfig(num_basis=8, widths=(0.1, 0.3), num_samples=8, bins=8),
-    )  # fmt: skip
+    )
     made, mesh = {}, sharding.make_mesh()
     for name, cfg, seed in (
         ("memory", remembering, 8),
@@ -74,10 +81,18 @@ def joined(parts):
 def answered(decoder, params, tokens, types, model):
     """Greedy reply to a stream that is read from its first token."""
     made, _ = generate.generate(
-        decoder, params, generate.start(decoder, 1), np.append(tokens, model)[None], REPLY,
-        jax.random.key(9), temperature=0.0, stop=(END,), vocab_size=257,
-        types=np.append(types, model)[None], reply_types=np.array([model]),
-    )  # fmt: skip
+        decoder,
+        params,
+        generate.start(decoder, 1),
+        np.append(tokens, model)[None],
+        REPLY,
+        jax.random.key(9),
+        temperature=0.0,
+        stop=(END,),
+        vocab_size=257,
+        types=np.append(types, model)[None],
+        reply_types=np.array([model]),
+    )
     made = np.asarray(made[0]).tolist()
     return made[: made.index(END) + 1] if END in made else made
 
@@ -91,7 +106,7 @@ def test_a_carried_state_answers_as_all_read_anew(models, speaker):
     """SPEC §7's stream: every reply, and the state at the end, are those of one long reading."""
     decoder, params = models["memory"]
     person, other = SPEAKERS[speaker - 1], SPEAKERS[2 - speaker]
-    model = writer(decoder, params)
+    model = writer(decoder, params, Bytes())
     chat = Chat(model, Encoder(Bytes(), Layout("section")), GREEDY, speaker)
     parts = [spoken(DOC, list(DOCUMENT.encode()))]
     assert chat.read(DOCUMENT) == len(DOCUMENT) + 2 == chat.place
@@ -105,9 +120,14 @@ def test_a_carried_state_answers_as_all_read_anew(models, speaker):
         assert chat.place == len(tokens) > SEGMENT
     assert len({END in reply for reply in replies}) == 2, f"of both kinds: {replies}"
     _, whole = generate.generate(
-        decoder, params, generate.start(decoder, 1), tokens[None], 0, jax.random.key(0),
+        decoder,
+        params,
+        generate.start(decoder, 1),
+        tokens[None],
+        0,
+        jax.random.key(0),
         types=types[None],
-    )  # fmt: skip
+    )
     same(chat.state, whole)
 
 
@@ -116,7 +136,7 @@ def test_a_window_and_the_last_turns_are_read_at_every_reply(models, window):
     """The document's first tokens with its end, then the last ones that leave room for a reply."""
     decoder, params = models["none"]
     layout = Layout(window=window) if window else Layout("none")
-    chat = Chat(writer(decoder, params), Encoder(Bytes(), layout), GREEDY)
+    chat = Chat(writer(decoder, params, Bytes()), Encoder(Bytes(), layout), GREEDY)
     document = spoken(DOC, list(DOCUMENT.encode()))
     assert chat.read(DOCUMENT) == (len(document[0]) if window else 0)
     before = [np.append(of[: window - 1], of[-1]) if window else of[:0] for of in document]
@@ -144,7 +164,7 @@ def heard(monkeypatch, tokenizer, layout, how, texts, said):
     monkeypatch.setattr(generate, "stream", stream)
     sizes = {"num_layers": 1, "num_heads": 1, "head_dim": 2, "d_model": 2, "d_inner": 2}
     decoder = Decoder(ModelConfig(vocab_size=300, segment_len=2048, mem_len=0, **sizes))
-    chat = Chat(writer(decoder, {}), Encoder(tokenizer, layout), how)
+    chat = Chat(writer(decoder, {}, tokenizer), Encoder(tokenizer, layout), how)
     for text in texts:
         list(chat.answer(text))
     return prompts

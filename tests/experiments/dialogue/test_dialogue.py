@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import re
+import shlex
 
 import jax
 import numpy as np
@@ -22,18 +23,15 @@ from inf_former_jax.data.tokens import Bytes
 from inf_former_jax.memory import state
 from inf_former_jax.models.decoder import Decoder, operators
 
-TINY = [
-    "--tokenizer", "bytes", "--batch-size", "8", "--replies", "3", "--reply-tokens", "6",
-    "--model.vocab-size", "260", "--model.segment-len", "16", "--model.num-layers", "1",
-    "--model.num-heads", "2", "--model.head-dim", "4", "--model.d-model", "8",
-    "--model.d-inner", "8", "--model.max-position", "16", "--model.query-chunk", "16",
-    "--optim.steps", "4", "--optim.warmup-steps", "1", "--loop.log-every", "2",
-    "--loop.eval-every", "2",
-]  # fmt: skip
-MEMORY = [
-    "--model.long-term.num-basis", "8", "--model.long-term.num-samples", "8",
-    "--model.long-term.bins", "8",
-]  # fmt: skip
+TINY = shlex.split("""
+    --tokenizer bytes --batch-size 8 --replies 3 --reply-tokens 6 --model.vocab-size 260
+    --model.segment-len 16 --model.num-layers 1 --model.num-heads 2 --model.head-dim 4
+    --model.d-model 8 --model.d-inner 8 --model.max-position 16 --model.query-chunk 16
+    --optim.steps 4 --optim.warmup-steps 1 --loop.log-every 2 --loop.eval-every 2
+""")
+MEMORY = shlex.split("""
+    --model.long-term.num-basis 8 --model.long-term.num-samples 8 --model.long-term.bins 8
+""")
 CONTROL = "memory emptied before every segment"
 
 
@@ -43,14 +41,26 @@ def write_corpus(folder):
     for split in ("train", "valid", "test"):
         lines = []
         for number, word in enumerate(("ship", "tower")):
-            turns = [("user1", f"what is the {word}?"), ("user2", f"a {word} of {split}, I read."),
-                     ("user1", "how old?"), ("user2", "ten " + "years " * number)]  # fmt: skip
-            lines.append(json.dumps({
-                "document": [f"The {word} is old.", f"It is in {split} city."], "title": word,
-                "turns": [{"speaker": who, "text": text, "section": i // 2}
-                          for i, (who, text) in enumerate(turns)],
-                "saw": [False, True], "rating": number + 1,
-            }))  # fmt: skip
+            turns = [
+                ("user1", f"what is the {word}?"),
+                ("user2", f"a {word} of {split}, I read."),
+                ("user1", "how old?"),
+                ("user2", "ten " + "years " * number),
+            ]
+            lines.append(
+                json.dumps(
+                    {
+                        "document": [f"The {word} is old.", f"It is in {split} city."],
+                        "title": word,
+                        "turns": [
+                            {"speaker": who, "text": text, "section": i // 2}
+                            for i, (who, text) in enumerate(turns)
+                        ],
+                        "saw": [False, True],
+                        "rating": number + 1,
+                    }
+                )
+            )
         (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
     return folder
 
@@ -114,8 +124,11 @@ def test_figures_are_those_of_each_conversation_alone(finished, data):
     folder, result = finished
     cfg, _, params, _ = training.load(DialogueConfig, folder)
     split, ops = corpus_of(data).test, operators(cfg.model)
-    step = jax.jit(lambda *given: Decoder(cfg.model).apply({"params": params}, *given[:2],
-                   operators=ops, types=given[2], where=given[3]))  # fmt: skip
+    step = jax.jit(
+        lambda *given: Decoder(cfg.model).apply(
+            {"params": params}, *given[:2], operators=ops, types=given[2], where=given[3]
+        )
+    )
     other = corpus.swapped(split, corpus_of(data).encoder)
 
     def loss_of(split, emptied):
@@ -222,12 +235,10 @@ def test_compare_fills_the_table(data, tmp_path, monkeypatch, capsys):
     for split in ("train", "valid", "test"):
         (texts / split).mkdir(parents=True)
         (texts / split / "one.txt").write_text("a book about nothing much. " * 8)
-    base = tmp_path / "base"
-    language_modeling.main([
-        "gpt2", "--tokenizer", "bytes", "--data", str(texts), "--out", str(base), "--sample", "0",
-        "--cache", str(tmp_path / "cache"), *TINY[TINY.index("--model.segment-len") :],
-        "--model.vocab-size", "257",
-    ])  # fmt: skip
+    base, cache, sizes = tmp_path / "base", tmp_path / "cache", TINY.index("--model.segment-len")
+    options = f"gpt2 --tokenizer bytes --model.vocab-size 257 --data {texts} --sample 0"
+    places = ["--out", str(base), "--cache", str(cache)]
+    language_modeling.main([*options.split(), *places, *TINY[sizes:]])
     for name in ("no-document", "infinity"):
         text, given = PRESETS[name]
         model = dataclasses.replace(given.model, segment_len=16, query_chunk=16)
@@ -237,10 +248,10 @@ def test_compare_fills_the_table(data, tmp_path, monkeypatch, capsys):
         changed = dataclasses.replace(given, model=model)
         monkeypatch.setitem(PRESETS, name, (text, changed))
     out = tmp_path / "compare"
-    argv = ["compare", "--models", "no-document", "infinity-emptied", "--data", str(data),
-            "--init-from", str(base), "--updates", "2", "--replies", "2", "--batch-size", "8",
-            "--reply-tokens", "4",
-            "--out", str(out)]  # fmt: skip
+    argv = shlex.split(f"""
+        compare --models no-document infinity-emptied --data {data} --init-from {base}
+        --updates 2 --replies 2 --batch-size 8 --reply-tokens 4 --out {out}
+    """)
     command.main(argv)
     printed = capsys.readouterr().out
     assert "[2/2] infinity-emptied-0" in printed and "no-document" in (out / "table.md").read_text()
@@ -257,19 +268,25 @@ def test_compare_fills_the_table(data, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     "argv, message",
-    [(["--data", "/nowhere"], "data: found /nowhere, accepted: a folder"),
-     (["--replies", "-1"], "replies: found -1, accepted: 0 or more"),
-     (["--reply-tokens", "0"], "reply_tokens: found 0, accepted: 1 or more"),
-     (["--top-p", "0"], "top_p: found 0.0"), (["--temperature", "-1"], "temperature: found -1.0"),
-     (["--layout.document", "some"], "layout.document: found some, accepted: whole"),
-     (["--reply-tokens", "16"], "reply_tokens: found 16, accepted: less than 16"),
-     (["--model.mem-len", "16"], "layout: found window 0 and document none for a model with"),
-     (["--layout.window", "20", "--reply-tokens", "1"], "reply_tokens: found 1, accepted: less"),
-     (["--wordnet", "/nowhere"], "wordnet: found no"),
-     (["--model.vocab-size", "259"], "tokenizer: found one of 257 tokens, accepted: at most 256"),
-     (["--batch-size", "0"], "batch_size: found 0"),
-     (["--reading.min-rating", "3"], "accepted: at least one rated 3 or more")],
-)  # fmt: skip
+    [
+        (["--data", "/nowhere"], "data: found /nowhere, accepted: a folder"),
+        (["--replies", "-1"], "replies: found -1, accepted: 0 or more"),
+        (["--reply-tokens", "0"], "reply_tokens: found 0, accepted: 1 or more"),
+        (["--top-p", "0"], "top_p: found 0.0"),
+        (["--temperature", "-1"], "temperature: found -1.0"),
+        (["--layout.document", "some"], "layout.document: found some, accepted: whole"),
+        (["--reply-tokens", "16"], "reply_tokens: found 16, accepted: less than 16"),
+        (["--model.mem-len", "16"], "layout: found window 0 and document none for a model with"),
+        (["--layout.window", "20", "--reply-tokens", "1"], "reply_tokens: found 1, accepted: less"),
+        (["--wordnet", "/nowhere"], "wordnet: found no"),
+        (
+            ["--model.vocab-size", "259"],
+            "tokenizer: found one of 257 tokens, accepted: at most 256",
+        ),
+        (["--batch-size", "0"], "batch_size: found 0"),
+        (["--reading.min-rating", "3"], "accepted: at least one rated 3 or more"),
+    ],
+)
 def test_refused_in_one_line(argv, message, data, tmp_path, capsys):
     """Before anything is written; exit status 2."""
     given = ["no-document" if "--layout.window" not in argv else "window", *TINY]
@@ -308,8 +325,9 @@ def test_rows_of_the_comparison():
     given = dataclasses.replace(asked, models=("infinity",), init_from="/nowhere")
     (cell,) = cells(given)
     assert (cell.config.optim.learning_rate, cell.config.optim.memory_learning_rate) == (
-        5e-5, 2.5e-4
-    )  # fmt: skip
+        5e-5,
+        2.5e-4,
+    )
     (cell,) = cells(dataclasses.replace(given, learning_rate=0.5))
     assert cell.config.optim.learning_rate == 0.5
     for models in ((), ("infinity", "infinity"), ("no-document-emptied",)):

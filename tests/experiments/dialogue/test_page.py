@@ -42,8 +42,11 @@ class Page(HTMLParser):
 
     def texts(self, tag, name=None):
         """Text of each such element of that class."""
-        return ["".join(text) for found, attributes, text in self.found if found == tag
-                and (name is None or name in attributes.get("class", "").split())]  # fmt: skip
+        return [
+            "".join(text)
+            for found, attributes, text in self.found
+            if found == tag and (name is None or name in attributes.get("class", "").split())
+        ]
 
 
 def shown(
@@ -94,8 +97,9 @@ def test_shades_by_hand(tmp_path):
 
 def test_numbers_of_a_layer(tmp_path):
     """Its share on the document, its share elsewhere, its five largest words."""
-    given = shown([" w0", " w", "1", " w2", " w3", " w4", " w5"],
-                  [[0.01, 0.1, 0.12, 0.05, 0.07, 0.08, 0.06]])  # fmt: skip
+    given = shown(
+        [" w0", " w", "1", " w2", " w3", " w4", " w5"], [[0.01, 0.1, 0.12, 0.05, 0.07, 0.08, 0.06]]
+    )
     [row] = page_of(tmp_path, given).texts("label", "R0")
     assert row == "049.0%51.0%w1 22.0% · w4 8.0% · w3 7.0% · w5 6.0% · w2 5.0%"
 
@@ -198,8 +202,10 @@ def test_from_the_decoder_to_the_page(tmp_path, tiny_model):
         out = read(params, segment, memory, operators=ops)
         memory = out.memory
         writes = int(memory.layers[0].long_term.writes[0])
-        covered = [coverage(cfg.long_term, of_layer["density"], [8] * writes, segment_len=8)
-                   for of_layer in out.info]  # fmt: skip
+        covered = [
+            coverage(cfg.long_term, of_layer["density"], [8] * writes, segment_len=8)
+            for of_layer in out.info
+        ]
         parts.append((np.stack([layer.tokens[0] for layer in covered]), 8))
     assert [part.shape for part, _ in parts] == [(2, 0), (2, 0), (2, 8), (2, 16), (2, 24)]
     mass, elsewhere = on_document(parts[-2:], 1, 20)
@@ -224,7 +230,7 @@ def test_from_the_decoder_to_the_page(tmp_path, tiny_model):
         ([shown(elsewhere=np.array([0, -1]))], "replies[0].elsewhere: found -1, accepted:"),
         ([shown(elsewhere=np.zeros(2))], "replies[0].mass: found 0 with elsewhere in layer 1"),
     ],
-)  # fmt: skip
+)
 def test_what_no_page_can_show_is_refused(tmp_path, replies, message):
     """One line that says what was found and what is accepted, and no file."""
     with pytest.raises(ValueError, match=re.escape(message)):

@@ -24,9 +24,13 @@ END, DOC, FIRST, SECOND = 256, 257, 258, 259
 LETTERS = {"E": END, "D": DOC, "A": FIRST, "B": SECOND}
 
 GIVEN = Conversation(
-    "line 1", "", ("ab", "c"),
-    (Turn(0, "x", 0), Turn(1, "yy", 1), Turn(0, "z", 1), Turn(1, "w", 0)), (True, False), None,
-)  # fmt: skip
+    "line 1",
+    "",
+    ("ab", "c"),
+    (Turn(0, "x", 0), Turn(1, "yy", 1), Turn(0, "z", 1), Turn(1, "w", 0)),
+    (True, False),
+    None,
+)
 
 
 def ids(text: str) -> list[int]:
@@ -297,9 +301,17 @@ def test_a_document_is_encoded_once():
 
 @pytest.mark.parametrize(
     "window, place, expected",
-    [(3, 6, "DaE"), (4, 6, "DabE"), (9, 6, "DabE"), (3, 10, "DcE"), (4, 16, "DcE"), (3, 21, "DaE"),
-     (5, 21, "DabE"), (5, 0, "")],
-)  # fmt: skip
+    [
+        (3, 6, "DaE"),
+        (4, 6, "DabE"),
+        (9, 6, "DabE"),
+        (3, 10, "DcE"),
+        (4, 16, "DcE"),
+        (3, 21, "DaE"),
+        (5, 21, "DabE"),
+        (5, 0, ""),
+    ],
+)
 def test_windows_by_hand(window, place, expected):
     """Of the document read last: DabE AxE DcE ByyE AzE DabE BwE."""
     encoded = encode(GIVEN, document="section")
@@ -369,12 +381,17 @@ def test_a_prompt_through_the_memory_is_what_the_segments_read(conversation, len
 
 @pytest.mark.parametrize(
     "options, message",
-    [({"document": "half"}, "^document: found half, accepted: whole, section, none$"),
-     ({"scored": "all"}, "^scored: found all, accepted: both, readers$"),
-     ({"window": 2}, "^window: found 2 with document whole, accepted: 0, or 3 or more with a doc"),
-     ({"window": -3}, "^window: found -3 with document whole"),
-     ({"window": 8, "document": "none"}, "^window: found 8 with document none, accepted: 0")],
-)  # fmt: skip
+    [
+        ({"document": "half"}, "^document: found half, accepted: whole, section, none$"),
+        ({"scored": "all"}, "^scored: found all, accepted: both, readers$"),
+        (
+            {"window": 2},
+            "^window: found 2 with document whole, accepted: 0, or 3 or more with a doc",
+        ),
+        ({"window": -3}, "^window: found -3 with document whole"),
+        ({"window": 8, "document": "none"}, "^window: found 8 with document none, accepted: 0"),
+    ],
+)
 def test_impossible_layouts_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Layout(**options)

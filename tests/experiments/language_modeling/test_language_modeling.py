@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shlex
 import shutil
 
 import jax
@@ -21,17 +22,16 @@ from inf_former_jax.models.convert import gpt2
 
 pytestmark = pytest.mark.slow  # whole runs
 
-TINY = [
-    "--tokenizer", "bytes", "--model.vocab-size", "258", "--model.segment-len", "8",
-    "--model.num-layers", "2", "--model.num-heads", "2", "--model.head-dim", "4",
-    "--model.d-model", "8", "--model.d-inner", "16", "--batch-size", "8", "--segments", "2",
-    "--optim.steps", "4", "--optim.warmup-steps", "1", "--loop.log-every", "2",
-    "--loop.eval-every", "2", "--valid-characters", "30", "--sample", "0",
-]  # fmt: skip
-MEMORY = [
-    "--model.long-term.num-basis", "8", "--model.long-term.num-samples", "8",
-    "--model.long-term.bins", "8",
-]  # fmt: skip
+TINY = shlex.split("""
+    --tokenizer bytes --model.vocab-size 258 --model.segment-len 8 --model.num-layers 2
+    --model.num-heads 2 --model.head-dim 4 --model.d-model 8 --model.d-inner 16 --batch-size 8
+    --segments 2 --optim.steps 4 --optim.warmup-steps 1 --loop.log-every 2 --loop.eval-every 2
+    --valid-characters 30 --sample 0
+""")
+MEMORY = shlex.split("""
+    --model.long-term.num-basis 8 --model.long-term.num-samples 8 --model.long-term.bins 8
+""")
+FROZEN = shlex.split("--optim.learning-rate 1e-12 --optim.memory-learning-rate 1e-12")
 EMPTIED = "memory emptied before every segment"
 
 
@@ -74,10 +74,8 @@ def plain(run):
 @pytest.fixture(scope="module")
 def remembering(run, plain):
     """Begins with the plain run's parameters and a rate at which nothing is learnt."""
-    return run(
-        "remembering", "gpt2-infinity-lasting", *TINY, *MEMORY, "--init-from", str(plain[0]),
-        "--optim.learning-rate", "1e-12", "--optim.memory-learning-rate", "1e-12",
-    )  # fmt: skip
+    options = [*TINY, *MEMORY, *FROZEN, "--init-from", str(plain[0])]
+    return run("remembering", "gpt2-infinity-lasting", *options)
 
 
 def test_figures_are_those_of_every_byte(plain, data):
@@ -100,8 +98,11 @@ def test_figures_are_those_of_every_byte(plain, data):
     kept = (data / "valid" / "0.txt").read_text()[:30].rsplit(maxsplit=1)[0]
     assert sum(result["valid"]["as trained"]["by_segment"]["tokens"]) == len(kept)
     assert result["splits"]["test"] == {
-        "documents": 2, "tokens": num_bytes + 2, "words": words, "bytes": num_bytes,
-    }  # fmt: skip
+        "documents": 2,
+        "tokens": num_bytes + 2,
+        "words": words,
+        "bytes": num_bytes,
+    }
     # log 258 = 5.55 before anything is learnt; four updates learn a little.
     assert 4.0 < result["test"]["as trained"]["loss"] < 5.55
 
@@ -134,10 +135,8 @@ def test_a_graft_begins_where_the_plain_model_ended(plain, remembering):
 
 def test_a_memory_is_taken_over(run, remembering):
     """From a run with a memory: its parameters, not fresh ones."""
-    _, result = run(
-        "again", "gpt2-infinity-lasting", *TINY, *MEMORY, "--init-from", str(remembering[0]),
-        "--optim.learning-rate", "1e-12", "--optim.memory-learning-rate", "1e-12",
-    )  # fmt: skip
+    options = [*TINY, *MEMORY, *FROZEN, "--init-from", str(remembering[0])]
+    _, result = run("again", "gpt2-infinity-lasting", *options)
     expected = remembering[1]["test"]["as trained"]["loss"]
     assert result["test"]["as trained"]["loss"] == pytest.approx(expected, rel=1e-5)
 
@@ -147,11 +146,13 @@ def test_gpt2s_files_decide_on_the_sizes(run, plain, tmp_path):
     cfg, _, params, _ = training.load(LanguageModelingConfig, plain[0], ("params",))
     gpt2.save(cfg.model, params, tmp_path / "gpt2")
     options = [
-        "--init-from", str(tmp_path / "gpt2"), "--tokenizer", "bytes", "--sample", "0",
-        "--model.segment-len", "8", "--optim.steps", "2", "--optim.warmup-steps", "0",
-        "--optim.learning-rate", "1e-12", "--optim.memory-learning-rate", "1e-12",
-        "--batch-size", "8", *MEMORY,
-    ]  # fmt: skip
+        *f"""
+        --init-from {tmp_path / "gpt2"} --tokenizer bytes --sample 0 --model.segment-len 8
+        --optim.steps 2 --optim.warmup-steps 0 --optim.learning-rate 1e-12
+        --optim.memory-learning-rate 1e-12 --batch-size 8
+    """.split(),
+        *MEMORY,
+    ]
     _, result = run("paper", "paper-gpt2-infinity", *options)
     model = result["settings"]["model"]
     sizes = model["num_layers"], model["d_model"], model["vocab_size"], model["max_position"]
@@ -201,8 +202,9 @@ def test_a_trained_tokeniser_stays_with_the_run(run, data):
 
 def test_another_text_is_read_by_the_runs_tokeniser(remembering, data, tmp_path, capsys):
     """The test split again gives the run's own figures; a part of it gives others."""
-    evaluate = ["evaluate", "--run", str(remembering[0]), "--data", str(data),
-                "--cache", str(tmp_path / "cache")]  # fmt: skip
+    evaluate = shlex.split(f"""
+        evaluate --run {remembering[0]} --data {data} --cache {tmp_path / "cache"}
+    """)
     command.main([*evaluate, "--splits", "test", "--out", str(tmp_path)])
     found = json.loads((tmp_path / f"evaluation-{data.name}.json").read_text())
     assert set(found["test"]) == {"as trained", EMPTIED} and "valid" not in found
@@ -272,8 +274,9 @@ def test_foreign_parameters_are_refused(data, remembering, tmp_path, capsys):
 def test_shakespeare_is_found(tmp_path):
     """37 plays: every eighth is tested, the one after it validates; marks of markdown are gone."""
     name, folder = corpora.folder_of("", tmp_path)
-    counts = {split: len(list((folder / split).glob("*.txt")))
-              for split in ("train", "valid", "test")}  # fmt: skip
+    counts = {
+        split: len(list((folder / split).glob("*.txt"))) for split in ("train", "valid", "test")
+    }
     assert "Shakespeare" in name and counts == {"train": 28, "valid": 5, "test": 5}
     hamlet = (folder / "test" / "hamlet.txt").read_text(encoding="utf-8")
     assert hamlet.startswith("Hamlet\n\nACT I\n") and "\nBERNARDO\nWho's there?\n" in hamlet

@@ -27,10 +27,13 @@ GOLDEN = (
     "Bruno Nowak is the clarinet. The job of Irene Hoffmann is that of a barber."
 )
 TURNS = (
-    Turn(0, "Where was Bruno Nowak born?", 0), Turn(1, "Denver", 0),
-    Turn(0, "What does Bruno Nowak do for a living?", 0), Turn(1, "lawyer", 0),
-    Turn(0, "What is the instrument of Irene Hoffmann?", 0), Turn(1, "trumpet", 0),
-)  # fmt: skip
+    Turn(0, "Where was Bruno Nowak born?", 0),
+    Turn(1, "Denver", 0),
+    Turn(0, "What does Bruno Nowak do for a living?", 0),
+    Turn(1, "lawyer", 0),
+    Turn(0, "What is the instrument of Irene Hoffmann?", 0),
+    Turn(1, "trumpet", 0),
+)
 
 RELATION_OF = {value: name for name, relation in RELATIONS.items() for value in relation.values}
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import re
+import shlex
 
 import jax
 import numpy as np
@@ -47,8 +48,15 @@ def test_the_token_of_a_character():
     """Of ["It", " rained", ".", " Ada", " sang", "."] the fourth holds the A, with a blank."""
     text = "It rained. Ada sang."
     assert [token_of(Pieces(), text, i) for i in (0, 1, 2, 8, 9, 10, 11, 19)] == [
-        0, 0, 1, 1, 2, 3, 3, 5,
-    ]  # fmt: skip
+        0,
+        0,
+        1,
+        1,
+        2,
+        3,
+        3,
+        5,
+    ]
     # Bytes are characters, but an é is two: it begins with the first.
     assert [token_of(Bytes(), "é. A", i) for i in range(4)] == [0, 2, 3, 4]
 
@@ -110,17 +118,15 @@ def test_shares_by_age_by_hand():
 
 
 # 9 or so segments of 32 bytes; the first questions' facts are out of the window.
-TINY = [
-    "infinity-lasting", "--task.people", "2", "--task.questions", "2", "--task.sentences", "4",
-    "--task.relations", "instrument", "--tokenizer", "bytes", "--batch-size", "8",
-    "--train-documents", "24", "--valid-documents", "8", "--test-documents", "10",
-    "--model.segment-len", "32", "--model.vocab-size", "260", "--model.num-layers", "1",
-    "--model.num-heads", "2", "--model.head-dim", "4", "--model.d-model", "8",
-    "--model.d-inner", "8", "--model.long-term.num-basis", "16",
-    "--model.long-term.num-samples", "16", "--model.long-term.bins", "8",
-    "--model.long-term.widths", "0.05", "--optim.steps", "4", "--optim.warmup-steps", "1",
-    "--loop.log-every", "2", "--loop.eval-every", "2",
-]  # fmt: skip
+TINY = shlex.split("""
+    infinity-lasting --task.people 2 --task.questions 2 --task.sentences 4 --task.relations
+    instrument --tokenizer bytes --batch-size 8 --train-documents 24 --valid-documents 8
+    --test-documents 10 --model.segment-len 32 --model.vocab-size 260 --model.num-layers 1
+    --model.num-heads 2 --model.head-dim 4 --model.d-model 8 --model.d-inner 8
+    --model.long-term.num-basis 16 --model.long-term.num-samples 16 --model.long-term.bins 8
+    --model.long-term.widths 0.05 --optim.steps 4 --optim.warmup-steps 1 --loop.log-every 2
+    --loop.eval-every 2
+""")
 SIZES = Sizes(2, 2, 4, ("instrument",))
 
 
@@ -222,7 +228,7 @@ def test_matches_are_those_of_the_true_words(finished):
         empty: [
             one.reply
             for one in replies(
-                writer(Decoder(cfg.model), params),
+                writer(Decoder(cfg.model), params, Bytes()),
                 made.corpus,
                 test,
                 Answering(0, longest, Sampling(temperature=0.0), emptied=empty),
@@ -282,9 +288,13 @@ def test_presets_can_be_run(name):
     """They pass the check at the door, survive JSON, and their gradient reaches every fact."""
     cfg = PRESETS[name][1]
     few = dataclasses.replace(
-        cfg, batch_size=jax.device_count(), train_documents=20, valid_documents=9,
-        test_documents=20, tokenizer="bytes",
-    )  # fmt: skip
+        cfg,
+        batch_size=jax.device_count(),
+        train_documents=20,
+        valid_documents=9,
+        test_documents=20,
+        tokenizer="bytes",
+    )
     check(few)
     assert folders.from_json(QuestionsConfig, folders.to_json(cfg)) == cfg
     made = documents(few)
