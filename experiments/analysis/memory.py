@@ -60,8 +60,12 @@ class Use(NamedTuple):
     gate: Float[Array, "B L E"] | None  # values at the write before it; None without a gate
 
 
+#: Modules of a block, and the methods that return their context first.
+_CONTEXTS = {"attention": "__call__", "long_term": "attend"}
+
+
 def _captured(module, method: str) -> bool:
-    return module.name in ("attention", "long_term") and method == "__call__"
+    return _CONTEXTS.get(module.name) == method
 
 
 @partial(jax.jit, static_argnums=0)
@@ -73,7 +77,7 @@ def _read_segment(decoder: Decoder, params, memory, tokens, ops, key):
     uses = []
     for j, layer in enumerate(memory.layers):
         block = collections["intermediates"][f"block_{j}"]
-        context, local = (block[name]["__call__"][0][0] for name in ("long_term", "attention"))
+        local, context = (block[name][method][0][0] for name, method in _CONTEXTS.items())
         share = jnp.linalg.norm(context, axis=-1) / jnp.linalg.norm(local, axis=-1)
         gate = params[f"block_{j}"]["long_term"].get("gate")
         if gate is not None:
