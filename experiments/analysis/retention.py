@@ -108,10 +108,8 @@ def compute(cfg: RetentionConfig, folder: Path) -> dict[str, Any]:
         for label, result in found.items()
     }
     report(cfg, curves)
-    arrays: dict[str, Any] = {
-        name: np.stack([getattr(result, name) for result in found.values()])
-        for name in Retention._fields
-    }
+    columns = map(np.stack, zip(*found.values(), strict=True))
+    arrays: dict[str, Any] = dict(zip(Retention._fields, columns, strict=True))
     np.savez(folder / "retention.npz", contractions=np.array(list(found)), **arrays)
     plots.retention(folder / "retention.png", f"{cfg.writes} writes of {cfg.length}", curves)
     return {
