@@ -22,7 +22,7 @@ import numpy as np
 
 from experiments.run import training
 from experiments.sorting.config import SortingConfig
-from experiments.sorting.task import examples_of
+from experiments.sorting.data import run_batch
 from inf_former_jax import init, operators
 from inf_former_jax.memory.density import GaussianDensity, bin_mass
 
@@ -73,7 +73,7 @@ assert trained > window > emptied
 
 # %%
 cfg, decoder, params, _ = training.load(SortingConfig, folder)
-tokens = examples_of(cfg).batch("test", np.arange(32)).tokens  # [B, W, T]
+tokens = run_batch(cfg, "test", np.arange(32)).tokens  # [B, W, T]
 step = jax.jit(decoder.apply)
 memory, ops = init(cfg.model, batch=32), jax.device_put(operators(cfg.model))
 for segment in range(tokens.shape[1]):

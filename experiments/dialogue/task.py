@@ -236,12 +236,5 @@ def report(name: str, folder: Path, result: Mapping[str, Any]) -> None:
     print(f"{folder}/result.json, {folder}/{REPLIES}")
 
 
-DIALOGUE = Experiment(
-    name="dialogue",
-    presets=PRESETS,
-    default="infinity-lasting",
-    task=dialogue,
-    check=check,
-    report=report,
-    complete=functools.partial(start.resolved, more_ids=NUM_CONTROLS),
-)
+_complete = functools.partial(start.resolved, more_ids=NUM_CONTROLS)
+DIALOGUE = Experiment("dialogue", PRESETS, "infinity-lasting", dialogue, check, report, _complete)

@@ -227,11 +227,11 @@ def report(name: str, folder: Path, result: Mapping[str, Any]) -> None:
 
 
 LANGUAGE_MODELING = Experiment(
-    name="language_modeling",
-    presets=PRESETS,
-    default="gpt2-infinity-lasting",
-    task=language_modeling,
-    check=check,
-    report=report,
-    complete=start.resolved,
+    "language_modeling",
+    PRESETS,
+    "gpt2-infinity-lasting",
+    language_modeling,
+    check,
+    report,
+    start.resolved,
 )

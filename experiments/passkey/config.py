@@ -3,7 +3,7 @@
 import dataclasses
 
 from experiments.passkey.data import Passkey
-from experiments.run.config import RunConfig
+from experiments.run.config import RunConfig, small_model
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import presets
 from inf_former_jax.models.decoder import ModelConfig
@@ -30,12 +30,9 @@ class PasskeyConfig(RunConfig):
 
 def _small(model: ModelConfig, **changes) -> PasskeyConfig:
     """A model in the size of the CPU presets: 2 layers of width 64, 65 segments of 64 bytes."""
-    sizes = {"num_layers": 2, "num_heads": 4, "head_dim": 16, "d_model": 64, "d_inner": 128}
-    small = {**sizes, "segment_len": 64, "mem_len": 64, "dropout": 0.0, "vocab_size": 257}
-    small["norm"] = "pre"
-    model = dataclasses.replace(model, **{**small, **changes})
+    sizes = {"vocab_size": 257, "segment_len": 64, "mem_len": 64, "norm": "pre"}
     return PasskeyConfig(
-        model=model,
+        model=small_model(model, **{**sizes, **changes}),
         optim=OptimConfig(learning_rate=1e-3, steps=6000, warmup_steps=100),
         loop=LoopConfig(eval_every=500),
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.passkey import data
 from experiments.passkey.config import PRESETS, PasskeyConfig
-from experiments.run import batches, plots, probes, training
+from experiments.run import batches, probes, training
 from experiments.run.experiment import Experiment, Site, Task
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.data.splits import TokenizedSplit, tokenize
@@ -143,21 +143,18 @@ class Passkey(Task):
     def _sums(
         self, state: TrainState, split: str, count: int, empty_memory: bool, distance: int
     ) -> dict[str, float]:
-        eval_step, answer_step = self._steps[empty_memory]
+        cfg, (eval_step, answer_step) = self._cfg, self._steps[empty_memory]
 
         def make(numbers, counted):
-            asked = documents(self._cfg, split, numbers, distance)
-            whole = data.batch(asked, self._cfg.model.segment_len)
+            whole = data.batch(documents(cfg, split, numbers, distance), cfg.model.segment_len)
             weights = whole.weights * np.float32(counted[:, None, None])
-            return probes.context_and_last(whole._replace(weights=weights))
+            context, last = probes.context_and_last(whole._replace(weights=weights))
+            return context, {distance: last}
 
-        counted = batches.counted_batches(make, count, self._cfg.batch_size, self._site.mesh)
-        reads = probes.after_context(eval_step, state, self._memory, self._site, counted)
-        total: dict[str, float] = {}
-        for memory, last, key in reads:
-            sums = answer_step(state.params, memory, last, self._site.operators, key)
-            total = metrics.add(total, sums)
-        return total
+        every = batches.counted_batches(make, count, cfg.batch_size, self._site.mesh)
+        return probes.sums_by_place(eval_step, answer_step, state, self._memory, self._site, every)[
+            distance
+        ]
 
 
 def baselines(cfg: PasskeyConfig) -> dict[str, list[float]]:
@@ -184,25 +181,21 @@ def check(cfg: PasskeyConfig) -> None:
 
 def report(preset: str, folder: Path, result: Mapping[str, Any]) -> None:
     """Print the table of a finished run, and draw its picture."""
-    distances = result["test"]["as trained"]["distances"]
-    rows = {}
+    trained = {}
     for label, row in result["test"].items():
-        rows[f"digits, {label}"] = row["accuracy"], row["accuracy_by_distance"]
-        rows[f"whole keys, {label}"] = row["keys"], row["keys_by_distance"]
-    for label, values in result["baselines_by_distance"].items():
-        rows[f"digits, {label}"] = float(np.mean(values)), values
-    title = f"passkey, {preset}, {result['steps']:,} updates"
-    first = "right on the test documents, by distance in segments"
-    probes.show(title, first, distances, rows)
-    plots.accuracy_by_distance(folder / "accuracy.png", f"Passkey, {preset}", result)
-    print(f"{folder}/result.json, {folder}/accuracy.png")
+        trained[f"digits, {label}"] = row["accuracy"], row["accuracy_by_distance"]
+        trained[f"whole keys, {label}"] = row["keys"], row["keys_by_distance"]
+    probes.report(
+        folder,
+        f"passkey, {preset}, {result['steps']:,} updates",
+        "right on the test documents, by distance in segments",
+        result["test"]["as trained"]["distances"],
+        trained,
+        {
+            f"digits, {label}": (float(np.mean(values)), values)
+            for label, values in result["baselines_by_distance"].items()
+        },
+    )
 
 
-PASSKEY = Experiment(
-    name="passkey",
-    presets=PRESETS,
-    default="infinity-former-lasting",
-    task=Passkey,
-    check=check,
-    report=report,
-)
+PASSKEY = Experiment("passkey", PRESETS, "infinity-former-lasting", Passkey, check, report)

@@ -171,15 +171,11 @@ def report(name: str, folder: Path, result: Mapping[str, Any]) -> None:
     title = f"questions, {name}, {result['steps']:,} updates"
     header = (first, "perplexity", "all", *map(str, ages))
     tables.show(title, header, rows, width=max(100, 75 + 7 * len(ages)))
-    plots.accuracy_by_age(folder / "accuracy.png", f"Questions about a document, {name}", result)
+    test = result["test"]
+    trained = {label: (row["accuracy"], row["accuracy_by_age"]) for label, row in test.items()}
+    baselines = {label: (value, ()) for label, value in result["baselines"].items()}
+    plots.accuracy_by_place(folder / "accuracy.png", title, ages, trained, baselines)
     print(f"{folder}/result.json, {folder}/accuracy.png")
 
 
-QUESTIONS = Experiment(
-    name="questions",
-    presets=PRESETS,
-    default="infinity-lasting",
-    task=questions,
-    check=check,
-    report=report,
-)
+QUESTIONS = Experiment("questions", PRESETS, "infinity-lasting", questions, check, report)

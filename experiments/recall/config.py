@@ -3,7 +3,7 @@
 import dataclasses
 
 from experiments.recall.data import Sizes
-from experiments.run.config import RunConfig
+from experiments.run.config import RunConfig, small_model
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import presets
 from inf_former_jax.models.decoder import ModelConfig
@@ -26,12 +26,9 @@ def _small(model: ModelConfig, **changes) -> RecallConfig:
     Four pairs, one a segment, are few enough to be learnt in ten minutes, if the gradient reaches
     the writes of all of them.
     """
-    sizes = {"num_layers": 2, "num_heads": 4, "head_dim": 16, "d_model": 64, "d_inner": 128}
-    small = {**sizes, "segment_len": 16, "mem_len": 16, "dropout": 0.0, "vocab_size": 32}
-    small["norm"] = "pre"
-    model = dataclasses.replace(model, **{**small, **changes})
+    sizes = {"vocab_size": 32, "segment_len": 16, "mem_len": 16, "norm": "pre"}
     return RecallConfig(
-        model=model,
+        model=small_model(model, **{**sizes, **changes}),
         optim=OptimConfig(learning_rate=2e-3, steps=3000, warmup_steps=100),
         task=Sizes(num_keys=4, segments=5, questions=2),
         loop=LoopConfig(eval_every=250, minutes=10.0),

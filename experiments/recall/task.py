@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.recall import data
 from experiments.recall.config import PRESETS, RecallConfig
-from experiments.run import batches, plots, probes, training
+from experiments.run import batches, probes, training
 from experiments.run.experiment import Experiment, Site, Task
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.require import require, require_at_least
@@ -24,9 +24,7 @@ class Recall(Task):
 
     def __init__(self, cfg: RecallConfig, site: Site):
         self._cfg, self._site = cfg, site
-        self._steps = {
-            empty: evaluation.make_eval_step(cfg.model, empty) for empty in (False, True)
-        }
+        self._eval_steps = [evaluation.make_eval_step(cfg.model, empty) for empty in (False, True)]
         self._memory = batches.fresh_memory(cfg.model, cfg.batch_size, site.mesh)
         size = cfg.task.segments * cfg.model.segment_len
         self.row = f"documents of {size:,} tokens in {cfg.task.segments} segments"
@@ -53,10 +51,7 @@ class Recall(Task):
         """Figures on the test documents, as trained and with the memory emptied; baselines."""
         cfg = self._cfg
         figures = functools.partial(self.figures, state, "test", cfg.test_documents)
-        return {
-            "test": training.with_controls(cfg, figures),
-            **baselines(cfg),
-        }
+        return {"test": training.with_controls(cfg, figures), **baselines(cfg)}
 
     def figures(
         self, state: TrainState, split: str, count: int, empty_memory: bool
@@ -70,7 +65,22 @@ class Recall(Task):
             Those of `metrics.ratios`; ages, accuracy_by_age and questions_by_age, lists of equal
             length; the accuracy of an age that is not asked is None.
         """
-        sums = self._sums(state, split, count, empty_memory)
+        cfg, eval_step = self._cfg, self._eval_steps[empty_memory]
+        length = cfg.model.segment_len
+
+        def make(numbers, counted):
+            documents = self._documents(split, numbers)
+            context, last = probes.context_and_last(data.batch(documents, length))
+            ages = np.where(counted[:, None, None], documents.ages[:, None, -length:], 0)
+            # The questions of an age are told apart by their weights.
+            weights = {age: (ages == age).astype(np.float32) for age in cfg.task.ages}
+            return context, {age: last._replace(weights=asked) for age, asked in weights.items()}
+
+        def answer(*given):
+            return eval_step(*given)[0]
+
+        counted = batches.counted_batches(make, count, cfg.batch_size, self._site.mesh)
+        sums = probes.sums_by_place(eval_step, answer, state, self._memory, self._site, counted)
         total: dict[str, float] = {}
         for sums_of_age in sums.values():
             total = metrics.add(total, sums_of_age)
@@ -80,40 +90,6 @@ class Recall(Task):
             "ages": list(sums),
             "accuracy_by_age": [r / n if n else None for r, n in zip(right, asked, strict=True)],
             "questions_by_age": asked,
-        }
-
-    def _sums(
-        self, state: TrainState, split: str, count: int, empty_memory: bool
-    ) -> dict[int, dict[str, float]]:
-        """Age → sums over its questions.
-
-        The context is read once; its memory then reads the questions of one age at a time, told
-        apart by their weights.
-        """
-        sums: dict[int, dict[str, float]] = {age: {} for age in self._cfg.task.ages}
-        eval_step, (_, mesh, operators) = self._steps[empty_memory], self._site
-
-        def make(numbers, counted):
-            return self._context_and_questions(self._documents(split, numbers), counted)
-
-        counted = batches.counted_batches(make, count, self._cfg.batch_size, mesh)
-        reads = probes.after_context(eval_step, state, self._memory, self._site, counted)
-        for memory, questions, key in reads:
-            for age, asked in questions.items():
-                sums_of_age, _ = eval_step(state.params, memory, asked, operators, key)
-                sums[age] = metrics.add(sums[age], sums_of_age)
-        return sums
-
-    def _context_and_questions(
-        self, documents: data.Documents, counted: np.ndarray
-    ) -> tuple[Batch, dict[int, Batch]]:
-        """The context, and age → the last segment with the questions of this age."""
-        length = self._cfg.model.segment_len
-        context, last = probes.context_and_last(data.batch(documents, length))
-        ages = documents.ages[:, None, -length:]
-        weights = {age: (ages == age) & counted[:, None, None] for age in self._cfg.task.ages}
-        return context, {
-            age: last._replace(weights=asked.astype(np.float32)) for age, asked in weights.items()
         }
 
 
@@ -149,20 +125,14 @@ def check(cfg: RecallConfig) -> None:
 def report(preset: str, folder: Path, result: Mapping[str, Any]) -> None:
     """Print the table of a finished run, and draw its picture."""
     test, by_age = result["test"], result["baselines_by_age"]
-    rows = {label: (row["accuracy"], row["accuracy_by_age"]) for label, row in test.items()}
-    rows |= {label: (value, by_age.get(label, [])) for label, value in result["baselines"].items()}
-    title = f"recall, {preset}, {result['steps']:,} updates"
-    first = "accuracy on the test documents, by age in segments"
-    probes.show(title, first, test["as trained"]["ages"], rows)
-    plots.accuracy_by_age(folder / "accuracy.png", f"Associative recall, {preset}", result)
-    print(f"{folder}/result.json, {folder}/accuracy.png")
+    probes.report(
+        folder,
+        f"recall, {preset}, {result['steps']:,} updates",
+        "accuracy on the test documents, by age in segments",
+        test["as trained"]["ages"],
+        {label: (row["accuracy"], row["accuracy_by_age"]) for label, row in test.items()},
+        {label: (value, by_age.get(label, ())) for label, value in result["baselines"].items()},
+    )
 
 
-RECALL = Experiment(
-    name="recall",
-    presets=PRESETS,
-    default="infinity-former",
-    task=Recall,
-    check=check,
-    report=report,
-)
+RECALL = Experiment("recall", PRESETS, "infinity-former", Recall, check, report)

@@ -62,7 +62,9 @@ def main(
 ) -> None:
     """The command line of an experiment: `[PRESET] [--options]`, or one of its other commands.
 
-    It runs the preset, goes on with its run, or finds it finished; then it reports.
+    It runs the preset, goes on with its run, or finds it finished; then it reports. The run folder
+    is `out`, or runs/EXPERIMENT/PRESET-seed; with `fresh` the first free one of its numbered
+    folders.
 
     Args:
         description: what `--help` says.
@@ -73,7 +75,14 @@ def main(
     if argv and argv[0] in commands:
         return commands[argv[0]](argv[1:])
     preset, cfg = parse(experiment, description, argv)
-    folder, result = start(experiment, preset, cfg, argv)
+    folder = Path(cfg.out or f"runs/{experiment.name}/{preset}-{cfg.seed}")
+    with refusals():
+        if cfg.distributed:
+            jax.distributed.initialize()
+        folder = folders.numbered(folder) if cfg.fresh else folder
+    result, finished = start(experiment, preset, cfg, folder, argv)
+    if finished:
+        print(f"{folder} holds the finished run; --fresh for another one")
     if not jax.process_index():
         experiment.report(preset, folder, result)
 
@@ -121,31 +130,23 @@ def options(program: str, description: str | None, config: Options, argv: Sequen
 
 
 def start(
-    experiment: Experiment[Config], preset: str, cfg: Config, argv: Sequence[str]
-) -> tuple[Path, Mapping[str, Any]]:
-    """(run folder, result): run an experiment, go on with a run, or say that it is finished.
+    experiment: Experiment[Config], preset: str, cfg: Config, folder: Path, argv: Sequence[str]
+) -> tuple[Mapping[str, Any], bool]:
+    """(result, whether it was there): run a config in a folder, or go on with its run.
 
-    The folder is `cfg.out`, or runs/EXPERIMENT/PRESET-seed; with `cfg.fresh` the first free one of
-    its numbered folders. What is refused, or ends the run early, becomes one line on standard error
-    and an exit status.
+    What is refused, or ends the run early, becomes one line on standard error and an exit status.
 
     Args:
-        argv: for the provenance of the result.
+        preset, argv: for the provenance of the result.
     """
-    folder = Path(cfg.out or f"runs/{experiment.name}/{preset}-{cfg.seed}")
     with refusals():
-        if cfg.distributed:
-            jax.distributed.initialize()
         experiment.check(cfg)
-        folder = folders.numbered(folder) if cfg.fresh else folder
         result = folders.open_run(folder, cfg)
-    if result is None:
-        provenance = folders.provenance(experiment.name, preset, argv)
-        with stops():
-            result = training.run(experiment, cfg, folder, provenance)
-    else:
-        print(f"{folder} holds the finished run; --fresh for another one")
-    return folder, result
+    if result is not None:
+        return result, True
+    provenance = folders.provenance(experiment.name, preset, argv)
+    with stops():
+        return training.run(experiment, cfg, folder, provenance), False
 
 
 def _unboxed(message: str) -> str:

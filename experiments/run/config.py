@@ -1,6 +1,7 @@
 """The options that every experiment has."""
 
 import dataclasses
+from typing import Any
 
 from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.training.checkpoint import CheckpointConfig
@@ -31,3 +32,9 @@ class RunConfig:
     """Write TensorBoard events too (extra `tensorboard`)."""
     distributed: bool = False
     """Several hosts: call jax.distributed.initialize() first; start the same command on each."""
+
+
+def small_model(model: ModelConfig, **changes: Any) -> ModelConfig:
+    """The model in the size of the CPU presets, 2 layers of width 64, with these changes."""
+    sizes = {"num_layers": 2, "num_heads": 4, "head_dim": 16, "d_model": 64, "d_inner": 128}
+    return dataclasses.replace(model, **{**sizes, "dropout": 0.0, **changes})

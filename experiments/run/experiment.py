@@ -56,7 +56,7 @@ class Task(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Experiment(Generic[Config]):
     """What the package of a task offers to the command line, to a run and to a table of runs.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic
 
-from experiments.run import cli, folders, tables, training
+from experiments.run import cli, folders, tables
 from experiments.run.experiment import Config, Experiment
 
 EMPTIED = "-emptied"
@@ -74,7 +74,9 @@ class Grid(Generic[Config]):
             folder = folders.made(options.out)
         for number, cell in enumerate(cells, start=1):
             print(f"[{number}/{len(cells)}] {cell.title}", flush=True)
-            _run(self.experiment, cell, [self.command, *argv])
+            with cli.refusals():  # a cell may begin with what an earlier one has left
+                config = self.experiment.complete(cell.config)
+            cli.start(self.experiment, cell.preset, config, cell.folder, [self.command, *argv])
         found = results(cells)
         rows = self.rows(found)
         tables.show(self.title, self.header, rows, self.width)
@@ -85,18 +87,6 @@ class Grid(Generic[Config]):
     def rows(self, found: Results) -> list[Sequence[str]]:
         """The table as text; what has not run stays empty."""
         return [self.row(*row, finished) for row, finished in found.items()]
-
-
-def _run(experiment: Experiment[Config], cell: Cell[Config], argv: Sequence[str]) -> None:
-    """Run a cell, or go on with its run, unless it is finished."""
-    with cli.refusals():
-        config = experiment.complete(cell.config)
-        experiment.check(config)
-        result = folders.open_run(cell.folder, config)
-    if result is None:
-        provenance = folders.provenance(experiment.name, cell.preset, argv)
-        with cli.stops():
-            training.run(experiment, config, cell.folder, provenance)
 
 
 def results(cells: Sequence[Cell]) -> Results:

@@ -90,48 +90,32 @@ def comparison(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
         by_step.legend(fontsize=7)
 
 
-def accuracy_by_age(path: Path, title: str, result: Mapping[str, Any]) -> None:
-    """Accuracy against the age of the question, with what needs no learning.
+def accuracy_by_place(
+    path: Path,
+    title: str,
+    places: Sequence[int],
+    trained: Mapping[str, tuple[float, Sequence[float | None]]],
+    baselines: Mapping[str, tuple[float, Sequence[float | None]]],
+) -> None:
+    """Accuracy against the segments between a question and what it asks about.
 
     Args:
-        result: as a run of `experiments.recall` or `experiments.questions` leaves it.
+        places: the ages or distances; powers of two stand at equal intervals.
+        trained: label → (accuracy over all questions, accuracy at each place), of a model.
+        baselines: the same of what needs no learning; a level line where no place is told apart.
     """
-    by_age = result["baselines_by_age"]
-    of_all = {label: v for label, v in result["baselines"].items() if label not in by_age}
-    ages = next(iter(result["test"].values()))["ages"]
     with picture(path) as axes:
-        for marker, (label, row) in zip("osd", result["test"].items(), strict=False):
-            accuracy = [float("nan") if v is None else v for v in row["accuracy_by_age"]]
-            axes.plot(row["ages"], accuracy, marker=marker, label=f"{label} {row['accuracy']:.3f}")
-        for style, (label, values) in zip(("--", ":"), by_age.items(), strict=False):
-            axes.step(ages, values, style, where="mid", color="0.45", linewidth=1, label=label)
-        for style, (label, value) in zip(("-", "-."), of_all.items(), strict=False):
-            axes.axhline(value, color="0.7", linestyle=style, linewidth=1, label=label)
-        axes.set(title=title, xlabel="age of the question in segments", ylabel="accuracy")
-        axes.set(ylim=(0, 1.05), xticks=ages)
-        axes.legend(fontsize=8)
-
-
-def accuracy_by_distance(path: Path, title: str, result: Mapping[str, Any]) -> None:
-    """Digits (solid) and whole keys (dashed) that are right, against distance.
-
-    Args:
-        result: as a run of `experiments.passkey` leaves it.
-    """
-    distances = next(iter(result["test"].values()))["distances"]
-    baselines = result["baselines_by_distance"]
-    with picture(path) as axes:
-        for number, (label, row) in enumerate(result["test"].items()):
-            color, keys = f"C{number}", row["keys_by_distance"]
-            shown = f"digits, {label} {row['accuracy']:.3f}"
-            axes.plot(distances, row["accuracy_by_distance"], "o-", color=color, label=shown)
-            shown = f"whole keys, {label} {row['keys']:.3f}"
-            axes.plot(distances, keys, "s--", color=color, label=shown)
-        for style, (label, values) in zip(("-", "--", ":"), baselines.items(), strict=False):
-            axes.plot(distances, values, style, color="0.6", linewidth=1, label=f"digits, {label}")
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(distances, [str(distance) for distance in distances])
-        axes.set(title=title, xlabel="distance in segments", ylabel="right", ylim=(0, 1.05))
+        for marker, (label, (whole, values)) in zip("osdX", trained.items(), strict=False):
+            known = [float("nan") if value is None else value for value in values]
+            axes.plot(places, known, marker=marker, label=f"{label} {whole:.3f}")
+        for number, (label, (whole, values)) in enumerate(baselines.items()):
+            level = values or [whole] * len(places)
+            style = _LINES[number % len(_LINES)]
+            axes.plot(places, level, style, color="0.5", linewidth=1, label=label)
+        if list(places) == [2**i for i in range(len(places))]:
+            axes.set_xscale("log", base=2)
+        axes.set_xticks(places, [str(place) for place in places])
+        axes.set(title=title, xlabel="segments back", ylabel="accuracy", ylim=(0, 1.05))
         axes.legend(fontsize=8)
 
 

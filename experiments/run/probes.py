@@ -1,18 +1,22 @@
 """What probes of the memory share: documents whose last segment asks what earlier ones said."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+import collections
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import jax
 
-from experiments.run import tables
+from experiments.run import plots, tables
 from experiments.run.experiment import Site
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory.state import Memory
 from inf_former_jax.models.decoder import ModelConfig
+from inf_former_jax.training import metrics
 from inf_former_jax.training.state import TrainState
 
-Questions = TypeVar("Questions")
+#: Label → (accuracy over all questions, accuracies at the places; none if they are not known).
+Accuracies = Mapping[str, tuple[float, Sequence[float | None]]]
 
 
 def context_and_last(batch: Batch) -> tuple[Batch, Batch]:
@@ -21,24 +25,33 @@ def context_and_last(batch: Batch) -> tuple[Batch, Batch]:
     return context, jax.tree.map(lambda leaf: leaf[:, -1:], batch)
 
 
-def after_context(
-    eval_step: Callable[..., tuple[Any, Memory]],
+def sums_by_place(
+    read: Callable[..., tuple[Any, Memory]],
+    answer: Callable[..., Mapping[str, Any]],
     state: TrainState,
     memory: Memory,
     site: Site,
-    batches: Iterable[tuple[int, tuple[Batch, Questions]]],
-) -> Iterator[tuple[Memory, Questions, Any]]:
-    """(memory, questions, key) of each batch, whose context has been read into the memory.
+    batches: Iterable[tuple[int, tuple[Batch, Mapping[int, Batch]]]],
+) -> dict[int, dict[str, float]]:
+    """Place (age or distance) → sums over the questions about it.
+
+    The context of a batch is read once. The memory that it leaves is asked about one place at a
+    time.
 
     Args:
-        eval_step: reads a batch, see `evaluation.make_eval_step`.
+        read: (params, memory, context, operators, key) → (its sums, memory).
+        answer: (params, memory, questions, operators, key) → sums.
         memory: an empty one.
-        batches: (first number, (context, questions)), see `batches.counted_batches`.
+        batches: (first number, (context, place → the last segment with the questions about it)).
     """
+    sums: dict[int, dict[str, float]] = collections.defaultdict(dict)
     for first, (context, questions) in batches:
         key, later = jax.random.split(jax.random.fold_in(state.key, first))
-        _, remembered = eval_step(state.params, memory, context, site.operators, key)
-        yield remembered, questions, later
+        _, remembered = read(state.params, memory, context, site.operators, key)
+        for place, asked in questions.items():
+            found = answer(state.params, remembered, asked, site.operators, later)
+            sums[place] = metrics.add(sums[place], found)
+    return sums
 
 
 def lookup_windows(model: ModelConfig) -> dict[str, int]:
@@ -50,20 +63,24 @@ def lookup_windows(model: ModelConfig) -> dict[str, int]:
     return windows
 
 
-def show(
+def report(
+    folder: Path,
     title: str,
     header: str,
     places: Sequence[int],
-    rows: Mapping[str, tuple[float, Sequence[float | None]]],
+    trained: Accuracies,
+    baselines: Accuracies,
 ) -> None:
-    """Print accuracies over all questions and at each age or distance.
+    """Print accuracies over all questions and at each place, and draw the picture.
 
     Args:
-        rows: label → (over all, at each of the places or at none; None where nothing is asked).
+        header: what is right of what, "accuracy on the test documents, by age in segments".
     """
-    cells = [
+    rows = [
         (label, f"{whole:.3f}", *("" if value is None else f"{value:.2f}" for value in values))
-        for label, (whole, values) in rows.items()
+        for label, (whole, values) in {**trained, **baselines}.items()
     ]
     width = max(100, 70 + 7 * len(places))
-    tables.show(title, (header, "all", *map(str, places)), cells, width)
+    tables.show(title, (header, "all", *map(str, places)), rows, width)
+    plots.accuracy_by_place(folder / "accuracy.png", title, places, trained, baselines)
+    print(f"{folder}/result.json, {folder}/accuracy.png")

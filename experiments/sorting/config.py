@@ -1,8 +1,9 @@
 """Configuration and presets of the experiment."""
 
 import dataclasses
+from typing import Any
 
-from experiments.run.config import RunConfig
+from experiments.run.config import RunConfig, small_model
 from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import presets
@@ -27,57 +28,38 @@ class SortingConfig(RunConfig):
 
 def small(model: ModelConfig, **changes) -> SortingConfig:
     """A model in the size of the CPU presets: 2 layers of width 64, 17 segments of 64."""
-    sizes = {"num_layers": 2, "num_heads": 4, "head_dim": 16, "d_model": 64, "d_inner": 128}
-    small = {**sizes, "segment_len": 64, "mem_len": 64, "dropout": 0.0}
-    model = dataclasses.replace(model, **{**small, **changes})
     return SortingConfig(
-        model=model,
+        model=small_model(model, **{"segment_len": 64, "mem_len": 64, **changes}),
         optim=OptimConfig(learning_rate=2e-3, steps=1600, warmup_steps=100),
         loop=LoopConfig(eval_every=200, minutes=8.0),
     )
 
 
-_SMALL_MEMORY = LongTermConfig(num_basis=64, num_samples=64)
+def _infinity(**memory) -> SortingConfig:
+    """A small ∞-former whose long-term memory has N = M = 64, but for these changes."""
+    long_term = LongTermConfig(**{"num_basis": 64, "num_samples": 64, **memory})
+    return small(presets.infinity_former(), long_term=long_term)
 
 
 def paper(model: ModelConfig, length: int) -> SortingConfig:
     """The paper's settings (SPEC §5), for an accelerator."""
-    return SortingConfig(
-        model=model,
-        optim=OptimConfig(),
-        length=length,
-        batch_size=8,
-        train_sequences=8000,
-    )
+    sizes: dict[str, Any] = {"length": length, "batch_size": 8, "train_sequences": 8000}
+    return SortingConfig(model=model, optim=OptimConfig(), **sizes)
 
 
 PRESETS: dict[str, tuple[str, SortingConfig]] = {
     "infinity-former": (
         "The ∞-former, CPU size: 1,068 tokens in 17 segments of 64, 15 writes to the memory.",
-        small(presets.infinity_former(), long_term=_SMALL_MEMORY),
+        _infinity(),
     ),
-    "infinity-former-sticky": (
-        "The same with sticky memories.",
-        small(
-            presets.infinity_former_sticky(),
-            long_term=dataclasses.replace(_SMALL_MEMORY, sticky=True),
-        ),
-    ),
+    "infinity-former-sticky": ("The same with sticky memories.", _infinity(sticky=True)),
     "infinity-former-lasting": (
         "The same with τ_k = k/(k+1) and constants chosen by retention, at equal cost.",
-        small(
-            presets.infinity_former_lasting(),
-            long_term=dataclasses.replace(_SMALL_MEMORY, contraction="power", widths=(0.015,)),
-        ),
+        _infinity(contraction="power", widths=(0.015,)),
     ),
     "infinity-former-small": (
         "The same with half the basis functions, which retain as much.",
-        small(
-            presets.infinity_former_small(),
-            long_term=LongTermConfig(
-                num_basis=32, num_samples=256, contraction="power", widths=(0.015,)
-            ),
-        ),
+        _infinity(num_basis=32, num_samples=256, contraction="power", widths=(0.015,)),
     ),
     "compressive": (
         "The Compressive Transformer at equal cost, CPU size: 64 short-term, 64 compressed.",
@@ -88,10 +70,10 @@ PRESETS: dict[str, tuple[str, SortingConfig]] = {
         small(presets.transformer_xl(), mem_len=128),
     ),
     "vanilla": ("No memory at all, CPU size.", small(presets.vanilla(), mem_len=0)),
-    "paper-4k": ("The paper's ∞-former on 4,000 tokens.", paper(presets.infinity_former(), 4000)),
-    "paper-8k": ("The paper's ∞-former on 8,000 tokens.", paper(presets.infinity_former(), 8000)),
-    "paper-16k": (
-        "The paper's ∞-former on 16,000 tokens.",
-        paper(presets.infinity_former(), 16000),
-    ),
+} | {
+    f"paper-{length // 1000}k": (
+        f"The paper's ∞-former on {length:,} tokens.",
+        paper(presets.infinity_former(), length),
+    )
+    for length in (4000, 8000, 16000)
 }

@@ -93,11 +93,4 @@ def report(preset: str, folder: Path, result: Mapping[str, Any]) -> None:
     print(f"{folder}/result.json, {path}")
 
 
-SORTING = Experiment(
-    name="sorting",
-    presets=PRESETS,
-    default="infinity-former",
-    task=Sorting,
-    check=check,
-    report=report,
-)
+SORTING = Experiment("sorting", PRESETS, "infinity-former", Sorting, check, report)

@@ -1,6 +1,7 @@
 """The command line of the passkey probe: a whole tiny run, its figures, its refusals."""
 
 import json
+import shlex
 from itertools import islice
 from types import SimpleNamespace
 
@@ -22,16 +23,13 @@ from inf_former_jax.training import evaluation, sharding
 pytestmark = pytest.mark.slow  # whole runs
 
 # 4 segments of 42: distances 1 (in the window) and 3 (in the long-term memory).
-TINY = [
-    "infinity-former", "--task.distances", "3", "1", "--task.digits", "2",
-    "--batch-size", "8", "--test-documents", "12", "--valid-documents", "8",
-    "--model.segment-len", "42", "--model.mem-len", "42", "--model.num-layers", "2",
-    "--model.num-heads", "2", "--model.head-dim", "4", "--model.d-model", "8",
-    "--model.d-inner", "8", "--model.long-term.num-basis", "8",
-    "--model.long-term.num-samples", "8", "--model.long-term.bins", "8",
-    "--optim.steps", "4", "--optim.warmup-steps", "1", "--loop.log-every", "2",
-    "--loop.eval-every", "2",
-]  # fmt: skip
+TINY = shlex.split("""
+    infinity-former --task.distances 3 1 --task.digits 2 --batch-size 8 --test-documents 12
+    --valid-documents 8 --model.segment-len 42 --model.mem-len 42 --model.num-layers 2
+    --model.num-heads 2 --model.head-dim 4 --model.d-model 8 --model.d-inner 8
+    --model.long-term.num-basis 8 --model.long-term.num-samples 8 --model.long-term.bins 8
+    --optim.steps 4 --optim.warmup-steps 1 --loop.log-every 2 --loop.eval-every 2
+""")
 CONTROL = "memory emptied before every segment"
 
 

@@ -11,8 +11,7 @@ from experiments.recall import data as recall
 from experiments.recall.data import Sizes
 from inf_former_jax.data.text import SPLITS
 
-SMALL = Sizes(num_keys=6, num_values=3, num_noise=2, pairs_per_segment=2, questions=3,
-                     segments=3)  # fmt: skip
+SMALL = Sizes(num_keys=6, num_values=3, num_noise=2, pairs_per_segment=2, questions=3, segments=3)
 # The first training document of seed 0, in segments of 7. Keys 0..5, values 6..8, noise 9 and 10.
 GOLDEN = [[9, 1, 8, 4, 6, 9, 9], [2, 6, 10, 9, 10, 5, 7], [4, 6, 1, 8, 5, 7, 10]]
 
@@ -24,10 +23,13 @@ def sizes(draw):
     total = pairs * (segments - 1)
     questions = draw(st.integers(1, total))
     cfg = Sizes(
-        num_keys=total + draw(st.integers(0, 5)), num_values=draw(st.integers(2, 6)),
-        num_noise=draw(st.integers(1, 3)), pairs_per_segment=pairs, questions=questions,
+        num_keys=total + draw(st.integers(0, 5)),
+        num_values=draw(st.integers(2, 6)),
+        num_noise=draw(st.integers(1, 3)),
+        pairs_per_segment=pairs,
+        questions=questions,
         segments=segments,
-    )  # fmt: skip
+    )
     return cfg, 2 * max(pairs, questions) + draw(st.integers(0, 5))
 
 
@@ -108,8 +110,7 @@ def test_seeds_splits_and_indices_are_different_streams():
 
 def test_ages_values_keys_and_places_are_uniform():
     """Counts over 3,000 documents within five standard deviations of equal shares."""
-    cfg = Sizes(num_keys=9, num_values=4, num_noise=3, pairs_per_segment=2, questions=2,
-                       segments=4)  # fmt: skip
+    cfg = Sizes(num_keys=9, num_values=4, num_noise=3, pairs_per_segment=2, questions=2, segments=4)
     documents = recall.generate(3, "train", range(3000), cfg, 6)
     tokens = documents.tokens.reshape(3000, 4, 6)
     context = tokens[:, :3]

@@ -1,6 +1,7 @@
 """The command line of the recall experiment: a whole tiny run, its figures, its refusals."""
 
 import json
+import shlex
 from types import SimpleNamespace
 
 import jax
@@ -18,17 +19,15 @@ from inf_former_jax.training import evaluation
 pytestmark = pytest.mark.slow  # whole runs
 
 # 4 segments of 8: ages 1 (in the window), 2 and 3 (in the long-term memory).
-TINY = [
-    "infinity-former", "--task.num-keys", "6", "--task.num-values", "3", "--task.num-noise", "1",
-    "--task.pairs-per-segment", "2", "--task.questions", "3", "--task.segments", "4",
-    "--batch-size", "8", "--test-documents", "12", "--valid-documents", "8",
-    "--model.segment-len", "8", "--model.mem-len", "8", "--model.num-layers", "2",
-    "--model.num-heads", "2", "--model.head-dim", "4", "--model.d-model", "8",
-    "--model.d-inner", "8", "--model.long-term.num-basis", "8",
-    "--model.long-term.num-samples", "8", "--model.long-term.bins", "8",
-    "--model.memory-gradient", "0", "--optim.steps", "4", "--optim.warmup-steps", "1",
-    "--loop.log-every", "2", "--loop.eval-every", "2",
-]  # fmt: skip
+TINY = shlex.split("""
+    infinity-former --task.num-keys 6 --task.num-values 3 --task.num-noise 1
+    --task.pairs-per-segment 2 --task.questions 3 --task.segments 4 --batch-size 8
+    --test-documents 12 --valid-documents 8 --model.segment-len 8 --model.mem-len 8
+    --model.num-layers 2 --model.num-heads 2 --model.head-dim 4 --model.d-model 8
+    --model.d-inner 8 --model.long-term.num-basis 8 --model.long-term.num-samples 8
+    --model.long-term.bins 8 --model.memory-gradient 0 --optim.steps 4 --optim.warmup-steps 1
+    --loop.log-every 2 --loop.eval-every 2
+""")
 
 
 @pytest.fixture(scope="module")

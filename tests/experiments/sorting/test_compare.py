@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import signal
+from typing import Any
 
 import pytest
 
@@ -18,8 +19,8 @@ from inf_former_jax.training.optim import OptimConfig
 
 def shrunk(config):
     """A preset with the smallest sizes that can sort 30 tokens, for 4 updates."""
-    sizes = {"num_layers": 1, "d_model": 8, "d_inner": 8, "num_heads": 2, "head_dim": 4,
-             "segment_len": 24, "mem_len": 24}  # fmt: skip
+    sizes: dict[str, Any] = {"num_layers": 1, "num_heads": 2, "head_dim": 4}
+    sizes |= {"d_model": 8, "d_inner": 8, "segment_len": 24, "mem_len": 24}
     compressed = config.model.compressed
     if compressed is not None:
         sizes["compressed"] = dataclasses.replace(compressed, length=6)
@@ -43,8 +44,8 @@ def tiny_presets(monkeypatch):
 
 
 def options(out, *more):
-    return ["compare", "--models", "compressive-emptied", "transformer-xl", "--seeds", "1",
-            "--lengths", "28", "--minutes", "0", "--out", str(out), *more]  # fmt: skip
+    given = "--models compressive-emptied transformer-xl --seeds 1 --lengths 28 --minutes 0"
+    return ["compare", *given.split(), "--out", str(out), *more]
 
 
 def test_compare_fills_the_table_and_keeps_what_is_done(tiny_presets, tmp_path, capsys):
@@ -147,8 +148,10 @@ def test_lasting_rows_differ_in_their_memory_only(tmp_path):
         "infinity-former-lasting-emptied": (0.5, 0.9),
     }
     assert {name for name, memory in memories.items() if memory.sticky} == {
-        "infinity-former-sticky", "infinity-former-sticky-drawn", "infinity-former-lasting-sticky"
-    }  # fmt: skip
+        "infinity-former-sticky",
+        "infinity-former-sticky-drawn",
+        "infinity-former-lasting-sticky",
+    }
     assert memories["infinity-former-sticky-drawn"].locations == "draw"
     assert memories["infinity-former-power"].widths == memories["infinity-former"].widths
     assert memories["infinity-former-lasting"].widths == (0.0078,)
@@ -167,8 +170,8 @@ def test_lasting_fills_its_table(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(
         sorting_lasting, "small", lambda model, **made: shrunk(small(model, **made))
     )
-    sorting_main.main(["lasting", "--models", "infinity-former-lasting", "--segments", "3",
-                  "--seeds", "1", "--updates", "4", "--out", str(tmp_path)])  # fmt: skip
+    given = "--models infinity-former-lasting --segments 3 --seeds 1 --updates 4"
+    sorting_main.main(["lasting", *given.split(), "--out", str(tmp_path)])
     assert "[1/1] infinity-former-lasting, 76 tokens, seed 0" in capsys.readouterr().out
     result = json.loads((tmp_path / "3/infinity-former-lasting-0/result.json").read_text())
     assert result["steps"] == 4 and "memory emptied before every segment" in result["test"]
@@ -178,11 +181,14 @@ def test_lasting_fills_its_table(monkeypatch, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "given, said",
-    [(["--models", "unknown"], "models: found unknown, accepted: transformer-xl, "),
-     (["--segments", "0"], "segments: found 0, accepted: 1 or more"),
-     (["--updates", "0"], "updates: found 0"), (["--seeds", "0"], "seeds: found 0"),
-     (["--models"], "models: found none")],
-)  # fmt: skip
+    [
+        (["--models", "unknown"], "models: found unknown, accepted: transformer-xl, "),
+        (["--segments", "0"], "segments: found 0, accepted: 1 or more"),
+        (["--updates", "0"], "updates: found 0"),
+        (["--seeds", "0"], "seeds: found 0"),
+        (["--models"], "models: found none"),
+    ],
+)
 def test_lasting_refuses_in_one_line(given, said, tmp_path, capsys):
     """Exit 2 before anything is written."""
     with pytest.raises(SystemExit) as stopped:
