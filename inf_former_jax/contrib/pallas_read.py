@@ -107,9 +107,9 @@ def _over_tiles(
 
     Args:
         arrays: what the kernel reads: [G, …], or the basis, which has no G.
-        tiled: numbers of the arrays of which a program sees its tile only. Of the other arrays it
-            sees all that belongs to its group, and loads that tile by tile.
-        shapes: of the results, of which a program writes its tile.
+        tiled: numbers of the arrays of which a program gets its own tile only. It gets the whole of
+            every other array, within its group, and loads it tile by tile.
+        shapes: shapes of the results. A program writes its own tile of each.
     """
     groups, size, *_ = shapes[0]
 

@@ -27,7 +27,7 @@ _VERSION = 1  # of readers and entries: a new number makes every entry stale
 
 
 class TokenizedSplit(NamedTuple):
-    """Documents as tokens[starts[i] : starts[i + 1]], the last of which is the end."""
+    """Document i is tokens[starts[i] : starts[i + 1]]; its last token is the end."""
 
     tokens: Integer[np.ndarray, " total"]  # uint16 or uint32; mapped from disk if cached
     starts: Int64[np.ndarray, " documents+1"]

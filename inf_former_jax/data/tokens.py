@@ -26,7 +26,7 @@ class Tokenizer(Protocol):
     """Ids for text, without loss: decode(encode(text)) == text for all that UTF-8 can express."""
 
     vocab_size: int
-    """Ids, that of the end among them, are in 0..vocab_size-1."""
+    """Ids are in 0..vocab_size-1, the end's id included."""
     end: int
     """Id that ends a document; no text encodes to it."""
     fingerprint: str

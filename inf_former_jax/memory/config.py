@@ -72,7 +72,7 @@ class LongTermConfig:
         self._check_contraction()
 
     def _check_contraction(self):
-        """Refuse what the contraction would ignore: only fixed has a tau, only power the others."""
+        """Refuse a tau without fixed contraction; power or horizon without power contraction."""
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         for name in ("tau",) if self.contraction == "power" else ("power", "horizon"):
             found = f"{getattr(self, name)} with contraction = {self.contraction}"

@@ -28,7 +28,7 @@ class Coverage(NamedTuple):
 
 
 def segment_edges(cfg: LongTermConfig, writes: int) -> Float[np.ndarray, " J"]:
-    """Borders of the written segments after J - 1 writes: the j-th oldest lies between j and j + 1.
+    """Borders of the written segments: the j-th oldest lies between borders j and j + 1.
 
     They hold for writes that read the past on the uniform grid. A sticky write stretches the parts
     of the past that attention dwelt on, so the borders of a sticky memory are elsewhere.
@@ -40,12 +40,12 @@ def segment_edges(cfg: LongTermConfig, writes: int) -> Float[np.ndarray, " J"]:
 
 
 def token_edges(cfg: LongTermConfig, writes: int, length: int) -> Float[np.ndarray, " J"]:
-    """Borders of the written vectors after `writes` writes of L: the j-th oldest lies between j
-    and j + 1.
+    """Borders of the written vectors: the j-th oldest lies between borders j and j + 1.
 
-    A segment's vectors share its part of [0, 1] (`segment_edges`) equally; J = writes · L + 1.
-    Vector i of a first fit is in the middle of its cell, (i + ½)/L; that of a further write at its
-    end, τ_k + (1-τ_k)(i+1)/L.
+    There are `writes` writes of L = `length` vectors, so J = writes · L + 1. The vectors of a
+    segment share its part of [0, 1] (`segment_edges`) equally. Vector i of a first fit lies in the
+    middle of its cell, at (i + ½)/L; vector i of a further write lies at the end of its cell, at
+    τ_k + (1-τ_k)(i+1)/L.
 
     Raises:
         ValueError: a sticky memory: it keeps the last histogram only, so that where earlier writes

@@ -56,7 +56,7 @@ def reading_basis(cfg: LongTermConfig, dtype: DTypeLike) -> ReadingBasis:
 def _grid(
     centres: np.ndarray, width: float, error: float
 ) -> tuple[GaussianBasis, np.ndarray | None]:
-    """The functions that stand for those of one width, and the weights [n, r], in float64."""
+    """r functions that stand for the n functions of one width, and weights [n, r], in float64."""
     narrower = width / math.sqrt(2)  # d and r
     step = 0.5 * width / math.sqrt(math.log(2 / error) / (2 * math.pi**2))
     # Beyond this distance the weights are below the error.

@@ -62,8 +62,8 @@ def retention(
 
     Args:
         length: L, vectors of a segment.
-        detail: r; a segment is cut into J = 2^r equal blocks, the earliest first, and the means
-            are those of the blocks, so that v = J/L; 0 = one mean of the whole segment.
+        detail: r; a segment is cut into J = 2^r equal blocks, the earliest first, and each block
+            has a mean, with v = J/L; 0 = one mean of the whole segment.
         salience: histogram that steers every further write of a sticky memory; None = u_m = m/M.
         seed: of NumPy's generator, for locations = draw, drawn anew at every write.
         points: μ of the first search, equally spaced; more where a basis function is narrower.

@@ -11,8 +11,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from inf_former_jax.contrib import pallas_read
-from inf_former_jax.memory import basis, long_term, read
-from inf_former_jax.memory import state as memories
+from inf_former_jax.memory import basis, long_term, read, state
 from inf_former_jax.memory.density import GaussianDensity
 from inf_former_jax.models.attention import LongTermAttention
 from inf_former_jax.models.decoder import Decoder, operators
@@ -55,6 +54,12 @@ def gradient(function):
 
 
 OF_KERNEL = gradient(by_kernel)
+
+
+def random_like(shapes):
+    """Parameters of these shapes, the same each time."""
+    rng = np.random.default_rng(2)
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), shapes)
 
 
 def check_same(found, expected, tolerance):
@@ -102,8 +107,7 @@ def test_the_layer_takes_it_by_option():
         for way in ("chunks", "kernel"):
             module = LongTermAttention(dataclasses.replace(cfg, read=way))
             shapes = jax.eval_shape(module.init, jax.random.key(0), q, memory)["params"]
-            of = np.random.default_rng(2).normal
-            params = jax.tree.map(lambda leaf, of=of: jnp.asarray(of(size=leaf.shape)), shapes)
+            params = random_like(shapes)
 
             def objective(params, q, module=module):
                 return (module.apply({"params": params}, q, memory)[0] ** 2).sum()
@@ -121,17 +125,16 @@ def test_a_model_is_trained_the_same(tiny_model):
     found = []
     with jax.enable_x64(True):
         for way in ("chunks", "kernel"):
-            of_memory = dataclasses.replace(tiny_model.long_term, read=way)
-            cfg = dataclasses.replace(tiny_model, long_term=of_memory, num_layers=1)
+            ltm = dataclasses.replace(tiny_model.long_term, read=way)
+            cfg = dataclasses.replace(tiny_model, long_term=ltm, num_layers=1)
             model, ops = Decoder(cfg), operators(cfg)
-            memory = memories.init(cfg, 2, jnp.float64)
+            memory = state.init(cfg, 2, jnp.float64)
             full = jax.tree.map(lambda leaf: leaf + jnp.ones((), leaf.dtype), memory)
             memory = full._replace(seen=jnp.full_like(memory.seen, 3 * cfg.segment_len))
             tokens = np.arange(2 * cfg.segment_len).reshape(2, -1) % cfg.vocab_size
             init = partial(model.init, operators=ops)
             shapes = jax.eval_shape(init, jax.random.key(0), tokens, memory)["params"]
-            of = np.random.default_rng(2).normal
-            params = jax.tree.map(lambda leaf, of=of: jnp.asarray(of(size=leaf.shape)), shapes)
+            params = random_like(shapes)
 
             def objective(params, memory, ops, model=model, tokens=tokens):
                 out = model.apply({"params": params}, tokens, memory, operators=ops)

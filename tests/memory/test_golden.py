@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from inf_former_jax.memory import basis as bases
-from inf_former_jax.memory import density as densities
 from inf_former_jax.memory import long_term, regression
+from inf_former_jax.memory.basis import GaussianBasis, evaluate, expectation
+from inf_former_jax.memory.density import GaussianDensity, bin_mass, drawn_locations, kl
 from inf_former_jax.memory.operator_tables import dense
 from tests import golden
 from tests.golden import relative_error
@@ -66,11 +66,11 @@ def holding(cfg, coeffs, dtype) -> long_term.LongTermMemory:
 
 def test_basis(dtype):
     arrays = golden.load("a_basis")
-    basis = bases.GaussianBasis(arrays["gauss_mu"], arrays["gauss_sigma"])
+    basis = GaussianBasis(arrays["gauss_mu"], arrays["gauss_sigma"])
     t, mean, var = (arrays[k][:, 0].astype(dtype) for k in ("t", "query_mu", "query_sigma_sq"))
     with golden.precision(dtype):
-        values = golden.jit(partial(bases.evaluate, basis))(t)
-        expectations = golden.jit(partial(bases.expectation, basis))(mean, var)
+        values = golden.jit(partial(evaluate, basis))(t)
+        expectations = golden.jit(partial(expectation, basis))(mean, var)
     check(values, arrays["gauss_evaluate"], ONE_STEP)
     check(expectations, arrays["gauss_integrate_psi_gaussian"], ONE_STEP)
 
@@ -79,7 +79,7 @@ def softmax_basis(arrays, name):
     """psi1 alone, or psi1 then psi2."""
     parts = ["psi1"] if name == "softmax_gauss" else ["psi1", "psi2"]
     loc, scale = (np.concatenate([arrays[f"{p}_{k}"] for p in parts]) for k in ("mu", "sigma"))
-    return bases.GaussianBasis(loc, scale)
+    return GaussianBasis(loc, scale)
 
 
 @pytest.mark.parametrize("name", ["softmax_gauss", "softmax_gauss2"])
@@ -90,7 +90,7 @@ def test_expectation_and_its_gradients(name, dtype):
     cotangent = arrays[f"{name}_cotangent"].astype(dtype)
 
     def objective(mean, var):
-        r = bases.expectation(basis, mean, var)
+        r = expectation(basis, mean, var)
         return (r * cotangent).sum(), r
 
     def objective_of_theta(theta):
@@ -210,13 +210,13 @@ def test_one_write_and_the_samples_it_reads(file, dtype):
 def sticky_density(arrays, dtype):
     """The last step's densities [B, 1, T], as if one head had all the queries."""
     mean, scale = arrays["attn_mu"][:, None], arrays["attn_sigma"][:, None]
-    return densities.GaussianDensity(mean.astype(dtype), (scale**2).astype(dtype))
+    return GaussianDensity(mean.astype(dtype), (scale**2).astype(dtype))
 
 
 def test_bin_mass(dtype):
     arrays = golden.load("h_sticky_update")
     with golden.precision(dtype):
-        p = golden.jit(partial(densities.bin_mass, bins=128))(sticky_density(arrays, dtype))
+        p = golden.jit(partial(bin_mass, bins=128))(sticky_density(arrays, dtype))
     check(p, arrays["p"], ONE_STEP)
 
 
@@ -225,7 +225,7 @@ def test_drawn_locations(dtype):
     arrays = golden.load("h_sticky_update")
     p, uniforms = arrays["p"].astype(dtype), arrays["uniforms"].T.astype(dtype)
     with golden.precision(dtype):
-        drawn = golden.jit(densities.drawn_locations)(p, uniforms)
+        drawn = golden.jit(drawn_locations)(p, uniforms)
     np.testing.assert_array_equal(drawn, arrays["sample_positions"])
 
 
@@ -259,10 +259,10 @@ def test_kl(file, dtype):
     )
     # The published GPT-2 copy inverts the test: a prior mean of -1 adds the mean's term.
     prior_mean = None if np.isnan(arrays["kl_mu_0"]) else float(arrays["kl_mu_0"])
-    kl = partial(densities.kl, prior_scale=float(arrays["kl_sigma_0"]), prior_mean=prior_mean)
-    density = densities.GaussianDensity(mean.astype(dtype), var.astype(dtype))
+    divergence = partial(kl, prior_scale=float(arrays["kl_sigma_0"]), prior_mean=prior_mean)
+    density = GaussianDensity(mean.astype(dtype), var.astype(dtype))
     with golden.precision(dtype):
-        result = golden.jit(kl)(density)
+        result = golden.jit(divergence)(density)
     check(result.reshape(len(result), -1), arrays["kl_reg_1"], ONE_STEP)
 
 
