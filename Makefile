@@ -5,6 +5,8 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+FLOOR := .venv-floor
+FLOOR_TESTS := tests/memory tests/models tests/training tests/generate tests/data
 # A file is one worker's: what it compiled stays with it.
 TEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 # Large arrays in large pages: fewer page faults on a CPU (no effect but on glibc).
@@ -12,10 +14,10 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help env sorting text test check docs lint wheel format clean
+.PHONY: help env sorting text test check check-floor docs lint wheel format clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
 
 env: $(STAMP)  ## make .venv (PYTHON=python3.12, EXTRAS=dev,cuda)
 
@@ -42,12 +44,20 @@ check: lint $(STAMP)  ## lint, format, every test, the documentation, and the wh
 	$(MAKE) docs
 	$(MAKE) wheel
 
-lint: $(STAMP)  ## ruff: rules and format, nothing is changed
+lint: $(STAMP)  ## ruff: rules and format; pyright: types; nothing is changed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 docs: $(STAMP)  ## build the documentation into build/docs; a warning is an error
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+
+# Of each requirement the oldest version that it accepts; what only tests need is the newest.
+check-floor:  ## the quick tests of the library with the oldest versions of requirements.txt
+	$(PYTHON) -m venv --clear $(FLOOR)
+	sed -E 's/>=([0-9.]+).*/==\1/' requirements.txt > $(FLOOR)/floor.txt
+	$(FLOOR)/bin/python -m pip install --quiet --disable-pip-version-check -c $(FLOOR)/floor.txt '.[dev]'
+	$(FLOOR)/bin/python -m pytest -n 2 --dist loadfile -m "not slow" $(FLOOR_TESTS) $(ARGS)
 
 # The wheel is imported from outside the checkout, so that a file it lacks is missed here.
 wheel: $(STAMP)  ## build the wheel and import it
@@ -66,5 +76,5 @@ format: $(STAMP)  ## ruff: mend what it can
 	$(BIN)/ruff format .
 
 clean:  ## remove what was built, .venv too; runs/ stays
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(FLOOR) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

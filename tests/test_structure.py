@@ -1,4 +1,4 @@
-"""The house: who may import whom, docstrings, and the table of equations in docs/."""
+"""The house: who may import whom, no circles, docstrings, and the table of equations in docs/."""
 
 import ast
 import importlib
@@ -18,7 +18,7 @@ BELOW = {
     "require": set(),
     "memory": {"require"},
     "data": {"require"},
-    "models": {"require", "memory", "contrib"},
+    "models": {"require", "memory"},
     "contrib": {"require", "memory", "models"},
     "training": {"require", "memory", "models", "data.batches"},
     "generate": {"require", "memory", "models"},
@@ -87,6 +87,91 @@ def test_foreign_imports(path):
 
 def test_every_floor_is_known():
     assert {floor_of(path) for path in FILES} <= BELOW.keys()
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def edges(path: Path) -> set[str]:
+    """Modules of this project that a file imports, functions' own imports among them."""
+    found = set()
+    for name in imports(path):
+        package = name.rpartition(".")[0]
+        found |= {part for part in (name, package) if part in MODULES}
+    return found - {module_of(path)}
+
+
+GRAPH = {name: edges(path) for name, path in MODULES.items()}
+
+
+def reached(graph: dict[str, set[str]], start: str) -> set[str]:
+    """Everything that can be reached from a node by one edge or more."""
+    found, ahead = set(), [start]
+    while ahead:
+        new = graph.get(ahead.pop(), set()) - found
+        found |= new
+        ahead += new
+    return found
+
+
+def test_no_import_circles():
+    assert not [name for name in GRAPH if name in reached(GRAPH, name)]
+
+
+def test_no_circles_between_tasks():
+    """Packages of experiments, as wholes, import each other one way only."""
+    packages: dict[str, set[str]] = {}
+    for name, others in GRAPH.items():
+        top, _, rest = name.partition(".")
+        if top == "experiments":
+            own = rest.split(".")[0]
+            names = {other.split(".")[1] for other in others if other.startswith("experiments.")}
+            packages.setdefault(own, set()).update(names - {own})
+    assert not [name for name in packages if name in reached(packages, name)]
+    assert not packages["run"], "what all tasks share knows no task"
+
+
+# Inside a task's package: __main__ → compare and other commands → task → config.
+ORDER = {"config": 0, "task": 1}
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=name_of)
+def test_a_task_is_imported_in_one_direction(path):
+    name = module_of(path)
+    package, _, own = name.rpartition(".")
+    for other in GRAPH[name]:
+        beside, _, leaf = other.rpartition(".")
+        assert leaf != "__main__", f"{other} is a command, nothing to import"
+        if beside == package and own in ORDER and leaf in ORDER:
+            assert ORDER[leaf] < ORDER[own]
+
+
+def late_imports(tree: ast.Module):
+    """Imports inside functions, and those for type checkers only."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield from (n for n in ast.walk(node) if isinstance(n, (ast.Import, ast.ImportFrom)))
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            yield node
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_late_imports_are_of_other_libraries(path):
+    """Functions import extras, and what starts slowly: matplotlib, rich, orbax.
+
+    Of this project these are the pictures, a command's own subcommands, and what ends a run early.
+    """
+    if path.name in ("__main__.py", "cli.py"):
+        return
+    late = [ast.unparse(node) for node in late_imports(tree_of(path))]
+    wrong = ("TYPE_CHECKING", "experiments", "inf_former_jax")
+    assert not [
+        line for line in late if any(word in line for word in wrong) and not line.endswith("plots")
+    ]
 
 
 def undocumented(node: ast.AST, prefix: str = ""):
