@@ -37,20 +37,6 @@ _DICTIONARY = [
 ]
 
 
-COLUMNS = {
-    "F1": "f1",
-    "ROUGE-1": "rouge_1",
-    "its recall": "rouge_1_recall",
-    "ROUGE-L": "rouge_l",
-    "its recall ": "rouge_l_recall",
-    "METEOR": "meteor",
-    "distinct-1": "distinct_1",
-    "distinct-2": "distinct_2",
-    "words": "words",
-}
-"""Headers of tables of scores → fields of `Scores`."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Scores:
     """Means over replies. All but the last two are in percent."""

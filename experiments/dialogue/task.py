@@ -32,7 +32,8 @@ from inf_former_jax.training.state import TrainState
 
 REPLIES = "replies.json"
 
-SCORES = tuple(scores.COLUMNS.values())
+# The last field counts the replies.
+SCORES = tuple(field.name for field in dataclasses.fields(scores.Scores))[:-1]
 
 ANOTHER = "another document"
 """Label of the control in which every conversation follows a document that it is not about."""

@@ -2,9 +2,21 @@
 
 from functools import partial
 
-from experiments.dialogue.scores import COLUMNS
 from experiments.run import tables
 from experiments.run.tables import CONTROL, SOURCE, Result, Runs, tested
+
+#: Headings of the scores of replies → the figures in a result.
+SCORES = {
+    "F1": "f1",
+    "ROUGE-1": "rouge_1",
+    "its recall": "rouge_1_recall",
+    "ROUGE-L": "rouge_l",
+    "its recall ": "rouge_l_recall",
+    "METEOR": "meteor",
+    "distinct-1": "distinct_1",
+    "distinct-2": "distinct_2",
+    "words": "words",
+}
 
 
 def _score(figure: str, runs: Runs) -> str:
@@ -19,7 +31,7 @@ _FIGURES = {
     "test": tested("as trained", "perplexity", 2),
     "memory emptied": tested(CONTROL, "perplexity", 2),
     "another document": tested("another document", "perplexity", 2),
-    **{column: partial(_score, figure) for column, figure in COLUMNS.items()},
+    **{column: partial(_score, figure) for column, figure in SCORES.items()},
     "updates": tables.updates,
 }
 DIALOGUE = ("model", *_FIGURES)
