@@ -201,7 +201,7 @@ def main(argv: Sequence[str]) -> None:
         require(bool(cfg.run), "run", "none", "the folder of a run")
         require_at_least("sequences", cfg.sequences, 1)
         require_at_least("segments", cfg.segments, 1)
-        folder = folders.made(cfg.out or cfg.run)
+        folder = folders.make(cfg.out or cfg.run)
         found = look(Path(cfg.run), cfg.sequences, cfg.segments)
     origin = folders.provenance("analysis", "memory", ["memory", *argv])
     folders.write_json(folder / "memory.json", {**origin, **found})

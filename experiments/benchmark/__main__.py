@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     cfg = cli.options(program, about, BenchmarkConfig(), argv)
     with cli.refusals():
         check(cfg)
-        folder = folders.made(cfg.out)
+        folder = folders.make(cfg.out)
     origin = folders.provenance("benchmark", "", argv) | {"settings": folders.to_json(cfg)}
     # Large pages change what a CPU needs for large arrays.
     origin["glibc_tunables"] = os.environ.get("GLIBC_TUNABLES", "")

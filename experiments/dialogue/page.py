@@ -95,7 +95,7 @@ def main(argv: Sequence[str]) -> None:
         require(bool(cfg.run), "run", "none", "the folder of a run of dialogue")
         require_at_least("replies", cfg.replies, 1)
         if cfg.out:
-            folders.made(Path(cfg.out).absolute().parent)
+            folders.make(Path(cfg.out).absolute().parent)
         file = page(cfg)
     print(file)
 

@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> None:
         for split in cfg.splits:
             require(split in SPLITS[1:], "splits", split, ", ".join(SPLITS[1:]))
         folders.read_config(Path(cfg.run))
-        folder = folders.made(cfg.out or cfg.run)
+        folder = folders.make(cfg.out or cfg.run)
         provenance = folders.provenance(
             "language_modeling", Path(cfg.run).name, ["evaluate", *argv]
         )

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from experiments.passkey.data import Passkey
+from experiments.passkey.data import Sizes
 from experiments.run.config import RunConfig, small_model
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import presets
@@ -21,7 +21,7 @@ class PasskeyConfig(RunConfig):
     """`bytes`, or a tokenizer.json or folder of a byte-level BPE (`data/tokens.py`)."""
     cache: str = ""
     """Folder to keep the tokens in; "" = in memory only."""
-    task: Passkey = dataclasses.field(default_factory=Passkey)
+    task: Sizes = dataclasses.field(default_factory=Sizes)
     batch_size: int = 8
     test_documents: int = 64
     """Test documents; each is asked at every distance."""

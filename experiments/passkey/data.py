@@ -1,9 +1,9 @@
 """The passkey probe: a number stated once in the text of a book, asked for many segments later.
 
-A document has W segments of T tokens: a stretch of one text, into which one sentence that states
-the key is put, and behind which the question with its answer stands, so that a reader is
-teacher-forced. The statement begins in the segment exactly `distance` before the question's;
-statement and question lie whole in their segments. Digits are tokenised one by one.
+A document has W segments of T tokens. It is a stretch of one text with one more sentence in it,
+which states the key. The question and its answer stand at the end, so that a reader is
+teacher-forced. The statement begins exactly `distance` segments before the question; each of them
+lies in one segment. Digits are tokenised one by one.
 
     … filler … The pass key is 7 3 1 4 2. Remember it. … filler … | … filler …
     What is the pass key? The pass key is 7 3 1 4 2
@@ -36,7 +36,7 @@ CHANCE = 1 / 10
 
 
 @dataclasses.dataclass(frozen=True)
-class Passkey:
+class Sizes:
     """Sizes of the task.
 
     Raises:
@@ -66,13 +66,13 @@ class Passkey:
 
 
 class Sentences(NamedTuple):
-    """What is said of a key, in tokens; a digit is P of them, of which one differs by digit."""
+    """The sentences about a key, in tokens. A digit has P tokens; only one differs by digit."""
 
     before: Int32[np.ndarray, " before"]
     after: Int32[np.ndarray, " after"]
     question: Int32[np.ndarray, " question"]
     digits: Int32[np.ndarray, "10 P"]
-    telling: int  # which of the P
+    telling: int  # the one that differs
 
 
 class Documents(NamedTuple):
@@ -101,7 +101,7 @@ def sentences(tokenizer: Tokenizer) -> Sentences:
     raise ValueError(f"tokenizer: found {found}, accepted: digits that differ in one token each")
 
 
-def check_fits(cfg: Passkey, segment_len: int, words: Sentences) -> None:
+def check_fits(cfg: Sizes, segment_len: int, words: Sentences) -> None:
     """Raise ValueError unless a segment has room for the statement, and for the question."""
     statement, question = _lengths(cfg, words)
     least = max(statement, question)
@@ -113,7 +113,7 @@ def generate(
     seed: int,
     split: str,
     indices: Sequence[int] | Integer[np.ndarray, " B"],
-    cfg: Passkey,
+    cfg: Sizes,
     segment_len: int,
     text: TokenizedSplit,
     tokenizer: Tokenizer,
@@ -129,30 +129,30 @@ def generate(
         distance: of all rows; None = drawn from `cfg.distances`, each equally likely.
 
     Raises:
-        ValueError: an unknown split, a negative seed or index, a distance that the segments have no
-            room for, a segment too short, texts that are all too short, or as
-            `sentences` does.
+        ValueError: an unknown split, a negative seed or index, a distance without room, a segment
+            or all texts too short, or a tokeniser that `sentences` refuses.
     """
     possible = distance is None or 1 <= distance < cfg.segments
     require(possible, "distance", distance, f"1..{cfg.segments - 1}")
     words = sentences(tokenizer)
     check_fits(cfg, segment_len, words)
     size = cfg.segments * segment_len
-    length = size - sum(_lengths(cfg, words))  # of the stretch
+    statement, question = _lengths(cfg, words)
+    length = size - statement - question  # of the stretch
     before = _stretches(text, length)
     tokens, distances = np.zeros((len(indices), size), np.int32), np.zeros(len(indices), np.int32)
     answers, of_text = np.zeros((2, len(indices), size), bool)
     for row, random in enumerate(generators(seed, split, indices)):
         key = random.integers(10, size=cfg.digits)
         filler = _stretch(random, text, before, length)
-        offset = random.integers(segment_len - _lengths(cfg, words)[0] + 1)
+        offset = random.integers(segment_len - statement + 1)
         distances[row] = distance or random.choice(cfg.distances)
         place = (cfg.segments - 1 - distances[row]) * segment_len + offset
         tokens[row], answers[row], of_text[row] = _document(words, key, filler, place)
     return Documents(tokens, answers, of_text, distances)
 
 
-def _lengths(cfg: Passkey, words: Sentences) -> tuple[int, int]:
+def _lengths(cfg: Sizes, words: Sentences) -> tuple[int, int]:
     """Tokens of the statement, and of the question with its answer."""
     key = cfg.digits * words.digits.shape[1]
     return len(words.before) + key + len(words.after), len(words.question) + key

@@ -143,7 +143,7 @@ class Passkey(Task):
     def _sums(
         self, state: TrainState, split: str, count: int, empty_memory: bool, distance: int
     ) -> dict[str, float]:
-        cfg, (eval_step, answer_step) = self._cfg, self._steps[empty_memory]
+        cfg, steps = self._cfg, self._steps[empty_memory]
 
         def make(numbers, counted):
             whole = data.batch(documents(cfg, split, numbers, distance), cfg.model.segment_len)
@@ -152,9 +152,7 @@ class Passkey(Task):
             return context, {distance: last}
 
         every = batches.counted_batches(make, count, cfg.batch_size, self._site.mesh)
-        return probes.sums_by_place(eval_step, answer_step, state, self._memory, self._site, every)[
-            distance
-        ]
+        return probes.sums_by_place(*steps, state, self._memory, self._site, every)[distance]
 
 
 def baselines(cfg: PasskeyConfig) -> dict[str, list[float]]:

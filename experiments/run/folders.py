@@ -76,7 +76,7 @@ def numbered(folder: Path) -> Path:
     return free
 
 
-def made(folder: str | Path) -> Path:
+def make(folder: str | Path) -> Path:
     """The folder, made if it is not there.
 
     Raises:
@@ -115,7 +115,7 @@ def _open(folder: Path, config: Any) -> dict[str, Any] | None:
         changed = differences(_completed(read_config(folder), type(config)), new)
         found = f"{folder} with a run of another config: {'; '.join(changed)}"
         require(not changed, "out", found, "the same config, another folder, or --fresh")
-    made(folder)
+    make(folder)
     if not (folder / "config.json").exists():
         write_json(folder / "config.json", new)
     result = folder / "result.json"

@@ -71,7 +71,7 @@ class Grid(Generic[Config]):
             cells = self.cells(options)
             for cell in {cell.row: cell for cell in cells if cell.independent}.values():
                 self.experiment.check(self.experiment.complete(cell.config))
-            folder = folders.made(options.out)
+            folder = folders.make(options.out)
         for number, cell in enumerate(cells, start=1):
             print(f"[{number}/{len(cells)}] {cell.title}", flush=True)
             with cli.refusals():  # a cell may begin with what an earlier one has left

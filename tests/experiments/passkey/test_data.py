@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.passkey import data as passkey
-from experiments.passkey.data import Passkey
+from experiments.passkey.data import Sizes
 from inf_former_jax.data.splits import TokenizedSplit
 from inf_former_jax.data.text import SPLITS
 from inf_former_jax.data.tokens import Bytes
 
-SMALL = Passkey(distances=(1, 3), digits=2)
+SMALL = Sizes(distances=(1, 3), digits=2)
 T = 44  # 42 bytes are the question's, 34 the statement's
 
 # The first training document of seed 0 from TEXT.
@@ -62,7 +62,7 @@ def sizes(draw):
 def test_every_document_states_its_key_and_asks_for_it(of, seed, split, index):
     """Once, whole in the segment `distance` before the question's; the rest is one stretch."""
     distances, digits, length = of
-    cfg = Passkey(distances, digits)
+    cfg = Sizes(distances, digits)
     document = made([index], cfg=cfg, seed=seed, split=split, length=length, text=split_of(500))
     text, distance = said(document), int(document.distances[0])
     key = text[-2 * cfg.digits :]

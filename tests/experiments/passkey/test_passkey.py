@@ -1,5 +1,6 @@
 """The command line of the passkey probe: a whole tiny run, its figures, its refusals."""
 
+import dataclasses
 import json
 import shlex
 from itertools import islice
@@ -9,11 +10,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.passkey import __main__ as passkey_main
-from experiments.passkey import config as passkey
-from experiments.passkey import data as task
-from experiments.passkey import task as passkey_task
-from experiments.passkey.config import PasskeyConfig
+from experiments.passkey import data
+from experiments.passkey.__main__ import main
+from experiments.passkey.config import PRESETS, PasskeyConfig
+from experiments.passkey.task import Passkey, check, documents
 from experiments.run import batches, folders, training
 from experiments.run.experiment import Site
 from inf_former_jax.data.text import SPLITS
@@ -51,7 +51,7 @@ def texts(tmp_path_factory):
 def finished(tmp_path_factory, texts):
     """(folder, result) of one tiny run."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    passkey_main.main([*TINY, "--data", str(texts), "--out", str(folder)])
+    main([*TINY, "--data", str(texts), "--out", str(folder)])
     return folder, json.loads((folder / "result.json").read_text())
 
 
@@ -95,7 +95,7 @@ def test_a_finished_folder_is_recognised_and_left_alone(finished, texts, capsys)
     folder, result = finished
     files = [folder / name for name in ("config.json", "metrics.jsonl", "result.json")]
     before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in files]
-    passkey_main.main([*TINY, "--data", str(texts), "--out", str(folder)])
+    main([*TINY, "--data", str(texts), "--out", str(folder)])
     out = capsys.readouterr().out
     assert f"{folder} holds the finished run" in out
     assert all(f"{what}, as trained" in out for what in ("digits", "whole keys"))
@@ -107,7 +107,7 @@ def test_a_finished_folder_is_recognised_and_left_alone(finished, texts, capsys)
 def probe(finished):
     """(config, the task, a state) of the finished run."""
     cfg, _, params, _ = training.load(PasskeyConfig, finished[0])
-    made = passkey_task.Passkey(cfg, training.site(cfg, finished[0]))
+    made = Passkey(cfg, training.site(cfg, finished[0]))
     return cfg, made, SimpleNamespace(params=params, key=jax.random.key(3))
 
 
@@ -121,8 +121,8 @@ def test_figures_are_those_of_whole_documents(probe):
         evaluate = evaluation.make_eval_step(cfg.model, empty)
         losses[empty] = []
         for number, distance in enumerate((1, 3)):
-            documents = passkey_task.documents(cfg, "test", np.arange(8), distance)
-            sums, _ = evaluate(now.params, fresh, task.batch(documents, 42), ops, now.key)
+            asked = documents(cfg, "test", np.arange(8), distance)
+            sums, _ = evaluate(now.params, fresh, data.batch(asked, 42), ops, now.key)
             assert float(sums["weight"]) == 16
             assert found["accuracy_by_distance"][number] == float(sums["correct"]) / 16
             losses[empty].append(float(sums["loss"]) / 16)
@@ -139,7 +139,7 @@ def test_digits_and_keys_by_hand(probe):
     params["block_1"]["outer"]["bias"], params["logits"]["kernel"] = bias, kernel
     sevens = SimpleNamespace(params=params, key=now.key)
     found = made.figures(sevens, "train", 150, False)
-    keys = passkey_task.documents(cfg, "train", np.arange(150)).tokens[:, [-3, -1]] == ord("7")
+    keys = documents(cfg, "train", np.arange(150)).tokens[:, [-3, -1]] == ord("7")
     assert 0 < keys.all(axis=1).sum() < keys.sum() / 2
     assert found["accuracy_by_distance"] == pytest.approx([keys.mean()] * 2)
     assert found["keys_by_distance"] == pytest.approx([keys.all(axis=1).mean()] * 2)
@@ -147,11 +147,11 @@ def test_digits_and_keys_by_hand(probe):
 
 def test_the_text_has_its_weight_in_training_only(texts):
     """A batch weighs every token of the text; what is evaluated, the digits alone."""
-    cfg = passkey.PRESETS["transformer-xl"][1]
-    cfg = passkey.dataclasses.replace(
-        cfg, data=str(texts), batch_size=8, task=task.Passkey((1, 3), 2, text_weight=0.5)
+    cfg = PRESETS["transformer-xl"][1]
+    cfg = dataclasses.replace(
+        cfg, data=str(texts), batch_size=8, task=data.Sizes((1, 3), 2, text_weight=0.5)
     )
-    made = passkey_task.Passkey(cfg, Site(texts, sharding.make_mesh(), None))
+    made = Passkey(cfg, Site(texts, sharding.make_mesh(), None))
     weights = made.batch(0, np.arange(8)).weights.reshape(8, -1)
     assert (weights.sum(axis=1) >= 2 + 0.5 * (4 * 64 - 34 - 42 - 1)).all()
     assert ((weights == 1).sum(axis=1) == 2).all()
@@ -192,7 +192,7 @@ BAD = {
 def test_bad_options_are_refused_in_one_line(options, said, texts, tmp_path, capsys):
     out = tmp_path / "run"
     with pytest.raises(SystemExit) as stop:
-        passkey_main.main([*TINY, "--data", str(texts), "--out", str(out), *options])
+        main([*TINY, "--data", str(texts), "--out", str(out), *options])
     captured = capsys.readouterr()
     lines = captured.err.splitlines()
     assert stop.value.code == 2 and len(lines) == 1 and captured.out == ""
@@ -200,12 +200,12 @@ def test_bad_options_are_refused_in_one_line(options, said, texts, tmp_path, cap
     assert not out.exists()
 
 
-@pytest.mark.parametrize("name", list(passkey.PRESETS))
+@pytest.mark.parametrize("name", list(PRESETS))
 def test_presets_can_be_run(name, tmp_path):
     """They pass the check at the door, survive JSON, and ask beyond the layers' windows."""
     folder = write_texts(tmp_path, 65 * 64)
-    cfg = passkey.PRESETS[name][1]
-    assert folders.from_json(passkey.PasskeyConfig, folders.to_json(cfg)) == cfg
+    cfg = PRESETS[name][1]
+    assert folders.from_json(PasskeyConfig, folders.to_json(cfg)) == cfg
     assert cfg.model.mem_len * cfg.model.num_layers // cfg.model.segment_len < 64
     devices = jax.device_count()
-    passkey_task.check(passkey.dataclasses.replace(cfg, data=str(folder), batch_size=devices))
+    check(dataclasses.replace(cfg, data=str(folder), batch_size=devices))

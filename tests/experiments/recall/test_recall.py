@@ -1,5 +1,6 @@
 """The command line of the recall experiment: a whole tiny run, its figures, its refusals."""
 
+import dataclasses
 import json
 import shlex
 from types import SimpleNamespace
@@ -8,11 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.recall import __main__ as recall_main
-from experiments.recall import config as recall
-from experiments.recall import data as task
-from experiments.recall import task as recall_task
-from experiments.recall.config import RecallConfig
+from experiments.recall import data
+from experiments.recall.__main__ import main
+from experiments.recall.config import PRESETS, RecallConfig
+from experiments.recall.task import Recall, check
 from experiments.run import batches, folders, training
 from inf_former_jax.training import evaluation
 
@@ -34,15 +34,15 @@ TINY = shlex.split("""
 def finished(tmp_path_factory):
     """(folder, result) of one tiny run."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    recall_main.main([*TINY, "--out", str(folder)])
+    main([*TINY, "--out", str(folder)])
     return folder, json.loads((folder / "result.json").read_text())
 
 
 def test_questions_are_counted_by_age(finished):
     """By age they sum to 3 a document, as many as were generated, and their accuracies to one."""
     _, result = finished
-    cfg = folders.from_json(recall.RecallConfig, result["settings"])
-    ages = task.generate(0, "test", range(12), cfg.task, 8).ages
+    cfg = folders.from_json(RecallConfig, result["settings"])
+    ages = data.generate(0, "test", range(12), cfg.task, 8).ages
     expected = np.bincount(ages[ages > 0], minlength=4)[1:].tolist()
     assert sum(expected) == 3 * 12 and min(expected) > 0
     assert set(result["test"]) == {"as trained", "memory emptied before every segment"}
@@ -81,7 +81,7 @@ def test_a_finished_folder_is_recognised_and_left_alone(finished, capsys):
     folder, result = finished
     files = [folder / name for name in ("config.json", "metrics.jsonl", "result.json")]
     before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in files]
-    recall_main.main([*TINY, "--out", str(folder)])
+    main([*TINY, "--out", str(folder)])
     out = capsys.readouterr().out
     assert f"{folder} holds the finished run" in out
     assert f"{result['test']['as trained']['accuracy']:.3f}" in out
@@ -96,9 +96,9 @@ def test_figures_by_age_are_those_of_whole_documents(finished):
     site = training.site(cfg, folder)
     _, mesh, ops = site
     now = SimpleNamespace(params=params, key=jax.random.key(3))
-    made = recall_task.Recall(cfg, site)
-    documents = task.generate(0, "test", range(8), cfg.task, 8)
-    batch = task.batch(documents, 8)
+    made = Recall(cfg, site)
+    documents = data.generate(0, "test", range(8), cfg.task, 8)
+    batch = data.batch(documents, 8)
     for empty in (False, True):
         found = made.figures(now, "test", 8, empty)
         evaluate = evaluation.make_eval_step(cfg.model, empty)
@@ -135,7 +135,7 @@ BAD = {
 def test_bad_options_are_refused_in_one_line(options, said, tmp_path, capsys):
     out = tmp_path / "run"
     with pytest.raises(SystemExit) as stop:
-        recall_main.main([*TINY, "--out", str(out), *options])
+        main([*TINY, "--out", str(out), *options])
     captured = capsys.readouterr()
     lines = captured.err.splitlines()
     assert stop.value.code == 2 and len(lines) == 1 and captured.out == ""
@@ -143,10 +143,10 @@ def test_bad_options_are_refused_in_one_line(options, said, tmp_path, capsys):
     assert not out.exists()
 
 
-@pytest.mark.parametrize("name", list(recall.PRESETS))
+@pytest.mark.parametrize("name", list(PRESETS))
 def test_presets_can_be_run(name):
     """They pass the check at the door, survive JSON, and ask beyond the short-term window."""
-    cfg = recall.PRESETS[name][1]
-    recall_task.check(recall.dataclasses.replace(cfg, batch_size=jax.device_count()))
-    assert folders.from_json(recall.RecallConfig, folders.to_json(cfg)) == cfg
+    cfg = PRESETS[name][1]
+    check(dataclasses.replace(cfg, batch_size=jax.device_count()))
+    assert folders.from_json(RecallConfig, folders.to_json(cfg)) == cfg
     assert cfg.model.mem_len * cfg.model.num_layers // cfg.model.segment_len < max(cfg.task.ages)

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from experiments.run import grid
-from experiments.sorting import __main__ as sorting_main
-from experiments.sorting import compare as sorting_compare
-from experiments.sorting import config as sorting
-from experiments.sorting import lasting as sorting_lasting
+from experiments.sorting import compare, lasting
+from experiments.sorting.__main__ import main
+from experiments.sorting.config import PRESETS
 from inf_former_jax.training.checkpoint import CheckpointConfig
 from inf_former_jax.training.loop import LoopConfig, StopSignal
 from inf_former_jax.training.optim import OptimConfig
@@ -39,8 +38,8 @@ def shrunk(config):
 @pytest.fixture
 def tiny_presets(monkeypatch):
     for name in ("compressive", "transformer-xl"):
-        text, config = sorting.PRESETS[name]
-        monkeypatch.setitem(sorting.PRESETS, name, (text, shrunk(config)))
+        text, config = PRESETS[name]
+        monkeypatch.setitem(PRESETS, name, (text, shrunk(config)))
 
 
 def options(out, *more):
@@ -50,7 +49,7 @@ def options(out, *more):
 
 def test_compare_fills_the_table_and_keeps_what_is_done(tiny_presets, tmp_path, capsys):
     """Two models; again: nothing is run anew; a further seed: its cells are empty until run."""
-    sorting_main.main(options(tmp_path))
+    main(options(tmp_path))
     assert "[2/2] transformer-xl, 28 tokens, seed 0" in capsys.readouterr().out
     files = sorted(tmp_path.glob("28/*/result.json"))
     assert [path.parent.name for path in files] == ["compressive-emptied-0", "transformer-xl-0"]
@@ -62,7 +61,7 @@ def test_compare_fills_the_table_and_keeps_what_is_done(tiny_presets, tmp_path, 
     assert emptied["memory_bytes_per_row"] == 4 + 4 * (48 + 6) * 8
     assert (tmp_path / "comparison.png").stat().st_size > 10_000
     before = [path.stat().st_mtime_ns for path in files]
-    sorting_main.main(options(tmp_path))
+    main(options(tmp_path))
     assert [path.stat().st_mtime_ns for path in files] == before
     lines = (tmp_path / "table.md").read_text().splitlines()
     assert len(lines) == 4 and lines[2].startswith("| compressive-emptied | 28 | 1 | 0.")
@@ -82,24 +81,24 @@ def test_a_signal_ends_compare_after_the_step_and_it_goes_on(tiny_presets, tmp_p
     armed = True
     monkeypatch.setattr("inf_former_jax.training.loop.StopSignal", Armed)
     with pytest.raises(SystemExit) as stopped:
-        sorting_main.main(options(tmp_path))
+        main(options(tmp_path))
     assert stopped.value.code == 3
     first = tmp_path / "28/compressive-emptied-0/result.json"
     assert first.exists() and not (tmp_path / "28/transformer-xl-0/result.json").exists()
     assert sorted((tmp_path / "28/transformer-xl-0/checkpoints").iterdir())
     before, armed = first.stat().st_mtime_ns, False
-    sorting_main.main(options(tmp_path))
+    main(options(tmp_path))
     assert first.stat().st_mtime_ns == before
     assert json.loads((tmp_path / "28/transformer-xl-0/result.json").read_text())["steps"] == 4
 
 
 def test_a_run_that_ended_before_its_result_is_finished(tiny_presets, tmp_path):
     """All updates done, killed in the final evaluation: repeating writes the same result."""
-    sorting_main.main(options(tmp_path))
+    main(options(tmp_path))
     path = tmp_path / "28/transformer-xl-0/result.json"
     before = json.loads(path.read_text())
     path.unlink()
-    sorting_main.main(options(tmp_path))
+    main(options(tmp_path))
     after = json.loads(path.read_text())
     for name in ("steps", "curve", "test", "training_seconds", "tokens_per_second"):
         assert after[name] == before[name]
@@ -107,33 +106,33 @@ def test_a_run_that_ended_before_its_result_is_finished(tiny_presets, tmp_path):
 
 def test_what_has_not_run_stays_empty(tiny_presets, tmp_path):
     """Cells without a result are rows without figures."""
-    cfg = sorting_compare.CompareConfig(
+    cfg = compare.CompareConfig(
         models=("transformer-xl",), lengths=(28,), seeds=1, out=str(tmp_path)
     )
-    found = grid.results(sorting_compare.cells(cfg))
-    assert sorting_compare.COMPARE.rows(found) == [["transformer-xl", "28", "0"] + [""] * 8]
+    found = grid.results(compare.cells(cfg))
+    assert compare.COMPARE.rows(found) == [["transformer-xl", "28", "0"] + [""] * 8]
 
 
 @pytest.mark.parametrize("name", ["foo", "transformer-xl-emptied"])
 def test_unknown_models_are_refused(name, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
-        sorting_main.main(["compare", "--models", name, "--out", str(tmp_path / "none")])
+        main(["compare", "--models", name, "--out", str(tmp_path / "none")])
     assert capsys.readouterr().err.startswith(f"error: models: found {name}, accepted: ")
     assert not (tmp_path / "none").exists()
 
 
 def test_the_paper_grid():
     """4,000, 8,000 and 16,000 tokens in the paper's sizes."""
-    cfg = sorting_compare.CompareConfig(models=("infinity-former",), paper=True, seeds=1)
-    made = sorting_compare.cells(cfg)
+    cfg = compare.CompareConfig(models=("infinity-former",), paper=True, seeds=1)
+    made = compare.cells(cfg)
     assert [cell.row[1] for cell in made] == [4000, 8000, 16000]
     assert made[0].config.model.d_model == 300 and made[0].config.train_sequences == 8000
 
 
 def test_lasting_rows_differ_in_their_memory_only(tmp_path):
     """Hand-written table: contraction and locations of each row; segments, sizes and updates."""
-    cfg = sorting_lasting.LastingConfig(seeds=1, segments=(64,), updates=50, out=str(tmp_path))
-    table = {cell.row[0]: cell.config for cell in sorting_lasting.cells(cfg)}
+    cfg = lasting.LastingConfig(seeds=1, segments=(64,), updates=50, out=str(tmp_path))
+    table = {cell.row[0]: cell.config for cell in lasting.cells(cfg)}
     memories = {name: config.model.long_term for name, config in table.items()}
     assert memories.pop("transformer-xl") is None
     taus = {name: (memory.tau_of(1), memory.tau_of(9)) for name, memory in memories.items()}
@@ -166,12 +165,10 @@ def test_lasting_rows_differ_in_their_memory_only(tmp_path):
 @pytest.mark.slow
 def test_lasting_fills_its_table(monkeypatch, tmp_path, capsys):
     """One memory through the whole of training, evaluation and report."""
-    small = sorting_lasting.small
-    monkeypatch.setattr(
-        sorting_lasting, "small", lambda model, **made: shrunk(small(model, **made))
-    )
+    small = lasting.small
+    monkeypatch.setattr(lasting, "small", lambda model, **made: shrunk(small(model, **made)))
     given = "--models infinity-former-lasting --segments 3 --seeds 1 --updates 4"
-    sorting_main.main(["lasting", *given.split(), "--out", str(tmp_path)])
+    main(["lasting", *given.split(), "--out", str(tmp_path)])
     assert "[1/1] infinity-former-lasting, 76 tokens, seed 0" in capsys.readouterr().out
     result = json.loads((tmp_path / "3/infinity-former-lasting-0/result.json").read_text())
     assert result["steps"] == 4 and "memory emptied before every segment" in result["test"]
@@ -192,7 +189,7 @@ def test_lasting_fills_its_table(monkeypatch, tmp_path, capsys):
 def test_lasting_refuses_in_one_line(given, said, tmp_path, capsys):
     """Exit 2 before anything is written."""
     with pytest.raises(SystemExit) as stopped:
-        sorting_main.main(["lasting", *given, "--out", str(tmp_path / "new")])
+        main(["lasting", *given, "--out", str(tmp_path / "new")])
     assert stopped.value.code == 2 and not (tmp_path / "new").exists()
     printed = capsys.readouterr().err
     assert said in printed and printed.count("\n") == 1

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.sorting import __main__ as sorting_main
-from experiments.sorting import data as task
+from experiments.sorting import data
+from experiments.sorting.__main__ import main
 from inf_former_jax.data.text import SPLITS
 
 ROOT = Path(__file__).parents[3]
@@ -35,7 +35,7 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
 def finished(tmp_path_factory):
     """(folder, result) of one tiny run."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    sorting_main.main([*TINY, "--out", str(folder)])
+    main([*TINY, "--out", str(folder)])
     return folder, json.loads((folder / "result.json").read_text())
 
 
@@ -75,14 +75,14 @@ def test_figures_of_a_run_are_finite_and_in_range(finished):
 def test_baselines_come_in_increasing_order(finished):
     values = list(finished[1]["baselines"].values())
     assert len(values) == 4 and values == sorted(values) and len(set(values)) > 2
-    assert values[0] == task.elimination_accuracy() and values[-1] == 1
+    assert values[0] == data.elimination_accuracy() and values[-1] == 1
 
 
 def test_a_finished_folder_is_recognised_and_left_alone(finished, capsys):
     """The table is printed again; only the picture may be drawn anew, the same."""
     folder, result = finished
     before = contents(folder)
-    sorting_main.main([*TINY, "--out", str(folder)])
+    main([*TINY, "--out", str(folder)])
     out = capsys.readouterr().out
     assert f"{folder} holds the finished run" in out
     assert f"{result['test']['as trained']['accuracy']:.3f}" in out
@@ -96,7 +96,7 @@ def test_a_finished_folder_is_recognised_and_left_alone(finished, capsys):
 def refused(capsys, *argv: str) -> str:
     """The one line of standard error with which the options are refused."""
     with pytest.raises(SystemExit) as stop:
-        sorting_main.main(list(argv))
+        main(list(argv))
     assert stop.value.code == 2
     captured = capsys.readouterr()
     lines = captured.err.splitlines()
@@ -160,7 +160,7 @@ LINES = {
 @pytest.mark.parametrize(("change", "said"), LINES.values(), ids=LINES)
 def test_bad_data_files_are_refused_with_their_line(change, said, split, tmp_path, capsys):
     for name in SPLITS:
-        task.write(tmp_path / f"{name}.txt", *task.generate(0, name, np.arange(4), 50))
+        data.write(tmp_path / f"{name}.txt", *data.generate(0, name, np.arange(4), 50))
     path = tmp_path / f"{split}.txt"
     lines = path.read_text().splitlines()
     lines[2] = " ".join(change(lines[2].split()))
@@ -203,7 +203,7 @@ def test_tensorboard_without_its_package_is_refused(tmp_path, monkeypatch, capsy
 def test_unknown_options_suggest_the_near_one(tmp_path, capsys):
     """tyro draws a box of its own here, of several lines."""
     with pytest.raises(SystemExit) as stop:
-        sorting_main.main([*TINY, "--out", str(tmp_path / "run"), "--optim.learnin-rate", "0.1"])
+        main([*TINY, "--out", str(tmp_path / "run"), "--optim.learnin-rate", "0.1"])
     captured = capsys.readouterr()
     assert stop.value.code == 2 and not (tmp_path / "run").exists()
     assert "--optim.learnin-rate" in captured.err and "--optim.learning-rate" in captured.err
@@ -211,7 +211,7 @@ def test_unknown_options_suggest_the_near_one(tmp_path, capsys):
 
 def test_unknown_presets_list_the_known_ones(capsys):
     with pytest.raises(SystemExit) as stop:
-        sorting_main.main(["infinity-formr"])
+        main(["infinity-formr"])
     captured = capsys.readouterr()
     assert stop.value.code == 2 and "infinity-former-sticky" in captured.err
 
