@@ -10,7 +10,7 @@ Dimension letters: B rows, R of them asked for, W segments of T tokens.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Int64, Integer
@@ -37,9 +37,6 @@ class ConversationBatches:
     seed: int = 0
     shuffle: bool = False
     """Another order in each epoch; False = sorted by length."""
-    _orders: dict[int, Int64[np.ndarray, "steps B"]] = dataclasses.field(
-        default_factory=dict, init=False, repr=False
-    )
 
     def __post_init__(self):
         require_at_least("batch_size", self.batch_size, 1)
@@ -80,7 +77,7 @@ class ConversationBatches:
         """
         require_at_least("step", step, 0)
         epoch, within = divmod(step, self.steps_per_epoch)
-        numbers = self._order(epoch)[within]
+        numbers = self._order(epoch if self.shuffle else 0)[within]
         shape = (len(rows), self.segments, self.conversations[0].tokens.shape[1])
         batch = Segments(*(np.zeros(shape, leaf.dtype) for leaf in self.conversations[0]))
         resets = np.zeros(shape[:2], bool)
@@ -95,14 +92,10 @@ class ConversationBatches:
                     leaf[i, first:] = part
         return Batch(batch.tokens, batch.targets, batch.weights, resets, batch.valid, batch.types)
 
-    def _order(self, epoch: int) -> Int64[np.ndarray, "steps B"]:
-        """Conversation of each step and row, -1 = none; only the latest epoch's order is kept."""
-        epoch = epoch if self.shuffle else 0
-        if (order := self._orders.get(epoch)) is None:
-            order = self._make_order(epoch)
-            self._orders.clear()
-            self._orders[epoch] = order
-        return order
+    @functools.cached_property
+    def _order(self) -> Callable[[int], Int64[np.ndarray, "steps B"]]:
+        """Epoch → conversation of each step and row, -1 = none; the latest epoch's is kept."""
+        return functools.lru_cache(maxsize=1)(self._make_order)
 
     def _make_order(self, epoch: int) -> Int64[np.ndarray, "steps B"]:
         count = len(self.conversations)

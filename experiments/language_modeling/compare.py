@@ -11,7 +11,7 @@ import dataclasses
 from pathlib import Path
 
 from experiments.language_modeling import plots
-from experiments.language_modeling.config import MODELS, PRESETS, LanguageModelingConfig
+from experiments.language_modeling.config import MODELS, PRESETS, DataConfig, LanguageModelingConfig
 from experiments.language_modeling.task import LANGUAGE_MODELING
 from experiments.results.language import LANGUAGE, language_row
 from experiments.run.grid import EMPTIED, Cell, Grid, Results
@@ -22,8 +22,8 @@ from inf_former_jax.training.optim import OptimConfig
 _WITH_MEMORY = [name for name in MODELS if name != "gpt2"]
 
 
-@dataclasses.dataclass(frozen=True)
-class CompareConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareConfig(DataConfig):
     """Which cells of the table to fill."""
 
     models: tuple[str, ...] = (*MODELS, *(f"{name}{EMPTIED}" for name in _WITH_MEMORY))
@@ -38,23 +38,10 @@ class CompareConfig:
     """Peak rate of a row's updates; a linear decay to zero."""
     memory_learning_rate: float = 2e-3
     """The same of the memory's parameters."""
-    batch_size: int = 8
-    segments: int = 1
-    """Segments of a row in one update."""
-    piece: int = 0
-    """Training documents of the rows are cut into pieces of so many segments; 0 = whole."""
     vocab_size: int = 2048
     """Tokens of the BPE trained on the text, without --init-from."""
-    data: str = ""
-    """Folder with train, valid and test; "" = Shakespeare's plays."""
-    tokenizer: str = ""
     init_from: str = ""
     """GPT-2's files: the paper's size and settings (SPEC §6) instead of the CPU's."""
-    valid_characters: int = 20_000
-    """Characters of each validation document; 0 = all."""
-    test_characters: int = 0
-    """Characters of each test document; 0 = all."""
-    cache: str = "runs/tokens"
     out: str = "runs/language_modeling/compare"
     """Folder of the runs, the table and the pictures."""
 
@@ -79,7 +66,8 @@ def _base(cfg: CompareConfig) -> Cell[LanguageModelingConfig]:
     preset = PRESETS["gpt2"][1]
     warmup = min(100, cfg.base_updates // 2)
     optim = dataclasses.replace(preset.optim, steps=cfg.base_updates, warmup_steps=warmup)
-    config, folder = _common(cfg, preset, optim), Path(cfg.out) / "base"
+    config = dataclasses.replace(_common(cfg, preset, optim), piece=0)
+    folder = Path(cfg.out) / "base"
     return Cell(row=("base",), title="base", preset="gpt2", config=config, folder=folder)
 
 
@@ -99,7 +87,6 @@ def _row(cfg: CompareConfig, name: str, seed: int) -> Cell[LanguageModelingConfi
     config = dataclasses.replace(
         _common(cfg, preset, optim),
         init_from=cfg.init_from or str(Path(cfg.out) / "base"),
-        piece=cfg.piece,
         seed=seed,
         objective=Objective(empty_memory=name != plain),
     )
@@ -127,13 +114,7 @@ def _common(
         optim=optim,
         loop=dataclasses.replace(preset.loop, minutes=0.0),
         sample=0,
-        data=cfg.data,
-        tokenizer=cfg.tokenizer,
-        cache=cfg.cache,
-        valid_characters=cfg.valid_characters,
-        test_characters=cfg.test_characters,
-        batch_size=cfg.batch_size,
-        segments=cfg.segments,
+        **{field.name: getattr(cfg, field.name) for field in dataclasses.fields(DataConfig)},
     )
 
 

@@ -13,22 +13,19 @@ from inf_former_jax.training.optim import OptimConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TextConfig(RunConfig):
-    """A run on text, which may begin with parameters and a tokeniser from elsewhere."""
+class TokenConfig:
+    """How text becomes tokens."""
 
     tokenizer: str = ""
     """"bytes", a tokenizer.json, or a folder with one or with vocab.json and merges.txt; "" = the
-    one of --init-from, or a BPE that fills the vocabulary, trained on the training data."""
-    init_from: str = ""
-    """Parameters to begin with: a folder of GPT-2's files, or a run of language_modeling. Layers,
-    width and vocabulary are taken from there; a memory that is not there is grafted on."""
+    one of what a run begins with, or a BPE that fills the vocabulary, trained on the run's text."""
     cache: str = "runs/tokens"
     """Folder for tokens and trained tokenisers."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LanguageModelingConfig(TextConfig):
-    """One run of the language-modelling experiment."""
+class DataConfig(TokenConfig):
+    """Which text is read, and how much of it at once."""
 
     data: str = ""
     """Folder with train, valid and test in the layout of WikiText, PG-19 or JSON lines; "" =
@@ -44,6 +41,21 @@ class LanguageModelingConfig(TextConfig):
     """Characters of each validation document, from its beginning; 0 = all."""
     test_characters: int = 0
     """Characters of each test document, from its beginning; 0 = all."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextConfig(RunConfig, TokenConfig):
+    """A run on text, which may begin with parameters and a tokeniser from elsewhere."""
+
+    init_from: str = ""
+    """Parameters to begin with: a folder of GPT-2's files, or a run of language_modeling. Layers,
+    width and vocabulary are taken from there; a memory that is not there is grafted on."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LanguageModelingConfig(DataConfig, TextConfig):
+    """One run of the language-modelling experiment."""
+
     sample: int = 100
     """Tokens of text to write at the end, after the beginning of a test document; 0 = none."""
 

@@ -32,7 +32,7 @@ class EvaluateConfig:
     data: str = ""
     """Folder with the splits; "" = Shakespeare's plays."""
     splits: tuple[str, ...] = ("valid", "test")
-    """Of valid and test."""
+    """Which of valid and test are read."""
     characters: int = 0
     """Characters of each document, from its beginning; 0 = all."""
     cache: str = "runs/tokens"

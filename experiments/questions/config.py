@@ -3,6 +3,7 @@
 import dataclasses
 
 from experiments.language_modeling import config as language_modeling
+from experiments.language_modeling.config import TokenConfig
 from experiments.questions.data import Sizes
 from experiments.run.config import RunConfig
 from inf_former_jax.models.decoder import ModelConfig
@@ -10,7 +11,7 @@ from inf_former_jax.training.loop import LoopConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class QuestionsConfig(RunConfig):
+class QuestionsConfig(RunConfig, TokenConfig):
     """One run of the questions experiment."""
 
     model: ModelConfig
@@ -18,11 +19,6 @@ class QuestionsConfig(RunConfig):
     task: Sizes = dataclasses.field(
         default_factory=lambda: Sizes(people=2, questions=6, sentences=12)
     )
-    tokenizer: str = ""
-    """"bytes", a tokenizer.json, or a folder with one or with vocab.json and merges.txt; "" = a
-    BPE trained on the training conversations."""
-    cache: str = "runs/tokens"
-    """Folder for trained tokenisers."""
     batch_size: int = 16
     """B, conversations in one update."""
     train_documents: int = 4000
