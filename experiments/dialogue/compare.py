@@ -13,8 +13,7 @@ from pathlib import Path
 from experiments.dialogue.config import PRESETS, ROWS, DataConfig, DialogueConfig
 from experiments.dialogue.task import DIALOGUE
 from experiments.language_modeling.start import is_run
-from experiments.results.dialogue import DIALOGUE as COLUMNS
-from experiments.results.dialogue import dialogue_row
+from experiments.results.dialogue import COLUMNS
 from experiments.run.grid import EMPTIED, Cell, Grid, Results
 from inf_former_jax.require import require, require_at_least
 from inf_former_jax.training.objective import Objective
@@ -125,8 +124,8 @@ COMPARE = Grid(
     options=CompareConfig(),
     cells=cells,
     title="dialogue from one checkpoint",
-    header=COLUMNS,
+    labels=("model",),
+    columns=COLUMNS,
     width=190,
-    row=dialogue_row,
     finish=finish,
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 from experiments.language_modeling import plots
 from experiments.language_modeling.config import MODELS, PRESETS, DataConfig, LanguageModelingConfig
 from experiments.language_modeling.task import LANGUAGE_MODELING
-from experiments.results.language import LANGUAGE, language_row
+from experiments.results.language import COLUMNS
 from experiments.run.grid import EMPTIED, Cell, Grid, Results
 from inf_former_jax.require import require, require_at_least
 from inf_former_jax.training.objective import Objective
@@ -131,8 +131,8 @@ COMPARE = Grid(
     options=CompareConfig(),
     cells=cells,
     title="language models from one checkpoint",
-    header=LANGUAGE,
+    labels=("model",),
+    columns=COLUMNS,
     width=170,
-    row=language_row,
     finish=finish,
 )

@@ -3,7 +3,7 @@
 from functools import partial
 
 from experiments.run import tables
-from experiments.run.tables import CONTROL, SOURCE, Result, Runs, tested
+from experiments.run.tables import CONTROL, SOURCE, Columns, Result, Runs, tested
 
 #: Headings of the scores of replies → the figures in a result.
 SCORES = {
@@ -25,8 +25,8 @@ def _score(figure: str, runs: Runs) -> str:
     return tables.spread(values, 1) if values else ""
 
 
-_FIGURES = {
-    "seeds": lambda runs: str(len(runs)),
+COLUMNS: Columns = {
+    "seeds": tables.count,
     "perplexity, valid": tested("as trained", "perplexity", 2, split="valid"),
     "test": tested("as trained", "perplexity", 2),
     "memory emptied": tested(CONTROL, "perplexity", 2),
@@ -34,20 +34,14 @@ _FIGURES = {
     **{column: partial(_score, figure) for column, figure in SCORES.items()},
     "updates": tables.updates,
 }
-DIALOGUE = ("model", *_FIGURES)
-
-
-def dialogue_row(model: str, runs: Runs) -> list[str]:
-    """Cells by DIALOGUE of one model; they are empty if nothing has run."""
-    if not runs:
-        return [model, "0"] + [""] * (len(DIALOGUE) - 2)
-    return [model, *(cell(runs) for cell in _FIGURES.values())]
 
 
 def dialogue_table(results: list[Result]) -> str:
     """Conversations by corpus: a row for each way to read the document."""
-    rows = (
-        [runs[0]["corpus"], *dialogue_row(runs[0]["preset"], runs), tables.source(runs)]
-        for runs in tables.groups(results)
-    )
-    return tables.markdown(("corpus", *DIALOGUE, SOURCE), rows)
+    columns = {
+        "corpus": lambda runs: runs[0]["corpus"],
+        "model": lambda runs: runs[0]["preset"],
+        **COLUMNS,
+        SOURCE: tables.source,
+    }
+    return tables.table(columns, tables.groups(results))

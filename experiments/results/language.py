@@ -25,8 +25,8 @@ def _words_per_second(runs: Runs) -> str:
 
 
 #: Perplexities are a token unless the column says otherwise.
-_FIGURES: Columns = {
-    "seeds": lambda runs: str(len(runs)),
+COLUMNS: Columns = {
+    "seeds": tables.count,
     "valid": _tested("as trained", "perplexity", split="valid"),
     "test": _tested("as trained", "perplexity"),
     "memory emptied": _tested(CONTROL, "perplexity"),
@@ -37,14 +37,6 @@ _FIGURES: Columns = {
     "parameters": tables.parameters,
     "memory of a row": tables.memory_of_a_row,
 }
-LANGUAGE = ("model", *_FIGURES)
-
-
-def language_row(model: str, runs: Runs) -> list[str]:
-    """Cells by LANGUAGE of one model; they are empty if nothing has run."""
-    if not runs:
-        return [model, "0"] + [""] * (len(LANGUAGE) - 2)
-    return [model, *(cell(runs) for cell in _FIGURES.values())]
 
 
 def language_table(results: list[Result]) -> str:
@@ -56,12 +48,12 @@ def language_table(results: list[Result]) -> str:
             name += ", from nothing"
         if piece := runs[0]["settings"].get("piece"):
             name += f", pieces of {piece}"
-        rows.append([corpus, *language_row(name, runs), tables.source(runs)])
+        rows.append([corpus, name, *tables.cells(COLUMNS, runs), tables.source(runs)])
         if count := sum(_WINDOW in run["test"] for run in runs):
             test, word, bits = (_tested(_WINDOW, figure)(runs) for figure in _DIGITS)
             cells = [f"{name}, sliding window", str(count), "", test, "", word, bits]
-            rows.append([corpus, *cells, *[""] * (len(LANGUAGE) - len(cells)), ""])
-    return tables.markdown(("text", *LANGUAGE, SOURCE), rows)
+            rows.append([corpus, *cells, *[""] * (len(COLUMNS) + 1 - len(cells)), ""])
+    return tables.markdown(("text", "model", *COLUMNS, SOURCE), rows)
 
 
 _PAIRS = ("text", "model", "seeds", "below plain", "below itself emptied", "below trained emptied")
@@ -103,10 +95,10 @@ def other_text_table(results: list[Result]) -> str:
     for result in results:
         by_model[result["corpus"], result["preset"].rsplit("-", 1)[0]].append(result)
     columns: Columns = {
-        **{name: _FIGURES[name] for name in ("seeds", "test", "memory emptied")},
+        **{name: COLUMNS[name] for name in ("seeds", "test", "memory emptied")},
         "sliding window": _tested(_WINDOW, "perplexity"),
-        **{name: _FIGURES[name] for name in ("a word", "bits a byte")},
+        **{name: COLUMNS[name] for name in ("a word", "bits a byte")},
         SOURCE: tables.source,
     }
-    rows = ([*key, *(cell(runs) for cell in columns.values())] for key, runs in by_model.items())
+    rows = ([*key, *tables.cells(columns, runs)] for key, runs in by_model.items())
     return tables.markdown(("text", "model", *columns), rows)

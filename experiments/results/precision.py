@@ -31,7 +31,7 @@ _COLUMNS: Columns = {
     "task": lambda runs: runs[0]["experiment"].replace("_", " "),
     "preset": lambda runs: f"`{runs[0]['preset']}`",
     "computes in": _dtype,
-    "seeds": lambda runs: str(len(runs)),
+    "seeds": tables.count,
     "while it trains": _curve,
     "test": lambda runs: _test("as trained", runs),
     "memory emptied": lambda runs: _test(CONTROL, runs),

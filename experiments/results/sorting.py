@@ -39,8 +39,8 @@ _SORTING: Columns = {
     SOURCE: tables.source,
 }
 
-_FIGURES: Columns = {
-    "seeds": lambda runs: str(len(runs)),
+COMPARISON: Columns = {
+    "seeds": tables.count,
     "accuracy": tested("as trained", "accuracy"),
     "emptied": tested(CONTROL, "accuracy"),
     "loss": tested("as trained", "loss"),
@@ -50,12 +50,10 @@ _FIGURES: Columns = {
     "parameters": tables.parameters,
     "memory of a row": tables.memory_of_a_row,
 }
-COMPARISON = ("model", "tokens", *_FIGURES)
-
 _COMPARISON: Columns = {
     "model": lambda runs: runs[0]["preset"],
     "tokens": _SORTING["tokens"],
-    **_FIGURES,
+    **COMPARISON,
     SOURCE: tables.source,
 }
 
@@ -63,13 +61,6 @@ _COMPARISON: Columns = {
 def sorting_table(results: list[Result]) -> str:
     """Accuracy by preset and length: as trained, memory emptied, and what needs no learning."""
     return tables.table(_SORTING, tables.groups(results))
-
-
-def comparison_row(model: str, length: int, runs: Runs) -> list[str]:
-    """Cells by COMPARISON of one model at one length; they are empty if nothing has run."""
-    if not runs:
-        return [model, f"{length:,}", "0"] + [""] * (len(COMPARISON) - 3)
-    return [model, f"{length:,}", *(cell(runs) for cell in _FIGURES.values())]
 
 
 def comparison_table(results: list[Result]) -> str:

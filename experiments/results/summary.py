@@ -70,13 +70,11 @@ def _trained(figure: str, results: list[Result], ours: bool) -> Iterator[Candida
         name = runs[0]["preset"]
         if name.endswith("-emptied") or ("infinity" in name) != ours:
             continue
+        control = tested(CONTROL, figure, digits)(runs)
         for label, note in {"as trained": "", "sliding window": ", sliding window"}.items():
-            values = [run["test"][label][figure] for run in runs if label in run["test"]]
-            if values:
-                cell = f"{spread(values, digits)} ({name}{note})"
-                yield Candidate(
-                    statistics.mean(values), cell, tested(CONTROL, figure, digits)(runs)
-                )
+            if cell := tested(label, figure, digits)(runs):
+                mean = statistics.mean(run["test"][label][figure] for run in runs)
+                yield Candidate(mean, f"{cell} ({name}{note})", control)
 
 
 def _untrained(task: Task, results: list[Result]) -> Iterator[Candidate]:

@@ -12,8 +12,8 @@ from experiments.run.experiment import Config, Experiment
 EMPTIED = "-emptied"
 """Ends the name of a row that is trained with the memory emptied before every segment."""
 
-#: What a row is of, such as (model, length) → the results of its finished cells.
-Results = Mapping[tuple[Any, ...], list[dict[str, Any]]]
+#: What a row is of, such as (model, tokens) → the results of its finished cells.
+Results = Mapping[tuple[str, ...], list[dict[str, Any]]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Cell(Generic[Config]):
         independent: whether it can be checked before the cells before it have run.
     """
 
-    row: tuple[Any, ...]
+    row: tuple[str, ...]
     title: str
     preset: str
     config: Config
@@ -43,8 +43,9 @@ class Grid(Generic[Config]):
         description: what `--help` says.
         options: the default ones; `out` is the folder of the runs and the table.
         cells: makes the cells that the options ask for; ValueError for impossible options.
-        title, header, width: of the printed table.
-        row: the table's cells as text, from what a row is of and its results.
+        title, width: of the printed table.
+        labels: headers of what a row is of.
+        columns: headers and cells of its results.
         finish: draws the picture, and prints which files there are.
     """
 
@@ -54,9 +55,9 @@ class Grid(Generic[Config]):
     options: Any
     cells: Callable[[Any], Sequence[Cell[Config]]]
     title: str
-    header: Sequence[str]
+    labels: Sequence[str]
+    columns: tables.Columns
     width: int
-    row: Callable[..., Sequence[str]]
     finish: Callable[[Path, Results], None]
 
     def main(self, argv: Sequence[str]) -> None:
@@ -78,20 +79,20 @@ class Grid(Generic[Config]):
                 config = self.experiment.complete(cell.config)
             cli.start(self.experiment, cell.preset, config, cell.folder, [self.command, *argv])
         found = results(cells)
-        rows = self.rows(found)
-        tables.show(self.title, self.header, rows, self.width)
-        text = tables.markdown(self.header, rows)
+        header, rows = (*self.labels, *self.columns), self.rows(found)
+        tables.show(self.title, header, rows, self.width)
+        text = tables.markdown(header, rows)
         (folder / "table.md").write_text(text + "\n", encoding="utf-8")
         self.finish(folder, found)
 
-    def rows(self, found: Results) -> list[Sequence[str]]:
+    def rows(self, found: Results) -> list[list[str]]:
         """The table as text; what has not run stays empty."""
-        return [self.row(*row, finished) for row, finished in found.items()]
+        return [[*row, *tables.cells(self.columns, finished)] for row, finished in found.items()]
 
 
 def results(cells: Sequence[Cell]) -> Results:
     """Rows in the order of the cells, each with the results of its finished cells."""
-    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {cell.row: [] for cell in cells}
+    found: dict[tuple[str, ...], list[dict[str, Any]]] = {cell.row: [] for cell in cells}
     for cell in cells:
         file = cell.folder / "result.json"
         if file.exists():

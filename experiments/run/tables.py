@@ -39,9 +39,21 @@ def show(
     Console(width=width).print(shown)
 
 
+def cells(columns: Columns, runs: Runs) -> list[str]:
+    """The cells of a row. Without runs all are empty but the first one, the number of runs."""
+    if not runs:
+        return ["0", *[""] * (len(columns) - 1)]
+    return [cell(runs) for cell in columns.values()]
+
+
 def table(columns: Columns, rows: Iterable[Runs]) -> str:
     """A table in markdown of a row for each group of runs."""
-    return markdown(tuple(columns), ([cell(runs) for cell in columns.values()] for runs in rows))
+    return markdown(tuple(columns), (cells(columns, runs) for runs in rows))
+
+
+def count(runs: Runs) -> str:
+    """The number of runs."""
+    return str(len(runs))
 
 
 def spread(values: Iterable[float], digits: int = 3) -> str:

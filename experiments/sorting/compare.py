@@ -9,7 +9,7 @@ memory is emptied at test time: what the memory adds is the difference to these.
 import dataclasses
 from pathlib import Path
 
-from experiments.results.sorting import COMPARISON, comparison_row
+from experiments.results.sorting import COMPARISON
 from experiments.run import grid, plots
 from experiments.run.grid import EMPTIED, Cell, Grid
 from experiments.sorting.config import PRESETS, SortingConfig, paper
@@ -71,7 +71,7 @@ def cell(model: str, config: SortingConfig, folder: Path) -> Cell[SortingConfig]
     """The cell of a model, which is trained with its memory emptied if its name says so."""
     objective = Objective(empty_memory=model.endswith(EMPTIED))
     return Cell(
-        row=(model, config.length),
+        row=(model, f"{config.length:,}"),
         title=f"{model}, {config.length:,} tokens, seed {config.seed}",
         preset=model,
         config=dataclasses.replace(config, objective=objective),
@@ -94,8 +94,8 @@ COMPARE = Grid(
     options=CompareConfig(),
     cells=cells,
     title="sorting: every model on the same data",
-    header=COMPARISON,
+    labels=("model", "tokens"),
+    columns=COMPARISON,
     width=150,
-    row=comparison_row,
     finish=finish,
 )

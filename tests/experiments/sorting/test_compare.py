@@ -125,7 +125,7 @@ def test_the_paper_grid():
     """4,000, 8,000 and 16,000 tokens in the paper's sizes."""
     cfg = compare.CompareConfig(models=("infinity-former",), paper=True, seeds=1)
     made = compare.cells(cfg)
-    assert [cell.row[1] for cell in made] == [4000, 8000, 16000]
+    assert [cell.row[1] for cell in made] == ["4,000", "8,000", "16,000"]
     assert made[0].config.model.d_model == 300 and made[0].config.train_sequences == 8000
 
 
