@@ -81,10 +81,10 @@ def page(cfg: PageConfig) -> Path:
     corpus = corpus_of(run)
     model = writer(decoder, params, corpus.encoder.tokenizer)
     how = dataclasses.replace(answering(run), count=cfg.replies, seed=cfg.seed)
-    said = replies(model, corpus, corpus.test, how)
+    answers = replies(model, corpus, corpus.test, how)
     file = Path(cfg.out or Path(cfg.run) / "page.html")
     title = f"{corpus.name}: what the memory covers, {Path(cfg.run).name}"
-    write_page(file, title, covered(model, corpus, said))
+    write_page(file, title, covered(model, corpus, answers))
     return file
 
 

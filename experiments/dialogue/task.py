@@ -112,11 +112,11 @@ def batches(cfg: RunConfig, corpus: Corpus) -> dict[str, ConversationBatches]:
     Raises:
         ValueError: a split in which nothing is scored, or an option out of range.
     """
-    made = {}
+    found = {}
     for name, split in corpus.splits.items():
         train = name == "train"
         try:
-            made[name] = ConversationBatches(
+            found[name] = ConversationBatches(
                 split.segments, cfg.batch_size, cfg.seed if train else 0, train
             )
         except ValueError as error:
@@ -124,8 +124,8 @@ def batches(cfg: RunConfig, corpus: Corpus) -> dict[str, ConversationBatches]:
     if corpus.encoder.layout.document != "none":
         other = swapped(corpus.test, corpus.encoder)
         if other.segments:
-            made["swapped"] = ConversationBatches(other.segments, cfg.batch_size)
-    return made
+            found["swapped"] = ConversationBatches(other.segments, cfg.batch_size)
+    return found
 
 
 class ConversationTask(Task):
@@ -194,10 +194,10 @@ class Dialogue(ConversationTask):
             result["test"][ANOTHER] = self.figures(state, "swapped", emptied)
         tokenizer, split = self._corpus.encoder.tokenizer, self._corpus.test
         model = writer(Decoder(cfg.model), state.params, tokenizer)
-        said = replies(model, self._corpus, split, answering(cfg))
-        pairs = [one.reply for one in said], [one.true for one in said]
+        answers = replies(model, self._corpus, split, answering(cfg))
+        pairs = [one.reply for one in answers], [one.true for one in answers]
         result["replies"] = dataclasses.asdict(scores.scores(*pairs, cfg.wordnet))
-        rows = as_json(said, split)
+        rows = as_json(answers, split)
         result["ten_replies"] = rows[:: max(1, len(rows) // 10)][:10]
         if not jax.process_index():
             text = json.dumps(rows, indent=1, ensure_ascii=False)

@@ -36,8 +36,9 @@ class Chat:
         self.encoder, self.carried = encoder, encoder.layout.streams_document
         self.state = generate.start(model.decoder, 1) if state is None else state
         self._how, self._writer = how, model
+        # The <speaker> tokens of the person and of the model.
         self._person = encoder.controls.speakers[speaker - 1]
-        self._model = encoder.controls.speakers[2 - speaker]
+        self._partner = encoder.controls.speakers[2 - speaker]
         self._tokens = self._types = np.zeros(0, np.int32)  # stay empty if the state is carried
         self._documents: tuple[tuple[int, int], ...] = ()
 
@@ -66,30 +67,30 @@ class Chat:
         if the reply was cut before it. Until then neither has joined.
         """
         end, how = self.encoder.controls.end, self._how
-        heard = self._spoken(self._person, text)
-        tokens, types = self._unread(heard)
-        options = {"types": types[None], "reply_types": np.array([self._model])}
+        utterance = self._spoken(self._person, text)
+        tokens, types = self._unread(utterance)
+        options = {"types": types[None], "reply_types": np.array([self._partner])}
         options |= {"sampling": how.sampling}
         count, key = how.reply_tokens, self._key()
         steps = self._writer.stream(self.state, tokens[None], count, key, **options)
-        said: list[int] = []
-        state = yield from numbers(steps, said)
-        missing = [] if said[-1] == end else [end]
+        reply: list[int] = []
+        state = yield from numbers(steps, reply)
+        missing = [] if reply[-1] == end else [end]
         if self.carried:
             self.state = state
-            self._keep(np.array(missing, np.int32), self._model)
+            self._keep(np.array(missing, np.int32), self._partner)
         else:
-            self._keep(heard, self._person)
-            self._keep(np.array([self._model, *said, *missing], np.int32), self._model)
+            self._keep(utterance, self._person)
+            self._keep(np.array([self._partner, *reply, *missing], np.int32), self._partner)
 
     def _spoken(self, kind: int, text: str) -> np.ndarray:
         ids = self.encoder.tokenizer.encode(text)
         return np.concatenate([[kind], ids, [self.encoder.controls.end]]).astype(np.int32)
 
-    def _unread(self, heard: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _unread(self, utterance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Tokens and types that the state has not read when the model is to speak."""
-        tokens = np.concatenate([self._tokens, heard, [self._model]]).astype(np.int32)
-        types = [self._types, np.full(len(heard), self._person), [self._model]]
+        tokens = np.concatenate([self._tokens, utterance, [self._partner]]).astype(np.int32)
+        types = [self._types, np.full(len(utterance), self._person), [self._partner]]
         types = np.concatenate(types).astype(np.int32)
         if self.carried:
             return tokens, types
