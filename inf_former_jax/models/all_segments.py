@@ -23,11 +23,11 @@ the second only. `Decoder.all_segments` runs a model in this way.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from inf_former_jax.memory import long_term, state
@@ -38,8 +38,6 @@ from inf_former_jax.models.config import ModelConfig
 from inf_former_jax.require import require
 
 Leaf = TypeVar("Leaf")
-Params = TypeVar("Params")
-Projected = TypeVar("Projected")
 
 #: Steps of a loop over counters that an accelerator runs as one kernel.
 UNROLLED = 16
@@ -67,41 +65,31 @@ class Course(NamedTuple):
     after: Int[Array, " B"]  # `Memory.seen` after the last segment
     runs: Bool[Array, " W"] | None  # False: padding in every row, it only resets; None: all run
 
-    def history(self, first: Float[AnyArray, "B F E"], x: Float[AnyArray, "B W T E"]) -> "History":
-        """F rows from before, then those of all segments; rows of segments that do not run last."""
-        if self.runs is not None:
+    def by_row(self, x: Leaf) -> Leaf:
+        """[B·W, …] as [B, W, …]; None stays."""
+        return jax.tree.map(lambda x: x.reshape(*self.seen.shape, *x.shape[1:]), x)
+
+    def fifos(
+        self, fifo: Float[AnyArray, "B F E"], x: Float[AnyArray, "B W T E"]
+    ) -> tuple[Float[Array, "BW F E"], Float[Array, "B F E"]]:
+        """(the FIFO that each segment finds, the one after all of them).
+
+        Rows from before a document are left in what its segments find, and nobody looks at them;
+        after all segments they are 0, as `reset` leaves them.
+        """
+        (_, count, length, _), size = x.shape, fifo.shape[1]
+        ran = np.arange(count + 1)  # segments that have run before each one, and in all
+        if self.runs is not None:  # the rows of those that do not run go to the end
             x = jnp.take(x, jnp.argsort(~self.runs, stable=True), axis=1)
-        rows = jnp.asarray(x, first.dtype).reshape(x.shape[0], -1, x.shape[-1])
-        return History(self, jnp.concatenate([first, rows], axis=1), x.shape[2])
-
-
-class History(NamedTuple):
-    """A layer's rows, oldest first: the FIFO before the W segments, then those of the segments."""
-
-    course: Course
-    rows: Float[Array, "B R E"]
-    length: int  # T, by which a segment that runs moves the FIFO on
-
-    def found(self, first: int, size: int) -> Float[Array, "B W {size} E"]:
-        """`size` rows of each segment's FIFO, from its row `first` on."""
-        count, runs = self.course.seen.shape[1], self.course.runs
-        if runs is None:
-            starts = [first + w * self.length for w in range(count)]
-            return jnp.stack([self.rows[:, start : start + size] for start in starts], axis=1)
-
-        def of_segment(number):
-            start = first + number * self.length
-            return jax.lax.dynamic_slice_in_dim(self.rows, start, size, axis=1)
-
-        return jax.vmap(of_segment, out_axes=1)(jnp.cumsum(runs) - runs)
-
-    def last_fifo(self, size: int) -> Float[Array, "B {size} E"]:
-        """The FIFO after all segments; as `reset` leaves it, 0 before the row's document."""
-        course = self.course
-        count = course.seen.shape[1] if course.runs is None else course.runs.sum()
-        fifo = jax.lax.dynamic_slice_in_dim(self.rows, count * self.length, size, axis=1)
-        filled = jnp.arange(size)[None] >= size - course.after[:, None]
-        return jnp.where(filled[..., None], fifo, 0.0)
+            ran = jnp.cumsum(jnp.append(False, self.runs))
+        rows = jnp.asarray(x, fifo.dtype).reshape(len(fifo), count * length, -1)
+        rows = jnp.concatenate([fifo, rows], axis=1)
+        found = [
+            jax.lax.dynamic_slice_in_dim(rows, ran[w] * length, size, axis=1)
+            for w in range(count + 1)
+        ]
+        filled = jnp.arange(size)[None] >= size - self.after[:, None]
+        return flat(jnp.stack(found[:-1], axis=1)), jnp.where(filled[..., None], found[-1], 0.0)
 
 
 def follow_counters(
@@ -214,30 +202,3 @@ def write_all(
 def flat(x: Leaf) -> Leaf:
     """[B, W, …] as one batch [B·W, …]; None stays."""
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), x)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def own_and_later(
-    project: Callable[[Params, Array], Projected], params: Params, x: Array
-) -> tuple[Projected, Projected]:
-    """`(project(params, x), project(params, sg(x)))` by one projection: `W·x` and `W·sg(x)`.
-
-    The two are equal, but the gradient reaches the parameters from both and x from the first only.
-    For a linear map `∂W = xᵀ (g_own + g_later)` and `∂x = g_own Wᵀ`: one product each.
-    """
-    projected = project(params, x)
-    return projected, projected
-
-
-def _own_and_later(project, params, x):
-    return own_and_later(project, params, x), (params, x)
-
-
-def _own_and_later_back(project, primals, cotangents):
-    pullback = jax.vjp(project, *primals)[1]
-    own, _ = cotangents
-    both = jax.tree.map(jnp.add, *cotangents)
-    return pullback(both)[0], pullback(own)[1]
-
-
-own_and_later.defvjp(_own_and_later, _own_and_later_back)

@@ -22,15 +22,14 @@ from inf_former_jax.memory import state
 from inf_former_jax.memory.basis import AnyArray
 from inf_former_jax.memory.state import LayerMemory
 from inf_former_jax.models import open_segment
-from inf_former_jax.models.all_segments import Course, flat, own_and_later
+from inf_former_jax.models.all_segments import Course
 from inf_former_jax.models.attention import LongTermAttention
 from inf_former_jax.models.config import ModelConfig, compute_dtype
 from inf_former_jax.models.dropout import dropout
 from inf_former_jax.models.layer_memory.compressed import Compressed, Compression
-from inf_former_jax.models.layer_memory.kind import Info, MemoryKinds
+from inf_former_jax.models.layer_memory.kind import Info, MemoryKind, Read, joined
 from inf_former_jax.models.layer_memory.long_term import LongTerm
-from inf_former_jax.models.layer_memory.short_term import ShortTerm
-from inf_former_jax.models.local_attention.layer import KeysValues, LocalAttention, project
+from inf_former_jax.models.local_attention.layer import KeysValues, LocalAttention
 from inf_former_jax.models.open_segment import LayerCache
 from inf_former_jax.models.segment import Segment
 
@@ -47,12 +46,10 @@ class Block(nn.Module):
         if cfg.compressed is not None:
             self.compression = Compression(cfg.compressed)
             kinds.append(Compressed(cfg, self.compression, self._reconstruction))
-        if state.fifo_len(cfg):
-            kinds.append(ShortTerm(cfg))
         if cfg.long_term is not None:
             self.long_term = LongTermAttention(cfg.long_term)
             kinds.append(LongTerm(cfg, self.long_term))
-        self.kinds = MemoryKinds(tuple(kinds))
+        self.kinds: tuple[MemoryKind, ...] = tuple(kinds)
         dtype = compute_dtype(cfg)
         self.norm_attention = layer_norm(dtype=dtype)
         self.norm_feed_forward = layer_norm(dtype=dtype)
@@ -63,35 +60,73 @@ class Block(nn.Module):
         self, x: Float[Array, "B T E"], memory: LayerMemory, segment: Segment
     ) -> tuple[Float[Array, "B T E"], LayerMemory, Info]:
         """(outputs, the memory after the segment, diagnostics and terms of the loss)."""
-        memory, info = self.kinds.write(memory, segment, x)
-        inputs = self._attention_inputs(x)
-        keys_values = self.attention.keys_values(inputs)
-        if (window := self._window(memory, x.dtype)) is not None:
-            keys_values = jax.tree.map(beside, window, keys_values)
-        attended, q = self.attention(inputs, keys_values, segment)
-        read = self.kinds.read(memory, q, segment)
-        memory = self.kinds.push(memory, x, read.mass)
-        return self._rest(x, attended, read.context, segment), memory, info | read.info
+        memory, info = self._write(memory, segment, x)
+        outputs, read = self._attend(x, memory, segment, self._window(memory, x.dtype))
+        return outputs, self._push(memory, x, read.mass), info | read.info
 
     def all_segments(
         self, x: Float[Array, "BW T E"], memory: LayerMemory, segment: Segment, course: Course
     ) -> tuple[Float[Array, "BW T E"], LayerMemory, Info]:
-        """The call on W segments, one after the other, which are run at once."""
-        keys_values = self._all_keys_values(x, memory, course)
-        attended, q = self.attention(self._attention_inputs(x), keys_values, segment)
-        found = memory
+        """The call on W segments, one after the other, run as B·W rows from a memory of B rows.
+
+        Each of them finds a memory of its own. What it finds of the others is a constant, while
+        the gradient of its own keys and values reaches x.
+        """
+        found = after = memory
+        constant, window = jax.lax.stop_gradient(x), self._window(memory, x.dtype)
         if memory.fifo is not None:
-            inputs = jax.lax.stop_gradient(x).reshape(*course.seen.shape, *x.shape[1:])
-            history = course.history(memory.fifo, inputs)
-            found, memory = self.kinds.write_all(memory, memory, history, q, segment)
-        read = self.kinds.read(found, q, segment)
-        return self._rest(x, attended, read.context, segment), memory, read.info
+            fifos = course.fifos(memory.fifo, course.by_row(constant))
+            found, after = (memory._replace(fifo=fifo) for fifo in fifos)
+        if window is not None:
+            # All inputs are projected once, and each window is cut out of their keys and values.
+            later = self.attention.keys_values(self._attention_inputs(constant))
+            cut = jax.vmap(lambda first, later: course.fifos(first, course.by_row(later))[0])
+            window = jax.tree.map(cut, window, later)
+        q = self.attention.queries(self._attention_inputs(x))
+        for kind in self.kinds:
+            found, after = kind.write_all(found, after, q, segment, course)
+        outputs, read = self._attend(x, found, segment, window)
+        return outputs, after, read.info
+
+    def _write(
+        self, memory: LayerMemory, segment: Segment, x: Array | None = None
+    ) -> tuple[LayerMemory, Info]:
+        info = {}
+        for kind in self.kinds:
+            memory, more = kind.write(memory, segment, x)
+            info |= more
+        return memory, info
+
+    def _attend(
+        self,
+        x: Float[Array, "B T E"],
+        memory: LayerMemory,
+        segment: Segment,
+        window: KeysValues | None,
+    ) -> tuple[Float[Array, "B T E"], Read]:
+        """The layer on whole segments, for each of which what is due has been written.
+
+        The window is a constant. It is projected apart from x, so that no gradient by it is formed.
+        """
+        inputs = self._attention_inputs(x)
+        keys_values = self.attention.keys_values(inputs)
+        if window is not None:
+            keys_values = jax.tree.map(beside, window, keys_values)
+        attended, q = self.attention(inputs, keys_values, segment)
+        read = joined(kind.read(memory, q, segment) for kind in self.kinds)
+        return self._rest(x, attended, read.context, segment), read
+
+    def _push(self, memory: LayerMemory, x: Array | None, mass: Array | None) -> LayerMemory:
+        """The memory after segments with these inputs, whose attention fell on these bins."""
+        for kind in self.kinds:
+            memory = kind.remember(memory, mass)
+        return memory if x is None else state.push(memory, x)
 
     def open(
         self, memory: LayerMemory, cache: LayerCache, segment: Segment, rows: Bool[Array, " B"]
     ) -> tuple[LayerMemory, LayerCache]:
         """Begin a segment in the given rows: the memory and the cache as it finds them."""
-        memory, _ = self.kinds.write(memory, segment)
+        memory, _ = self._write(memory, segment)
         projected = None
         if memory.long_term is not None:
             projected = self.long_term.project(memory.long_term)
@@ -114,52 +149,26 @@ class Block(nn.Module):
         )
         keys, values = (jnp.moveaxis(part, 2, 0) for part in (cache.keys, cache.values))
         attended, q = self.attention.cached(inputs, (keys, values), segment, slots)
-        read = self.kinds.read(memory, q, segment._replace(projected=cache.projected))
+        segment = segment._replace(projected=cache.projected)
+        read = joined(kind.read(memory, q, segment) for kind in self.kinds)
         if read.mass is not None:
             cache = cache._replace(mass=cache.mass + read.mass.astype(cache.mass.dtype))
         return self._rest(x, attended, read.context, segment), cache
 
     def commit(self, memory: LayerMemory, cache: LayerCache) -> LayerMemory:
         """The memory after segments that are full."""
-        return self.kinds.push(memory, cache.inputs, cache.mass)
+        return self._push(memory, cache.inputs, cache.mass)
 
     def _attention_inputs(self, x: AnyArray) -> AnyArray:
         return self.norm_attention(x) if self.cfg.norm == "pre" else x
 
     def _window(self, memory: LayerMemory, dtype: Any = None) -> KeysValues | None:
         """Keys and values of what is seen beside the segment; what is remembered is float32."""
-        window = self.kinds.window(memory)
+        window = state.window(self.cfg, memory)
         if window is None:
             return None
         inputs = self._attention_inputs(window if dtype is None else window.astype(dtype))
         return self.attention.keys_values(inputs)
-
-    def _all_keys_values(
-        self, x: Float[Array, "BW T E"], memory: LayerMemory, course: Course
-    ) -> KeysValues:
-        """Keys and values [H, B·W, S + T, K] of each segment's window, and its own.
-
-        Each segment's inputs are projected once, for itself and for later segments.
-        """
-        dtype = compute_dtype(self.cfg)
-        norm = self.norm_attention.variables if self.cfg.norm == "pre" else None
-
-        def keys_values(params, x):
-            norm, projections = params
-            if norm is not None:
-                x = layer_norm(parent=None, dtype=dtype).apply(norm, x)
-            return project(projections, x)
-
-        own, later = own_and_later(keys_values, (norm, self.attention.projections()[1:]), x)
-        first = self._window(memory, x.dtype)
-        if first is None:
-            return own
-
-        def of_head(first, later, own):
-            history = course.history(first, later.reshape(*course.seen.shape, *later.shape[1:]))
-            return jnp.concatenate([flat(history.found(0, first.shape[1])), own], axis=1)
-
-        return jax.tree.map(jax.vmap(of_head), first, later, own)
 
     def _reconstruction(
         self, x: Float[AnyArray, "B T E"], old: Float[Array, "B L E"], new: Float[Array, "B C E"]

@@ -40,69 +40,80 @@ class ModelConfig:
     compressed: CompressedConfig | None = None
     """The Compressive Transformer's memory of every layer; None = none."""
     norm: Literal["post", "pre"] = "post"
-    """Where LayerNorm stands (published: post)."""
+    """LayerNorm after (post, published) or before (pre) each half of a layer."""
     final_norm: bool = False
-    """A LayerNorm between the last layer and the output matrix (GPT-2's ln_f)."""
+    """A LayerNorm between the last layer and the output matrix, as GPT-2's ln_f."""
     position: Literal["relative", "learned"] = "relative"
-    """Relative (Transformer-XL), or a learned table, from 0 in each segment, added to embeddings.
-
-    What is remembered of earlier segments keeps the learned positions that it had there.
-    """
+    """relative: distances in attention (Transformer-XL). learned: a table that is added to the
+    embeddings and begins anew in each segment; what is remembered keeps the positions it had."""
     max_position: int = 1024
     """Rows of the learned table; the longest segment that it allows."""
     activation: Literal["relu", "gelu"] = "relu"
-    """Of the feed-forward layer; gelu is the tanh approximation (GPT-2's gelu_new)."""
+    """Of the feed-forward layer; gelu is GPT-2's, by the tanh approximation."""
     attention_bias: bool = False
-    """Biases of the local attention's four projections; the long-term memory's have none."""
+    """Biases in the local attention's four projections; the long-term memory's have none."""
     tied: bool = False
     """The output matrix is the embedding's transpose."""
     scale_embedding: bool = True
     """Multiply embeddings by √d_model (Transformer-XL)."""
     dropout: float = 0.1
-    """Of the embeddings and of what attention and feed-forward add to the residual stream."""
+    """Rate of dropout of the embeddings and of what each half of a layer adds to its input."""
     inner_dropout: bool = True
     """Dropout also inside the feed-forward layer and before the output matrix (not in GPT-2)."""
     attention_dropout: float = 0.0
-    """Dropout of the local attention's probabilities."""
+    """Rate of dropout of the local attention's probabilities."""
     same_length: bool = False
     """Let every query see the same number of keys, mem_len."""
     clamp_len: int = 0
-    """Relative distances above it count as it; 0 = no clamping."""
+    """Relative distances above this one count as this one; 0 = they all differ."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16: of activations and products in embedding, local attention, feed-forward and output
-    matrix. Parameters, statistics, softmax, logits and all of the long-term memory stay float32."""
+    """bfloat16: embeddings, local attention, feed-forward and output matrix compute in it.
+    Parameters, statistics, softmax, logits and all of the long-term memory stay float32."""
     query_chunk: int = 128
-    """Queries whose local attention scores exist at a time."""
+    """Number of queries whose local attention scores exist at a time."""
     fused_attention: bool = False
-    """Local attention by `jax.nn.dot_product_attention`, without attention_dropout. Generation does
-    without."""
+    """Local attention by `jax.nn.dot_product_attention`, which knows no attention_dropout. Segments
+    that are generated token by token do without it."""
     fused_by: Literal["xla", "cudnn"] = "xla"
-    """xla: all scores at once. cudnn: flash attention of CUDA devices, which never writes them out
-    (of relative positions those of positions only); bfloat16 only."""
+    """xla: the scores of all queries are materialised. cudnn: flash attention of CUDA devices, in
+    bfloat16 only; no scores are materialised with learned positions, and with relative positions
+    only the scores by position, which it takes as a bias."""
     remat: bool = False
-    """Recompute each layer's activations in the backward pass instead of keeping them: what lives
-    at a time is the inputs of all layers and the activations of one, for one more forward pass.
-
-    On a CPU the temporaries of the compiled step have not become smaller by it."""
+    """Recompute each layer's activations in the backward pass instead of keeping them. It costs one
+    more forward pass, and the inputs of all layers and the activations of one live at a time. On a
+    CPU the temporaries of the compiled step did not shrink."""
     memory_gradient: int = 0
-    """k, segments that a loss's gradient may go back through the memory; 0 = none (paper).
+    """k, how many segments a loss's gradient may go back through the memory; 0 = none (paper).
 
-    In training the segments of a batch, counted from its end, form groups of k+1 (the first one
-    holds the remainder); the memory is differentiated inside a group and detached at its borders.
-    So the last segment reaches k back, others at most k, and k ≥ W-1 is full back-propagation
-    through the batch, whose own start is always a constant. Each segment is run twice and once
-    backwards, whatever k; if all reached exactly k back, it would be k+1 times as much where every
-    segment carries loss. Compressed vectors and sticky locations stay constants.
+    In training the segments of a batch, counted from its end, form groups of k+1; the first group
+    holds the remainder. The memory is differentiated inside a group and detached at its borders. So
+    the last segment reaches k back, others reach at most k back, and k ≥ W-1 is full
+    back-propagation through the batch, whose own start is always a constant. Each segment is run
+    twice forward and once backward, whatever k is. Compressed vectors and sticky locations stay
+    constants.
     """
 
     def __post_init__(self):
-        sizes = ("vocab_size", "num_layers", "num_heads", "head_dim", "d_model", "d_inner",
-                 "segment_len", "query_chunk", "max_position")  # fmt: skip
-        for name in sizes:
-            value = getattr(self, name)
-            require(_is_whole(value) and value >= 1, name, value, "a whole number ≥ 1")
+        for name in (field.name for field in dataclasses.fields(self) if field.type is int):
+            value, least = getattr(self, name), 0 if name in _MAY_BE_ZERO else 1
+            whole = isinstance(value, int) and value >= least
+            require(whole, name, value, f"a whole number ≥ {least}")
+        for name in ("dropout", "attention_dropout"):
+            require(0 <= getattr(self, name) < 1, name, getattr(self, name), "a number in [0, 1)")
+        for name, known in _CHOICES.items():
+            require(getattr(self, name) in known, name, getattr(self, name), " or ".join(known))
         require(self.d_model % 2 == 0, "d_model", self.d_model, "an even number")
-        self._check_kinds()
+        self._check_attention()
+        self._check_memory()
+
+    def _check_attention(self):
+        if self.position == "learned":
+            accepted = f"at most max_position {self.max_position} with learned positions"
+            fits = self.segment_len <= self.max_position
+            require(fits, "segment_len", self.segment_len, accepted)
+            require(self.clamp_len == 0, "clamp_len", self.clamp_len, "0 with learned positions")
+        if self.same_length:
+            require(self.mem_len > 0, "mem_len", self.mem_len, "≥ 1 beside same_length")
         if self.fused_attention:
             rate = self.attention_dropout
             require(rate == 0, "attention_dropout", rate, "0 beside fused_attention")
@@ -110,13 +121,8 @@ class ModelConfig:
             found = f"cudnn without fused_attention or in {self.dtype}"
             fits = self.fused_attention and self.dtype == "bfloat16"
             require(fits, "fused_by", found, "xla there")
-        for name in ("mem_len", "memory_gradient"):
-            value = getattr(self, name)
-            require(_is_whole(value) and value >= 0, name, value, "a whole number ≥ 0")
-        for name in ("dropout", "attention_dropout"):
-            require(0 <= getattr(self, name) < 1, name, getattr(self, name), "a number in [0, 1)")
-        if self.same_length:
-            require(self.mem_len > 0, "mem_len", self.mem_len, "≥ 1 beside same_length")
+
+    def _check_memory(self):
         if self.long_term is not None or self.compressed is not None:
             kind = "compressed" if self.long_term is None else "long-term"
             accepted = f"a multiple of segment_len {self.segment_len} beside a {kind} memory"
@@ -128,36 +134,25 @@ class ModelConfig:
         if self.long_term is not None:
             check_size(self.long_term, self.segment_len)
         if self.compressed is not None:
-            self._check_compressed(self.compressed)
+            rate, length = self.compressed.rate, self.compressed.length
+            require(not self.same_length, "same_length", True, "False beside a compressed memory")
+            accepted = f"a divisor of segment_len {self.segment_len}"
+            require(self.segment_len % rate == 0, "compressed.rate", rate, accepted)
+            slots = self.segment_len // rate
+            accepted = f"a multiple of the {slots} vectors that a segment yields"
+            require(length % slots == 0, "compressed.length", length, accepted)
 
-    def _check_kinds(self):
-        kinds = {"norm": ("post", "pre"), "position": ("relative", "learned"),
-                 "activation": ("relu", "gelu"), "dtype": ("float32", "bfloat16"),
-                 "fused_by": ("xla", "cudnn")}  # fmt: skip
-        for name, known in kinds.items():
-            require(getattr(self, name) in known, name, getattr(self, name), " or ".join(known))
-        if self.position == "learned":
-            accepted = f"at most max_position {self.max_position} with learned positions"
-            require(
-                self.segment_len <= self.max_position, "segment_len", self.segment_len, accepted
-            )
-            require(self.clamp_len == 0, "clamp_len", self.clamp_len, "0 with learned positions")
 
-    def _check_compressed(self, compressed):
-        require(not self.same_length, "same_length", True, "False beside a compressed memory")
-        accepted = f"a divisor of segment_len {self.segment_len}"
-        rate = compressed.rate
-        require(self.segment_len % rate == 0, "compressed.rate", rate, accepted)
-        slots = self.segment_len // rate
-        accepted = f"a multiple of the {slots} vectors that a segment yields"
-        length = compressed.length
-        require(length % slots == 0, "compressed.length", length, accepted)
+_MAY_BE_ZERO = ("mem_len", "memory_gradient", "clamp_len")
+_CHOICES = {
+    "norm": ("post", "pre"),
+    "position": ("relative", "learned"),
+    "activation": ("relu", "gelu"),
+    "dtype": ("float32", "bfloat16"),
+    "fused_by": ("xla", "cudnn"),
+}
 
 
 def compute_dtype(cfg: ModelConfig) -> DTypeLike | None:
     """What layers compute in; None = the dtype of their inputs and parameters."""
     return jnp.bfloat16 if cfg.dtype == "bfloat16" else None
-
-
-def _is_whole(value):
-    return isinstance(value, int)

@@ -18,9 +18,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from inf_former_jax.memory import long_term, state
 from inf_former_jax.memory.basis import AnyArray
-from inf_former_jax.memory.long_term import Operators
+from inf_former_jax.memory.long_term import Operators, select_rows
 from inf_former_jax.memory.state import LayerMemory, Memory
-from inf_former_jax.models import all_segments, open_segment
+from inf_former_jax.models import all_segments
 from inf_former_jax.models.all_segments import flat
 from inf_former_jax.models.block import Block, layer_norm, recomputed
 from inf_former_jax.models.config import ModelConfig, compute_dtype
@@ -107,26 +107,18 @@ class Decoder(nn.Module):
         if cfg.memory_gradient == 0:
             memory = jax.lax.stop_gradient(memory)
         where = None if where is None else jnp.asarray(where)
-        noise = self.noise(tokens.shape[0], train)
         due = state.has_pending(cfg, memory.seen)
         if where is not None:  # a row that is all padding has ended: nothing is written for it
             due &= where.any(axis=1)
-        segment = Segment(
-            due=due,
-            filled=state.num_filled(cfg, memory.seen),
-            where=where,
-            operators=operators,
-            dropout=noise.dropout,
-            biases=self._biases(),
-        )
-        if distances is None:
-            distances = self.distances(tokens.shape[1])
+        noise = self.noise(tokens.shape[0], train)
+        segment = self._segment(due, memory.seen, where, operators, noise.dropout)
+        distances = self.distances(tokens.shape[1]) if distances is None else distances
         x = self._inputs(tokens, types, noise.dropout)
         x, layers, info = self._layers(Block.__call__, x, memory, segment, distances, noise)
-        new = Memory(state.advance(memory.seen, tokens.shape[1]), layers)
+        seen = state.advance(memory.seen, tokens.shape[1])
         holds = None if cfg.long_term is None else layers[0].long_term.writes > 0
         aux = aux_sums(info, holds, where if kl_where is None else jnp.asarray(kl_where))
-        return Output(self._outputs(x, noise.dropout), new, aux, info)
+        return Output(self._outputs(x, noise.dropout), Memory(seen, layers), aux, info)
 
     def all_segments(
         self,
@@ -170,26 +162,23 @@ class Decoder(nn.Module):
         course = all_segments.follow_counters(
             cfg, memory, resets, reads=reads, runs=runs, empty=empty
         )
-        noise = Noise(None, (None,) * cfg.num_layers) if noise is None else noise
-        dropout_keys = None
-        if noise.dropout is not None:
-            dropout_keys = RowKeys(flat(jnp.swapaxes(noise.dropout.keys, 0, 1)))
-        segment = Segment(
-            due=flat(course.due),
-            filled=state.num_filled(cfg, flat(course.seen)),
-            where=flat(where),
-            operators=operators,
-            dropout=dropout_keys,
-            biases=self._biases(),
-        )
-        x = self._inputs(flat(tokens), flat(types), dropout_keys)
+        noise = noise or Noise(None, (None,) * cfg.num_layers)
+        drop = noise.dropout
+        if drop is not None:
+            drop = RowKeys(flat(jnp.swapaxes(drop.keys, 0, 1)))
+        segment = self._segment(flat(course.due), flat(course.seen), flat(where), operators, drop)
+        x = self._inputs(flat(tokens), flat(types), drop)
         x, layers, info = self._layers(
             Block.all_segments, x, memory, segment, self.distances(), noise, course
         )
         holds = None if cfg.long_term is None else flat(course.writes + course.due > 0)
         aux = aux_sums(info, holds, flat(where if kl_where is None else kl_where))
-        logits = self._outputs(x, dropout_keys).reshape(batch, count, length, -1)
+        logits = self._outputs(x, drop).reshape(batch, count, length, -1)
         return Output(logits, Memory(course.after, layers), aux, ())
+
+    def _segment(self, due, seen, where, operators=None, dropout=None) -> Segment:
+        filled = state.num_filled(self.cfg, seen)
+        return Segment(due, filled, where, operators, dropout, self._biases())
 
     def _layers(
         self,
@@ -201,7 +190,7 @@ class Decoder(nn.Module):
         noise: Noise,
         *more: Any,
     ) -> tuple[Float[Array, "B T E"], tuple[LayerMemory, ...], tuple[Info, ...]]:
-        """One layer after the other: (outputs, each layer's memory, each one's info)."""
+        """One layer after the other: (outputs, each layer's memory, each layer's info)."""
         run, layers, infos = recomputed(self.cfg, run), [], []
         of_layers = zip(self.block, memory.layers, distances, noise.locations, strict=True)
         for block, layer, table, key in of_layers:
@@ -245,15 +234,14 @@ class Decoder(nn.Module):
     ) -> tuple[Memory, Cache]:
         """Begin a segment in the given rows: write what is pending, as the call does before it."""
         due = rows & state.has_pending(self.cfg, memory.seen)
-        segment = Segment(due, state.num_filled(self.cfg, memory.seen), None, operators)
-        layers, caches = [], []
+        segment = self._segment(due, memory.seen, None, operators)
         of_layers = zip(self.block, memory.layers, cache.layers, self._location_keys(), strict=True)
-        for block, layer, of_layer, key in of_layers:
-            given = segment._replace(location_key=key)
-            layer, of_layer = block.open(layer, of_layer, given, rows)
-            layers.append(layer)
-            caches.append(of_layer)
-        return memory._replace(layers=tuple(layers)), cache._replace(layers=tuple(caches))
+        opened = [
+            block.open(layer, part, segment._replace(location_key=key), rows)
+            for block, layer, part, key in of_layers
+        ]
+        layers, caches = zip(*opened, strict=True)
+        return memory._replace(layers=layers), cache._replace(layers=caches)
 
     def extend(
         self,
@@ -276,18 +264,13 @@ class Decoder(nn.Module):
         steps = np.arange(tokens.shape[1])[None]
         # Padding attends somewhere, and nobody sees it.
         places = jnp.minimum(position[:, None] + steps, self.cfg.segment_len - 1)
-        segment = Segment(
-            due=jnp.zeros(tokens.shape[0], bool),
-            filled=state.num_filled(self.cfg, memory.seen),
-            where=steps < counts[:, None],
-            biases=self._biases(),
-        )
+        nothing = jnp.zeros(tokens.shape[0], bool)
+        segment = self._segment(nothing, memory.seen, steps < counts[:, None])
         x, layers = self._embedded(tokens, places, types), []
         of_layers = zip(self.block, memory.layers, cache.layers, distances, strict=True)
-        for block, layer, of_layer, table in of_layers:
-            given = segment._replace(distances=table)
-            x, of_layer = block.extend(x, layer, of_layer, given, places)
-            layers.append(of_layer)
+        for block, layer, part, table in of_layers:
+            x, part = block.extend(x, layer, part, segment._replace(distances=table), places)
+            layers.append(part)
         last = jnp.maximum(counts - 1, 0)[:, None, None]
         logits = self._outputs(jnp.take_along_axis(x, last, axis=1), None)[:, 0]
         logits = jnp.where((counts > 0)[:, None], logits.astype(cache.logits.dtype), cache.logits)
@@ -298,12 +281,12 @@ class Decoder(nn.Module):
         of_layers = zip(self.block, memory.layers, cache.layers, strict=True)
         layers = tuple(block.commit(layer, of_layer) for block, layer, of_layer in of_layers)
         after = Memory(state.advance(memory.seen, self.cfg.segment_len), layers)
-        return open_segment.select_rows(rows, after, memory)
+        return select_rows(rows, after, memory)
 
-    def _inputs(self, tokens, types, rows: RowKeys | None) -> Float[Array, "B T E"]:
+    def _inputs(self, tokens, types, dropout_keys: RowKeys | None) -> Float[Array, "B T E"]:
         """What the first layer takes of whole segments."""
         x = self._embedded(tokens, np.arange(tokens.shape[1])[None], types)
-        return dropout(x, self.cfg.dropout, rows, 0, "input")
+        return dropout(x, self.cfg.dropout, dropout_keys, 0, "input")
 
     def _embedded(self, tokens, places, types):
         """Embeddings, with types and learned positions if there are any; places [B or 1, T]."""
@@ -320,13 +303,13 @@ class Decoder(nn.Module):
         """u and w of relative attention, else None."""
         return (self.bias_u, self.bias_w) if self.cfg.position == "relative" else None
 
-    def _outputs(self, x, rows: RowKeys | None) -> Float[Array, "B T V"]:
+    def _outputs(self, x, dropout_keys: RowKeys | None) -> Float[Array, "B T V"]:
         """The logits, of what the last layer gives."""
         cfg = self.cfg
         if cfg.final_norm:
             x = self.norm_final(x)
         if cfg.inner_dropout:
-            x = dropout(x, cfg.dropout, rows, cfg.num_layers - 1, "output")
+            x = dropout(x, cfg.dropout, dropout_keys, cfg.num_layers - 1, "output")
         if not cfg.tied:
             return self.logits(x)
         contracted = (((2,), (1,)), ((), ()))

@@ -1,7 +1,7 @@
 """Dropout whose masks belong to (key, global row, layer, site), whatever the mesh or the schedule.
 
-A row's mask depends on its place in the global batch only, so a batch cut over devices, or
-segments run in another order, drop the same units.
+The mask of a row depends on its place in the global batch only. So a batch that is cut over
+devices, and segments that run in another order, drop the same units.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-#: Places in a layer where units are dropped; a layer folds in `layer * len(SITES) + site`.
+#: Places in a layer where units are dropped; the number of a mask is `layer * len(SITES) + site`.
 SITES = ("input", "attention", "context", "hidden", "feed_forward", "output")
 
 
@@ -28,7 +28,7 @@ def row_keys(key: PRNGKeyArray, batch: int) -> RowKeys:
 def dropout(
     x: Float[Array, "B ..."],
     rate: float,
-    rows: RowKeys | None,
+    dropout_keys: RowKeys | None,
     layer: int,
     site: str,
     part: int = 0,
@@ -36,15 +36,15 @@ def dropout(
     """Set units to zero with probability `rate` and scale the others by `1/(1 - rate)`.
 
     Args:
-        rows: None for evaluation: x is returned as it is.
+        dropout_keys: None for evaluation: x is returned as it is.
         layer, site: which mask; site is one of SITES.
         part: number of the piece, where a site is computed in pieces.
     """
-    if rows is None or rate == 0.0:
+    if dropout_keys is None or rate == 0.0:
         return x
     number = (layer * len(SITES) + SITES.index(site)) * 1024 + part
 
     def keep(key):
         return jax.random.bernoulli(jax.random.fold_in(key, number), 1.0 - rate, x.shape[1:])
 
-    return jnp.where(jax.vmap(keep)(rows.keys), x / (1.0 - rate), 0.0)
+    return jnp.where(jax.vmap(keep)(dropout_keys.keys), x / (1.0 - rate), 0.0)

@@ -7,7 +7,7 @@ A row opens a segment (`Decoder.open`), extends it (`Decoder.extend`) and commit
 lead in every leaf, and each row is at a place of its own.
 """
 
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +16,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from inf_former_jax.memory import state
 from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.memory.long_term import select_rows
 from inf_former_jax.memory.reading_basis import reading_basis
 from inf_former_jax.models.attention import Projected
 from inf_former_jax.models.config import ModelConfig
-
-Tree = TypeVar("Tree")
 
 
 class LayerCache(NamedTuple):
@@ -84,7 +83,9 @@ def opened(
             for new, old in zip(window, (keys, values), strict=True)
         )
     mass = None if cache.mass is None else jnp.zeros_like(cache.mass)
-    return select_rows(rows, LayerCache(keys, values, cache.inputs, projected, mass), cache)
+    found = LayerCache(keys, values, cache.inputs, projected, mass)
+    cast = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), found, cache)
+    return select_rows(rows, cast, cache)
 
 
 def append(
@@ -113,13 +114,3 @@ def append(
     return cache._replace(
         keys=put(cache.keys, keys, slots), values=put(cache.values, values, slots), inputs=inputs
     )
-
-
-def select_rows(rows: Bool[AnyArray, " B"], chosen: Tree, other: Tree) -> Tree:
-    """`chosen` in the given rows, `other` elsewhere, whose dtypes all keep."""
-
-    def of_leaf(chosen, other):
-        mask = jnp.reshape(rows, (-1, *(1,) * (other.ndim - 1)))
-        return jnp.where(mask, jnp.asarray(chosen, other.dtype), other)
-
-    return jax.tree.map(of_leaf, chosen, other)

@@ -1,4 +1,4 @@
-"""What a decoder returns beside the memory: logits, terms of the loss, diagnostics."""
+"""What a decoder returns: logits, the memory, terms of the loss, diagnostics."""
 
 from typing import Any, NamedTuple
 
@@ -23,24 +23,27 @@ def aux_sums(
     holds: Bool[Array, " B"] | None,
     where: Bool[AnyArray, "B T"] | None,
 ) -> dict[str, tuple[Array, Array]]:
-    """Sums over layers and over the queries that count, and the number of the latter.
+    """(sum over layers and over what counts, number of what counts) of each term of the loss.
 
-    The KL has a term for each head and query of a row whose memory is not empty (`holds`); the
-    reconstruction one for each query of a row that compressed something just now.
+    The KL has a term for each head and query, and the reconstruction has one for each query of the
+    rows in which something has just been compressed.
+
+    Args:
+        holds: rows whose long-term memory is not empty; the KL counts in these.
+        where: queries that count; None = all.
     """
     aux = {}
     if holds is not None:
-        holds = holds[:, None, None]
-        counts = holds if where is None else holds & where[:, None, :]
-        aux["kl"] = _sum_where(counts, [of_layer["kl"] for of_layer in info])
+        counted = holds[:, None, None]
+        counted = counted if where is None else counted & where[:, None, :]
+        aux["kl"] = _sum_where(counted, sum(layer["kl"] for layer in info))
     if "compressed" in info[0]:
-        due = info[0]["compressed"][:, None]
-        counts = due if where is None else due & where
-        aux["reconstruction"] = _sum_where(counts, [layer["reconstruction"] for layer in info])
+        counted = info[0]["compressed"][:, None]
+        counted = counted if where is None else counted & where
+        aux["reconstruction"] = _sum_where(counted, sum(layer["reconstruction"] for layer in info))
     return aux
 
 
-def _sum_where(counts, terms):
-    total = sum(terms)
-    counts = jnp.broadcast_to(counts, total.shape)
-    return jnp.where(counts, total, 0.0).sum(), counts.sum().astype(total.dtype)
+def _sum_where(counted: Bool[Array, "..."], terms: Any) -> tuple[Array, Array]:
+    counted = jnp.broadcast_to(counted, terms.shape)
+    return jnp.where(counted, terms, 0.0).sum(), counted.sum().astype(terms.dtype)

@@ -5,7 +5,7 @@ that begin in the middle and rows that end early.
 """
 
 import dataclasses
-from functools import cache, partial
+from functools import cache
 from unittest import mock
 
 import jax
@@ -19,7 +19,6 @@ from inf_former_jax.memory import state as memories
 from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import all_segments
-from inf_former_jax.models.all_segments import own_and_later
 from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
 from inf_former_jax.training import evaluation, schedules, sharding
 from inf_former_jax.training.objective import Objective
@@ -173,27 +172,6 @@ def test_two_segments():
     cfg = dataclasses.replace(STICKY, mem_len=0, norm="pre")
     check_schedules(cfg, batch._replace(weights=weights))
     check_schedules(cfg, without_loss(batch, (ALL, 0)), complete=False)
-
-
-def test_own_and_later_is_two_projections():
-    """x's own is differentiated by x, what later segments see of it by the parameters alone."""
-    rng = np.random.default_rng(0)
-    params, x = (rng.normal(size=(3, 2)), rng.normal(size=2)), rng.normal(size=(4, 3))
-    cotangents = tuple(rng.normal(size=(2, 4, 2)))
-
-    def project(params, x):
-        kernel, bias = params
-        return jnp.tanh(x @ kernel + bias[None])
-
-    def twice(params, x):
-        return project(params, x), project(params, jax.lax.stop_gradient(x))
-
-    def run(pair):
-        found, pull = jax.vjp(pair, params, x)
-        return found, pull(cotangents)
-
-    ours = jax.jit(lambda: run(partial(own_and_later, project)))()
-    check_trees(ours, jax.jit(lambda: run(twice))())
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
-"""What becomes of a layer's inputs once they leave the window: one protocol, one file a kind.
+"""What becomes of a layer's inputs when they leave the short-term memory: one file a kind.
 
-    kind         the protocol, `MemoryKind`, and all kinds of a layer together, `MemoryKinds`
-    short_term   the last inputs are kept as they are, and attended to as further keys
-    compressed   c neighbours become one vector, attended to as a further key
+    kind         the protocol that each kind answers, and what a read returns
+    compressed   c neighbours become one vector, which local attention sees as a further key
     long_term    they are regressed onto N basis functions, and read by continuous attention
 
-A model without any of these has no memory. What they carry is a `memory.state.LayerMemory`.
+The short-term memory itself is a FIFO of inputs (`memory.state`). A model without any of these
+kinds drops what leaves it.
 """

@@ -62,7 +62,3 @@ class Compressed(MemoryKind):
         lost = self.reconstruction(x, pending, slots)
         lost = jnp.where(segment.due[:, None], lost, 0.0)
         return memory, {"reconstruction": lost, "compressed": segment.due}
-
-    def window(self, memory: LayerMemory) -> Float[Array, "B S E"] | None:
-        """All compressed vectors."""
-        return memory.compressed

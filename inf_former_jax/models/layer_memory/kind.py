@@ -1,24 +1,13 @@
-"""The protocol that every kind of memory answers, whatever the schedule over segments is.
+"""The protocol of a kind of memory, which every schedule over segments goes by."""
 
-    write    a segment that is due, before the next one reads
-    window   vectors that local attention sees beside the segment's own
-    read     a context that is added to local attention's output
-    push     what the memory takes of a segment, after it has read
-
-A layer that is run segment by segment asks for these four in this order. An open segment, which is
-read token by token, is written to the memory and sees its window when it is opened, reads with each
-piece of tokens, and is pushed when it is full. All segments at once share one `write_all`.
-"""
-
-import dataclasses
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from inf_former_jax.memory.basis import AnyArray
 from inf_former_jax.memory.state import LayerMemory
-from inf_former_jax.models.all_segments import History
+from inf_former_jax.models.all_segments import Course
 from inf_former_jax.models.segment import Segment
 
 #: Diagnostics and terms of the loss, by name.
@@ -28,13 +17,18 @@ Info = dict[str, Any]
 class Read(NamedTuple):
     """What queries find in a memory."""
 
-    context: Float[Array, "B T E"] | None  # is added to local attention's output
-    mass: Float[Array, "B D"] | None  # how much attention fell on each bin; sticky memories only
-    info: Info
+    context: Float[Array, "B T E"] | None = None  # is added to local attention's output
+    mass: Float[Array, "B D"] | None = None  # sticky: how much attention fell on each bin
+    info: Info | None = None
 
 
 class MemoryKind:
-    """A kind of memory of one layer. This one keeps nothing; a kind overrides what it does."""
+    """A kind of memory of one layer. Each kind overrides what it does of this.
+
+    A pending segment is due before the next one reads (`Segment.due`): then it is written. What is
+    written may be seen by local attention (`memory.state.window`) or be read by queries. After the
+    segment its inputs are pushed onto the FIFO, and the memory is told where attention fell.
+    """
 
     def write(
         self, memory: LayerMemory, segment: Segment, x: Float[AnyArray, "B T E"] | None = None
@@ -42,90 +36,40 @@ class MemoryKind:
         """The memory with the pending segment written in the rows where it is due.
 
         Args:
-            x: the layer's inputs, for losses of the write; None where they are not known yet.
+            x: the layer's inputs, for a loss of the write; None where they are not known yet.
         """
         return memory, {}
 
-    def window(self, memory: LayerMemory) -> Float[Array, "B S E"] | None:
-        """Vectors whose keys and values the next segment sees, oldest first; None = no such."""
-        return None
-
-    def read(self, memory: LayerMemory, q: Float[Array, "B H T K"], segment: Segment) -> Read:
-        """What projected queries find, before any 1/√K and without position biases."""
-        return Read(None, None, {})
-
-    def push(
-        self, memory: LayerMemory, x: Float[AnyArray, "B T E"] | None, mass: Array | None
-    ) -> LayerMemory:
-        """The memory after a segment of inputs x, whose queries' attention was `mass`."""
-        return memory
-
     def write_all(
         self,
         found: LayerMemory,
         after: LayerMemory,
-        history: History,
         q: Float[Array, "BW H T K"],
         segment: Segment,
+        course: Course,
     ) -> tuple[LayerMemory, LayerMemory]:
-        """(the memory as each of W segments reads it, rows [B·W]; the memory after all of them).
+        """The writes of W segments: what each of them finds, rows [B·W], and what is there after.
 
         Args:
-            found, after: the memory before the first segment, of which a kind replaces its part.
-            history: the FIFO and the layer's inputs, detached.
+            found, after: with the FIFOs that belong there, but the kind's part as it was before.
         """
         return found, after
 
-
-@dataclasses.dataclass(frozen=True)
-class MemoryKinds(MemoryKind):
-    """All kinds of memory of a layer, one after the other."""
-
-    kinds: tuple[MemoryKind, ...]
-
-    def write(
-        self, memory: LayerMemory, segment: Segment, x: Float[AnyArray, "B T E"] | None = None
-    ) -> tuple[LayerMemory, Info]:
-        """The memory after all writes."""
-        info: Info = {}
-        for kind in self.kinds:
-            memory, more = kind.write(memory, segment, x)
-            info |= more
-        return memory, info
-
-    def window(self, memory: LayerMemory) -> Float[Array, "B S E"] | None:
-        """The windows side by side."""
-        windows = [window for kind in self.kinds if (window := kind.window(memory)) is not None]
-        return jnp.concatenate(windows, axis=1) if windows else None
-
     def read(self, memory: LayerMemory, q: Float[Array, "B H T K"], segment: Segment) -> Read:
-        """The sum of the contexts, and all that is said about them."""
-        context, mass, info = None, None, {}
-        for kind in self.kinds:
-            found = kind.read(memory, q, segment)
-            if found.context is not None:
-                context = found.context if context is None else context + found.context
-            mass = found.mass if mass is None else mass
-            info |= found.info
-        return Read(context, mass, info)
+        """What projected queries find, before any 1/√K and without position biases."""
+        return Read()
 
-    def push(
-        self, memory: LayerMemory, x: Float[AnyArray, "B T E"] | None, mass: Array | None
-    ) -> LayerMemory:
-        """The memory after all have taken what they keep."""
-        for kind in self.kinds:
-            memory = kind.push(memory, x, mass)
+    def remember(self, memory: LayerMemory, mass: Float[AnyArray, "B D"] | None) -> LayerMemory:
+        """The memory told where attention fell in the segment that has been read."""
         return memory
 
-    def write_all(
-        self,
-        found: LayerMemory,
-        after: LayerMemory,
-        history: History,
-        q: Float[Array, "BW H T K"],
-        segment: Segment,
-    ) -> tuple[LayerMemory, LayerMemory]:
-        """The memories with the parts of all kinds."""
-        for kind in self.kinds:
-            found, after = kind.write_all(found, after, history, q, segment)
-        return found, after
+
+def joined(reads: Iterable[Read]) -> Read:
+    """All reads as one: their contexts are added."""
+    context, mass, info = None, None, {}
+    for read in reads:
+        if read.context is not None:
+            context = read.context if context is None else context + read.context
+        mass = read.mass if mass is None else mass
+        info |= read.info or {}
+    return Read(context, mass, info)

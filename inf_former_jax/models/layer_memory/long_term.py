@@ -10,7 +10,7 @@ from inf_former_jax.memory import density, long_term, state
 from inf_former_jax.memory.basis import AnyArray
 from inf_former_jax.memory.state import LayerMemory
 from inf_former_jax.models import all_segments
-from inf_former_jax.models.all_segments import History
+from inf_former_jax.models.all_segments import Course
 from inf_former_jax.models.attention import LongTermAttention, attention_density
 from inf_former_jax.models.config import ModelConfig
 from inf_former_jax.models.layer_memory.kind import Info, MemoryKind, Read
@@ -38,43 +38,19 @@ class LongTerm(MemoryKind):
         )
         return memory._replace(long_term=written), {}
 
-    def read(self, memory: LayerMemory, q: Float[Array, "B H T K"], segment: Segment) -> Read:
-        """The context under one density for each head and query; where attention fell, if sticky.
-
-        It is computed in float32 at least, whatever the dtype of q is.
-        """
-        wide = q.astype(jnp.promote_types(q.dtype, jnp.float32))
-        context, info = self.attention.attend(wide, memory.long_term, segment.projected)
-        mass, cfg = None, self.attention.cfg
-        if cfg.sticky:
-            mass = density.bin_sum(info["density"], cfg.bins, segment.where)
-        return Read(context, mass, info)
-
-    def push(
-        self, memory: LayerMemory, x: Float[AnyArray, "B T E"] | None, mass: Array | None
-    ) -> LayerMemory:
-        """A sticky memory remembers where attention fell; it steers the next write."""
-        if mass is None:
-            return memory
-        return memory._replace(long_term=long_term.remember_mass(memory.long_term, mass))
-
     def write_all(
         self,
         found: LayerMemory,
         after: LayerMemory,
-        history: History,
         q: Float[Array, "BW H T K"],
         segment: Segment,
+        course: Course,
     ) -> tuple[LayerMemory, LayerMemory]:
         """See `all_segments.write_all`; queries steer the writes of sticky memories."""
-        cfg, rows = self.attention.cfg, history.course.seen.shape
-        pending = history.found(0, self.cfg.segment_len)
-        gated = self.attention.gated(pending.reshape(-1, *pending.shape[2:]))
-        steer, queries = None, None
+        cfg, steer, queries = self.attention.cfg, None, None
         if cfg.sticky:
             params = jax.lax.stop_gradient(self.attention.read.params())
-            wide = q.astype(jnp.promote_types(q.dtype, jnp.float32))
-            queries = jax.tree.map(lambda x: x.reshape(*rows, *x.shape[1:]), (wide, segment.where))
+            queries = course.by_row((_at_least_float32(q), segment.where))
 
             def steer(memory, queries):
                 q, where = queries
@@ -85,11 +61,30 @@ class LongTerm(MemoryKind):
         each, last = all_segments.write_all(
             cfg,
             after.long_term,
-            gated.reshape(pending.shape),
-            history.course,
+            course.by_row(self.attention.gated(state.pending(self.cfg, found))),
+            course,
             operators=segment.operators,
             steer=steer,
             queries=queries,
             keys=segment.location_key,
         )
         return found._replace(long_term=each), after._replace(long_term=last)
+
+    def read(self, memory: LayerMemory, q: Float[Array, "B H T K"], segment: Segment) -> Read:
+        """The context under one density for each head and query, in float32 at least."""
+        cfg, mass = self.attention.cfg, None
+        q = _at_least_float32(q)
+        context, info = self.attention.attend(q, memory.long_term, segment.projected)
+        if cfg.sticky:
+            mass = density.bin_sum(info["density"], cfg.bins, segment.where)
+        return Read(context, mass, info)
+
+    def remember(self, memory: LayerMemory, mass: Float[AnyArray, "B D"] | None) -> LayerMemory:
+        """Where attention fell steers the next write of a sticky memory."""
+        if mass is None:
+            return memory
+        return memory._replace(long_term=long_term.remember_mass(memory.long_term, mass))
+
+
+def _at_least_float32(q):
+    return q.astype(jnp.promote_types(q.dtype, jnp.float32))

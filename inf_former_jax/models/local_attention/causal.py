@@ -1,10 +1,8 @@
-"""Causal attention over the window in chunks of queries: relative (Transformer-XL), or plain.
+"""Causal attention of whole segments, in chunks of queries and with its own backward pass.
 
-The window is [compressed | short-term memory]; what is compressed is told by `Compression`.
-
-Scores are [H, B, T, S] numbers, far more than anything else in a layer: a custom VJP forms those of
-a chunk of queries, uses them, and in the backward pass forms them again. With `p = exp(s - log Σ
-exp s)`, `z = p v` and a cotangent g of z (Dao et al. 2022, §3.1),
+The scores are [H, B, T, S] numbers, far more than anything else in a layer. A custom VJP forms
+those of a chunk of queries, uses them, and forms them again in the backward pass. With the weights
+`p = exp(s - log Σ exp s)`, `z = p v` and the cotangent g of z (Dao et al. 2022, §3.1),
 
     ∂v = pᵀ g,    ∂s = p ⊙ (g vᵀ - (g · z) 1ᵀ).
 """
@@ -30,8 +28,8 @@ from inf_former_jax.models.local_attention.scores import (
 )
 
 
-class Kind(NamedTuple):
-    """What of an attention is no array."""
+class Settings(NamedTuple):
+    """What of an attention is known when it is compiled."""
 
     same_length: int
     chunk: int
@@ -49,158 +47,164 @@ def causal_attention(
     dropout_keys: RowKeys | None = None,
     layer: int = 0,
 ) -> Float[Array, "H B T K"]:
-    """Causal attention over [memory | segment], with relative positions or without.
+    """Attention of T queries over [window (S - T) | segment (T)], by the scores of `scores.py`.
 
-    `score = ((q+u)·k + (q+w)·R(d)) / √K` (Dai et al. 2019, §3.3) or, absolute, `q·k / √K`, with
-    d = query time - key time; a key is seen iff d ≥ 0, it is filled and, with same_length,
-    d < same_length. Computed over chunks of queries, each on the keys that it can see at all.
+    A query sees a key iff their distance d ≥ 0, the key is filled and, with same_length,
+    d < same_length. Each chunk of queries is computed on the keys that any of them sees.
 
     Args:
-        filled: how many of the S - T memory rows hold something (the newest ones).
+        filled: how many of the S - T rows of the window hold something (the newest ones).
         same_length: 0, or the number of keys that every query sees at most.
+        chunk: queries whose scores exist at a time.
         rate, dropout_keys, layer: dropout of the probabilities; each head has masks of its own.
     """
-    kind = Kind(same_length, chunk, 0.0 if dropout_keys is None else rate, layer)
-    return _causal(heads, jnp.asarray(filled), dropout_keys, kind)
+    settings = Settings(same_length, chunk, 0.0 if dropout_keys is None else rate, layer)
+    return _causal(heads, jnp.asarray(filled), dropout_keys, settings)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _causal(heads, filled, rows, kind):
-    return _forward(heads, filled, rows, kind)[0]
+def _causal(heads, filled, dropout_keys, settings):
+    return _forward(heads, filled, dropout_keys, settings)[0]
 
 
-def _forward(heads, filled, rows, kind):
-    def of_group(heads, numbers):
-        return _attend(heads, numbers, filled, rows, kind)
+def _forward(heads, filled, dropout_keys, settings):
+    def attend(heads, numbers):
+        return _attend(heads, numbers, filled, dropout_keys, settings)
 
     numbers = jnp.arange(heads.q.shape[0])
-    output, logsum = in_cached_pieces(of_group, _scores_of_a_head(heads, kind), heads, numbers)
-    return output, (heads, filled, rows, output, logsum)
+    output, logsum = in_cached_pieces(attend, _scores_of_a_head(heads, settings), heads, numbers)
+    return output, (heads, filled, dropout_keys, output, logsum)
 
 
-def _backward(kind, kept, cotangent):
-    heads, filled, rows, output, logsum = kept
+def _backward(settings, residuals, cotangent):
+    heads, filled, dropout_keys, output, logsum = residuals
     mean = (output.astype(logsum.dtype) * cotangent.astype(logsum.dtype)).sum(-1, keepdims=True)
 
-    def of_group(heads, numbers, *of_queries):
-        return _gradients(heads, numbers, of_queries, filled, rows, kind)
+    def gradients(heads, numbers, *by_query):
+        return _gradients(heads, numbers, by_query, filled, dropout_keys, settings)
 
-    given = heads, jnp.arange(heads.q.shape[0]), logsum, mean, cotangent
-    return in_cached_pieces(of_group, _scores_of_a_head(heads, kind), *given), None, None
+    arrays = heads, jnp.arange(heads.q.shape[0]), logsum, mean, cotangent
+    return in_cached_pieces(gradients, _scores_of_a_head(heads, settings), *arrays), None, None
 
 
 _causal.defvjp(_forward, _backward)
 
 
-def _scores_of_a_head(heads, kind):
+def _scores_of_a_head(heads: Heads, settings: Settings) -> int:
     _, batch, total, _ = heads.k.shape
-    return batch * min(kind.chunk, heads.q.shape[2]) * total
+    return batch * min(settings.chunk, heads.q.shape[2]) * total
 
 
 class Cut(NamedTuple):
     """A chunk of queries, and the keys that any of them sees."""
 
-    part: int
+    number: int
     queries: slice
     keys: slice
-    distances: slice  # of the position table, those of these keys
-    memory: int  # S - T
+    distances: slice  # rows of the position table, as many as there are keys and one more
+    window: int  # S - T
 
 
-def _cuts(heads: Heads, kind: Kind) -> Iterator[tuple[Cut, Heads]]:
+def _cuts(heads: Heads, settings: Settings) -> Iterator[tuple[Cut, Heads]]:
+    """The chunks, and the parts of the heads that belong to each."""
     length, total = heads.q.shape[2], heads.k.shape[2]
-    memory = total - length
-    for part, start in enumerate(range(0, length, kind.chunk)):
-        stop = min(start + kind.chunk, length)
-        first = max(0, memory + start - kind.same_length + 1) if kind.same_length else 0
-        last = memory + stop
+    window, same_length = total - length, settings.same_length
+    for number, start in enumerate(range(0, length, settings.chunk)):
+        stop = min(start + settings.chunk, length)
+        first = max(0, window + start - same_length + 1) if same_length else 0
+        last = window + stop
         distances = slice(total - (last - first), None)
-        cut = Cut(part, slice(start, stop), slice(first, last), distances, memory)
-        yield (
-            cut,
-            heads._replace(
-                q=heads.q[:, :, cut.queries],
-                k=heads.k[:, :, cut.keys],
-                v=heads.v[:, :, cut.keys],
-                r=None if heads.r is None else heads.r[:, distances],
-            ),
+        cut = Cut(number, slice(start, stop), slice(first, last), distances, window)
+        piece = heads._replace(
+            q=heads.q[:, :, cut.queries],
+            k=heads.k[:, :, cut.keys],
+            v=heads.v[:, :, cut.keys],
+            r=None if heads.r is None else heads.r[:, distances],
         )
+        yield cut, piece
 
 
-def _attend(heads, numbers, filled, rows, kind):
+def _attend(heads, numbers, filled, dropout_keys, settings):
     """(output, log Σ exp of the scores) of the heads with these numbers."""
     outputs, logsums = [], []
-    for cut, piece in _cuts(heads, kind):
-        masked = _masked(piece, cut, filled, kind)
+    for cut, piece in _cuts(heads, settings):
+        masked = _masked_scores(piece, cut, filled, settings)
         top = masked.max(axis=-1, keepdims=True)
         weights = jnp.exp(masked - top)
         total = weights.sum(axis=-1, keepdims=True)
-        kept = _dropped(weights, numbers, rows, kind, cut).astype(heads.v.dtype)
+        kept = _dropped(weights, numbers, dropout_keys, settings, cut).astype(heads.v.dtype)
         mixed = jnp.einsum("hbts,hbsk->hbtk", kept, piece.v)
         outputs.append((mixed / total).astype(heads.v.dtype))
         logsums.append(top + jnp.log(total))
     return joined(outputs), joined(logsums)
 
 
-def _gradients(heads, numbers, of_queries, filled, rows, kind):
-    """Cotangents of the heads with these numbers."""
+def _gradients(heads, numbers, by_query, filled, dropout_keys, settings):
+    """Cotangents of the heads with these numbers.
+
+    Args:
+        by_query: log Σ exp of the scores, g · z, and g.
+    """
     grads, grad_q = jax.tree.map(jnp.zeros_like, heads), []
     scale, narrow = heads.q.shape[-1] ** -0.5, heads.v.dtype
-    for cut, piece in _cuts(heads, kind):
-        logsum, mean, ct = (x[:, :, cut.queries] for x in of_queries)
-        of_content, of_position = scaled_queries(piece)
-        probs = jnp.exp(_masked(piece, cut, filled, kind) - logsum)
-        kept = _dropped(probs, numbers, rows, kind, cut).astype(narrow)
-        by_kept = jnp.einsum("hbtk,hbsk->hbts", ct, piece.v).astype(probs.dtype)
-        by_probs = _dropped(by_kept, numbers, rows, kind, cut)
-        by_score = (probs * (by_probs - mean)).astype(narrow)
-        by_query = jnp.einsum("hbts,hbsk->hbtk", by_score, piece.k) * scale
+    for cut, piece in _cuts(heads, settings):
+        logsum, mean, g = (x[:, :, cut.queries] for x in by_query)
+        content_queries, position_queries = scaled_queries(piece)
+        probs = jnp.exp(_masked_scores(piece, cut, filled, settings) - logsum)
+        kept = _dropped(probs, numbers, dropout_keys, settings, cut).astype(narrow)
+        grad_kept = jnp.einsum("hbtk,hbsk->hbts", g, piece.v).astype(probs.dtype)
+        grad_probs = _dropped(grad_kept, numbers, dropout_keys, settings, cut)
+        grad_scores = (probs * (grad_probs - mean)).astype(narrow)
+        grad_queries = jnp.einsum("hbts,hbsk->hbtk", grad_scores, piece.k) * scale
         grads = grads._replace(
-            k=grads.k.at[:, :, cut.keys].add(_over_queries(of_content, by_score)),
-            v=grads.v.at[:, :, cut.keys].add(_over_queries(ct, kept)),
+            k=grads.k.at[:, :, cut.keys].add(_sum_over_queries(content_queries, grad_scores)),
+            v=grads.v.at[:, :, cut.keys].add(_sum_over_queries(g, kept)),
         )
-        if of_position is not None:
-            of_distance = by_distance(by_score)
-            to_w = jnp.einsum("hbtp,hpk->hbtk", of_distance, piece.r) * scale
-            to_r = jnp.einsum("hbtk,hbtp->hkp", of_position, of_distance)
+        if position_queries is not None:
+            shifted = by_distance(grad_scores)
+            grad_w = jnp.einsum("hbtp,hpk->hbtk", shifted, piece.r) * scale
+            grad_r = jnp.einsum("hbtk,hbtp->hkp", position_queries, shifted)
             grads = grads._replace(
-                r=grads.r.at[:, cut.distances].add(jnp.swapaxes(to_r, 1, 2)),
-                u=grads.u + by_query.sum(axis=(1, 2)),
-                w=grads.w + to_w.sum(axis=(1, 2)),
+                r=grads.r.at[:, cut.distances].add(jnp.swapaxes(grad_r, 1, 2)),
+                u=grads.u + grad_queries.sum(axis=(1, 2)),
+                w=grads.w + grad_w.sum(axis=(1, 2)),
             )
-            by_query = by_query + to_w
-        grad_q.append(by_query)
+            grad_queries = grad_queries + grad_w
+        grad_q.append(grad_queries)
     return grads._replace(q=joined(grad_q))
 
 
-def _over_queries(x, of_keys):
-    """`Σ_t y_ts x_t` [H, B, S, K]: a product turns its first factor, so that is the small one."""
-    return jnp.swapaxes(jnp.einsum("hbtk,hbts->hbks", x, of_keys), 2, 3)
+def _sum_over_queries(
+    x: Float[Array, "H B T K"], weights: Float[Array, "H B T S"]
+) -> Float[Array, "H B S K"]:
+    """`Σ_t weights_ts x_t`. XLA transposes the first operand, so the smaller one stands there."""
+    return jnp.swapaxes(jnp.einsum("hbtk,hbts->hbks", x, weights), 2, 3)
 
 
-def _masked(piece, cut, filled, kind):
-    """Scores, -inf where a query does not see a key."""
+def _masked_scores(piece, cut, filled, settings):
+    """The scores in float32 at least, -inf where a query does not see a key."""
     content, position = scores(piece)
     if position is not None:
         content = content + by_key(position)
     shape = content.shape[2:]
-    query = jax.lax.broadcasted_iota(jnp.int32, shape, 0) + (cut.memory + cut.queries.start)
+    query = jax.lax.broadcasted_iota(jnp.int32, shape, 0) + (cut.window + cut.queries.start)
     key = jax.lax.broadcasted_iota(jnp.int32, shape, 1) + cut.keys.start
-    seen = key <= query
-    if kind.same_length:
-        seen &= query - key < kind.same_length
-    seen = seen[None] & (key[None] >= (cut.memory - filled)[:, None, None])
+    visible = key <= query
+    if settings.same_length:
+        visible &= query - key < settings.same_length
+    visible = visible[None] & (key[None] >= (cut.window - filled)[:, None, None])
     wide = content.astype(jnp.promote_types(content.dtype, jnp.float32))
-    return jnp.where(seen[None], wide, -jnp.inf)
+    return jnp.where(visible[None], wide, -jnp.inf)
 
 
-def _dropped(probs, numbers, rows, kind, cut):
-    """Dropout of probabilities [H, B, T, S]; it is its own transpose."""
-    if kind.rate == 0:
+def _dropped(probs, numbers, dropout_keys, settings, cut):
+    """Dropout of probabilities [H, B, T, S]; the function is its own transpose."""
+    if settings.rate == 0:
         return probs
 
     def of_head(probs, number):
-        keys = jax.vmap(lambda key: jax.random.fold_in(key, number))(rows.keys)
-        return dropout(probs, kind.rate, RowKeys(keys), kind.layer, "attention", cut.part)
+        keys = jax.vmap(lambda key: jax.random.fold_in(key, number))(dropout_keys.keys)
+        rate, layer = settings.rate, settings.layer
+        return dropout(probs, rate, RowKeys(keys), layer, "attention", cut.number)
 
     return jax.vmap(of_head)(probs, numbers)

@@ -107,9 +107,14 @@ class LocalAttention(nn.Module):
 
     def keys_values(self, x: Float[AnyArray, "B S E"]) -> KeysValues:
         """The keys and values of inputs."""
-        return project(self.projections()[1:], x)
+        _, key, value = self._projections()
+        return to_heads(x, *key), to_heads(x, *value)
 
-    def projections(self) -> tuple[Projection, Projection, Projection]:
+    def queries(self, x: Float[AnyArray, "B T E"]) -> Float[Array, "B H T K"]:
+        """The projected queries of inputs, for the long-term memory to use."""
+        return jnp.swapaxes(to_heads(x, *self._projections()[0]), 0, 1)
+
+    def _projections(self) -> tuple[Projection, Projection, Projection]:
         """Those of queries, keys and values."""
         if not self.cfg.attention_bias:
             return (self.query, None), (self.key, None), (self.value, None)
@@ -133,15 +138,15 @@ class LocalAttention(nn.Module):
 
         Everything but `new` is detached: inputs, old vectors, and this layer's projections.
         """
-        (query, *key_value), x, old = jax.lax.stop_gradient((self.projections(), x, old))
-        q = to_heads(x, *query)
-        return compressed.reconstruction(q, project(key_value, old), project(key_value, new))
+        (query, key, value), x, old = jax.lax.stop_gradient((self._projections(), x, old))
+        before, after = ((to_heads(m, *key), to_heads(m, *value)) for m in (old, new))
+        return compressed.reconstruction(to_heads(x, *query), before, after)
 
     def _same_length(self) -> int:
         return self.cfg.mem_len if self.cfg.same_length else 0
 
     def _heads(self, x: Array, keys_values: KeysValues, segment: Segment) -> Heads:
-        heads = Heads(to_heads(x, *self.projections()[0]), *keys_values)
+        heads = Heads(to_heads(x, *self._projections()[0]), *keys_values)
         if segment.biases is None:
             return heads
         r, u, w = (part.astype(x.dtype) for part in (segment.distances, *segment.biases))
@@ -152,9 +157,3 @@ class LocalAttention(nn.Module):
         if self.cfg.attention_bias:
             output = output + self.out_bias.astype(output.dtype)[None, None]
         return output
-
-
-def project(projections: tuple[Projection, ...] | list, x: Float[AnyArray, "B S E"]) -> KeysValues:
-    """The keys and values of inputs, by the projections of keys and of values."""
-    key, value = projections
-    return to_heads(x, *key), to_heads(x, *value)
