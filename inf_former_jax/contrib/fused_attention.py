@@ -36,10 +36,10 @@ def fused_attention(
     """
     (_, _, length, width), total = heads.q.shape, heads.k.shape[2]
     q, bias = heads.q, None
-    if heads.r is not None:
+    _, position_queries = scaled_queries(heads)
+    if position_queries is not None and heads.u is not None:
         q = q + heads.u[:, None, None]
-        _, of_position = scaled_queries(heads)
-        bias = by_key(jnp.einsum("hbtk,hsk->bhts", of_position, heads.r))
+        bias = by_key(jnp.einsum("hbtk,hsk->bhts", position_queries, heads.r))
     # Without a window the kernel leaves out by itself what lies in the future.
     alone = total == length and not same_length
     mask = None if alone else _seen(length, total, filled, same_length)

@@ -3,7 +3,7 @@
 import os
 import zipfile
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +65,7 @@ def start(decoder: Decoder, batch: int, dtype=jnp.float32) -> DecodeState:
 @partial(jax.jit, static_argnums=0)
 def distances(decoder: Decoder, params: Any) -> Distances:
     """The projected position tables (`Decoder.distances`), which depend on parameters alone."""
-    return decoder.apply({"params": params}, method="distances")
+    return cast(Distances, decoder.apply({"params": params}, method="distances"))
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=2)
@@ -85,7 +85,7 @@ def extend(
         number: of the piece in its call, folded into the key.
     """
     memory, cache, position = state
-    apply = partial(decoder.apply, {"params": params})
+    apply: Any = partial(decoder.apply, {"params": params})
     opening = (position == 0) & (piece.counts > 0)
     memory, cache = jax.lax.cond(
         opening.any(),

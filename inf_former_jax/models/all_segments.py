@@ -62,7 +62,7 @@ class Course(NamedTuple):
     clears: Bool[Array, "B W"]  # the long-term memory is emptied before the segment
     due: Bool[Array, "B W"]  # the pending segment is written before this one reads
     writes: Int[Array, "B W"]  # the row's writes before that one
-    after: Int[Array, " B"]  # `Memory.seen` after the last segment
+    after: Int[AnyArray, " B"]  # `Memory.seen` after the last segment
     runs: Bool[Array, " W"] | None  # False: padding in every row, it only resets; None: all run
 
     def by_row(self, x: Leaf) -> Leaf:
@@ -109,9 +109,8 @@ def follow_counters(
         runs: False where that holds for every row: the segment resets, but does not advance.
         empty: the long-term memory is emptied before every segment.
     """
-    writes = jnp.zeros_like(memory.seen)
-    if cfg.long_term is not None:
-        writes = memory.layers[0].long_term.writes
+    long_term_memory = memory.layers[0].long_term
+    writes = jnp.zeros_like(memory.seen) if long_term_memory is None else long_term_memory.writes
     resets = jnp.asarray(resets)
     reads = jnp.ones_like(resets) if reads is None else jnp.asarray(reads)
     run = jnp.ones(resets.shape[1], bool) if runs is None else jnp.asarray(runs)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float
 
 from inf_former_jax.memory import density as densities
 from inf_former_jax.memory import long_term
@@ -141,32 +141,14 @@ class LongTermAttention(nn.Module):
             self.gate = Gate()
 
     def write(
-        self,
-        memory: LongTermMemory,
-        x: Float[AnyArray, "B L E"],
-        *,
-        operators: long_term.Operators | None = None,
-        rows: Bool[AnyArray, " B"] | None = None,
-        locations: Float[AnyArray, "B M"] | None = None,
-        key: PRNGKeyArray | None = None,
-        detach: bool = True,
+        self, memory: LongTermMemory, x: Float[AnyArray, "B L E"], **options: Any
     ) -> LongTermMemory:
-        """Gate x, then append it: see `memory.long_term.write` for the arguments and errors.
+        """Gate x, then append it to the memory.
 
         Args:
-            detach: what was stored before is a constant to autodiff (the paper); False lets the
-                gradient reach earlier writes, and their gates, through the stored coefficients.
+            options: keywords of `memory.long_term.write`, whose errors these are.
         """
-        return long_term.write(
-            self.cfg,
-            memory,
-            self.gated(x),
-            operators=operators,
-            rows=rows,
-            locations=locations,
-            key=key,
-            detach=detach,
-        )
+        return long_term.write(self.cfg, memory, self.gated(x), **options)
 
     def __call__(
         self,

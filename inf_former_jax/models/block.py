@@ -1,12 +1,12 @@
-"""One layer of the decoder: [local attention + its memory], then feed-forward (SPEC §4).
+"""One layer of the decoder: local attention and what its memory adds, then feed-forward (SPEC §4).
 
-The layer is the same in each of the three schedules over segments: what is due is written to the
-memory, local attention sees the memory's window and the segment, the context that is read from the
-memory is added to it, and the segment is pushed. The schedules differ in what they have at hand:
+Three schedules over segments run it. In each of them what is due is written to the memory, local
+attention sees a window of the memory beside the segment, queries read a context that is added, and
+the segment's inputs are pushed onto the memory.
 
-    __call__        one whole segment
-    all_segments    W whole segments as one batch of B·W rows, from one memory of B rows
-    open … commit   a segment that comes in pieces of tokens; `extend` takes one of them
+    __call__               a whole segment of B rows
+    all_segments           W whole segments as B·W rows, from one memory of B rows
+    open, extend, commit   a segment that comes in pieces of tokens
 """
 
 from collections.abc import Callable
@@ -79,10 +79,10 @@ class Block(nn.Module):
             found, after = (memory._replace(fifo=fifo) for fifo in fifos)
         if window is not None:
             # All inputs are projected once, and each window is cut out of their keys and values.
-            later = self.attention.keys_values(self._attention_inputs(constant))
+            later = self.attention.keys_values(self._normed_before(constant))
             cut = jax.vmap(lambda first, later: course.fifos(first, course.by_row(later))[0])
             window = jax.tree.map(cut, window, later)
-        q = self.attention.queries(self._attention_inputs(x))
+        q = self.attention.queries(self._normed_before(x))
         for kind in self.kinds:
             found, after = kind.write_all(found, after, q, segment, course)
         outputs, read = self._attend(x, found, segment, window)
@@ -98,32 +98,29 @@ class Block(nn.Module):
         return memory, info
 
     def _attend(
-        self,
-        x: Float[Array, "B T E"],
-        memory: LayerMemory,
-        segment: Segment,
-        window: KeysValues | None,
+        self, x: Array, memory: LayerMemory, segment: Segment, window: KeysValues | None
     ) -> tuple[Float[Array, "B T E"], Read]:
         """The layer on whole segments, for each of which what is due has been written.
 
         The window is a constant. It is projected apart from x, so that no gradient by it is formed.
         """
-        inputs = self._attention_inputs(x)
-        keys_values = self.attention.keys_values(inputs)
+        inputs = self._normed_before(x)
+        keys, values = self.attention.keys_values(inputs)
         if window is not None:
-            keys_values = jax.tree.map(beside, window, keys_values)
-        attended, q = self.attention(inputs, keys_values, segment)
+            keys = jnp.concatenate([window[0], keys], axis=2)
+            values = jnp.concatenate([window[1], values], axis=2)
+        attended, q = self.attention(inputs, (keys, values), segment)
         read = joined(kind.read(memory, q, segment) for kind in self.kinds)
         return self._rest(x, attended, read.context, segment), read
 
-    def _push(self, memory: LayerMemory, x: Array | None, mass: Array | None) -> LayerMemory:
+    def _push(self, memory: LayerMemory, x: AnyArray | None, mass: AnyArray | None) -> LayerMemory:
         """The memory after segments with these inputs, whose attention fell on these bins."""
         for kind in self.kinds:
             memory = kind.remember(memory, mass)
         return memory if x is None else state.push(memory, x)
 
     def open(
-        self, memory: LayerMemory, cache: LayerCache, segment: Segment, rows: Bool[Array, " B"]
+        self, memory: LayerMemory, cache: LayerCache, segment: Segment, rows: Bool[AnyArray, " B"]
     ) -> tuple[LayerMemory, LayerCache]:
         """Begin a segment in the given rows: the memory and the cache as it finds them."""
         memory, _ = self._write(memory, segment)
@@ -142,16 +139,15 @@ class Block(nn.Module):
         places: Int[Array, "B C"],
     ) -> tuple[Float[Array, "B C E"], LayerCache]:
         """The call on tokens at any places of open segments: (outputs, the cache with them)."""
-        inputs = self._attention_inputs(x)
-        slots = state.window_len(self.cfg) + places
-        cache = open_segment.append(
-            cache, x, self.attention.keys_values(inputs), slots, segment.where
-        )
+        assert segment.where is not None
+        inputs, slots = self._normed_before(x), state.window_len(self.cfg) + places
+        keys_values = self.attention.keys_values(inputs)
+        cache = open_segment.append(cache, x, keys_values, slots, segment.where)
         keys, values = (jnp.moveaxis(part, 2, 0) for part in (cache.keys, cache.values))
         attended, q = self.attention.cached(inputs, (keys, values), segment, slots)
         segment = segment._replace(projected=cache.projected)
         read = joined(kind.read(memory, q, segment) for kind in self.kinds)
-        if read.mass is not None:
+        if cache.mass is not None and read.mass is not None:
             cache = cache._replace(mass=cache.mass + read.mass.astype(cache.mass.dtype))
         return self._rest(x, attended, read.context, segment), cache
 
@@ -159,7 +155,8 @@ class Block(nn.Module):
         """The memory after segments that are full."""
         return self._push(memory, cache.inputs, cache.mass)
 
-    def _attention_inputs(self, x: AnyArray) -> AnyArray:
+    def _normed_before(self, x: AnyArray) -> Any:
+        """What attention sees of a layer's inputs."""
         return self.norm_attention(x) if self.cfg.norm == "pre" else x
 
     def _window(self, memory: LayerMemory, dtype: Any = None) -> KeysValues | None:
@@ -167,26 +164,20 @@ class Block(nn.Module):
         window = state.window(self.cfg, memory)
         if window is None:
             return None
-        inputs = self._attention_inputs(window if dtype is None else window.astype(dtype))
+        inputs = self._normed_before(window if dtype is None else window.astype(dtype))
         return self.attention.keys_values(inputs)
 
-    def _reconstruction(
-        self, x: Float[AnyArray, "B T E"], old: Float[Array, "B L E"], new: Float[Array, "B C E"]
-    ) -> Float[Array, "B T"]:
-        """`LocalAttention.reconstruction` of un-normalised vectors; the norm is detached, too."""
+    def _reconstruction(self, x: AnyArray, old: Array, new: Array) -> Float[Array, "B T"]:
+        """`LocalAttention.reconstruction` of vectors before the norm, which is detached, too."""
         if self.cfg.norm == "pre":
             self.norm_attention(x)  # creates the parameters when the module is initialised
             norm = jax.lax.stop_gradient(self.norm_attention.variables)
-            apply = layer_norm(parent=None, dtype=compute_dtype(self.cfg)).apply
+            apply: Any = layer_norm(parent=None, dtype=compute_dtype(self.cfg)).apply
             x, old, new = (apply(norm, part) for part in (x, old, new))
         return self.attention.reconstruction(x, old, new)
 
     def _rest(
-        self,
-        x: Float[Array, "B T E"],
-        attended: Float[Array, "B T E"],
-        context: Float[Array, "B T E"] | None,
-        segment: Segment,
+        self, x: Array, attended: Array, context: Array | None, segment: Segment
     ) -> Float[Array, "B T E"]:
         """What follows once both attentions are known."""
         cfg, drop = self.cfg, partial(self._dropout, segment)
@@ -218,10 +209,3 @@ def recomputed(cfg: ModelConfig, layer: Callable) -> Callable:
 def layer_norm(**fields: Any) -> nn.LayerNorm:
     """LayerNorm over the channels, ε = 1e-5."""
     return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, **fields)
-
-
-def beside(
-    window: Float[Array, "H B S K"], own: Float[Array, "H B T K"]
-) -> Float[Array, "H B S+T K"]:
-    """The rows of the window, then those of the segment."""
-    return jnp.concatenate([window, own], axis=2)

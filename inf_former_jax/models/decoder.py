@@ -8,7 +8,6 @@ A model is a *value* of `ModelConfig`. The memory goes in and comes out; nothing
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -110,15 +109,20 @@ class Decoder(nn.Module):
         due = state.has_pending(cfg, memory.seen)
         if where is not None:  # a row that is all padding has ended: nothing is written for it
             due &= where.any(axis=1)
-        noise = self.noise(tokens.shape[0], train)
-        segment = self._segment(due, memory.seen, where, operators, noise.dropout)
-        distances = self.distances(tokens.shape[1]) if distances is None else distances
-        x = self._inputs(tokens, types, noise.dropout)
-        x, layers, info = self._layers(Block.__call__, x, memory, segment, distances, noise)
-        seen = state.advance(memory.seen, tokens.shape[1])
-        holds = None if cfg.long_term is None else layers[0].long_term.writes > 0
+        segments = self._segments(
+            due,
+            memory.seen,
+            where,
+            operators=operators,
+            noise=self.noise(tokens.shape[0], train),
+            distances=self.distances(tokens.shape[1]) if distances is None else distances,
+        )
+        logits, layers, info = self._run(Block.__call__, tokens, types, memory, segments)
+        written = layers[0].long_term
+        holds = None if written is None else jnp.asarray(written.writes) > 0
         aux = aux_sums(info, holds, where if kl_where is None else jnp.asarray(kl_where))
-        return Output(self._outputs(x, noise.dropout), Memory(seen, layers), aux, info)
+        seen = state.advance(memory.seen, tokens.shape[1])
+        return Output(logits, Memory(seen, layers), aux, info)
 
     def all_segments(
         self,
@@ -162,43 +166,48 @@ class Decoder(nn.Module):
         course = all_segments.follow_counters(
             cfg, memory, resets, reads=reads, runs=runs, empty=empty
         )
-        noise = noise or Noise(None, (None,) * cfg.num_layers)
-        drop = noise.dropout
-        if drop is not None:
-            drop = RowKeys(flat(jnp.swapaxes(drop.keys, 0, 1)))
-        segment = self._segment(flat(course.due), flat(course.seen), flat(where), operators, drop)
-        x = self._inputs(flat(tokens), flat(types), drop)
-        x, layers, info = self._layers(
-            Block.all_segments, x, memory, segment, self.distances(), noise, course
+        if noise is not None and noise.dropout is not None:
+            keys = flat(jnp.swapaxes(noise.dropout.keys, 0, 1))
+            noise = noise._replace(dropout=RowKeys(keys))
+        segments = self._segments(
+            flat(course.due),
+            flat(course.seen),
+            flat(where),
+            operators=operators,
+            noise=noise,
+            distances=self.distances(),
+        )
+        logits, layers, info = self._run(
+            Block.all_segments, flat(tokens), flat(types), memory, segments, course
         )
         holds = None if cfg.long_term is None else flat(course.writes + course.due > 0)
         aux = aux_sums(info, holds, flat(where if kl_where is None else kl_where))
-        logits = self._outputs(x, drop).reshape(batch, count, length, -1)
+        logits = logits.reshape(batch, count, length, -1)
         return Output(logits, Memory(course.after, layers), aux, ())
 
-    def _segment(self, due, seen, where, operators=None, dropout=None) -> Segment:
+    def _segments(
+        self, due, seen, where, *, operators=None, noise=None, distances=None
+    ) -> list[Segment]:
+        """What each layer is told of the segment."""
+        nothing = (None,) * self.cfg.num_layers
+        noise = noise or Noise(None, nothing)
         filled = state.num_filled(self.cfg, seen)
-        return Segment(due, filled, where, operators, dropout, self._biases())
+        segment = Segment(due, filled, where, operators, noise.dropout, self._biases())
+        by_layer = zip(distances or nothing, noise.locations, strict=True)
+        return [segment._replace(distances=table, location_key=key) for table, key in by_layer]
 
-    def _layers(
-        self,
-        run: Callable[..., tuple[Array, LayerMemory, Info]],
-        x: Float[Array, "B T E"],
-        memory: Memory,
-        segment: Segment,
-        distances: Distances,
-        noise: Noise,
-        *more: Any,
-    ) -> tuple[Float[Array, "B T E"], tuple[LayerMemory, ...], tuple[Info, ...]]:
-        """One layer after the other: (outputs, each layer's memory, each layer's info)."""
-        run, layers, infos = recomputed(self.cfg, run), [], []
-        of_layers = zip(self.block, memory.layers, distances, noise.locations, strict=True)
-        for block, layer, table, key in of_layers:
-            given = segment._replace(distances=table, location_key=key)
-            x, layer, info = run(block, x, layer, given, *more)
+    def _run(
+        self, layer_call: Callable, tokens, types, memory: Memory, segments: list[Segment], *more
+    ) -> tuple[Float[Array, "B T V"], tuple[LayerMemory, ...], tuple[Info, ...]]:
+        """All layers, one after the other: (logits, each one's memory, each one's info)."""
+        layer_call, dropout_keys = recomputed(self.cfg, layer_call), segments[0].dropout
+        x = self._embedded(tokens, np.arange(tokens.shape[1])[None], types)
+        x, layers, infos = dropout(x, self.cfg.dropout, dropout_keys, 0, "input"), [], []
+        for block, layer, segment in zip(self.block, memory.layers, segments, strict=True):
+            x, layer, info = layer_call(block, x, layer, segment, *more)
             layers.append(layer)
             infos.append(info)
-        return x, tuple(layers), tuple(infos)
+        return self._outputs(x, dropout_keys), tuple(layers), tuple(infos)
 
     def noise(self, batch: int, train: bool) -> Noise:
         """The random keys of one segment, drawn in this order."""
@@ -214,9 +223,9 @@ class Decoder(nn.Module):
         return tuple(self.make_rng("locations") if draws else None for _ in self.block)
 
     def distances(self, length: int | None = None) -> Distances:
-        """Each layer's projected position table, for segments of `length` tokens, else whole ones.
+        """Each layer's projected position table for segments of `length` tokens, or for whole ones.
 
-        The same for all segments while the parameters are; None of a layer in absolute attention.
+        It depends on the parameters alone. It is None without relative positions.
         """
         cfg, table = self.cfg, None
         if cfg.position == "relative":
@@ -234,11 +243,13 @@ class Decoder(nn.Module):
     ) -> tuple[Memory, Cache]:
         """Begin a segment in the given rows: write what is pending, as the call does before it."""
         due = rows & state.has_pending(self.cfg, memory.seen)
-        segment = self._segment(due, memory.seen, None, operators)
-        of_layers = zip(self.block, memory.layers, cache.layers, self._location_keys(), strict=True)
+        noise = Noise(None, self._location_keys())
+        segments = self._segments(due, memory.seen, None, operators=operators, noise=noise)
         opened = [
-            block.open(layer, part, segment._replace(location_key=key), rows)
-            for block, layer, part, key in of_layers
+            block.open(layer, part, segment, rows)
+            for block, layer, part, segment in zip(
+                self.block, memory.layers, cache.layers, segments, strict=True
+            )
         ]
         layers, caches = zip(*opened, strict=True)
         return memory._replace(layers=layers), cache._replace(layers=caches)
@@ -264,12 +275,12 @@ class Decoder(nn.Module):
         steps = np.arange(tokens.shape[1])[None]
         # Padding attends somewhere, and nobody sees it.
         places = jnp.minimum(position[:, None] + steps, self.cfg.segment_len - 1)
-        nothing = jnp.zeros(tokens.shape[0], bool)
-        segment = self._segment(nothing, memory.seen, steps < counts[:, None])
+        due, where = jnp.zeros(tokens.shape[0], bool), steps < counts[:, None]
+        segments = self._segments(due, memory.seen, where, distances=distances)
         x, layers = self._embedded(tokens, places, types), []
-        of_layers = zip(self.block, memory.layers, cache.layers, distances, strict=True)
-        for block, layer, part, table in of_layers:
-            x, part = block.extend(x, layer, part, segment._replace(distances=table), places)
+        of_layers = zip(self.block, memory.layers, cache.layers, segments, strict=True)
+        for block, layer, part, segment in of_layers:
+            x, part = block.extend(x, layer, part, segment, places)
             layers.append(part)
         last = jnp.maximum(counts - 1, 0)[:, None, None]
         logits = self._outputs(jnp.take_along_axis(x, last, axis=1), None)[:, 0]
@@ -279,14 +290,9 @@ class Decoder(nn.Module):
     def commit(self, memory: Memory, cache: Cache, rows: Bool[AnyArray, " B"]) -> Memory:
         """The memory after the full segments of the given rows, as the call returns it."""
         of_layers = zip(self.block, memory.layers, cache.layers, strict=True)
-        layers = tuple(block.commit(layer, of_layer) for block, layer, of_layer in of_layers)
+        layers = tuple(block.commit(layer, part) for block, layer, part in of_layers)
         after = Memory(state.advance(memory.seen, self.cfg.segment_len), layers)
         return select_rows(rows, after, memory)
-
-    def _inputs(self, tokens, types, dropout_keys: RowKeys | None) -> Float[Array, "B T E"]:
-        """What the first layer takes of whole segments."""
-        x = self._embedded(tokens, np.arange(tokens.shape[1])[None], types)
-        return dropout(x, self.cfg.dropout, dropout_keys, 0, "input")
 
     def _embedded(self, tokens, places, types):
         """Embeddings, with types and learned positions if there are any; places [B or 1, T]."""
@@ -304,7 +310,7 @@ class Decoder(nn.Module):
         return (self.bias_u, self.bias_w) if self.cfg.position == "relative" else None
 
     def _outputs(self, x, dropout_keys: RowKeys | None) -> Float[Array, "B T V"]:
-        """The logits, of what the last layer gives."""
+        """The logits, from the outputs of the last layer."""
         cfg = self.cfg
         if cfg.final_norm:
             x = self.norm_final(x)

@@ -83,4 +83,4 @@ class Gate(nn.Module):
         dim = x.shape[-1]
         kernel = self.param("kernel", nn.initializers.lecun_normal((0, 1)), (3, dim, dim), F32)
         bias = self.param("bias", nn.initializers.zeros, (dim,), F32)
-        return x * gate_values(kernel, bias, x)
+        return jnp.asarray(x) * gate_values(kernel, bias, x)

@@ -1,13 +1,14 @@
 """The models of the paper as values of `ModelConfig`: for sorting (SPEC §5), and GPT-2 (§6).
 
-`models.gpt2` loads published GPT-2 parameters and adds a memory to them.
+`models.convert.gpt2` loads published GPT-2 parameters and adds a memory to them.
 """
 
 import dataclasses
 
 from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.long_term import LongTermConfig
-from inf_former_jax.models.decoder import ModelConfig
+from inf_former_jax.models.config import ModelConfig
+from inf_former_jax.require import require
 
 #: Paper §4.1 with the constants of its code.
 _SORTING = ModelConfig()
@@ -42,19 +43,20 @@ def infinity_former_sticky(**changes) -> ModelConfig:
 def infinity_former_lasting(**changes) -> ModelConfig:
     """The ∞-former whose memory lasts, at equal cost: τ_k = k/(k+1), one narrow width.
 
-    Of 64 segments of 128 tokens every one can still be read with R² ≥ .8 by one density; the
-    paper's constants have lost all but the last 20 (`python -m experiments.analysis retention`;
-    `choose` finds the constants for other lengths).
+    After 64 segments of 128 tokens, one density still reads each of them with R² ≥ .8. With the
+    paper's constants all but the last 20 are lost (`python -m experiments.analysis retention`).
+    `python -m experiments.analysis choose` finds the constants for other lengths.
     """
     lasting = LongTermConfig(contraction="power", widths=(0.0039,))
     return dataclasses.replace(_SORTING, **{"long_term": lasting, **changes})
 
 
 def infinity_former_small(**changes) -> ModelConfig:
-    """As lasting with a quarter of the basis functions: what one density reads needs no more.
+    """The lasting ∞-former with a quarter of the basis functions; a read costs a quarter.
 
-    64 segments are retained as well (their means; finer detail is not); a read costs a quarter. The
-    many samples M enter the operators of a uniform memory only, not the cost of its writes.
+    The means of 64 segments are retained as well, which is all that one density can read; finer
+    detail is lost. The many samples M are no cost: a uniform memory needs them for its operators
+    only.
     """
     small = LongTermConfig(num_basis=128, num_samples=1024, contraction="power", widths=(0.0078,))
     return dataclasses.replace(_SORTING, **{"long_term": small, **changes})
@@ -68,7 +70,7 @@ _GPT2_SIZES = {
     "xl": (48, 25, 1600),
 }
 
-#: SPEC §6: what the paper's GPT-2 remembers with. The gate is the published code's.
+#: The memory of the paper's GPT-2 (SPEC §6). The gate is the published code's.
 _GPT2_MEMORY = LongTermConfig(widths=(0.005, 0.01), ridge=0.5, tau=0.5, min_var=1e-4)
 
 
@@ -81,10 +83,9 @@ def gpt2(size: str = "small", **changes) -> ModelConfig:
     Raises:
         ValueError: no such size, or changes that do not fit.
     """
-    if size not in _GPT2_SIZES:
-        raise ValueError(f"size: found {size}, accepted: {' or '.join(_GPT2_SIZES)}")
+    require(size in _GPT2_SIZES, "size", size, " or ".join(_GPT2_SIZES))
     layers, heads, width = _GPT2_SIZES[size]
-    made = ModelConfig(
+    plain = ModelConfig(
         vocab_size=50257,
         num_layers=layers,
         num_heads=heads,
@@ -103,7 +104,7 @@ def gpt2(size: str = "small", **changes) -> ModelConfig:
         attention_dropout=0.1,
         inner_dropout=False,
     )
-    return dataclasses.replace(made, **changes)
+    return dataclasses.replace(plain, **changes)
 
 
 def gpt2_compressive(size: str = "small", **changes) -> ModelConfig:
@@ -125,7 +126,7 @@ def gpt2_infinity_sticky(size: str = "small", **changes) -> ModelConfig:
 def gpt2_infinity_lasting(size: str = "small", **changes) -> ModelConfig:
     """The same with power contraction, τ_k = k/(k+1): 65 segments share the signal equally.
 
-    A longer document fades by τ_64 = .985 a write.
+    In a longer document the past fades by the factor τ_64 = .985 with each further write.
     """
     default = LongTermConfig().tau
     lasting = dataclasses.replace(_GPT2_MEMORY, contraction="power", tau=default)

@@ -43,7 +43,6 @@ KINDS = {
     "compressive": {"long_term": None, "compressed": CompressedConfig(2, 2 * T), "norm": "pre"},
     "compressive-infinite": {"compressed": CompressedConfig(2, T)},
 }  # fmt: skip
-QUICK = ("sticky", "gpt2-infinity")
 LENGTHS = np.array([11, 3, 6])
 
 
@@ -116,15 +115,22 @@ def said(sticky):
     return read, np.asarray(sticky.run(read, prompts(0)[:, :0], 13)[0])
 
 
-@pytest.mark.parametrize(
-    "kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in KINDS]
-)
+@pytest.mark.parametrize("kind", KINDS)
 def test_greedy_is_the_decoder_on_whole_segments(kind):
     """Three calls, rows of unequal lengths: tokens, logits and memories are those of a walk.
 
     The second call has no prompt, the third has one for two of the rows. In float64: what the two
     round in float32 by their other order is amplified by weights that make each token matter.
     """
+    with jax.enable_x64(True):
+        cfg = dataclasses.replace(INFINITE, **{"num_layers": 1, **KINDS[kind]})
+        walks_agree(Model(cfg, np.float64))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_of_open_segments_follow_each_other(kind):
+    """The same of two layers."""
     with jax.enable_x64(True):
         walks_agree(Model(dataclasses.replace(INFINITE, **KINDS[kind]), np.float64))
 

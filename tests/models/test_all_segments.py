@@ -24,6 +24,7 @@ from inf_former_jax.training import evaluation, schedules, sharding
 from inf_former_jax.training.objective import Objective
 from inf_former_jax.training.state import TrainState
 from inf_former_jax.training.step import make_train_step
+from tests.golden import jit
 
 ROWS, SEGMENTS, LENGTH, VOCAB = 4, 5, 4, 12
 KL_WEIGHT = 0.1
@@ -204,6 +205,80 @@ def test_groups_are_counted_from_the_end(count, size, groups):
 
     digits = schedules.scan_groups(body, jnp.array(0, int), jnp.arange(count), size)
     assert int(digits) == int("9".join(groups) + "9")
+
+
+#: Every kind of memory that knows this schedule, as small as it gets.
+KINDS = {
+    "no memory": {"long_term": None, "mem_len": 0},
+    "short-term": {"long_term": None, "mem_len": 5, "same_length": True, "clamp_len": 3},
+    "uniform": {"mem_len": 2 * LENGTH},
+    "power": {"long_term": POWER, "mem_len": 0, "norm": "pre"},
+    "sticky": {"long_term": STICKY.long_term},
+    "drawn": {
+        **GPT2,
+        "long_term": dataclasses.replace(STICKY.long_term, locations="draw"),
+        "dropout": 0.2,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_after_the_other(kind):
+    """Logits' and KL's gradients, and the memory, by calls of the decoder: every kind, quickly."""
+    cfg = dataclasses.replace(UNIFORM, **KINDS[kind])
+    decoder, batch, ops = Decoder(cfg), random_batch(), operators(cfg)
+    cotangent = np.random.default_rng(3).normal(size=(*batch.tokens.shape, VOCAB))
+    counted = np.asarray(batch.valid)[..., None] * cotangent
+
+    def rngs(number):
+        key = jax.random.fold_in(jax.random.key(4), number)
+        return {"dropout": key, "locations": jax.random.fold_in(key, 1)}
+
+    def value(out, counted):
+        return (out.logits * counted).sum() + sum(total for total, _ in out.aux.values())
+
+    def all_at_once(params, memory):
+        def noise(number):
+            return decoder.apply(params, ROWS, True, rngs=rngs(number), method="noise")
+
+        out = decoder.apply(
+            params,
+            batch.tokens,
+            memory,
+            batch.resets,
+            operators=ops,
+            noise=jax.vmap(noise)(jnp.arange(SEGMENTS)),
+            where=batch.valid,
+            method="all_segments",
+        )
+        return value(out, counted), out.memory
+
+    def one_by_one(params, memory):
+        def step(memory, segment):
+            number, tokens, resets, where, counted = segment
+            out = decoder.apply(
+                params,
+                tokens,
+                memories.reset(memory, resets),
+                operators=ops,
+                train=True,
+                where=where,
+                rngs=rngs(number),
+            )
+            return out.memory, value(out, counted)
+
+        by_row = batch.tokens, batch.resets, batch.valid, counted
+        by_segment = (jnp.swapaxes(leaf, 0, 1) for leaf in by_row)
+        memory, values = jax.lax.scan(step, memory, (jnp.arange(SEGMENTS), *by_segment))
+        return values.sum(), memory
+
+    params, memory = {"params": params_of(cfg)}, carried(cfg)
+    found, expected = (
+        jit(jax.value_and_grad(way, has_aux=True))(params, memory)
+        for way in (all_at_once, one_by_one)
+    )
+    check_trees(found, expected)
+    assert all((np.asarray(leaf) != 0).any() for leaf in jax.tree.leaves(expected[1]))
 
 
 @pytest.mark.slow

@@ -1,1 +1,1 @@
-"""Published parameters, turned into ours and back."""
+"""Parameters of published models, as ours and back: GPT-2, and the paper's own ∞-former."""

@@ -39,8 +39,12 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 #: In config.json, what GPT-2 has no option for.
 _OURS = "inf_former"
-_OWN_OPTIONS = ("segment_len", "mem_len", "same_length", "query_chunk", "memory_gradient",
-                "inner_dropout", "dtype", "remat", "fused_attention", "fused_by")  # fmt: skip
+
+#: Fields of `ModelConfig` that every GPT-2 shares, and fields that its own files tell.
+_SHARED = {"norm", "final_norm", "position", "activation", "attention_bias", "tied"}
+_SHARED |= {"scale_embedding"}
+_TOLD = {"vocab_size", "num_layers", "num_heads", "head_dim", "d_model", "d_inner"}
+_TOLD |= {"max_position", "dropout", "attention_dropout"}
 
 #: Options of GPT-2's config.json that change what is computed, and the values that we compute.
 _ACCEPTED = {
@@ -53,9 +57,13 @@ _ACCEPTED = {
     "tie_word_embeddings": (True,),
 }
 
-#: Sizes that config.json and the tensors both tell.
-_SIZES = {"n_layer": "num_layers", "n_embd": "d_model", "n_positions": "max_position",
-          "vocab_size": "vocab_size"}  # fmt: skip
+#: Sizes that both config.json and the tensors say.
+_SIZES = {
+    "n_layer": "num_layers",
+    "n_embd": "d_model",
+    "n_positions": "max_position",
+    "vocab_size": "vocab_size",
+}
 
 
 def load(
@@ -78,21 +86,20 @@ def load(
             pickle, a damaged file: in one line, where, what was found, what is accepted.
         FileNotFoundError: no such file or folder.
     """
+    options, heads = {}, num_heads
     if isinstance(path_or_tensors, Mapping):
-        tensors, options, where = own(path_or_tensors), {}, "tensors"
-        of_path = False
+        tensors, where = own(path_or_tensors), "tensors"
     else:
         files = _weight_files(Path(path_or_tensors))
-        options = _read_options(files[0].parent / _CONFIG, needed=num_heads is None)
+        options, where = _read_options(files[0].parent / _CONFIG, num_heads is None), str(files[0])
         tensors = own({name: t for file in files for name, t in _read_tensors(file).items()})
-        where, of_path = str(files[0]), True
+        heads = options.get("n_head", 12) if heads is None else heads
     told = sizes(tensors, where)
-    if num_heads is None:
-        num_heads = options.get("n_head", 12) if of_path else max(told["d_model"] // 64, 1)
-    accepted = f"a divisor of the width {told['d_model']}"
-    fits = isinstance(num_heads, int) and num_heads > 0 and told["d_model"] % num_heads == 0
-    require(fits, "num_heads", num_heads, accepted)
-    cfg = _configuration(told, num_heads, options, where)
+    width = told["d_model"]
+    heads = max(width // 64, 1) if heads is None else heads
+    fits = isinstance(heads, int) and heads > 0 and width % heads == 0
+    require(fits, "num_heads", heads, f"a divisor of the width {width}")
+    cfg = _configuration(told, heads, options, where)
     return cfg, unpack(cfg, tensors, where)
 
 
@@ -144,10 +151,9 @@ def save(cfg: ModelConfig, params: Mapping[str, Any], path: str | os.PathLike) -
     from safetensors.numpy import save_file
 
     plain = presets.gpt2()
-    for name in ("norm", "final_norm", "position", "activation", "attention_bias", "tied",
-                 "scale_embedding"):  # fmt: skip
-        require(getattr(cfg, name) == getattr(plain, name), name, getattr(cfg, name),
-                f"{getattr(plain, name)} in a GPT-2")  # fmt: skip
+    for name in sorted(_SHARED):
+        value, accepted = getattr(cfg, name), f"{getattr(plain, name)} in a GPT-2"
+        require(value == getattr(plain, name), name, value, accepted)
     width = f"num_heads · head_dim = {cfg.num_heads * cfg.head_dim} in a GPT-2"
     require(cfg.d_model == cfg.num_heads * cfg.head_dim, "d_model", cfg.d_model, width)
     tensors, folder = pack(cfg, params), Path(path)
@@ -158,12 +164,10 @@ def save(cfg: ModelConfig, params: Mapping[str, Any], path: str | os.PathLike) -
     (folder / _CONFIG).write_text(json.dumps(_options(cfg), indent=2) + "\n", encoding="utf-8")
 
 
-def _options(cfg):
+def _options(cfg: ModelConfig) -> dict[str, Any]:
     """config.json: GPT-2's own options, and ours beside them."""
-    ours = {name: getattr(cfg, name) for name in _OWN_OPTIONS}
-    for name in ("long_term", "compressed"):
-        memory = getattr(cfg, name)
-        ours[name] = None if memory is None else dataclasses.asdict(memory)
+    fields = dataclasses.asdict(cfg).items()
+    ours = {name: value for name, value in fields if name not in _SHARED | _TOLD}
     return {name: values[0] for name, values in _ACCEPTED.items()} | {
         "architectures": ["GPT2LMHeadModel"],
         "vocab_size": cfg.vocab_size,
@@ -179,7 +183,10 @@ def _options(cfg):
     }
 
 
-def _configuration(told, num_heads, options, where):
+def _configuration(
+    told: dict[str, int], num_heads: int, options: dict[str, Any], where: str
+) -> ModelConfig:
+    """The configuration of tensors with these sizes and of these options."""
     for name, accepted in _ACCEPTED.items():
         value = options.get(name, accepted[0])
         require(value in accepted, f"{where}: {_CONFIG}: {name}", value, accepted[0])
@@ -187,7 +194,7 @@ def _configuration(told, num_heads, options, where):
         found = f"{told[size]} in the tensors"
         agree = options.get(name, told[size]) == told[size]
         require(agree, f"{where}: {name}", found, f"{options.get(name)} as {_CONFIG} says")
-    changes = {
+    changes: dict[str, Any] = {
         **told,
         "num_heads": num_heads,
         "head_dim": told["d_model"] // num_heads,
@@ -195,27 +202,31 @@ def _configuration(told, num_heads, options, where):
         "dropout": options.get("resid_pdrop", 0.1),
         "attention_dropout": options.get("attn_pdrop", 0.1),
     }
+    kinds: dict[str, Any] = {"long_term": LongTermConfig, "compressed": CompressedConfig}
     try:
-        changes |= options.get(_OURS, {})
-        for name, kind in (("long_term", LongTermConfig), ("compressed", CompressedConfig)):
-            if changes.get(name) is not None:
-                fields = changes[name].items()  # JSON knows no tuples
-                changes[name] = kind(
-                    **{k: tuple(v) if isinstance(v, list) else v for k, v in fields}
-                )
+        for name, value in options.get(_OURS, {}).items():
+            if name in kinds and value is not None:
+                value = kinds[name](**{k: _hashable(v) for k, v in value.items()})
+            changes[name] = value
         return presets.gpt2(**changes)
-    except (TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{where}: {_CONFIG}: {error}") from error
 
 
-def _weight_files(path):
+def _hashable(value: Any) -> Any:
+    """JSON knows no tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _weight_files(path: Path) -> list[Path]:
     """The safetensors files of a folder, or the one that is named."""
     require(path.suffix not in _PICKLES, str(path), "a pickle", _CONVERT)
     if path.is_dir():
         if (path / _INDEX).is_file():
             index = json.loads((path / _INDEX).read_text(encoding="utf-8"))
             names = index.get("weight_map") if isinstance(index, dict) else None
-            require(isinstance(names, dict), str(path / _INDEX), "no weight_map", "GPT-2's index")
+            if not isinstance(names, dict):
+                raise ValueError(f"{path / _INDEX}: found no weight_map, accepted: GPT-2's index")
             return [path / Path(name).name for name in sorted(set(names.values()))]
         pickled = [file for file in sorted(path.iterdir()) if file.suffix in _PICKLES]
         if pickled and not (path / _WEIGHTS).is_file():
@@ -229,7 +240,7 @@ def _weight_files(path):
 _CONVERT = f"{_WEIGHTS}, as `save_pretrained` of transformers writes it (a pickle can run code)"
 
 
-def _read_options(path, needed):
+def _read_options(path: Path, needed: bool) -> dict[str, Any]:
     if not path.is_file():
         require(not needed, str(path), "nothing", "one beside the weights, or num_heads")
         return {}
@@ -242,7 +253,7 @@ def _read_options(path, needed):
     return options
 
 
-def _read_tensors(path) -> Tensors:
+def _read_tensors(path: Path) -> Tensors:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 

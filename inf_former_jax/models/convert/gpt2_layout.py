@@ -1,19 +1,20 @@
 """Which tensor of a GPT-2 file is which parameter of `Decoder` (names as `transformers` has them).
 
-Its Conv1D weights are [in, out], as ours; heads are split from the last axis, channel h·K + k, and
-c_attn holds the projections of queries, keys and values side by side. What GPT-2 has no name for,
-a layer's memory, goes by our own: `h.0.long_term.read.out`.
+The weights of its Conv1D are [in, out], as ours are. Heads are split from the last axis, channel
+h·K + k, and c_attn holds the projections of queries, keys and values side by side. A layer's
+memory, for which GPT-2 has no names, goes by our own: `h.0.long_term.read.out`.
 """
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Shaped
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import PRNGKeyArray, Shaped
 
 from inf_former_jax.memory import long_term
 from inf_former_jax.models.attention import LongTermAttention
@@ -28,7 +29,7 @@ _IGNORED = re.compile(r"lm_head\.weight|h\.\d+\.attn\.(masked_)?bias")
 
 
 class Place(NamedTuple):
-    """Where one tensor's parts belong: equal parts of its last axis, one a path."""
+    """Where the parts of one tensor belong: equal parts of its last axis, one for each path."""
 
     shape: tuple[int, ...]  # of the tensor
     paths: tuple[tuple[str, ...], ...]
@@ -43,10 +44,9 @@ def own(tensors: Tensors) -> dict[str, Any]:
 
 def layout(cfg: ModelConfig) -> dict[str, Place]:
     """The place of every tensor of a GPT-2 with the memory that the configuration says."""
-    dim, inner = cfg.d_model, cfg.d_inner
-    inward, heads = (dim, cfg.num_heads, cfg.head_dim), (cfg.num_heads, cfg.head_dim)
-    parts = ("query", "key", "value")
-    memory = {name: leaf.shape for name, leaf in flat(_memory_shapes(cfg))}
+    dim, inner, heads = cfg.d_model, cfg.d_inner, (cfg.num_heads, cfg.head_dim)
+    shapes = jax.eval_shape(lambda: memory_params(cfg, jax.random.key(0)))
+    memory: dict[tuple[str, ...], Any] = dict(flatten_dict(shapes))
     places = {
         "wte.weight": _whole((cfg.vocab_size, dim), "embed", "embedding"),
         "wpe.weight": _whole((cfg.max_position, dim), "positions"),
@@ -54,14 +54,13 @@ def layout(cfg: ModelConfig) -> dict[str, Place]:
         "ln_f.bias": _whole((dim,), "norm_final", "bias"),
     }
     for j in range(cfg.num_layers):
-        block = f"block_{j}"
-        attention = (block, "attention")
-        qkv = tuple((*attention, part) for part in parts)
-        biases = tuple((*attention, f"{part}_bias") for part in parts)
+        block, attention = f"block_{j}", (f"block_{j}", "attention")
+        kernels = tuple((*attention, name) for name in ("query", "key", "value"))
+        biases = tuple((*attention, name) for name in ("query_bias", "key_bias", "value_bias"))
         of_block = {
             "ln_1.weight": _whole((dim,), block, "norm_attention", "scale"),
             "ln_1.bias": _whole((dim,), block, "norm_attention", "bias"),
-            "attn.c_attn.weight": Place((dim, 3 * dim), qkv, inward),
+            "attn.c_attn.weight": Place((dim, 3 * dim), kernels, (dim, *heads)),
             "attn.c_attn.bias": Place((3 * dim,), biases, heads),
             "attn.c_proj.weight": Place((dim, dim), ((*attention, "out"),), (*heads, dim)),
             "attn.c_proj.bias": _whole((dim,), *attention, "out_bias"),
@@ -72,12 +71,14 @@ def layout(cfg: ModelConfig) -> dict[str, Place]:
             "mlp.c_proj.weight": _whole((inner, dim), block, "outer", "kernel"),
             "mlp.c_proj.bias": _whole((dim,), block, "outer", "bias"),
         }
-        of_block |= {".".join(path): _whole(shape, block, *path) for path, shape in memory.items()}
+        of_block |= {
+            ".".join(path): _whole(leaf.shape, block, *path) for path, leaf in memory.items()
+        }
         places |= {f"h.{j}.{name}": place for name, place in of_block.items()}
     return places
 
 
-def _whole(shape, *path):
+def _whole(shape: tuple[int, ...], *path: str) -> Place:
     return Place(shape, (path,), shape)
 
 
@@ -101,12 +102,8 @@ def unpack(cfg: ModelConfig, tensors: Tensors, where: str) -> dict:
         require(floating, f"{where}: {name}", tensor.dtype, "floating-point numbers")
         tensor = tensor.astype(np.float32) if tensor.dtype.itemsize < 4 else tensor
         for path, part in zip(paths, np.split(tensor, len(paths), axis=-1), strict=True):
-            *parents, last = path
-            node = params
-            for parent in parents:
-                node = node.setdefault(parent, {})
-            node[last] = part.reshape(leaf)
-    return params
+            params[path] = part.reshape(leaf)
+    return unflatten_dict(params)
 
 
 def pack(cfg: ModelConfig, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,7 +112,8 @@ def pack(cfg: ModelConfig, params: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: a parameter is missing, left over, or of another shape.
     """
-    leaves, tensors = dict(flat(params)), {}
+    tensors: dict[str, Any] = {}
+    leaves: dict[tuple[str, ...], Any] = dict(flatten_dict(params))
     for name, (shape, paths, leaf) in layout(cfg).items():
         for path in paths:
             found = np.shape(leaves[path]) if path in leaves else "nothing"
@@ -128,36 +126,25 @@ def pack(cfg: ModelConfig, params: Mapping[str, Any]) -> dict[str, Any]:
     return tensors
 
 
-def flat(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple, Any]]:
-    """(path, leaf) of nested mappings."""
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, (*path, name))
-        else:
-            yield (*path, name), value
-
-
-def memory_params(cfg: ModelConfig, key) -> dict:
+def memory_params(cfg: ModelConfig, key: PRNGKeyArray) -> dict[str, Any]:
     """Fresh memory parameters of one layer, whose long-term W_O is zero: nothing is read at first.
 
-    The gradient reaches W_O at once, and through it, once it is not zero, everything else.
+    The gradient reaches W_O at once and, as soon as W_O is not zero, everything else through it.
     """
     params = {}
     if cfg.long_term is not None:
         q = np.zeros((1, cfg.num_heads, 1, cfg.head_dim), np.float32)
         memory = long_term.init(cfg.long_term, 1, cfg.d_model)
-        made = LongTermAttention(cfg.long_term).init(key, q, memory)["params"]
-        read = made["read"] | {"out": jnp.zeros_like(made["read"]["out"])}
-        params["long_term"] = made | {"read": read}
+        variables: Any = LongTermAttention(cfg.long_term).init(key, q, memory)
+        read = variables["params"]["read"]
+        silent = {**read, "out": jnp.zeros_like(read["out"])}
+        params["long_term"] = {**variables["params"], "read": silent}
     if cfg.compressed is not None:
         x = np.zeros((1, cfg.compressed.rate, cfg.d_model), np.float32)
-        made = Compression(cfg.compressed).init(key, x)
-        params |= {"compression": made["params"]} if "params" in made else {}
+        variables = Compression(cfg.compressed).init(key, x)
+        if "params" in variables:  # pooling has none
+            params["compression"] = dict(variables["params"])
     return params
-
-
-def _memory_shapes(cfg):
-    return jax.eval_shape(lambda: memory_params(cfg, jax.random.key(0)))
 
 
 def sizes(tensors: Tensors, where: str) -> dict[str, int]:
@@ -172,9 +159,10 @@ def sizes(tensors: Tensors, where: str) -> dict[str, int]:
         "wpe.weight": ("max_position", "d_model"),
         "h.0.mlp.c_fc.weight": ("d_model", "d_inner"),
     }.items():
-        found = np.shape(tensors[name]) if name in tensors else "no such tensor"
-        fits = name in tensors and len(found) == 2 and math.prod(found) > 0
-        require(fits, f"{where}: {name}", found, "a GPT-2's, of 2 axes")
-        told |= dict(zip(fields, found, strict=True))
+        require(name in tensors, f"{where}: {name}", "no such tensor", "a GPT-2's, of 2 axes")
+        shape = np.shape(tensors[name])
+        fits = len(shape) == 2 and math.prod(shape) > 0
+        require(fits, f"{where}: {name}", shape, "a GPT-2's, of 2 axes")
+        told |= dict(zip(fields, shape, strict=True))
     layers = {int(match[1]) for name in tensors if (match := re.match(r"h\.(\d+)\.", name))}
     return told | {"num_layers": max(layers) + 1}

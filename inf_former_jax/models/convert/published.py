@@ -11,18 +11,33 @@ import numpy as np
 from jaxtyping import Shaped
 
 from inf_former_jax.memory.long_term import LongTermConfig
-from inf_former_jax.models.decoder import ModelConfig
+from inf_former_jax.models.config import ModelConfig
+from inf_former_jax.require import require
+
+#: Tensors by their names.
+State = Mapping[str, Shaped[np.ndarray, "..."]]
 
 _DEFAULTS = {
-    "ltm": False, "kl": False, "mask": False, "pre_lnorm": False, "same_length": False,
-    "clamp_len": -1, "basis": 512, "nb_samples": 512, "tau": 0.75, "ridge": 1.0,
-    "sigmas": (0.01, 0.05), "kl_sigma_0": 0.05, "kl_mu_0": None, "sigma_sq_min": 1e-6,
+    "ltm": False,
+    "kl": False,
+    "mask": False,
+    "pre_lnorm": False,
+    "same_length": False,
+    "clamp_len": -1,
+    "basis": 512,
+    "nb_samples": 512,
+    "tau": 0.75,
+    "ridge": 1.0,
+    "sigmas": (0.01, 0.05),
+    "kl_sigma_0": 0.05,
+    "kl_mu_0": None,
+    "sigma_sq_min": 1e-6,
     "dropout": 0.0,
-}  # fmt: skip
+}
 _REQUIRED = ("n_layer", "n_head", "d_model", "d_head", "d_inner", "tgt_len", "mem_len")
 
 
-def load(state: Mapping[str, Shaped[np.ndarray, "..."]], **cfg: Any) -> tuple[ModelConfig, dict]:
+def load(state: State, **cfg: Any) -> tuple[ModelConfig, dict]:
     """The published model as (configuration, parameters of `Decoder`).
 
     Args:
@@ -37,9 +52,8 @@ def load(state: Mapping[str, Shaped[np.ndarray, "..."]], **cfg: Any) -> tuple[Mo
         KeyError: a tensor is missing.
     """
     values = _DEFAULTS | {name: np.asarray(value).tolist() for name, value in cfg.items()}
-    missing = [name for name in _REQUIRED if name not in values]
-    if missing:
-        raise ValueError(f"cfg: found no {', '.join(missing)}, accepted: the published options")
+    missing = ", ".join(name for name in _REQUIRED if name not in values)
+    require(not missing, "cfg", f"no {missing}", "the published options")
     model = _model_config(values, vocab=state["word_emb.emb_layers.0.weight"].shape[0])
     blocks = {f"block_{j}": _block(model, state, f"layers.{j}.") for j in range(model.num_layers)}
     params = {
@@ -52,10 +66,9 @@ def load(state: Mapping[str, Shaped[np.ndarray, "..."]], **cfg: Any) -> tuple[Mo
     return model, params
 
 
-def _model_config(values, vocab):
-    augment = values.get("augment_len", values["tgt_len"])
-    if values["ltm"] and augment != values["tgt_len"]:
-        raise ValueError(f"augment_len: found {augment}, accepted: tgt_len {values['tgt_len']}")
+def _model_config(values: Mapping[str, Any], vocab: int) -> ModelConfig:
+    augment, length = values.get("augment_len", values["tgt_len"]), values["tgt_len"]
+    require(augment == length or not values["ltm"], "augment_len", augment, f"tgt_len {length}")
     return ModelConfig(
         vocab_size=vocab,
         num_layers=values["n_layer"],
@@ -73,7 +86,7 @@ def _model_config(values, vocab):
     )
 
 
-def _long_term_config(values):
+def _long_term_config(values: Mapping[str, Any]) -> LongTermConfig:
     return LongTermConfig(
         num_basis=values["basis"],
         widths=tuple(values["sigmas"]),
@@ -87,7 +100,7 @@ def _long_term_config(values):
     )
 
 
-def _block(model, state, prefix):
+def _block(model: ModelConfig, state: State, prefix: str) -> dict:
     attention = prefix + "dec_attn."
     query, key, value = np.split(state[attention + "qkv_net.weight"], 3)
     block = {
@@ -110,9 +123,7 @@ def _block(model, state, prefix):
     return block
 
 
-def long_term_params(
-    state: Mapping[str, Shaped[np.ndarray, "..."]], prefix: str = "", num_heads: int = 1
-) -> dict:
+def long_term_params(state: State, prefix: str = "", num_heads: int = 1) -> dict:
     """Parameters of `LongTermAttention` from the published module's tensors under `prefix`."""
     names = {
         name[len(prefix) :]: tensor for name, tensor in state.items() if name.startswith(prefix)
@@ -133,17 +144,17 @@ def long_term_params(
     return params
 
 
-def _to_heads(model, weight):
+def _to_heads(model: ModelConfig, weight: np.ndarray) -> np.ndarray:
     return weight.T.reshape(-1, model.num_heads, model.head_dim)
 
 
-def _from_heads(model, weight):
+def _from_heads(model: ModelConfig, weight: np.ndarray) -> np.ndarray:
     return weight.T.reshape(model.num_heads, model.head_dim, -1)
 
 
-def _dense(state, prefix):
+def _dense(state: State, prefix: str) -> dict:
     return {"kernel": state[prefix + "weight"].T, "bias": state[prefix + "bias"]}
 
 
-def _layer_norm(state, prefix):
+def _layer_norm(state: State, prefix: str) -> dict:
     return {"scale": state[prefix + "weight"], "bias": state[prefix + "bias"]}

@@ -44,7 +44,7 @@ class Compressed(MemoryKind):
 
     cfg: MemoryConfig
     compression: Compression
-    reconstruction: Callable[[Array, Array, Array], Array]
+    reconstruction: Callable[[AnyArray, Array, Array], Array]
     """(inputs [B, T, E], vectors before and after compression) -> loss of each query [B, T]."""
 
     def write(

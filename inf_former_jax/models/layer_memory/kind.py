@@ -17,9 +17,9 @@ Info = dict[str, Any]
 class Read(NamedTuple):
     """What queries find in a memory."""
 
-    context: Float[Array, "B T E"] | None = None  # is added to local attention's output
-    mass: Float[Array, "B D"] | None = None  # sticky: how much attention fell on each bin
-    info: Info | None = None
+    context: Float[Array, "B T E"] | None  # is added to local attention's output
+    mass: Float[Array, "B D"] | None  # sticky: how much attention fell on each bin
+    info: Info
 
 
 class MemoryKind:
@@ -57,7 +57,7 @@ class MemoryKind:
 
     def read(self, memory: LayerMemory, q: Float[Array, "B H T K"], segment: Segment) -> Read:
         """What projected queries find, before any 1/√K and without position biases."""
-        return Read()
+        return Read(None, None, {})
 
     def remember(self, memory: LayerMemory, mass: Float[AnyArray, "B D"] | None) -> LayerMemory:
         """The memory told where attention fell in the segment that has been read."""
@@ -71,5 +71,5 @@ def joined(reads: Iterable[Read]) -> Read:
         if read.context is not None:
             context = read.context if context is None else context + read.context
         mass = read.mass if mass is None else mass
-        info |= read.info or {}
+        info |= read.info
     return Read(context, mass, info)

@@ -28,6 +28,7 @@ class LongTerm(MemoryKind):
         self, memory: LayerMemory, segment: Segment, x: Float[AnyArray, "B T E"] | None = None
     ) -> tuple[LayerMemory, Info]:
         """The pending segment, gated, joins the signal."""
+        assert memory.long_term is not None
         written = self.attention.write(
             memory.long_term,
             state.pending(self.cfg, memory),
@@ -47,17 +48,19 @@ class LongTerm(MemoryKind):
         course: Course,
     ) -> tuple[LayerMemory, LayerMemory]:
         """See `all_segments.write_all`; queries steer the writes of sticky memories."""
+        assert after.long_term is not None and segment.operators is not None
         cfg, steer, queries = self.attention.cfg, None, None
         if cfg.sticky:
             params = jax.lax.stop_gradient(self.attention.read.params())
             queries = course.by_row((_at_least_float32(q), segment.where))
 
-            def steer(memory, queries):
+            def attend(memory, queries):
                 q, where = queries
                 coeffs = memory.coeffs
                 p = attention_density(cfg, q, coeffs, params.key, params.mu, params.sigma)
                 return long_term.remember(memory, p, where)
 
+            steer = attend
         each, last = all_segments.write_all(
             cfg,
             after.long_term,
@@ -73,6 +76,7 @@ class LongTerm(MemoryKind):
     def read(self, memory: LayerMemory, q: Float[Array, "B H T K"], segment: Segment) -> Read:
         """The context under one density for each head and query, in float32 at least."""
         cfg, mass = self.attention.cfg, None
+        assert memory.long_term is not None
         q = _at_least_float32(q)
         context, info = self.attention.attend(q, memory.long_term, segment.projected)
         if cfg.sticky:
@@ -81,7 +85,7 @@ class LongTerm(MemoryKind):
 
     def remember(self, memory: LayerMemory, mass: Float[AnyArray, "B D"] | None) -> LayerMemory:
         """Where attention fell steers the next write of a sticky memory."""
-        if mass is None:
+        if mass is None or memory.long_term is None:
             return memory
         return memory._replace(long_term=long_term.remember_mass(memory.long_term, mass))
 

@@ -145,9 +145,9 @@ class LocalAttention(nn.Module):
     def _same_length(self) -> int:
         return self.cfg.mem_len if self.cfg.same_length else 0
 
-    def _heads(self, x: Array, keys_values: KeysValues, segment: Segment) -> Heads:
+    def _heads(self, x: AnyArray, keys_values: KeysValues, segment: Segment) -> Heads:
         heads = Heads(to_heads(x, *self._projections()[0]), *keys_values)
-        if segment.biases is None:
+        if segment.biases is None or segment.distances is None:
             return heads
         r, u, w = (part.astype(x.dtype) for part in (segment.distances, *segment.biases))
         return heads._replace(r=r, u=u, w=w)
