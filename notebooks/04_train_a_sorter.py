@@ -38,9 +38,11 @@ COMMAND = f"""-m experiments.sorting infinity-former --out {folder} --length 236
     --model.segment-len 32 --model.mem-len 32 --optim.steps 1000 --optim.warmup-steps 40
     --optim.learning-rate 6e-3 --loop.eval-every 100 --loop.log-every 500 --loop.minutes 0
     --valid-sequences 80 --test-sequences 160"""
-command = [sys.executable, *COMMAND.split()]
-print(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+subprocess.run([sys.executable, *COMMAND.split()], capture_output=True, check=True)
 result = json.loads((folder / "result.json").read_text())
+tests = {label: test["accuracy"] for label, test in result["test"].items()}
+for label, accuracy in {**tests, **result["baselines"]}.items():
+    print(f"{accuracy:.3f} {label}")
 
 # %% [markdown]
 # ## Does it use its memory?
@@ -51,7 +53,7 @@ result = json.loads((folder / "result.json").read_text())
 
 # %%
 steps, accuracy, *_ = zip(*result["curve"], strict=True)
-trained, emptied = (test["accuracy"] for test in result["test"].values())
+trained, emptied = tests.values()
 window = result["baselines"]["exact counts, 2 layers × window"]
 figure, axes = plt.subplots(figsize=(6, 3.2), constrained_layout=True)
 axes.plot(steps, accuracy, "o-", label="validation")
@@ -91,9 +93,9 @@ for layer, axis in enumerate(axes):
         share = bin_mass(one, BINS).mean(0)  # of the head's attention inside the memory
         width = float(jnp.median(jnp.sqrt(one.var)))
         axis.plot(middles, share * BINS, label=f"head {head}, σ {width:.2f}")
-    axis.set(title=f"layer {layer}", xlabel="t, oldest to newest", ylim=(0, None))
+    axis.set(title=f"layer {layer}", xlabel="t, oldest to newest")
     axis.legend(fontsize=8, loc="lower center")
-axes[0].set(ylabel="attention density")
+axes[0].set(ylabel="attention density", ylim=(0, 1.4))
 figure.suptitle("every head averages the whole past: a count is an average")
 plt.show()
 
