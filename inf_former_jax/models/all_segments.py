@@ -1,15 +1,18 @@
 """W segments of B documents at once, layer by layer instead of segment by segment.
 
-The memory is a constant to autodiff. So once layer l-1 has run on all segments, the inputs of layer
-l are known for all of them, and so is what each of them finds in its FIFO:
+The memory is a constant to autodiff. So once layer l-1 has run on all segments, the inputs X_w of
+layer l are known for all of them, and so is what each of them finds in its FIFO (here of 2T rows,
+mem_len = T):
 
-    rows of a layer     [ FIFO before (F) | X_0 (T) | X_1 | … | X_{W-1} ]
-    segment w = 1         · T rows · [ pending (T) | window (m) ] own X_1
+    rows of a layer   [ FIFO before | X_0 | X_1 | X_2 | … ]
+    segment 0         [ due |window ] own
+    segment 1               [ due |window ] own                 T rows on
+    segment 2                     [ due |window ] own
 
-Segment w finds the F = T + m rows from row w·T on. Everything is one batch of B·W rows then, except
-for a short recurrence over coefficients. For the vectors X_w that are written before segment w,
+Everything is one batch of B·W rows then, except for a short recurrence over coefficients. With the
+vectors X that are due at segment w,
 
-    C_w = sg(A_k C_{w-1}) + G_kᵀ X_w,    k = the row's writes since its last reset.
+    C_w = sg(A_k C_{w-1}) + G_kᵀ X,    k = the row's writes since its last reset.
 
 The products with G are one einsum for all segments, and the scan over w sees constants only. The
 recurrence of a sticky memory also carries the salience: the write before segment w reads the old
@@ -17,9 +20,9 @@ signal where the queries of segment w-1 looked in C_{w-1}. Queries come from a l
 they are known before anything is read.
 
 Outputs, gradients and the memory after all segments are those of W calls of the decoder, one after
-the other. For that, later segments must see a segment's keys and values as constants of its inputs
-x: `W·sg(x)`, while the segment itself sees `W·x`. The gradient then reaches W from both and x from
-the second only. `Decoder.all_segments` runs a model in this way.
+the other. For that, a segment's own keys and values are functions of its inputs x, `W·x`, but later
+segments see constants of them, `W·sg(x)`: the gradient reaches W from both, and x from the first
+only. `Decoder.all_segments` runs a model in this way.
 """
 
 from collections.abc import Callable
@@ -27,7 +30,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from inf_former_jax.memory import long_term, state
@@ -72,24 +74,28 @@ class Course(NamedTuple):
     def fifos(
         self, fifo: Float[AnyArray, "B F E"], x: Float[AnyArray, "B W T E"]
     ) -> tuple[Float[Array, "BW F E"], Float[Array, "B F E"]]:
-        """(the FIFO that each segment finds, the one after all of them).
+        """(the FIFO that each segment finds, the FIFO after all segments).
 
-        Rows from before a document are left in what its segments find, and nobody looks at them;
-        after all segments they are 0, as `reset` leaves them.
+        Rows from before a document are left in what its segments find, where nobody looks at them.
+        After all segments they are 0, as `reset` leaves them.
         """
-        (_, count, length, _), size = x.shape, fifo.shape[1]
-        ran = np.arange(count + 1)  # segments that have run before each one, and in all
-        if self.runs is not None:  # the rows of those that do not run go to the end
-            x = jnp.take(x, jnp.argsort(~self.runs, stable=True), axis=1)
-            ran = jnp.cumsum(jnp.append(False, self.runs))
+        (_, count, length, _), size, runs = x.shape, fifo.shape[1], self.runs
+        if runs is not None:  # the rows of segments that do not run go to the end
+            x = jnp.take(x, jnp.argsort(~runs, stable=True), axis=1)
         rows = jnp.asarray(x, fifo.dtype).reshape(len(fifo), count * length, -1)
         rows = jnp.concatenate([fifo, rows], axis=1)
-        found = [
-            jax.lax.dynamic_slice_in_dim(rows, ran[w] * length, size, axis=1)
-            for w in range(count + 1)
-        ]
+
+        def after(number):
+            return jax.lax.dynamic_slice_in_dim(rows, number * length, size, axis=1)
+
+        if runs is None:
+            starts = range(0, count * length, length)
+            found = jnp.stack([rows[:, start : start + size] for start in starts], axis=1)
+        else:
+            found = jax.vmap(after, out_axes=1)(jnp.cumsum(runs) - runs)
+        last = after(count if runs is None else runs.sum())
         filled = jnp.arange(size)[None] >= size - self.after[:, None]
-        return flat(jnp.stack(found[:-1], axis=1)), jnp.where(filled[..., None], found[-1], 0.0)
+        return flat(found), jnp.where(filled[..., None], last, 0.0)
 
 
 def follow_counters(

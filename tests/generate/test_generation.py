@@ -23,17 +23,34 @@ MEMORY = LongTermConfig(num_basis=96, widths=(0.2,), num_samples=8, bins=8)
 POWER = dataclasses.replace(MEMORY, contraction="power", gate=False)
 STICKY = dataclasses.replace(MEMORY, sticky=True)
 INFINITE = ModelConfig(
-    vocab_size=V, num_layers=2, num_heads=2, head_dim=4, d_model=8, d_inner=12, segment_len=T,
-    mem_len=T, query_chunk=3, long_term=STICKY,
-)  # fmt: skip
-GPT2 = {"position": "learned", "max_position": 6, "mem_len": 0, "norm": "pre", "tied": True,
-        "final_norm": True, "attention_bias": True, "activation": "gelu",
-        "scale_embedding": False}  # fmt: skip
+    vocab_size=V,
+    num_layers=2,
+    num_heads=2,
+    head_dim=4,
+    d_model=8,
+    d_inner=12,
+    segment_len=T,
+    mem_len=T,
+    query_chunk=3,
+    long_term=STICKY,
+)
+GPT2 = {
+    "position": "learned",
+    "max_position": 6,
+    "mem_len": 0,
+    "norm": "pre",
+    "tied": True,
+    "final_norm": True,
+    "attention_bias": True,
+    "activation": "gelu",
+    "scale_embedding": False,
+}
 KINDS = {
     "sticky": {},
     "gpt2-infinity": {**GPT2, "long_term": POWER},
     "sticky-power-pre-mem-0": {
-        "norm": "pre", "mem_len": 0,
+        "norm": "pre",
+        "mem_len": 0,
         "long_term": dataclasses.replace(STICKY, contraction="power"),
     },
     "uniform-mem-2T": {"mem_len": 2 * T, "long_term": MEMORY},
@@ -42,7 +59,7 @@ KINDS = {
     "xl-same-length": {"mem_len": 5, "long_term": None, "same_length": True, "clamp_len": 3},
     "compressive": {"long_term": None, "compressed": CompressedConfig(2, 2 * T), "norm": "pre"},
     "compressive-infinite": {"compressed": CompressedConfig(2, T)},
-}  # fmt: skip
+}
 LENGTHS = np.array([11, 3, 6])
 
 
@@ -269,8 +286,9 @@ def test_drawn_locations_take_the_key():
     """The same key gives the same logits, another one others, after a second write."""
     drawn = dataclasses.replace(STICKY, locations="draw")
     model = Model(dataclasses.replace(INFINITE, long_term=drawn))
-    logits = [model.run(model.fresh(), prompts(0, 17), 0, key=key)[1].cache.logits
-              for key in (0, 0, 1)]  # fmt: skip
+    logits = [
+        model.run(model.fresh(), prompts(0, 17), 0, key=key)[1].cache.logits for key in (0, 0, 1)
+    ]
     np.testing.assert_array_equal(logits[0], logits[1])
     assert np.abs(logits[0] - logits[2]).max() > 1e-5
     assert np.isfinite(logits).all()
@@ -278,37 +296,57 @@ def test_drawn_locations_take_the_key():
 
 @pytest.mark.parametrize(
     "change, match",
-    [({"prompt": np.zeros((B, 0), int)}, r"lengths of row 0: found 0, accepted: 1 .* nothing yet"),
-     ({"lengths": np.array([1, 0, 2])}, "lengths of row 1: found 0"),
-     ({"lengths": np.array([1, 1, 6])}, "lengths of row 2: found 6, accepted: 1 … 5"),
-     ({"prompt": np.full((B, 5), V)}, "prompt: found 19, accepted: ids 0 … 18"),
-     ({"prompt": np.full((B, 5), -1)}, "prompt: found -1"),
-     ({"prompt": np.zeros((2, 5), int)}, r"state.*: found \(3, .*accepted: \(2, "),
-     ({"num_tokens": -1}, "num_tokens: found -1"), ({"temperature": -0.1}, "temperature: found"),
-     ({"temperature": float("nan")}, "temperature: found nan"),
-     ({"top_p": 0.0}, "top_p: found 0"), ({"top_p": 1.1}, "top_p: found 1.1"),
-     ({"top_k": -1}, "top_k: found -1"), ({"stop": [3, V]}, "stop: found 19"),
-     ({"stop": [-1]}, "stop: found -1"), ({"vocab_size": V + 1}, "vocab_size: found 20"),
-     ({"types": np.full((B, 5), V), "reply_types": np.zeros(B, int)}, "types: found 19"),
-     ({"types": np.zeros((B, 5), int)}, "reply_types: found none"),
-     ({"reply_types": np.zeros(B, int)}, "reply_types: found some, accepted: none")],
-)  # fmt: skip
+    [
+        (
+            {"prompt": np.zeros((B, 0), int)},
+            r"lengths of row 0: found 0, accepted: 1 .* nothing yet",
+        ),
+        ({"lengths": np.array([1, 0, 2])}, "lengths of row 1: found 0"),
+        ({"lengths": np.array([1, 1, 6])}, "lengths of row 2: found 6, accepted: 1 … 5"),
+        ({"prompt": np.full((B, 5), V)}, "prompt: found 19, accepted: ids 0 … 18"),
+        ({"prompt": np.full((B, 5), -1)}, "prompt: found -1"),
+        ({"prompt": np.zeros((2, 5), int)}, r"state.*: found \(3, .*accepted: \(2, "),
+        ({"num_tokens": -1}, "num_tokens: found -1"),
+        ({"temperature": -0.1}, "temperature: found"),
+        ({"temperature": float("nan")}, "temperature: found nan"),
+        ({"top_p": 0.0}, "top_p: found 0"),
+        ({"top_p": 1.1}, "top_p: found 1.1"),
+        ({"top_k": -1}, "top_k: found -1"),
+        ({"stop": [3, V]}, "stop: found 19"),
+        ({"stop": [-1]}, "stop: found -1"),
+        ({"vocab_size": V + 1}, "vocab_size: found 20"),
+        ({"types": np.full((B, 5), V), "reply_types": np.zeros(B, int)}, "types: found 19"),
+        ({"types": np.zeros((B, 5), int)}, "reply_types: found none"),
+        ({"reply_types": np.zeros(B, int)}, "reply_types: found some, accepted: none"),
+    ],
+)
 def test_bad_input_is_refused_at_the_door(sticky, change, match):
     """In one line, by `stream` before its first step."""
     given = {"prompt": np.zeros((B, 5), int), "num_tokens": 1, **change}
     with pytest.raises(ValueError, match=f"^{match}") as refused:
         generate.stream(
-            sticky.decoder, sticky.params, sticky.fresh(), given.pop("prompt"),
-            given.pop("num_tokens"), jax.random.key(0), **given,
-        )  # fmt: skip
+            sticky.decoder,
+            sticky.params,
+            sticky.fresh(),
+            given.pop("prompt"),
+            given.pop("num_tokens"),
+            jax.random.key(0),
+            **given,
+        )
     assert "accepted: " in str(refused.value) and "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
     "types, reply_types, match",
-    [(np.zeros((B, 4), int), np.zeros(B, int), r"types: found .*\[3, 4\], accepted: ids \[3, 5\]"),
-     (np.zeros((B, 5), int), np.zeros(2, int), r"reply_types: found \[2\], accepted: \[B\]")],
-)  # fmt: skip
+    [
+        (
+            np.zeros((B, 4), int),
+            np.zeros(B, int),
+            r"types: found .*\[3, 4\], accepted: ids \[3, 5\]",
+        ),
+        (np.zeros((B, 5), int), np.zeros(2, int), r"reply_types: found \[2\], accepted: \[B\]"),
+    ],
+)
 def test_types_of_another_shape_are_refused(types, reply_types, match):
     """Where shapes are checked by annotations nobody gets that far: tests only."""
     with pytest.raises(ValueError, match=f"^{match}"):
@@ -321,8 +359,10 @@ def test_padding_may_be_any_number(sticky):
     """What is beyond a row's length is not looked at."""
     lengths, prompt = np.array([3, 5, 1]), prompts(1, 5)
     strange = np.where(np.arange(5) < lengths[:, None], prompt, -7)
-    a, b = (sticky.run(sticky.fresh(), each, 0, lengths=lengths, types=each)[1]
-            for each in (prompt, strange))  # fmt: skip
+    a, b = (
+        sticky.run(sticky.fresh(), each, 0, lengths=lengths, types=each)[1]
+        for each in (prompt, strange)
+    )
     assert_same(a, b)
 
 

@@ -11,14 +11,21 @@ PROBS = np.array([0.1, 0.5, 0.15, 0.25])
 
 @pytest.mark.parametrize(
     "options, expected",
-    [({}, PROBS), ({"temperature": 0.0}, [0, 1, 0, 0]), ({"top_k": 1}, [0, 1, 0, 0]),
-     ({"top_k": 2}, [0, 2 / 3, 0, 1 / 3]), ({"top_k": 99}, PROBS), ({"top_p": 0.01}, [0, 1, 0, 0]),
-     ({"top_p": 0.49}, [0, 1, 0, 0]), ({"top_p": 0.51}, [0, 2 / 3, 0, 1 / 3]),
-     ({"top_p": 0.76}, [0, 5 / 9, 1 / 6, 5 / 18]),
-     ({"top_p": 0.8, "top_k": 3}, [0, 2 / 3, 0, 1 / 3]),
-     ({"temperature": 0.5}, PROBS**2 / (PROBS**2).sum()),
-     ({"temperature": 0.5, "top_p": 0.8}, [0, 0.8, 0, 0.2])],
-)  # fmt: skip
+    [
+        ({}, PROBS),
+        ({"temperature": 0.0}, [0, 1, 0, 0]),
+        ({"top_k": 1}, [0, 1, 0, 0]),
+        ({"top_k": 2}, [0, 2 / 3, 0, 1 / 3]),
+        ({"top_k": 99}, PROBS),
+        ({"top_p": 0.01}, [0, 1, 0, 0]),
+        ({"top_p": 0.49}, [0, 1, 0, 0]),
+        ({"top_p": 0.51}, [0, 2 / 3, 0, 1 / 3]),
+        ({"top_p": 0.76}, [0, 5 / 9, 1 / 6, 5 / 18]),
+        ({"top_p": 0.8, "top_k": 3}, [0, 2 / 3, 0, 1 / 3]),
+        ({"temperature": 0.5}, PROBS**2 / (PROBS**2).sum()),
+        ({"temperature": 0.5, "top_p": 0.8}, [0, 0.8, 0, 0.2]),
+    ],
+)
 def test_sample_by_hand(options, expected):
     """Frequencies of 8,000 draws within 4 standard errors; what is cut never comes."""
     logits = np.tile(np.log(PROBS), (8000, 1))

@@ -15,9 +15,10 @@ import optax
 import pytest
 
 from inf_former_jax.data.batches import Batch
-from inf_former_jax.memory import state as memories
 from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.long_term import LongTermConfig
+from inf_former_jax.memory.state import init as init_memory
+from inf_former_jax.memory.state import reset
 from inf_former_jax.models import all_segments
 from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
 from inf_former_jax.training import evaluation, schedules, sharding
@@ -33,14 +34,29 @@ HOLE = 2
 
 LONG_TERM = LongTermConfig(num_basis=4, widths=(0.1, 0.3), num_samples=6, bins=5)
 UNIFORM = ModelConfig(
-    vocab_size=VOCAB, num_layers=1, num_heads=2, head_dim=2, d_model=4, d_inner=4,
-    segment_len=LENGTH, mem_len=LENGTH, dropout=0.0, long_term=LONG_TERM,
-)  # fmt: skip
+    vocab_size=VOCAB,
+    num_layers=1,
+    num_heads=2,
+    head_dim=2,
+    d_model=4,
+    d_inner=4,
+    segment_len=LENGTH,
+    mem_len=LENGTH,
+    dropout=0.0,
+    long_term=LONG_TERM,
+)
 STICKY = dataclasses.replace(UNIFORM, long_term=dataclasses.replace(LONG_TERM, sticky=True))
 POWER = dataclasses.replace(LONG_TERM, contraction="power", tau=0.75, horizon=2)
-GPT2 = {"norm": "pre", "final_norm": True, "position": "learned", "activation": "gelu",
-        "attention_bias": True, "tied": True, "scale_embedding": False,
-        "inner_dropout": False}  # fmt: skip
+GPT2 = {
+    "norm": "pre",
+    "final_norm": True,
+    "position": "learned",
+    "activation": "gelu",
+    "attention_bias": True,
+    "tied": True,
+    "scale_embedding": False,
+    "inner_dropout": False,
+}
 DROPPING = {"dropout": 0.2, "attention_dropout": 0.3, "query_chunk": 3}
 DEEP = {"num_layers": 2}
 
@@ -65,16 +81,20 @@ def random_batch(padded: bool = True, hole: bool = False, typed: bool = False) -
         valid[:, HOLE] = False
     tokens, targets, types = rng.integers(0, VOCAB, (3, *shape)).astype(np.int32)
     return Batch(
-        tokens, targets, weights * valid, starts, valid if padded or hole else None,
+        tokens,
+        targets,
+        weights * valid,
+        starts,
+        valid if padded or hole else None,
         types if typed else None,
-    )  # fmt: skip
+    )
 
 
 @cache
 def params_of(cfg):
     init = Decoder(cfg).init
     rngs = dict.fromkeys(("params", "locations"), jax.random.key(0))
-    of = (rngs, jnp.zeros((ROWS, LENGTH), int), memories.init(cfg, ROWS))
+    of = (rngs, jnp.zeros((ROWS, LENGTH), int), init_memory(cfg, ROWS))
     shapes = jax.eval_shape(lambda *of: init(*of, operators=operators(cfg)), *of)["params"]
     rng = np.random.default_rng(1)
     return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape) / leaf.shape[0] ** 0.5, shapes)
@@ -83,7 +103,7 @@ def params_of(cfg):
 def carried(cfg, segments: int = 3):
     """A memory as that many segments could have left it."""
     rng = np.random.default_rng(2)
-    empty = memories.init(cfg, ROWS, jnp.float64)
+    empty = init_memory(cfg, ROWS, jnp.float64)
     writes = max(0, segments - cfg.mem_len // LENGTH - 1)
 
     def filled(leaf):
@@ -177,10 +197,26 @@ def test_two_segments():
 
 @pytest.mark.parametrize(
     ("kinds", "first"),
-    [("2", 0), ("1", 1), ("12", 1), ("21", 0), ("01", 2), ("112", 2), ("121", 1), ("211", 0),
-     ("11122", 2), ("11222", 2), ("12222", 0), ("01012", 4), ("11111", 5), ("20001", 0),
-     ("0", None), ("000", None), ("010", 3)],
-)  # fmt: skip
+    [
+        ("2", 0),
+        ("1", 1),
+        ("12", 1),
+        ("21", 0),
+        ("01", 2),
+        ("112", 2),
+        ("121", 1),
+        ("211", 0),
+        ("11122", 2),
+        ("11222", 2),
+        ("12222", 0),
+        ("01012", 4),
+        ("11111", 5),
+        ("20001", 0),
+        ("0", None),
+        ("000", None),
+        ("010", 3),
+    ],
+)
 def test_where_the_gradient_begins(kinds, first):
     """At 0, the middle, the last segment or nowhere: no loss before it. None: all is padding.
 
@@ -192,9 +228,16 @@ def test_where_the_gradient_begins(kinds, first):
 
 
 @pytest.mark.parametrize(
-    ("count", "size", "groups"), [(5, 2, ["0", "12", "34"]), (4, 2, ["01", "23"]), (3, 3, ["012"]),
-                                  (2, 3, ["01"]), (3, 1, ["0", "1", "2"]), (1, 1, ["0"])]
-)  # fmt: skip
+    ("count", "size", "groups"),
+    [
+        (5, 2, ["0", "12", "34"]),
+        (4, 2, ["01", "23"]),
+        (3, 3, ["012"]),
+        (2, 3, ["01"]),
+        (3, 1, ["0", "1", "2"]),
+        (1, 1, ["0"]),
+    ],
+)
 def test_groups_are_counted_from_the_end(count, size, groups):
     """Each group appends its numbers and a 9: what was carried, times 10 each."""
 
@@ -259,7 +302,7 @@ def test_one_after_the_other(kind):
             out = decoder.apply(
                 params,
                 tokens,
-                memories.reset(memory, resets),
+                reset(memory, resets),
                 operators=ops,
                 train=True,
                 where=where,
@@ -326,8 +369,10 @@ CASES = {
         {"hole": True},
     ),
     "GPT-2 with dropout": (
-        dataclasses.replace(STICKY, **GPT2 | DROPPING, long_term=dataclasses.replace(
-            POWER, sticky=True)), {"typed": True, "hole": True},
+        dataclasses.replace(
+            STICKY, **GPT2 | DROPPING, long_term=dataclasses.replace(POWER, sticky=True)
+        ),
+        {"typed": True, "hole": True},
     ),
     "Transformer-XL": (
         dataclasses.replace(
@@ -335,7 +380,7 @@ CASES = {
         ),
         {"hole": True},
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.slow
@@ -401,14 +446,18 @@ def test_segments_that_are_not_whole_are_refused():
     tokens, resets = np.zeros((ROWS, 2, LENGTH - 1), int), np.zeros((ROWS, 2), bool)
     with pytest.raises(ValueError, match=rf"^tokens: found .*, accepted: T = {LENGTH}"):
         Decoder(UNIFORM).apply(
-            {"params": params_of(UNIFORM)}, tokens, carried(UNIFORM), resets,
-            operators=operators(UNIFORM), method="all_segments",
-        )  # fmt: skip
+            {"params": params_of(UNIFORM)},
+            tokens,
+            carried(UNIFORM),
+            resets,
+            operators=operators(UNIFORM),
+            method="all_segments",
+        )
 
 
 def test_the_course_by_hand():
     """Resets, a row that ended and a segment of padding move the counters as they are meant to."""
-    memory = memories.reset(carried(UNIFORM, segments=2), np.array([True, False, True, True]))
+    memory = reset(carried(UNIFORM, segments=2), np.array([True, False, True, True]))
     resets = np.array([[0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]], bool)
     reads, runs = np.ones((ROWS, 4), bool), np.array([True, True, False, True])
     reads[1, 3] = False

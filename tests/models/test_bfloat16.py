@@ -15,13 +15,29 @@ from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
 
 MEMORY = LongTermConfig(num_basis=8, widths=(0.1, 0.3), num_samples=8, bins=8)
 BASE = ModelConfig(
-    vocab_size=12, num_layers=2, num_heads=4, head_dim=4, d_model=16, d_inner=16, segment_len=8,
-    mem_len=8, dropout=0.0, long_term=dataclasses.replace(MEMORY, sticky=True),
-)  # fmt: skip
+    vocab_size=12,
+    num_layers=2,
+    num_heads=4,
+    head_dim=4,
+    d_model=16,
+    d_inner=16,
+    segment_len=8,
+    mem_len=8,
+    dropout=0.0,
+    long_term=dataclasses.replace(MEMORY, sticky=True),
+)
 GPT2 = dataclasses.replace(
-    BASE, mem_len=0, norm="pre", final_norm=True, position="learned", max_position=8,
-    activation="gelu", attention_bias=True, tied=True, long_term=MEMORY,
-)  # fmt: skip
+    BASE,
+    mem_len=0,
+    norm="pre",
+    final_norm=True,
+    position="learned",
+    max_position=8,
+    activation="gelu",
+    attention_bias=True,
+    tied=True,
+    long_term=MEMORY,
+)
 COMPRESSIVE = dataclasses.replace(BASE, long_term=None, compressed=CompressedConfig(length=4))
 
 

@@ -17,9 +17,17 @@ from tests.golden import jit, relative_error
 
 B, T, C = 2, 8, 4
 CFG = ModelConfig(
-    vocab_size=11, num_layers=2, num_heads=2, head_dim=4, d_model=8, d_inner=12, segment_len=T,
-    mem_len=T, dropout=0.0, compressed=CompressedConfig(rate=4, length=C),
-)  # fmt: skip
+    vocab_size=11,
+    num_layers=2,
+    num_heads=2,
+    head_dim=4,
+    d_model=8,
+    d_inner=12,
+    segment_len=T,
+    mem_len=T,
+    dropout=0.0,
+    compressed=CompressedConfig(rate=4, length=C),
+)
 
 
 def tokens(seed):
@@ -27,9 +35,9 @@ def tokens(seed):
 
 
 def random_params(cfg):
-    shapes = jax.eval_shape(
-        Decoder(cfg).init, jax.random.key(0), tokens(0), state.init(cfg, B)
-    )["params"]  # fmt: skip
+    shapes = jax.eval_shape(Decoder(cfg).init, jax.random.key(0), tokens(0), state.init(cfg, B))[
+        "params"
+    ]
     rng = np.random.default_rng(0)
     return jax.tree.map(
         lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) / leaf.shape[0] ** 0.5, leaf.dtype),
@@ -156,9 +164,12 @@ def test_reconstruction_is_the_formula():
     for b in range(B):
         for t in range(3):
             expected = sum(
-                ((attend(q[h, b, t], k[h, b], v[h, b]) - attend(q[h, b, t], k2[h, b], v2[h, b]))
-                 ** 2).sum() for h in range(2)
-            )  # fmt: skip
+                (
+                    (attend(q[h, b, t], k[h, b], v[h, b]) - attend(q[h, b, t], k2[h, b], v2[h, b]))
+                    ** 2
+                ).sum()
+                for h in range(2)
+            )
             assert float(actual[b, t]) == pytest.approx(expected, rel=1e-5)
     assert float(abs(compressed.reconstruction(jnp.asarray(q), (k, v), (k, v))).max()) == 0
 
@@ -189,9 +200,13 @@ def test_emptied_memory_sees_one_segment(compressive):
 
 @pytest.mark.parametrize(
     "change, name",
-    [({"rate": 3}, "compressed.rate"), ({"length": 3}, "compressed.length"), ({"rate": 0}, "rate"),
-     ({"length": 0}, "length")],
-)  # fmt: skip
+    [
+        ({"rate": 3}, "compressed.rate"),
+        ({"length": 3}, "compressed.length"),
+        ({"rate": 0}, "rate"),
+        ({"length": 0}, "length"),
+    ],
+)
 def test_impossible_configurations_are_refused(change, name):
     """A rate that does not divide the segment, by name, with what is accepted."""
     with pytest.raises(ValueError, match=rf"^{name}: found .*accepted: "):

@@ -21,9 +21,17 @@ MEMORY = LongTermConfig(
     num_basis=8, widths=(0.05, 0.2), ridge=0.5, tau=0.6, num_samples=10, bins=16
 )
 SIZES = {
-    "vocab_size": 11, "num_layers": 2, "num_heads": 2, "head_dim": 4, "d_model": 8, "d_inner": 12,
-    "segment_len": T, "mem_len": T, "dropout": 0.0, "query_chunk": 5,
-}  # fmt: skip
+    "vocab_size": 11,
+    "num_layers": 2,
+    "num_heads": 2,
+    "head_dim": 4,
+    "d_model": 8,
+    "d_inner": 12,
+    "segment_len": T,
+    "mem_len": T,
+    "dropout": 0.0,
+    "query_chunk": 5,
+}
 PLAIN = ModelConfig(**SIZES)
 INFINITE = ModelConfig(**SIZES, long_term=MEMORY)
 STICKY = ModelConfig(**SIZES, long_term=dataclasses.replace(MEMORY, sticky=True))
@@ -39,9 +47,14 @@ def forward(cfg, train=False):
     def apply(params, tokens, memory, where=None, key=None):
         rngs = {} if key is None else {"dropout": key, "locations": key}
         return Decoder(cfg).apply(
-            {"params": params}, tokens, memory, operators=decoder.operators(cfg), train=train,
-            where=where, rngs=rngs,
-        )  # fmt: skip
+            {"params": params},
+            tokens,
+            memory,
+            operators=decoder.operators(cfg),
+            train=train,
+            where=where,
+            rngs=rngs,
+        )
 
     return apply
 
@@ -80,24 +93,44 @@ def stream(call, cfg, params, segments, memory=None):
 
 @pytest.mark.parametrize(
     "change",
-    [{"mem_len": 0}, {"mem_len": T}, {"mem_len": 2 * T, "norm": "pre"},
-     {"long_term": STICKY.long_term}],
+    [
+        {"mem_len": 0},
+        {"mem_len": T},
+        {"mem_len": 2 * T, "norm": "pre"},
+        {"long_term": STICKY.long_term},
+    ],
     ids=["mem-0", "mem-T", "mem-2T-pre", "sticky"],
-)  # fmt: skip
+)
 def test_decoder_is_the_oracle(change):
     """Float64, six segments, resets in single rows, a padded last segment: logits and KL."""
     cfg = dataclasses.replace(INFINITE, **change)
     settings = oracle.DecoderSettings(
-        num_layers=2, num_heads=2, segment_len=T, mem_len=cfg.mem_len,
-        pre_lnorm=cfg.norm == "pre", memory=oracle.MemorySettings(
-            8, (0.05, 0.2), 0.5, 0.6, 10, bins=16),
-    )  # fmt: skip
+        num_layers=2,
+        num_heads=2,
+        segment_len=T,
+        mem_len=cfg.mem_len,
+        pre_lnorm=cfg.norm == "pre",
+        memory=oracle.MemorySettings(8, (0.05, 0.2), 0.5, 0.6, 10, bins=16),
+    )
     weights = oracle.random_weights(np.random.default_rng(0), settings, 8, 12, 11)
     params = published.load(
-        weights, n_layer=2, n_head=2, d_model=8, d_head=4, d_inner=12, tgt_len=T, ltm=True,
-        mem_len=cfg.mem_len, mask=True, basis=8, sigmas=(0.05, 0.2), ridge=0.5, tau=0.6,
-        nb_samples=10, pre_lnorm=cfg.norm == "pre",
-    )[1]  # fmt: skip
+        weights,
+        n_layer=2,
+        n_head=2,
+        d_model=8,
+        d_head=4,
+        d_inner=12,
+        tgt_len=T,
+        ltm=True,
+        mem_len=cfg.mem_len,
+        mask=True,
+        basis=8,
+        sigmas=(0.05, 0.2),
+        ridge=0.5,
+        tau=0.6,
+        nb_samples=10,
+        pre_lnorm=cfg.norm == "pre",
+    )[1]
     segments = [tokens(s) for s in range(6)]
     resets = np.zeros((6, B), bool)
     resets[3, 1] = resets[5, 0] = True
@@ -151,8 +184,12 @@ def test_causality_by_gradient(cfg):
         rows = np.tile(np.arange(T), (B, 1))
         apply = Decoder(wide).apply
         logits_kernel = {"kernel": params["logits"]["kernel"][:, :T]}
-        out = apply({"params": shifted | {"logits": logits_kernel}}, rows, memory,
-                    operators=decoder.operators(wide))  # fmt: skip
+        out = apply(
+            {"params": shifted | {"logits": logits_kernel}},
+            rows,
+            memory,
+            operators=decoder.operators(wide),
+        )
         return out.logits[0].sum(-1)
 
     jacobian = jit(jax.jacrev(logits))(params["embed"]["embedding"][:T])
@@ -310,10 +347,15 @@ def test_random_locations_come_from_their_own_rng():
 
 @pytest.mark.parametrize(
     "change, name",
-    [({"mem_len": 5}, "mem_len"), ({"mem_len": -1}, "mem_len"),
-     ({"dropout": 1.0}, "dropout"), ({"num_heads": 0}, "num_heads"), ({"d_model": 7}, "d_model"),
-     ({"mem_len": 0, "same_length": True}, "mem_len")],
-)  # fmt: skip
+    [
+        ({"mem_len": 5}, "mem_len"),
+        ({"mem_len": -1}, "mem_len"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"num_heads": 0}, "num_heads"),
+        ({"d_model": 7}, "d_model"),
+        ({"mem_len": 0, "same_length": True}, "mem_len"),
+    ],
+)
 def test_impossible_configurations_are_refused(change, name):
     """One line: option, found, accepted."""
     with pytest.raises(ValueError, match=rf"^{name}: found .*accepted: "):

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from inf_former_jax.data.batches import Batch
-from inf_former_jax.memory import state as memories
+from inf_former_jax.memory.state import init as init_memory
 from inf_former_jax.models.decoder import Decoder, operators
 from inf_former_jax.training.objective import Objective
 from inf_former_jax.training.state import TrainState
@@ -36,7 +36,7 @@ def x64():
 def params_of(cfg):
     """Float64 parameters, of the configuration without rematerialisation."""
     rngs = dict.fromkeys(("params", "locations"), jax.random.key(0))
-    init, memory = Decoder(cfg).init, memories.init(cfg, ROWS)
+    init, memory = Decoder(cfg).init, init_memory(cfg, ROWS)
     ops = jax.eval_shape(lambda: operators(cfg))
     tokens = jnp.zeros((ROWS, LENGTH), int)
     shapes = jax.eval_shape(
@@ -57,9 +57,12 @@ def prepared(cfg, schedule, rows=ROWS):
     tx = optax.sgd(1.0)
     params = jax.tree.map(jnp.asarray, params_of(plain))
     state = TrainState(
-        jnp.zeros((), jnp.int32), params, tx.init(params), memories.init(cfg, rows, jnp.float64),
+        jnp.zeros((), jnp.int32),
+        params,
+        tx.init(params),
+        init_memory(cfg, rows, jnp.float64),
         jax.random.key(7),
-    )  # fmt: skip
+    )
     objective = Objective(kl_weight=0.1, schedule=way)
     update = make_train_step(dataclasses.replace(cfg, memory_gradient=back), tx, objective)
     ops = operators(cfg)
@@ -111,7 +114,7 @@ def loss_of(cfg):
 def arguments_of(cfg):
     tokens = np.random.default_rng(0).integers(0, VOCAB, (ROWS, cfg.segment_len))
     params = params_of(dataclasses.replace(cfg, remat=False))
-    memory = memories.init(cfg, ROWS, jnp.float64)
+    memory = init_memory(cfg, ROWS, jnp.float64)
     return params, tokens, memory, operators(cfg), jax.random.key(3)
 
 
@@ -144,9 +147,15 @@ def test_little_is_kept_for_the_way_back(tiny_model, long_term):
 
     def kept(layers, remat):
         cfg = dataclasses.replace(
-            tiny_model, **DROPPING, num_layers=layers, remat=remat, d_inner=32, segment_len=16,
-            mem_len=16, long_term=tiny_model.long_term if long_term else None,
-        )  # fmt: skip
+            tiny_model,
+            **DROPPING,
+            num_layers=layers,
+            remat=remat,
+            d_inner=32,
+            segment_len=16,
+            mem_len=16,
+            long_term=tiny_model.long_term if long_term else None,
+        )
         arguments = arguments_of(cfg)
 
         def residuals(params, *others):

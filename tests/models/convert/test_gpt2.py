@@ -29,13 +29,21 @@ SETTINGS = oracle.MemorySettings(8, (0.05, 0.2), 0.5, 0.6, 10)
 def tensors(seed=0, dtype=np.float64):
     """Random tensors of a tiny GPT-2 by their published names, written out by hand."""
     rng = np.random.default_rng(seed)
-    shapes = {"wte.weight": (VOCAB, WIDTH), "wpe.weight": (16, WIDTH),
-              "ln_f.weight": (WIDTH,), "ln_f.bias": (WIDTH,)}  # fmt: skip
+    shapes = {
+        "wte.weight": (VOCAB, WIDTH),
+        "wpe.weight": (16, WIDTH),
+        "ln_f.weight": (WIDTH,),
+        "ln_f.bias": (WIDTH,),
+    }
     for j in range(2):
         for name, shape in {
-            "ln_1": (WIDTH,), "ln_2": (WIDTH,), "attn.c_attn": (WIDTH, 3 * WIDTH),
-            "attn.c_proj": (WIDTH, WIDTH), "mlp.c_fc": (WIDTH, 24), "mlp.c_proj": (24, WIDTH),
-        }.items():  # fmt: skip
+            "ln_1": (WIDTH,),
+            "ln_2": (WIDTH,),
+            "attn.c_attn": (WIDTH, 3 * WIDTH),
+            "attn.c_proj": (WIDTH, WIDTH),
+            "mlp.c_fc": (WIDTH, 24),
+            "mlp.c_proj": (24, WIDTH),
+        }.items():
             shapes[f"h.{j}.{name}.weight"], shapes[f"h.{j}.{name}.bias"] = shape, shape[-1:]
     return {name: (0.4 * rng.normal(size=shape)).astype(dtype) for name, shape in shapes.items()}
 
@@ -96,9 +104,7 @@ def golden_outputs():
 
 
 def layer_norm(weights, x):
-    return oracle.layer_norm(
-        {f"layer_norm.{k}": weights[k] for k in ("weight", "bias")}, x
-    )  # fmt: skip
+    return oracle.layer_norm({f"layer_norm.{k}": weights[k] for k in ("weight", "bias")}, x)
 
 
 def gelu(x):
@@ -164,20 +170,25 @@ def oracle_memory(params):
     read, gate = params["read"], params["gate"]
     inward = lambda w: np.asarray(w).reshape(WIDTH, WIDTH).T  # noqa: E731
     return {
-        "proj_key.weight": inward(read["key"]), "proj_value.weight": inward(read["value"]),
-        "attn_out.weight": inward(read["out"]), "mu.weight": np.asarray(read["mu"])[None],
+        "proj_key.weight": inward(read["key"]),
+        "proj_value.weight": inward(read["value"]),
+        "attn_out.weight": inward(read["out"]),
+        "mu.weight": np.asarray(read["mu"])[None],
         "sigma.weight": np.asarray(read["sigma"])[None],
         "mask_net.weight": np.asarray(gate["kernel"]).transpose(2, 1, 0),
         "mask_net.bias": np.asarray(gate["bias"]),
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"mem_len": T}, {"long_term": MEMORY},
-     {"mem_len": T, "compressed": CompressedConfig(rate=2, length=8, function="mean")}],
+    [
+        {"mem_len": T},
+        {"long_term": MEMORY},
+        {"mem_len": T, "compressed": CompressedConfig(rate=2, length=8, function="mean")},
+    ],
     ids=["short-term", "long-term", "compressed"],
-)  # fmt: skip
+)
 def test_memories_are_the_oracles(changes):
     """Five segments in float64: learned positions restart, remembered states keep theirs."""
     weights = tensors()
@@ -224,8 +235,14 @@ def folder(path, weights=None, **options):
     path.mkdir(exist_ok=True)
     weights = tensors(dtype=np.float32) if weights is None else weights
     save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
-    config = {"model_type": "gpt2", "n_layer": 2, "n_head": HEADS, "n_embd": WIDTH,
-              "n_positions": 16, "vocab_size": VOCAB}  # fmt: skip
+    config = {
+        "model_type": "gpt2",
+        "n_layer": 2,
+        "n_head": HEADS,
+        "n_embd": WIDTH,
+        "n_positions": 16,
+        "vocab_size": VOCAB,
+    }
     (path / "config.json").write_text(json.dumps(config | options))
     return path
 
@@ -240,9 +257,13 @@ def test_a_saved_model_is_loaded_again_to_the_bit(tmp_path):
     same(load_file(tmp_path / "plain" / "model.safetensors"), weights)
     assert gpt2.load(tmp_path / "plain" / "model.safetensors")[0] == plain
     cfg = dataclasses.replace(
-        plain, segment_len=T, long_term=MEMORY, compressed=CompressedConfig(2, 8),
-        memory_gradient=1, dtype="bfloat16",
-    )  # fmt: skip
+        plain,
+        segment_len=T,
+        long_term=MEMORY,
+        compressed=CompressedConfig(2, 8),
+        memory_gradient=1,
+        dtype="bfloat16",
+    )
     grafted = gpt2.graft(cfg, params, jax.random.key(0))
     gpt2.save(cfg, grafted, tmp_path / "ours")
     again, loaded = gpt2.load(tmp_path / "ours")
@@ -283,15 +304,22 @@ def without(weights, name):
 
 @pytest.mark.parametrize(
     "change, match",
-    [(lambda w: without(w, "wte.weight"), r"wte\.weight: found no such tensor, accepted: "),
-     (lambda w: without(w, "h.1.ln_2.bias"), r"h\.1\.ln_2\.bias: found no such tensor"),
-     (lambda w: w | {"h.0.attn.c_attn.weight": w["h.0.attn.c_proj.weight"]},
-      r"h\.0\.attn\.c_attn\.weight: found shape \(16, 16\), accepted: shape \(16, 48\)"),
-     (lambda w: w | {"encoder.weight": w["wte.weight"]}, r"encoder\.weight: found such a tensor"),
-     (lambda w: w | {"ln_f.bias": np.arange(WIDTH)}, r"ln_f\.bias: found int64"),
-     (lambda w: {k: w[k] for k in w if "h.1" not in k}, r"n_layer: found 1 in the tensors")],
+    [
+        (lambda w: without(w, "wte.weight"), r"wte\.weight: found no such tensor, accepted: "),
+        (lambda w: without(w, "h.1.ln_2.bias"), r"h\.1\.ln_2\.bias: found no such tensor"),
+        (
+            lambda w: w | {"h.0.attn.c_attn.weight": w["h.0.attn.c_proj.weight"]},
+            r"h\.0\.attn\.c_attn\.weight: found shape \(16, 16\), accepted: shape \(16, 48\)",
+        ),
+        (
+            lambda w: w | {"encoder.weight": w["wte.weight"]},
+            r"encoder\.weight: found such a tensor",
+        ),
+        (lambda w: w | {"ln_f.bias": np.arange(WIDTH)}, r"ln_f\.bias: found int64"),
+        (lambda w: {k: w[k] for k in w if "h.1" not in k}, r"n_layer: found 1 in the tensors"),
+    ],
     ids=["other", "missing", "shape", "unknown", "integers", "layer"],
-)  # fmt: skip
+)
 def test_tensors_that_are_not_gpt2s_are_refused(tmp_path, change, match):
     """In one line that names the file and the tensor."""
     path = folder(tmp_path / "given", change(tensors(dtype=np.float32)))
@@ -303,10 +331,17 @@ def test_tensors_that_are_not_gpt2s_are_refused(tmp_path, change, match):
 
 @pytest.mark.parametrize(
     "option, value",
-    [("model_type", "llama"), ("activation_function", "relu"), ("layer_norm_epsilon", 1e-6),
-     ("scale_attn_by_inverse_layer_idx", True), ("n_embd", 32), ("n_head", 3),
-     ("inf_former", {"nothing": 1}), ("inf_former", {"segment_len": 32})],
-)  # fmt: skip
+    [
+        ("model_type", "llama"),
+        ("activation_function", "relu"),
+        ("layer_norm_epsilon", 1e-6),
+        ("scale_attn_by_inverse_layer_idx", True),
+        ("n_embd", 32),
+        ("n_head", 3),
+        ("inf_former", {"nothing": 1}),
+        ("inf_former", {"segment_len": 32}),
+    ],
+)
 def test_options_that_are_not_gpt2s_are_refused(tmp_path, option, value):
     path = folder(tmp_path / "given", **{option: value})
     name = {"n_head": "num_heads", "inf_former": "nothing|segment_len"}.get(option, option)
@@ -413,8 +448,12 @@ def shapes(cfg):
 
 def test_the_sizes_are_the_published_ones():
     """Numbers of parameters as published, and of the small one every shape, by the decoder."""
-    published = {"small": 124_439_808, "medium": 354_823_168, "large": 774_030_080,
-                 "xl": 1_557_611_200}  # fmt: skip
+    published = {
+        "small": 124_439_808,
+        "medium": 354_823_168,
+        "large": 774_030_080,
+        "xl": 1_557_611_200,
+    }
     for size, count in published.items():
         places = gpt2_layout.layout(presets.gpt2(size)).values()
         assert sum(math.prod(place.shape) for place in places) == count
@@ -447,16 +486,27 @@ def test_other_models_have_the_parameters_they_had():
     cfg = presets.infinity_former(num_layers=1, segment_len=8, mem_len=8)
     heads, inward = (6, 50), (300, 6, 50)
     block = {
-        "attention/query": inward, "attention/key": inward, "attention/value": inward,
-        "attention/position": inward, "attention/out": (6, 50, 300),
-        "long_term/read/key": inward, "long_term/read/value": inward,
-        "long_term/read/out": (6, 50, 300), "long_term/read/mu": (512,),
-        "long_term/read/sigma": (512,), "long_term/gate/kernel": (3, 300, 300),
-        "long_term/gate/bias": (300,), "inner/kernel": (300, 300), "inner/bias": (300,),
-        "outer/kernel": (300, 300), "outer/bias": (300,), "norm_attention/scale": (300,),
-        "norm_attention/bias": (300,), "norm_feed_forward/scale": (300,),
+        "attention/query": inward,
+        "attention/key": inward,
+        "attention/value": inward,
+        "attention/position": inward,
+        "attention/out": (6, 50, 300),
+        "long_term/read/key": inward,
+        "long_term/read/value": inward,
+        "long_term/read/out": (6, 50, 300),
+        "long_term/read/mu": (512,),
+        "long_term/read/sigma": (512,),
+        "long_term/gate/kernel": (3, 300, 300),
+        "long_term/gate/bias": (300,),
+        "inner/kernel": (300, 300),
+        "inner/bias": (300,),
+        "outer/kernel": (300, 300),
+        "outer/bias": (300,),
+        "norm_attention/scale": (300,),
+        "norm_attention/bias": (300,),
+        "norm_feed_forward/scale": (300,),
         "norm_feed_forward/bias": (300,),
-    }  # fmt: skip
+    }
     expected = {f"block_0/{name}": shape for name, shape in block.items()}
     expected |= {"embed/embedding": (22, 300), "bias_u": heads, "bias_w": heads}
     assert shapes(cfg) == expected | {"logits/kernel": (300, 22)}
@@ -464,9 +514,12 @@ def test_other_models_have_the_parameters_they_had():
 
 @pytest.mark.parametrize(
     "change, name",
-    [({"segment_len": 17}, "segment_len"), ({"clamp_len": 4}, "clamp_len"),
-     ({"max_position": 0}, "max_position")],
-)  # fmt: skip
+    [
+        ({"segment_len": 17}, "segment_len"),
+        ({"clamp_len": 4}, "clamp_len"),
+        ({"max_position": 0}, "max_position"),
+    ],
+)
 def test_impossible_options_are_refused(change, name):
     """A segment longer than the table among them."""
     with pytest.raises(ValueError, match=rf"^{name}: found .*accepted: "):

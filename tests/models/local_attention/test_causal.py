@@ -10,6 +10,7 @@ from inf_former_jax.memory import cpu_cache, state
 from inf_former_jax.models import presets
 from inf_former_jax.models.decoder import Decoder
 from inf_former_jax.models.dropout import row_keys
+from inf_former_jax.models.local_attention import layer
 from inf_former_jax.models.local_attention.causal import causal_attention
 from inf_former_jax.models.local_attention.scores import Heads
 
@@ -153,8 +154,16 @@ def test_fused_models_are_the_same_and_others_are_refused(monkeypatch):
         return real(q, *rest, **options)
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", counted)
-    sizes = {"num_layers": 1, "num_heads": 2, "head_dim": 4, "d_model": 8, "d_inner": 8,
-             "vocab_size": 12, "segment_len": 5, "attention_dropout": 0.0}  # fmt: skip
+    sizes = {
+        "num_layers": 1,
+        "num_heads": 2,
+        "head_dim": 4,
+        "d_model": 8,
+        "d_inner": 8,
+        "vocab_size": 12,
+        "segment_len": 5,
+        "attention_dropout": 0.0,
+    }
     for options in ({"dtype": "bfloat16"}, {"fused_attention": True}):
         with pytest.raises(ValueError, match=r"^fused_by: found cudnn without .* accepted: xla"):
             presets.transformer_xl(fused_by="cudnn", **options)
@@ -170,3 +179,14 @@ def test_fused_models_are_the_same_and_others_are_refused(monkeypatch):
         found.append(program(params, tokens, memory).logits)
     assert calls == [(2, 5, 2, 4)]
     np.testing.assert_allclose(*found, rtol=0, atol=1e-6)
+
+
+def test_fused_attention_that_is_not_imported_is_refused(monkeypatch):
+    """With the import that adds it."""
+    monkeypatch.setattr(layer, "FUSED", {})
+    cfg = presets.vanilla(fused_attention=True, num_layers=1, segment_len=4)
+    with pytest.raises(
+        ValueError, match="fused_attention: found True, accepted: after `import inf"
+    ):
+        memory = state.init(cfg, 1)
+        jax.eval_shape(Decoder(cfg).init, jax.random.key(0), np.zeros((1, 4), int), memory)
