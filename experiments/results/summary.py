@@ -19,7 +19,7 @@ class Task(NamedTuple):
     """Baselines that the results do not hold."""
 
 
-#: Page in docs/experiments → its row.
+#: Folder of experiments/ → its row.
 TASKS = {
     "sorting": Task("compare", "1,068 tokens by frequency", settings={"length": 1068}),
     "recall": Task("recall", "a value by its key, 1 to 4 segments back"),
@@ -48,7 +48,7 @@ def summary_table(results: Mapping[str, list[Result]]) -> str:
         results: by folder of results/; those of SOURCES are needed.
     """
     rows = []
-    for page, task in TASKS.items():
+    for name, task in TASKS.items():
         kept = [
             result
             for result in results[task.folder]
@@ -57,7 +57,7 @@ def summary_table(results: Mapping[str, list[Result]]) -> str:
         best = min if task.figure == "perplexity" else max
         ours = best(_trained(task.figure, kept, ours=True))
         baseline = best([*_trained(task.figure, kept, ours=False), *_untrained(task, kept)])
-        title = f"[{page.replace('_', ' ')}](docs/experiments/{page}.md): {task.text}"
+        title = f"[{name.replace('_', ' ')}](experiments/{name}/README.md): {task.text}"
         rows.append([title, task.figure, ours.cell, baseline.cell, ours.control])
     header = ("task", "figure", "∞-former", "best baseline", "∞-former, memory emptied")
     return markdown(header, rows)

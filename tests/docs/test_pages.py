@@ -71,6 +71,13 @@ def test_the_readme_is_one_page():
     assert (ROOT / "README.md").stat().st_size <= 9_000
 
 
+def test_the_version_is_the_same_everywhere():
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    version = re.search(r'^version = "(.+)"$', project, re.MULTILINE)[1]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\n## [{version}] - 20" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.slow
 def test_code_of_the_readme_runs():
     """The quick start and the layer to plug in, one after the other; shapes as comments say."""

@@ -112,7 +112,7 @@ def test_summary_takes_the_best_of_ours_and_the_best_of_the_others(monkeypatch):
     ]
     (line,) = summary.summary_table({"compare": runs}).splitlines()[2:]
     assert line == (
-        "| [sorting](docs/experiments/sorting.md): numbers | accuracy "
+        "| [sorting](experiments/sorting/README.md): numbers | accuracy "
         "| 0.600 ± 0.141 (infinity) | 0.300 (plain) | 0.100 ± 0.000 |"
     )
     (line,) = summary.summary_table({"compare": runs[:-1]}).splitlines()[2:]
