@@ -18,7 +18,7 @@ class Row(NamedTuple):
 
 
 def benchmark_table(results: list[Result]) -> str:
-    """Medians of every measure beside their floors; older results lack some of the figures."""
+    """Medians of every measure beside their floors."""
     rows = []
     for result in results:
         origin = source([result])
@@ -41,12 +41,9 @@ def _ms(seconds: float, digits: int = 0) -> str:
 
 def _floors(row: Found, digits: int = 0) -> str:
     """The least time for the row's products, and for its bytes, with the share of the median."""
-    if "floor" not in row:
-        return ""
-    text = f"floor {_ms(row['floor'], digits)} ({row['share']:.0%})"
-    if "bytes_floor" in row:
-        text += f", of bytes {_ms(row['bytes_floor'], max(1, digits))} ({row['bytes_share']:.0%})"
-    return text
+    work = f"floor {_ms(row['floor'], digits)} ({row['share']:.0%})"
+    moved = f"of bytes {_ms(row['bytes_floor'], max(1, digits))} ({row['bytes_share']:.0%})"
+    return f"{work}, {moved}"
 
 
 def _program(size: int) -> str:
@@ -55,21 +52,20 @@ def _program(size: int) -> str:
 
 def _gpt2_rows(found: Found) -> Iterator[Row]:
     for label, seconds in found["seconds"].items():
-        ratio = f"{found['ratio']:.2f} × plain, in pairs" if label != "plain" else ""
-        row = found.get("floors", {}).get(label, {})
-        versus = "; ".join(filter(None, (ratio, _floors(row))))
+        row = found["floors"][label]
+        versus = _floors(row)
+        if label != "plain":
+            versus = f"{found['ratio']:.2f} × plain, in pairs; {versus}"
         what = f"GPT-2 small, one segment of 512 forward, {label}"
         yield Row(what, _ms(seconds), versus, row)
 
 
 def _stream_rows(found: Found) -> Iterator[Row]:
     for row in found["rows"]:
-        median, versus = _ms(row["seconds_per_segment"], 1), f"{row['live_mib']:.1f} MiB alive"
-        if "floor" in row:
-            median += f", {1e6 * row['seconds_per_token']:.0f} µs a token"
-            versus += f", {row['host_mib']:,.0f} of the process; {_floors(row)}"
+        median = f"{_ms(row['seconds_per_segment'], 1)}, {1e6 * row['seconds_per_token']:.0f} µs"
+        alive = f"{row['live_mib']:.1f} MiB alive, {row['host_mib']:,.0f} of the process"
         what = f"a segment of 128 after {row['tokens']:,} tokens of one document"
-        yield Row(what, median, versus, row)
+        yield Row(what, f"{median} a token", f"{alive}; {_floors(row)}", row)
 
 
 def _step_rows(found: Found) -> Iterator[Row]:
@@ -88,9 +84,8 @@ def _step_rows(found: Found) -> Iterator[Row]:
 def _gradient_rows(found: Found) -> Iterator[Row]:
     for task, by_segments in found.items():
         for segments, row in by_segments.items():
-            versus = f"{row['temporaries_mib']:.0f} MiB of temporaries"
-            if "floor" in row:
-                versus = f"{_floors(row)}; {versus}; {_program(row['program_bytes'])}"
+            size = f"{row['temporaries_mib']:.0f} MiB of temporaries"
+            versus = f"{_floors(row)}; {size}; {_program(row['program_bytes'])}"
             what = f"an update, {task}, gradient {segments} segments back"
             yield Row(what, _ms(row["seconds"]), versus, row)
 
@@ -100,9 +95,8 @@ def _generation_rows(found: Found) -> Iterator[Row]:
         versus = f"{found['same']} of {found['tokens']} greedy tokens the same"
         if label != "with the cache":
             versus = f"{found['ratio'][label]:.0f} × with the cache, in pairs"
-        row = found.get("floors", {}).get(label, {})
-        if row:
-            versus += f"; {_floors(row, 2)}; {_program(found['program_bytes'][label])}"
+        row = found["floors"][label]
+        versus += f"; {_floors(row, 2)}; {_program(found['program_bytes'][label])}"
         what = f"a token at {found['context']} of context, {label}"
         yield Row(what, _ms(seconds, 1), versus, row)
 
@@ -124,12 +118,11 @@ def _operator_rows(found: Found) -> Iterator[Row]:
     """Seconds to build operators, and to compile the memory that uses them."""
     for name, row in found.items():
         versus = (
+            f"floor {row['floor']:.2f} s ({row['share']:.0%}); "
             f"{row['build_processor']:.1f} s of the processor; read + write compiled in "
-            f"{row['forward']:.1f} s, with its gradient in {row['forward + backward']:.1f} s"
+            f"{row['forward']:.1f} s, with its gradient in {row['forward + backward']:.1f} s to "
+            f"{_program(row['forward + backward, program_bytes'])}"
         )
-        if "floor" in row:
-            size = _program(row["forward + backward, program_bytes"])
-            versus = f"floor {row['floor']:.2f} s ({row['share']:.0%}); {versus} to {size}"
         what = f"write operators of {name} built ({row['contractions']} τ, {row['mb']:,.0f} MB)"
         yield Row(what, f"{row['build']:,.2f} s", versus, {**row, "seconds": row["build"]})
 
