@@ -1,6 +1,7 @@
 """The ∞-former (Martins et al., ACL 2022) in JAX: an unbounded past at constant cost.
 
-The names that a notebook needs; everything else is in `memory`, `models`, `training`, `data`.
+These are the names that a notebook needs. Everything else is in `memory`, `models`, `training`,
+`generate` and `data`. Docstrings cite docs/mathematics.md as SPEC §n, and the paper as §n.
 """
 
 import inf_former_jax.generate as generate

@@ -3,10 +3,10 @@
     python -m experiments.analysis memory --run FOLDER [--options]
 
 Reads test sequences with the newest checkpoint of a run of `experiments.sorting`, or the beginnings
-of test documents with one of `experiments.language_modeling`. Of the last segment that is read (in
-sorting, where the answers are): each head's densities over the memory's time, and over the age of
-what was written; how large the memory's context is beside the local attention's; the gate's values
-at all writes.
+of test documents with one of `experiments.language_modeling`. It reports on the last segment that
+is read; in sorting, on the answers in it. The figures are each head's densities over the memory's
+time and over the age of what was written, the size of the memory's context relative to the local
+attention's, and the gate's values at all writes.
 """
 
 import dataclasses

@@ -21,8 +21,9 @@ def climb(
 ) -> list[tuple[float, Point]]:
     """Hill climbing on a grid: the points that were tried with their scores, the best first.
 
-    From each start to better neighbours (one step along one axis) until there is none. -inf is no
-    point. Points are tried once; without `stop` the seed decides everything.
+    It climbs from each start to better neighbours, one step along one axis, until there is none. A
+    score of -inf says that a point cannot be. Each point is tried once. Without `stop` the seed
+    alone decides the result.
 
     Args:
         axes: values of each coordinate, in an order in which neighbours are alike.

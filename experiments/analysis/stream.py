@@ -2,9 +2,10 @@
 
     python -m experiments.analysis stream [--options]
 
-Writes segments of white noise, uniform in [-1, 1], one after the other; every contraction on the
-same noise. Of bounded vectors the coefficients are bounded: after W writes
-`|C| ≤ Σ_s |A_W ⋯ A_{s+1} G_sᵀ| 1`, element by element, which is computed and printed too.
+Writes segments of white noise, uniform in [-1, 1], one after the other. Every contraction gets the
+same noise. If all vectors lie in [-1, 1], the coefficients after W writes are bounded, element by
+element: `|C| ≤ Σ_s |A_W ⋯ A_{s+1} G_sᵀ| 1`, where the last 1 is a vector of ones. This bound is
+computed and printed too.
 """
 
 import dataclasses
@@ -71,7 +72,7 @@ def check(cfg: StreamConfig) -> None:
 
 
 def stream(memory: LongTermConfig, x: Float[np.ndarray, "W L E"]) -> dict[str, Any]:
-    """What is found after each write of a stream in float32 and in float64.
+    """Size of the coefficients, and error of float32, after each write of a stream.
 
     Returns:
         Arrays [W]: `rms` and `largest` of the float64 coefficients, `error` of the float32 signal
@@ -101,7 +102,7 @@ def stream(memory: LongTermConfig, x: Float[np.ndarray, "W L E"]) -> dict[str, A
 
 
 def _further(exact: Operators, write: int) -> tuple[np.ndarray, np.ndarray]:
-    """(Aᵀ, G_new) of a row's write, counted from 0; all later ones have the last of the table."""
+    """(Aᵀ, G_new) of write number `write`, counted from 0; beyond the table, its last ones."""
     assert exact.decay is not None
     k = min(write, len(exact.decay)) - 1
     return np.asarray(exact.decay[k]), np.asarray(dense(exact.new)[k])

@@ -2,7 +2,8 @@
 
     python -m experiments.benchmark [--measure NAMES] [--quick]
 
-Each measure has a file of its own, so that what another run measured stays with its commit.
+Each measure writes a file of its own. A run of some measures leaves the files of the others as they
+are, each with the commit that it was measured at.
 """
 
 import os

@@ -108,7 +108,7 @@ def stream(cfg: BenchmarkConfig) -> dict[str, Any]:
 
 
 def require_whole(rows: Sequence[Mapping[str, float]], memory: state.Memory, writes: int) -> None:
-    """Refuse a stream that lost a write, has a number that is none, or took more room later."""
+    """Refuse a stream that lost a write, holds a NaN or infinity, or took more room later."""
     long_term: Any = memory.layers[0].long_term
     found, finite = int(long_term.writes[0]), bool(memory_finite(memory))
     whole = finite and found == writes
@@ -120,7 +120,7 @@ def require_whole(rows: Sequence[Mapping[str, float]], memory: state.Memory, wri
 
 
 def host_bytes() -> int:
-    """What the process occupies now; where that is not known, at most until now."""
+    """Bytes that the process occupies now; where that is not known, the most so far."""
     statm = Path("/proc/self/statm")
     if statm.is_file():
         return int(statm.read_text().split()[1]) * resource.getpagesize()
@@ -146,12 +146,14 @@ def generation(cfg: BenchmarkConfig) -> dict[str, Any]:
 
 
 def forms(model: ModelConfig) -> dict[str, Case]:
-    """Label → what writes the last eighth of a document's fourth segment, a token an execution.
+    """Label → a case that generates the last eighth of a document's fourth segment, greedily.
 
-    With the cache a token is one `decoding.extend`. Recomputed, it is `Decoder` on the segment so
-    far, padded to its length, which writes the memory and gives all logits each time; or the same
-    without these two, of the memory as it was written when the segment began. A run returns the
-    tokens [1, new] and, where recomputed, by how much each one led the second best.
+    Each execution of its program gives one token, in one of three ways. With the cache it is one
+    `decoding.extend`. Recomputed, it is `Decoder` on the segment so far, padded to its length: the
+    memory is written and all logits are computed each time. In the third way the segment is read
+    anew too, but on the memory that was written when the segment began, and only the last logits
+    are computed. A run returns the tokens [1, new] and, where they are recomputed, by how much the
+    logit of each one led the second best.
     """
     case, decoder, params, ops, memory = reader(model)
     apply: Any = decoder.apply

@@ -35,7 +35,7 @@ TEXT = "gpt2-infinity-lasting"
 
 
 def configs() -> dict[str, Any]:
-    """Name → config: sorting's presets; "small" on 5 segments of 128; a GPT-2 that reads 8."""
+    """Name → config: sorting's presets, "small" (5 segments of 128), and TEXT (8 segments)."""
     known = {name: config for name, (_, config) in sorting.PRESETS.items()}
     memory = known["infinity-former"].model.long_term
     small = sorting.small(presets.infinity_former(), segment_len=128, mem_len=128, long_term=memory)
@@ -44,7 +44,7 @@ def configs() -> dict[str, Any]:
 
 
 def default(platform: str) -> tuple[str, ...]:
-    """All presets: those of paper size at B 1, on an accelerator with their own rows too."""
+    """All presets, those of paper size with one row; on an accelerator with their own, too."""
     papers = tuple(name for name in configs() if name.startswith("paper-"))
     names = tuple(f"{name}:1" if name in papers else name for name in configs())
     return names if platform == "cpu" else names + papers

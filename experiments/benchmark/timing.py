@@ -42,7 +42,7 @@ class BenchmarkConfig:
     batch: int = 8
     """B of the measure memory: rows."""
     presets: tuple[str, ...] = ()
-    """Of steps: presets of sorting, small, gpt2-infinity-lasting; () = see above."""
+    """Of steps: presets of sorting, small, gpt2-infinity-lasting, also as NAME:ROWS; () = all."""
     schedules: tuple[str, ...] = ("sequential",)
     """Of steps: sequential, parallel (which not every model has)."""
     dtypes: tuple[str, ...] = ("float32",)
@@ -100,8 +100,8 @@ def count_products(jaxpr: Any, taken: list[Sequence[int]]) -> dict[str, float]:
     of `taken`. Where that is not known, the cheapest branch that has any products counts.
 
     Args:
-        taken: how often each branch is taken: of the first choice among as many branches as there
-            are numbers, then of the next one, and so on. What is used is removed from the list.
+        taken: for each choice, in the program's order, how often each of its branches is taken. The
+            first entry is used for the next choice with as many branches, and then removed.
     """
     live: Any = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0]
     total: dict[str, float] = collections.defaultdict(float)

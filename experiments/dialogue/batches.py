@@ -19,7 +19,8 @@ from experiments.dialogue.stream import Segments
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.require import require_at_least
 
-#: Conversations of so many batches are sorted by length together: more = less padding, less chance.
+#: How many batches' conversations are sorted by length together. More of them leave less padding,
+#: but make batches less random.
 _POOL = 16
 
 

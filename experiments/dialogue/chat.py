@@ -2,10 +2,10 @@
 
     python -m experiments.dialogue chat --run FOLDER --document FILE [--options]
 
-FOLDER is a run of `experiments.dialogue`, FILE a text in UTF-8. Each line that is typed is a turn,
-or each line of a standard input that is no terminal; the model answers it, token by token. Ctrl-D,
-the input's end or Ctrl-C end the conversation. --memory-out keeps the document and all that was
-said, and --memory-in goes on from there, at the same cost a turn.
+FOLDER is a run of `experiments.dialogue`, FILE a text in UTF-8. Each line of standard input,
+typed or piped in, is a turn, which the model answers token by token. Ctrl-D, the input's end or
+Ctrl-C ends the conversation. --memory-out keeps the document and all that was said, and --memory-in
+goes on from there, at the same cost a turn.
 """
 
 import contextlib

@@ -1,10 +1,9 @@
 """The rows of the paper from one checkpoint on the same conversations: one table, resumable.
 
 Each row goes on from --init-from (GPT-2's files, or a run of language_modeling) with equal steps;
-without it, every row begins with fresh parameters. `-emptied` rows are trained with the memory
-emptied before every segment, beside the column in which the trained model's memory is emptied at
-test time. Finished cells are kept and half-finished ones go on, so the command can be stopped and
-repeated.
+without it, every row begins with fresh parameters. A row `-emptied` is trained with its memory
+emptied before every segment. A column has the trained model with its memory emptied at test time.
+Finished cells are kept and half-finished ones go on, so the command can be stopped and repeated.
 """
 
 import dataclasses

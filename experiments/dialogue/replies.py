@@ -77,9 +77,9 @@ def history(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tokens and types that a model reads before a reply.
 
-    An emptied memory leaves about this: the open segment, and the one before it, which is written
-    after the memory is emptied and before it is read. (What layers above the first found in the
-    memory while they read that one is not reproduced.)
+    With an emptied memory a model sees about this much: the open segment, and the one before it,
+    which is written after the memory is emptied and before it is read. (What layers above the first
+    found in the memory while they read the earlier segment is not reproduced.)
     """
     number, turn = place
     layout = encoder.layout

@@ -39,8 +39,8 @@ class Layout:
     """
 
     document: str = "whole"
-    """whole: before the first turn; section: the one that a turn refers to, before the first such
-    turn and after every change; none."""
+    """whole: all of it, before the first turn. section: the one that the turns refer to, before the
+    first of them and wherever it changes. none: no document."""
     window: int = 0
     """Every segment begins with so many tokens of the document, <doc> and <eos> included, and its
     rest is not read; 0 = the document is read once, segment after segment."""
@@ -229,7 +229,7 @@ def in_documents(encoded: Encoded) -> Bool[np.ndarray, " n"]:
 def window_before(encoded: Encoded, place: int, window: int) -> Int64[np.ndarray, " m"]:
     """Places of at most `window` tokens of the document that was read last before `place`.
 
-    They are its first ones, and its <eos> in place of the last if it is longer.
+    They are its first tokens. If the document is longer, the last of them is replaced by its <eos>.
     """
     start, end = ([(0, 0)] + [span for span in encoded.documents if span[0] < place])[-1]
     if end - start <= window:

@@ -129,7 +129,7 @@ def batches(cfg: RunConfig, corpus: Corpus) -> dict[str, ConversationBatches]:
 
 
 class ConversationTask(Task):
-    """Training and evaluation on conversations, whatever a result says of them."""
+    """Training and evaluation on conversations; a subclass says what the result holds."""
 
     best, higher_is_better = "loss", False
 

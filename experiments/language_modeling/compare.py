@@ -1,10 +1,10 @@
 """Every model of the paper from one checkpoint on the same text: one table, one picture, resumable.
 
 First a GPT-2 without memory is trained, or --init-from gives one. Each row goes on from it with
-equal steps. For each model with a memory there is a control that is *trained* with the memory
-emptied before every segment (`-emptied`), beside the column in which the trained model's memory is
-emptied at test time. What the memory adds is the difference to these two. Finished cells are kept
-and half-finished ones go on, so the same command can be stopped and repeated.
+equal steps. What a memory adds is the difference to two controls. A row `-emptied` is *trained*
+with the memory emptied before every segment. A column has the trained model with its memory emptied
+at test time. Finished cells are kept and half-finished ones go on, so the same command can be
+stopped and repeated.
 """
 
 import dataclasses

@@ -56,14 +56,14 @@ class Writer(NamedTuple):
     def stream(
         self, state: DecodeState, prompt: np.ndarray, count: int, key: jax.Array, **options: Any
     ) -> Generator[jax.Array, None, DecodeState]:
-        """`generate.stream`: tokens with a text, to the end of the text at most."""
+        """`generate.stream`: draws only ids that have a text, and ends after the end token."""
         given = self._given(options)
         return generate.stream(*self[:2], state, prompt, count, key, **given)
 
     def write(
         self, state: DecodeState, prompt: np.ndarray, count: int, key: jax.Array, **options: Any
     ) -> tuple[np.ndarray, DecodeState]:
-        """`generate.generate`: tokens [B, count] with a text, padded behind its end."""
+        """`generate.generate`: tokens [B, count], all ids with a text, padded after the end."""
         given = self._given(options)
         tokens, state = generate.generate(*self[:2], state, prompt, count, key, **given)
         return np.asarray(tokens), state

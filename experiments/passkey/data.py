@@ -66,7 +66,7 @@ class Sizes:
 
 
 class Sentences(NamedTuple):
-    """The sentences about a key, in tokens. A digit has P tokens; only one differs by digit."""
+    """The sentences about a key, in tokens. The ten digits differ in one of their P tokens."""
 
     before: Int32[np.ndarray, " before"]
     after: Int32[np.ndarray, " after"]
@@ -185,7 +185,7 @@ def _document(
     filler: Int32[np.ndarray, " length"],
     place: int,
 ) -> tuple[Int32[np.ndarray, " S"], Bool[np.ndarray, " S"], Bool[np.ndarray, " S"]]:
-    """Tokens, and of each place whether its next token answers, and whether it is of the text."""
+    """Tokens; for each place, whether the next token is of the answer, and whether of the text."""
     digits = words.digits[key].ravel()
     statement = np.concatenate([words.before, digits, words.after])
     question = np.concatenate([words.question, digits])

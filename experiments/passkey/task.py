@@ -27,7 +27,7 @@ from inf_former_jax.training.state import TrainState
 def documents(
     cfg: PasskeyConfig, split: str, numbers: np.ndarray, distance: int | None = None
 ) -> data.Documents:
-    """A run's documents, at a distance or, without, at one that is drawn.
+    """A run's documents, all at one distance; None = each at one that is drawn.
 
     Raises:
         ValueError: no such tokeniser, or texts that are not found or too short for the task.
@@ -51,8 +51,8 @@ def _tokens(folder: str, split: str, tokenizer: str, cache: str) -> TokenizedSpl
 def make_answer_step(cfg: ModelConfig, empty_memory: bool = False):
     """The jitted `(params, memory, last segment, operators, key) -> sums` of the questions.
 
-    Sums over the rows that carry weight: loss, correct and weight of their digits, `keys` of which
-    every digit is right, and `documents`.
+    The sums are over the rows that carry weight: loss, correct and weight of their digits, `keys`,
+    how many keys have all digits right, and `documents`, how many rows there are.
 
     Args:
         empty_memory: clear the long-term or compressed memory before the segment (the control).

@@ -131,7 +131,7 @@ def _places(
 ) -> Int[np.ndarray, "A pairs"]:
     """Where the pairs of each segment of the context begin; every arrangement is equally likely."""
     pairs = cfg.pairs_per_segment
-    # Places of pairs that take one token each; then each pair moves those behind it by a place.
+    # Places are drawn as if a pair took one token. Then each pair moves the later ones by a place.
     order = random.random((cfg.segments - 1, segment_len - pairs)).argsort(axis=1, kind="stable")
     return np.sort(order[:, :pairs], axis=1) + np.arange(pairs)
 

@@ -64,7 +64,7 @@ def summary_table(results: Mapping[str, list[Result]]) -> str:
 
 
 def _trained(figure: str, results: list[Result], ours: bool) -> Iterator[Candidate]:
-    """Models, over their seeds; those that were trained with an empty memory are neither."""
+    """Models, over their seeds: ours, or the others. `-emptied` models belong to neither."""
     digits = 2 if figure == "perplexity" else 3
     for runs in groups(results):
         name = runs[0]["preset"]
@@ -78,7 +78,7 @@ def _trained(figure: str, results: list[Result], ours: bool) -> Iterator[Candida
 
 
 def _untrained(task: Task, results: list[Result]) -> Iterator[Candidate]:
-    """What needs no learning, but for what has seen everything."""
+    """What needs no learning, except "full counts", which sees the whole sequence."""
     yield from (Candidate(value, f"{value} ({name})") for name, value in task.untrained.items())
     for runs in groups(results):
         for name in runs[0].get("baselines", {}):

@@ -154,7 +154,7 @@ def _train(cfg: RunConfig, place: Site, task: Task, clock: Clock) -> tuple[Train
 
 
 def _begin(cfg: RunConfig, place: Site, task: Task, checkpoints: Checkpoints) -> TrainState:
-    """The newest saved state, or a fresh one; what is trained on what is printed."""
+    """The newest saved state, or a fresh one. Prints the model's size, its mesh and the updates."""
     tx, mesh = optim.optimizer(cfg.optim), place.mesh
     begin = checkpoints.restore(state.abstract_state(cfg.model, tx, cfg.batch_size, mesh))
     going_on = f"; going on after update {int(begin.step):,}" if begin is not None else ""

@@ -1,9 +1,9 @@
 """Every model of the paper on the same sorting data: one table, one picture, resumable.
 
 Cells are run one after the other; finished ones are kept and half-finished ones go on, so the same
-command can be stopped and repeated. For each model with a memory there is a control *trained* with
-the memory emptied before every segment (`-emptied`), beside the column in which the trained model's
-memory is emptied at test time: what the memory adds is the difference to these.
+command can be stopped and repeated. What a memory adds is the difference to two controls. A row
+`-emptied` is *trained* with the memory emptied before every segment. A column has the trained model
+with its memory emptied at test time.
 """
 
 import dataclasses

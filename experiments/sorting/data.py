@@ -85,7 +85,8 @@ def _order(tokens: Integer[np.ndarray, "B n"]) -> Integer[np.ndarray, "B 20"]:
     counts = np.bincount(keys, minlength=VOCAB * rows)
     first = np.full(VOCAB * rows, length)
     np.minimum.at(first, keys, np.tile(np.arange(length), rows))
-    # A present token has first < n: at n a count, the count decides before the appearance does.
+    # A count weighs n, and a present token first appears before n: so the count decides, and the
+    # first appearance breaks ties.
     ranks = (first - length * counts).reshape(rows, VOCAB)
     return np.argsort(ranks, axis=1, kind="stable")
 

@@ -1,7 +1,8 @@
 """Does a memory that lasts matter? Sorting documents of more and more segments (SPEC §3, §5).
 
-One small model, every way to contract its past, documents of 8 to 64 segments: with a fixed τ a
-segment written k writes ago has τ^k of its width left, with τ_k = k/(k+1) all have the same.
+One small model sorts documents of 8 to 64 segments, with every way to contract its past. With a
+fixed τ a segment written k writes ago has τ^k of its width left. With τ_k = k/(k+1) all segments
+have the same width.
 Cells are run one after the other; finished ones are kept and half-finished ones go on.
 """
 

@@ -155,9 +155,9 @@ _HEADING = re.compile(r" ?= (?!= )(.*\S)(?<! =) =\s*")
 
 
 def _articles(file: Path) -> Iterator[Document]:
-    """Articles of WikiText, each with the blank lines before its heading: joined, the file.
+    """Articles of WikiText, each with the blank lines before its heading; joined they are the file.
 
-    A heading stands between blank lines; the texts have formulas that look like one otherwise.
+    Only a line between blank lines is a heading: some formulas in the texts look like one.
     """
     name, lines = None, []
     for line in _lines(file):

@@ -207,7 +207,10 @@ def _check_lossless(spec: dict[str, Any], where: str) -> None:
 
 
 def _fingerprint(spec: dict[str, Any], vocab: dict[str, int], end: int) -> str:
-    """The same for GPT-2's two forms, and whichever way the library writes merges."""
+    """A hash that is the same for tokenizer.json and for vocab.json with merges.txt.
+
+    It does not depend on the form in which the library writes merges either.
+    """
     merges = [one if isinstance(one, str) else " ".join(one) for one in spec["model"]["merges"]]
     added = [token["content"] for token in spec["added_tokens"] if not token["special"]]
     decisive = [vocab, merges, spec["pre_tokenizer"], spec["model"].get("ignore_merges"), added]

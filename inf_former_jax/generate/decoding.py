@@ -23,8 +23,8 @@ from inf_former_jax.require import require_same
 class DecodeState(NamedTuple):
     """All that a conversation carries, of constant size; rows lead in every leaf.
 
-    Where a row's position is 0 its memory is the one that `Decoder` returns. Elsewhere the memory
-    is the one that the open segment reads: what was pending at its beginning is written.
+    Between segments, at position 0, a row's memory is the one that `Decoder` returns. Inside a
+    segment it is the one that this segment reads: what was pending has been written to it.
     """
 
     memory: Memory

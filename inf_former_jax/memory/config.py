@@ -40,7 +40,7 @@ class LongTermConfig:
     prior_mean: float | None = None
     """μ_0 of the KL regulariser; None leaves the mean free."""
     gate: bool = True
-    """Smooth what is written by `X ⊙ sigmoid(conv1d(X))` (the module's; SPEC §3)."""
+    """Smooth what is written by `X ⊙ sigmoid(conv1d(X))` (as the published code; SPEC §3)."""
     contraction: Literal["fixed", "power"] = "fixed"
     """τ_k of a row's k-th further write: fixed, τ_k = tau (paper); power, (k/(k+1))^power."""
     power: float = 1.0
@@ -48,7 +48,7 @@ class LongTermConfig:
     horizon: int = 64
     """Power contraction: from this further write on, τ_k no longer changes."""
     max_operator_mib: int = 256
-    """Largest table of operators that is built, in MiB; a bigger one is refused."""
+    """Largest size of all operators together, in MiB; larger ones are refused."""
     read: Literal["chunks", "kernel"] = "chunks"
     """How queries read. chunks: compiled by XLA. kernel: a Pallas kernel for GPUs (CUDA, ROCm),
     after `import inf_former_jax.contrib.pallas_read`; other devices interpret it, slowly."""

@@ -2,8 +2,8 @@
 
 `p(t) = N(t; μ, σ²)` on the whole line, one for each head and query (paper §3.1, §3.3; SPEC §2, §3).
 
-To add another density (SPEC §9): a NamedTuple of its parameters here, with its own `kl` and
-`bin_sum`; its `expectation` under each basis in `basis`; the derivatives of that expectation in
+To add another density (see CONTRIBUTING.md): a NamedTuple of its parameters here, with its own `kl`
+and `bin_sum`; its `expectation` under each basis in `basis`; the derivatives of that expectation in
 `read.density_gradient`; and the function of queries and coefficients that makes it, in
 `models.attention`, chosen by a field of `config.LongTermConfig`.
 """

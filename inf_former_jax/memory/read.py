@@ -22,8 +22,8 @@ from inf_former_jax.require import require
 #: a module of `contrib` adds its function here when it is imported.
 READERS: dict[str, Callable[[GaussianBasis, GaussianDensity, Array], Array]] = {}
 
-# A product has at least this many rows, the queries of its heads together. With 256 queries of one
-# head a read takes 1.15 times as long on a CPU, although its expectations need less of the cache.
+# A product has at least this many rows: the queries of all heads that are read together. On a CPU
+# a read with products of 256 rows takes 1.15 times as long, although it needs less of the cache.
 _ROWS = 1024
 
 
@@ -114,8 +114,8 @@ def _backward(chunk, residuals, cotangent):
         def differentiate_chunk(grad_values, inputs):
             mean, var, ct = inputs
             r = expectation(basis, mean, var)
-            # XLA transposes the first operand of this product, so ct stands there: it has K
-            # columns, r has N.
+            # XLA transposes the first operand of this product. So that is ct, the smaller one: it
+            # has K columns, r has N.
             grad_values += jnp.einsum("gtk,gtn->gkn", ct, r, precision=HIGHEST)
             g = r * jnp.einsum("gtk,gkn->gtn", ct, values, precision=HIGHEST)
             return grad_values, density_gradient(basis, mean, var, g, total)

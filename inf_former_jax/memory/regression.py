@@ -164,7 +164,7 @@ def _refuse_ill_conditioned(
     basis = GaussianBasis(*(np.asarray(leaf, np.float64) for leaf in basis))
     known = not isinstance(times, Tracer)
     design = evaluate(basis, np.asarray(times, np.float64) if known else first_fit_times(length))
-    # Of the two Gram matrices, which have the same largest eigenvalue, the smaller one.
+    # The smaller of the two Gram matrices is formed; both have the same largest eigenvalue.
     small_gram = design @ design.T if length < design.shape[1] else design.T @ design
     largest = np.abs(small_gram).sum(axis=1).max()  # ≥ the largest eigenvalue
     error = eps * (largest / ridge + 1)

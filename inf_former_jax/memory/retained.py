@@ -66,7 +66,7 @@ def retention(
             has a mean, with v = J/L; 0 = one mean of the whole segment.
         salience: histogram that steers every further write of a sticky memory; None = u_m = m/M.
         seed: of NumPy's generator, for locations = draw, drawn anew at every write.
-        points: μ of the first search, equally spaced; more where a basis function is narrower.
+        points: how many equally spaced μ are tried first; more where a basis function is narrower.
         progress: called after each write with the number of writes so far.
 
     Raises:

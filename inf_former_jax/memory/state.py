@@ -77,7 +77,7 @@ class Memory(NamedTuple):
 
 
 def fifo_len(cfg: MemoryConfig) -> int:
-    """Rows of a layer's FIFO: the short-term memory and, if it is written on, a pending segment."""
+    """Rows of a layer's FIFO: short-term memory and, beside another memory, a pending segment."""
     dropped = cfg.long_term is None and cfg.compressed is None
     return cfg.mem_len + (0 if dropped else cfg.segment_len)
 

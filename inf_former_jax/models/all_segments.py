@@ -165,7 +165,7 @@ def write_all(
     """
     batch, count, *shape = x.shape
     ops = long_term.checked_operators(cfg, memory, operators, x[:, 0])
-    # Rows in which nothing is written need no first fit, whose operators are of another rank.
+    # Rows in which nothing is written count as further writes: they need no first fit.
     writes = jnp.where(course.due, course.writes, 1)
     new = long_term.fit_new(ops, writes.reshape(-1), x.reshape(-1, *shape))
     new = new.reshape(batch, count, *new.shape[1:])

@@ -160,7 +160,7 @@ class Block(nn.Module):
         return self.norm_attention(x) if self.cfg.norm == "pre" else x
 
     def _window(self, memory: LayerMemory, dtype: Any = None) -> KeysValues | None:
-        """Keys and values of what is seen beside the segment; what is remembered is float32."""
+        """Keys and values of the memory's window in a dtype; what is remembered is float32."""
         window = state.window(self.cfg, memory)
         if window is None:
             return None

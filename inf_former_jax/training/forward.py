@@ -84,7 +84,8 @@ class ForwardPass:
         def padding(memory, segment):
             return self.start(memory, segment.batch.resets), zero_sums()
 
-        # A scan's iterations are apart anyway: no barrier is needed to keep the second run.
+        # A scan keeps its iterations apart. So XLA cannot merge the second run with the first, and
+        # no barrier against that is needed.
         @partial(jax.checkpoint, prevent_cse=False)
         def body(memory, segment):
             return jax.lax.cond(segment.kind > PADDING, run, padding, memory, segment)

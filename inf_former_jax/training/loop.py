@@ -175,7 +175,7 @@ def train(
     """
     step = int(state.step)
     if step and _agreed(_time_over(cfg, reporter.seconds))[0]:
-        return state  # a run that had ended, but for what comes after it
+        return state  # training had ended; what follows it was not done yet
     reporter.start(step, steps)
     with reporter.progress, StopSignal() as stop:
         while step < steps:

@@ -48,9 +48,9 @@ class Objective:
     """Segments of a batch one after the other, or layer by layer all at once (the same numbers).
 
     The parallel schedule keeps the activations of all segments, or of `segments_at_once`, at the
-    same time. It differentiates every segment from the first, the middle or the last one on, even
-    if it has no loss. Models with a compressed memory or with a gradient through the memory do
-    not have it.
+    same time. The gradient begins at the first, the middle or the last segment, and all segments
+    after it are differentiated, even those without loss. Models with a compressed memory or with a
+    gradient through the memory do not have this schedule.
     """
     segments_at_once: int = 0
     """Segments that the parallel schedule takes at a time. 0 = all of a batch, but on a CPU as
@@ -111,7 +111,7 @@ def _denominators(
 
 
 def counted_queries(batch: Batch) -> Bool[Array, "B ... T"]:
-    """Queries whose KL and reconstruction count: no padding, and in segments of a row with loss."""
+    """Queries whose KL and reconstruction count: not padding, where the row's segment has loss."""
     has_loss = jnp.any(batch.weights > 0, axis=-1, keepdims=True)
     valid = jnp.ones_like(batch.weights, bool) if batch.valid is None else batch.valid
     return jnp.logical_and(valid, has_loss)

@@ -120,7 +120,7 @@ def _scan(
     """Add up a batch group by group; `with_loss` adds segments that have loss to the total."""
 
     def context(total: Total, group: Segments) -> Total:
-        # Without loss every sum is 0: leaving them out frees XLA from all that no memory needs.
+        # Without loss every sum is 0. XLA then drops all that only the sums would need.
         _, memory = schedule.forward(params, total.memory, group)
         return total._replace(memory=memory)
 

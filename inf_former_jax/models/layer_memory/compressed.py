@@ -52,7 +52,7 @@ class Compressed(MemoryKind):
     ) -> tuple[LayerMemory, Info]:
         """The pending segment's compressed vectors join the others, and the oldest fall off.
 
-        With x, what attention lost by it: 0 in rows where nothing was due.
+        Given x, the info also has what attention lost by this: 0 in rows where nothing was due.
         """
         pending = jax.lax.stop_gradient(state.pending(self.cfg, memory))
         slots = self.compression(pending)

@@ -17,7 +17,7 @@ def cached_attention(
     same_length: int = 0,
     chunk: int = 128,
 ) -> Float[Array, "H B T K"]:
-    """`causal.causal_attention` of queries at any slots of a cache, at others in each row.
+    """`causal.causal_attention` of queries at any slots of a cache; the slots may differ by row.
 
     Args:
         heads: k and v [H, B, S, K] of the cache; behind its filled part there may be anything.

@@ -61,8 +61,9 @@ def scores(heads: Heads) -> tuple[Float[Array, "H B T S"], Float[Array, "H B T P
 def by_key(x: Float[Array, "*batch T P"]) -> Float[Array, "*batch T S"]:
     """Scores by distance, P = S + 1, as scores by key: number (i, j) is x's (i, j - i + T).
 
-    Read flat, each row of x begins one place too early for the next key: dropping the first T
-    numbers aligns all rows. What wraps around to another row lies in the future, which is masked.
+    The numbers of x are read one row after the other, without the first T, and cut into rows of S
+    instead of S + 1. So row i of the result begins T - i places into row i of x. What comes from
+    the row after it lies in the future, which is masked.
     """
     *batch, queries, width = x.shape
     flat = x.reshape(*batch, queries * width)[..., queries:]
