@@ -49,8 +49,8 @@ lint: $(STAMP)  ## ruff: rules and format; pyright: types; nothing is changed
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-docs: $(STAMP)  ## build the documentation into build/docs; a warning is an error
-	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+docs: $(STAMP)  ## build the documentation anew into build/docs; a warning is an error
+	$(BIN)/python -m sphinx -W --keep-going -E -q -b html docs build/docs
 
 # Of each requirement the oldest version that it accepts; what only tests need is the newest.
 check-floor:  ## the quick tests of the library with the oldest versions of requirements.txt
