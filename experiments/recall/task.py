@@ -81,11 +81,9 @@ class Recall(Task):
 
         counted = batches.counted_batches(make, count, cfg.batch_size, self._site.mesh)
         sums = probes.sums_by_place(eval_step, answer, state, self._memory, self._site, counted)
-        total: dict[str, float] = {}
-        for sums_of_age in sums.values():
-            total = metrics.add(total, sums_of_age)
-        asked = [int(sums_of_age["weight"]) for sums_of_age in sums.values()]
-        right = [sums_of_age["correct"] for sums_of_age in sums.values()]
+        total: dict[str, float] = functools.reduce(metrics.add, sums.values(), {})
+        asked = [int(at["weight"]) for at in sums.values()]
+        right = [at["correct"] for at in sums.values()]
         return metrics.ratios(total) | {
             "ages": list(sums),
             "accuracy_by_age": [r / n if n else None for r, n in zip(right, asked, strict=True)],

@@ -1,4 +1,4 @@
-"""Run folders: the config they were made with, what a figure is reported with, the result."""
+"""A run folder: its config, its result, and what a figure is reported with."""
 
 import dataclasses
 import datetime

@@ -1,4 +1,4 @@
-"""One run of any experiment: train or go on training, evaluate, write the result; knows no task."""
+"""A run of any experiment: train, or go on training, evaluate, write the result; load a run."""
 
 import contextlib
 import statistics
@@ -62,7 +62,7 @@ def run(
         "tokens_per_second": _median_rate(rows),
         "seconds_saving": seconds_saving,
         "curve": _curve(rows, task.best),
-        "memory_bytes_per_row": memory_bytes(final.memory),
+        "memory_bytes_per_row": _memory_bytes(final.memory),
         "training_seconds": round(_seconds(rows), 1),
         **task.results(final),
         "seconds": clock.mark("end"),
@@ -195,7 +195,7 @@ def _curve(rows: Sequence[Mapping[str, Any]], best: str) -> list[list[float]]:
     return [[row["step"], row[best], round(seconds[row["step"]], 2)] for row in valid]
 
 
-def memory_bytes(memory: Memory) -> int:
+def _memory_bytes(memory: Memory) -> int:
     """Bytes that one row of a model's memory occupies: constant, however long the document."""
     return sum(leaf.nbytes for leaf in jax.tree.leaves(memory)) // memory.seen.shape[0]
 
