@@ -238,13 +238,15 @@ def sequences(
         numbers = numbers % cfg.train_sequences
     if not cfg.data:
         return generate(cfg.seed, split, numbers, cfg.length)
-    tokens, answers = _file(cfg, split)
+    tokens, answers = _file(cfg.data, split, cfg.length)
     return tokens[numbers % len(tokens)], answers[numbers % len(tokens)]
 
 
 def count(cfg: SortingConfig, split: str, wanted: int) -> int:
     """How many of the wanted sequences a split has: at most a file's."""
-    return min(wanted, len(_file(cfg, split)[0])) if cfg.data else wanted
+    if not cfg.data:
+        return wanted
+    return min(wanted, len(_file(cfg.data, split, cfg.length)[0]))
 
 
 def run_batch(cfg: SortingConfig, split: str, numbers: Integer[np.ndarray, " B"]) -> Batch:
@@ -252,14 +254,10 @@ def run_batch(cfg: SortingConfig, split: str, numbers: Integer[np.ndarray, " B"]
     return batch(*sequences(cfg, split, numbers), cfg.model.segment_len)
 
 
-def _file(cfg: SortingConfig, split: str) -> tuple[np.ndarray, np.ndarray]:
-    path, accepted = Path(cfg.data) / f"{split}.txt", "a folder with train.txt, valid.txt, test.txt"
-    require(path.is_file(), "data", f"no file {path}", accepted)
-    return _read_once(path, cfg.length)
-
-
 @functools.cache
-def _read_once(path: Path, length: int) -> tuple[np.ndarray, np.ndarray]:
+def _file(folder: str, split: str, length: int) -> tuple[np.ndarray, np.ndarray]:
+    path, accepted = Path(folder) / f"{split}.txt", "a folder with train.txt, valid.txt, test.txt"
+    require(path.is_file(), "data", f"no file {path}", accepted)
     return read(path, length)
 
 
