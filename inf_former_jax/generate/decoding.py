@@ -84,34 +84,21 @@ def extend(
     Args:
         number: of the piece in its call, folded into the key.
     """
-    memory, cache, position = state
+    (memory, cache, position), (tokens, counts, types) = state, piece
     apply: Any = partial(decoder.apply, {"params": params})
-    opening = (position == 0) & (piece.counts > 0)
+    opening = (position == 0) & (counts > 0)
+
+    def open_segments(memory, cache):
+        rngs = {"locations": jax.random.fold_in(constants.key, number)}
+        options = {"operators": constants.operators, "rngs": rngs, "method": "open"}
+        return apply(memory, cache, opening, **options)
+
     memory, cache = jax.lax.cond(
-        opening.any(),
-        lambda memory, cache: apply(
-            memory,
-            cache,
-            opening,
-            operators=constants.operators,
-            rngs={"locations": jax.random.fold_in(constants.key, number)},
-            method="open",
-        ),
-        lambda memory, cache: (memory, cache),
-        memory,
-        cache,
+        opening.any(), open_segments, lambda *unchanged: unchanged, memory, cache
     )
-    cache = apply(
-        piece.tokens,
-        piece.counts,
-        position,
-        memory,
-        cache,
-        constants.distances,
-        piece.types,
-        method="extend",
-    )
-    position = position + piece.counts
+    given = tokens, counts, position, memory, cache, constants.distances, types
+    cache = apply(*given, method="extend")
+    position = position + counts
     full = position == decoder.cfg.segment_len
     memory = jax.lax.cond(
         full.any(),

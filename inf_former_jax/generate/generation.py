@@ -8,12 +8,13 @@ calls in a row, the second without a prompt, say what one call would.
 
 import dataclasses
 from collections.abc import Generator, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from inf_former_jax.generate.decoding import (
     Constants,
@@ -124,7 +125,8 @@ def stream(
     require(whole, "prompt", f"{tokens.dtype}{list(tokens.shape)}", "token ids [B, T]")
     fresh = jax.eval_shape(lambda: start(decoder, len(tokens), state.cache.logits.dtype))
     require_same("state", shapes(state), shapes(fresh))
-    checked = _checked_prompt(cfg, tokens, _lengths(state, tokens, lengths), types, reply_types)
+    lengths = _lengths(state, tokens, lengths)
+    checked = _checked_prompt(cfg, tokens, lengths, types, reply_types)
     if types is not None and reply_types is None:
         require(num_tokens == 0, "reply_types", "none", "ids [B] for a prompt with types")
     if operators is None:
@@ -137,8 +139,8 @@ class _Prompt(NamedTuple):
 
     tokens: Int[np.ndarray, "B T"]
     lengths: Int[np.ndarray, " B"]
-    types: Int[np.ndarray, "B T"] | None
-    reply_types: Int[np.ndarray, " B"] | None
+    types: Int[np.ndarray, "B T"] | None = None
+    reply_types: Int[np.ndarray, " B"] | None = None
 
 
 def _steps(
@@ -147,7 +149,7 @@ def _steps(
     state: DecodeState,
     prompt: _Prompt,
     num_tokens: int,
-    key: PRNGKeyArray,
+    key: Any,
     sampling: Sampling,
     operators: Operators | None,
 ) -> Generator[Int[Array, " B"], None, DecodeState]:
@@ -159,8 +161,7 @@ def _steps(
     for piece in _pieces(prompt, np.asarray(state.position), decoder.cfg.segment_len):
         state = extend(decoder, params, state, piece, constants, number)
         number += 1
-    tokens = jnp.zeros(len(prompt.lengths), jnp.int32)
-    ended = jnp.zeros(len(prompt.lengths), bool)
+    tokens, ended = (jnp.zeros(len(prompt.lengths), dtype) for dtype in (jnp.int32, bool))
     types = None
     if prompt.reply_types is not None:
         types = jnp.asarray(prompt.reply_types, jnp.int32)[:, None]
@@ -192,11 +193,7 @@ def _lengths(
 
 
 def _checked_prompt(
-    cfg: ModelConfig,
-    tokens: Int[np.ndarray, "B T"],
-    lengths: Int[np.ndarray, " B"],
-    types: Any,
-    reply_types: Any,
+    cfg: ModelConfig, tokens: np.ndarray, lengths: np.ndarray, types: Any, reply_types: Any
 ) -> _Prompt:
     """The prompt as arrays; ValueError unless its ids and types are the decoder's.
 
@@ -206,7 +203,7 @@ def _checked_prompt(
     _require_ids(cfg, "prompt", tokens[counted])
     if types is None:
         require(reply_types is None, "reply_types", "some", "none for a prompt without types")
-        return _Prompt(tokens, lengths, None, None)
+        return _Prompt(tokens, lengths)
     types = np.asarray(types)
     fits = types.shape == tokens.shape and np.issubdtype(types.dtype, np.integer)
     require(fits, "types", f"{types.dtype}{list(types.shape)}", f"ids {list(tokens.shape)}")
@@ -231,15 +228,12 @@ def _pieces(prompt: _Prompt, position: Int[np.ndarray, " B"], segment_len: int) 
     while (done < prompt.lengths).any():
         counts = np.minimum(segment_len - position, prompt.lengths - done)
         columns = np.minimum(done[:, None] + place, prompt.tokens.shape[1] - 1)
-        counted = place < counts[:, None]
-        tokens = _cut(prompt.tokens, columns, counted)
-        types = None if prompt.types is None else _cut(prompt.types, columns, counted)
-        yield Piece(tokens, counts.astype(np.int32), types)
+        cut = partial(_cut, columns=columns, counted=place < counts[:, None])
+        types = None if prompt.types is None else cut(prompt.types)
+        yield Piece(cut(prompt.tokens), counts.astype(np.int32), types)
         position, done = (position + counts) % segment_len, done + counts
 
 
-def _cut(
-    ids: Int[np.ndarray, "B T"], columns: Int[np.ndarray, "B C"], counted: Bool[np.ndarray, "B C"]
-) -> Int[np.ndarray, "B C"]:
+def _cut(ids: np.ndarray, columns: np.ndarray, counted: np.ndarray) -> Int[np.ndarray, "B C"]:
     """The ids of each row's columns, 0 where they do not count."""
     return np.where(counted, np.take_along_axis(ids, columns, axis=1), 0).astype(np.int32)

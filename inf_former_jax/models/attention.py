@@ -180,7 +180,8 @@ class LongTermAttention(nn.Module):
         """Read without remembering: (context, info).
 
         Args:
-            projected: `project(memory)`, which a segment that is read in pieces makes once.
+            projected: `LongTermRead.project` of the memory, made once for a segment that is read in
+                pieces.
 
         Returns:
             The context is 0 in rows whose memory is empty. info["density"] has fields [B, H, T];
@@ -197,7 +198,3 @@ class LongTermAttention(nn.Module):
     def gated(self, x: Float[AnyArray, "B L E"]) -> Float[AnyArray, "B L E"]:
         """What is written of x: smoothed by the gate, if there is one (SPEC §3)."""
         return self.gate(x) if self.cfg.gate else x
-
-    def project(self, memory: LongTermMemory) -> Projected:
-        """What the reads until the next write have in common."""
-        return self.read.project(memory)

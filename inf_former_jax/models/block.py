@@ -27,7 +27,7 @@ from inf_former_jax.models.attention import LongTermAttention
 from inf_former_jax.models.config import ModelConfig, compute_dtype
 from inf_former_jax.models.dropout import dropout
 from inf_former_jax.models.layer_memory.compressed import Compressed, Compression
-from inf_former_jax.models.layer_memory.kind import Info, MemoryKind, Read, joined
+from inf_former_jax.models.layer_memory.kind import Info, MemoryKind, Read, combined
 from inf_former_jax.models.layer_memory.long_term import LongTerm
 from inf_former_jax.models.local_attention.layer import KeysValues, LocalAttention
 from inf_former_jax.models.open_segment import LayerCache
@@ -110,7 +110,7 @@ class Block(nn.Module):
             keys = jnp.concatenate([window[0], keys], axis=2)
             values = jnp.concatenate([window[1], values], axis=2)
         attended, q = self.attention(inputs, (keys, values), segment)
-        read = joined(kind.read(memory, q, segment) for kind in self.kinds)
+        read = combined(kind.read(memory, q, segment) for kind in self.kinds)
         return self._rest(x, attended, read.context, segment), read
 
     def _push(self, memory: LayerMemory, x: AnyArray | None, mass: AnyArray | None) -> LayerMemory:
@@ -126,7 +126,7 @@ class Block(nn.Module):
         memory, _ = self._write(memory, segment)
         projected = None
         if memory.long_term is not None:
-            projected = self.long_term.project(memory.long_term)
+            projected = self.long_term.read.project(memory.long_term)
         window = self._window(memory)
         return memory, open_segment.opened(cache, rows, window, projected)
 
@@ -146,7 +146,7 @@ class Block(nn.Module):
         keys, values = (jnp.moveaxis(part, 2, 0) for part in (cache.keys, cache.values))
         attended, q = self.attention.cached(inputs, (keys, values), segment, slots)
         segment = segment._replace(projected=cache.projected)
-        read = joined(kind.read(memory, q, segment) for kind in self.kinds)
+        read = combined(kind.read(memory, q, segment) for kind in self.kinds)
         if cache.mass is not None and read.mass is not None:
             cache = cache._replace(mass=cache.mass + read.mass.astype(cache.mass.dtype))
         return self._rest(x, attended, read.context, segment), cache

@@ -64,7 +64,7 @@ class MemoryKind:
         return memory
 
 
-def joined(reads: Iterable[Read]) -> Read:
+def combined(reads: Iterable[Read]) -> Read:
     """All reads as one: their contexts are added."""
     context, mass, info = None, None, {}
     for read in reads:
