@@ -53,11 +53,10 @@ def cells(cfg: CompareConfig) -> list[Cell[DialogueConfig]]:
     """All rows, models innermost.
 
     Raises:
-        ValueError: an unknown row, or a number of seeds or updates that cannot be.
+        ValueError: an unknown row, or a number of updates that cannot be.
     """
-    for name, least in (("seeds", 1), ("updates", 2)):
-        require_at_least(name, getattr(cfg, name), least)
-    for name in cfg.models or ("none",):
+    require_at_least("updates", cfg.updates, 2)
+    for name in cfg.models:
         known = name in CompareConfig.models
         require(known, "models", name, ", ".join(CompareConfig.models))
     once = len(set(cfg.models)) == len(cfg.models)

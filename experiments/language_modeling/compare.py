@@ -50,11 +50,11 @@ def cells(cfg: CompareConfig) -> list[Cell[LanguageModelingConfig]]:
     """The base, unless it is given, and all rows, models innermost.
 
     Raises:
-        ValueError: an unknown row, or a number of seeds or updates that cannot be.
+        ValueError: an unknown row, or a number of updates that cannot be.
     """
-    for name, least in (("seeds", 1), ("updates", 2), ("base_updates", 2)):
+    for name, least in (("updates", 2), ("base_updates", 2)):
         require_at_least(name, getattr(cfg, name), least)
-    for name in cfg.models or ("none",):
+    for name in cfg.models:
         known = name in CompareConfig.models
         require(known, "models", name, ", ".join(CompareConfig.models))
     base = [] if cfg.init_from else [_base(cfg)]

@@ -75,10 +75,7 @@ def cells(cfg: LastingConfig) -> list[Cell[SortingConfig]]:
     Raises:
         ValueError: an unknown model, or a number of segments or updates that cannot be.
     """
-    require_at_least("seeds", cfg.seeds, 1)
     require_at_least("updates", cfg.updates, 2)
-    for name in ("models", "segments"):
-        require(bool(getattr(cfg, name)), name, "none", "one or more")
     require_at_least("segments", min(cfg.segments), 1)
     table = []
     for segments in cfg.segments:

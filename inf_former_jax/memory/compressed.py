@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from inf_former_jax.memory.basis import AnyArray
-from inf_former_jax.require import require, require_at_least
+from inf_former_jax.require import require_at_least, require_choices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +34,7 @@ class CompressedConfig:
     def __post_init__(self):
         require_at_least("rate", self.rate, 1)
         require_at_least("length", self.length, 1)
-        kinds = ("convolution", "mean", "max")
-        require(self.function in kinds, "function", self.function, " or ".join(kinds))
+        require_choices(self)
 
 
 def windows(x: Float[AnyArray, "B L E"], rate: int) -> Float[Array, "B C W"]:

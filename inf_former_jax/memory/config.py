@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from inf_former_jax.memory.basis import GaussianBasis, gaussian_basis
-from inf_former_jax.require import require
+from inf_former_jax.require import require, require_choices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,13 +62,7 @@ class LongTermConfig:
         for name in ("num_samples", "bins", "horizon", "max_operator_mib"):
             value = getattr(self, name)
             require(isinstance(value, int) and value >= 1, name, value, "a whole number ≥ 1")
-        for name, accepted in (
-            ("locations", ("quantile", "draw")),
-            ("contraction", ("fixed", "power")),
-            ("read", ("chunks", "kernel")),
-        ):
-            value = getattr(self, name)
-            require(value in accepted, name, value, " or ".join(accepted))
+        require_choices(self)
         self._check_contraction()
 
     def _check_contraction(self):

@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.config import LongTermConfig
 from inf_former_jax.memory.write_operators import check_size
-from inf_former_jax.require import require
+from inf_former_jax.require import require, require_choices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +100,7 @@ class ModelConfig:
             require(whole, name, value, f"a whole number ≥ {least}")
         for name in ("dropout", "attention_dropout"):
             require(0 <= getattr(self, name) < 1, name, getattr(self, name), "a number in [0, 1)")
-        for name, known in _CHOICES.items():
-            require(getattr(self, name) in known, name, getattr(self, name), " or ".join(known))
+        require_choices(self)
         require(self.d_model % 2 == 0, "d_model", self.d_model, "an even number")
         self._check_attention()
         self._check_memory()
@@ -144,13 +143,6 @@ class ModelConfig:
 
 
 _MAY_BE_ZERO = ("mem_len", "memory_gradient", "clamp_len")
-_CHOICES = {
-    "norm": ("post", "pre"),
-    "position": ("relative", "learned"),
-    "activation": ("relu", "gelu"),
-    "dtype": ("float32", "bfloat16"),
-    "fused_by": ("xla", "cudnn"),
-}
 
 
 def compute_dtype(cfg: ModelConfig) -> DTypeLike | None:

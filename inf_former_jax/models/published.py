@@ -1,3 +1,3 @@
-"""The earlier name of `models.convert.published`; it stays importable."""
+"""The public name of `models.convert.published`."""
 
 from inf_former_jax.models.convert.published import *  # noqa: F403

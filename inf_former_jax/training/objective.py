@@ -23,7 +23,7 @@ from inf_former_jax.memory.state import Memory, advance, has_pending
 from inf_former_jax.models import all_segments
 from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.models.output import Output
-from inf_former_jax.require import require
+from inf_former_jax.require import require, require_choices
 
 #: Names of the sums and counts that leave the device; ratios are taken on the host.
 SUMS = ("loss", "correct", "weight", "kl", "kl_count", "reconstruction", "reconstruction_count")
@@ -61,8 +61,7 @@ class Objective:
             require(getattr(self, name) >= 0, name, getattr(self, name), "a number ≥ 0")
         size = self.segments_at_once
         require(size >= 0, "segments_at_once", size, "an integer ≥ 0")
-        known = ("sequential", "parallel")
-        require(self.schedule in known, "schedule", self.schedule, " or ".join(known))
+        require_choices(self)
         ignored = size and self.schedule == "sequential"
         require(not ignored, "segments_at_once", f"{size} with schedule sequential", "0 there")
 

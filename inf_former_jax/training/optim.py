@@ -11,7 +11,7 @@ from typing import Any, Literal
 import jax
 import optax
 
-from inf_former_jax.require import require
+from inf_former_jax.require import require, require_choices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +46,7 @@ class OptimConfig:
             require(getattr(self, name) > 0, name, getattr(self, name), "a number > 0")
         for name in ("weight_decay", "memory_learning_rate"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "a number ≥ 0")
-        known = ("cosine", "linear", "constant")
-        require(self.schedule in known, "schedule", self.schedule, ", ".join(known))
+        require_choices(self)
         ends = 0 <= self.warmup_steps < self.steps
         found = f"{self.warmup_steps} with steps {self.steps}"
         require(ends, "warmup_steps", found, "0 ≤ warmup_steps < steps")

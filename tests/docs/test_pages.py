@@ -80,7 +80,7 @@ def test_the_version_is_the_same_everywhere():
 
 @pytest.mark.slow
 def test_code_of_the_readme_runs():
-    """The quick start and the layer to plug in, one after the other; shapes as comments say."""
+    """The quick start and the layer to plug in, each pasted alone; shapes as comments say."""
     first, second = PYTHON.findall(text_of(ROOT / "README.md"))
     names: dict = {}
     exec(compile(first, "README quick start", "exec"), names)
@@ -89,6 +89,7 @@ def test_code_of_the_readme_runs():
     assert layer.coeffs.shape == (2, 512, 300) and layer.writes.tolist() == [2, 2]
     assert names["out"].info[0]["density"].mean.shape == (2, 6, 128)
     assert names["memory"].seen.tolist() == [0, 512]
+    names = {}
     exec(compile(second, "README plug-in layer", "exec"), names)
     assert names["context"].shape == (2, 32, 96)
 

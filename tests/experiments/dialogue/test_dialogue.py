@@ -330,6 +330,6 @@ def test_rows_of_the_comparison():
     )
     (cell,) = cells(dataclasses.replace(given, learning_rate=0.5))
     assert cell.config.optim.learning_rate == 0.5
-    for models in ((), ("infinity", "infinity"), ("no-document-emptied",)):
+    for models in (("infinity", "infinity"), ("no-document-emptied",)):
         with pytest.raises(ValueError, match=r"^models: found"):
             cells(dataclasses.replace(asked, models=models))

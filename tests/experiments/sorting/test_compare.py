@@ -179,17 +179,20 @@ def test_lasting_fills_its_table(monkeypatch, tmp_path, capsys):
 @pytest.mark.parametrize(
     "given, said",
     [
-        (["--models", "unknown"], "models: found unknown, accepted: transformer-xl, "),
-        (["--segments", "0"], "segments: found 0, accepted: 1 or more"),
-        (["--updates", "0"], "updates: found 0"),
-        (["--seeds", "0"], "seeds: found 0"),
-        (["--models"], "models: found none"),
+        ("lasting --models unknown", "models: found unknown, accepted: transformer-xl, "),
+        ("lasting --segments 0", "segments: found 0, accepted: 1 or more"),
+        ("lasting --updates 0", "updates: found 0"),
+        ("lasting --seeds 0", "seeds: found 0"),
+        ("lasting --models", "models: found none"),
+        ("compare --seeds 0", "seeds: found 0, accepted: 1 or more"),
+        ("compare --models", "models: found none"),
+        ("compare --lengths", "lengths: found none, accepted: one or more"),
     ],
 )
-def test_lasting_refuses_in_one_line(given, said, tmp_path, capsys):
+def test_a_table_without_runs_is_refused_in_one_line(given, said, tmp_path, capsys):
     """Exit 2 before anything is written."""
     with pytest.raises(SystemExit) as stopped:
-        main(["lasting", *given, "--out", str(tmp_path / "new")])
+        main([*given.split(), "--out", str(tmp_path / "new")])
     assert stopped.value.code == 2 and not (tmp_path / "new").exists()
     printed = capsys.readouterr().err
     assert said in printed and printed.count("\n") == 1
