@@ -14,12 +14,17 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("NPROC", "32")
 os.environ["MPLBACKEND"] = "Agg"
 
+import hypothesis
 import jax
 import jaxtyping
 import pytest
 
 # Shapes in signatures are checked in tests only; nothing of the library is imported before this.
 jaxtyping.install_import_hook(["inf_former_jax"], "beartype.beartype")
+
+# No test asserts how long something takes: a busy machine must not fail one.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 # A shape that fits by luck is an error: leading axes are written out.
 jax.config.update("jax_numpy_rank_promotion", "raise")
