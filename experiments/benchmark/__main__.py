@@ -2,8 +2,7 @@
 
     python -m experiments.benchmark [--measure NAMES] [--quick]
 
-Each measure writes a file of its own. A run of some measures leaves the files of the others as they
-are, each with the commit that it was measured at.
+Each measure writes a file of its own, with its commit; other measures' files are left as they are.
 """
 
 import os

@@ -148,12 +148,10 @@ def generation(cfg: BenchmarkConfig) -> dict[str, Any]:
 def forms(model: ModelConfig) -> dict[str, Case]:
     """Label → a case that generates the last eighth of a document's fourth segment, greedily.
 
-    Each execution of its program gives one token, in one of three ways. With the cache it is one
-    `decoding.extend`. Recomputed, it is `Decoder` on the segment so far, padded to its length: the
-    memory is written and all logits are computed each time. In the third way the segment is read
-    anew too, but on the memory that was written when the segment began, and only the last logits
-    are computed. A run returns the tokens [1, new] and, where they are recomputed, by how much the
-    logit of each one led the second best.
+    Each execution gives one token. With the cache it is one `decoding.extend`. Recomputed, it is
+    `Decoder` on the segment so far, padded to its length, with its write and all logits; or the
+    same without these two, on the memory as it was written when the segment began. A run returns
+    the tokens [1, new] and, if recomputed, by how much each logit led the second best.
     """
     case, decoder, params, ops, memory = reader(model)
     apply: Any = decoder.apply
