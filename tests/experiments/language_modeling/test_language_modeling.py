@@ -300,9 +300,18 @@ def test_rows_of_the_comparison():
     (cell,) = cells(asked)
     rates = cell.config.optim.learning_rate, cell.config.optim.memory_learning_rate
     assert rates == (5e-5, 2.5e-4) and cell.config.model.vocab_size == 50257
-    for changed in ({"models": ("gpt2-emptied",)}, {"models": ()}, {"updates": 1}, {"seeds": 0}):
+    for changed in ({"models": ("gpt2-emptied",)}, {"updates": 1}):
         with pytest.raises(ValueError, match=rf"^{next(iter(changed))}: found "):
             cells(dataclasses.replace(asked, **changed))
+
+
+@pytest.mark.parametrize("given", ["--models", "--seeds 0"])
+def test_a_comparison_without_runs_is_refused(given, tmp_path, capsys):
+    """The grid refuses it for every comparison, before anything is written."""
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["compare", *given.split(), "--out", str(tmp_path / "new")])
+    assert stopped.value.code == 2 and not (tmp_path / "new").exists()
+    assert f"{given.split()[0].lstrip('-')}: found " in capsys.readouterr().err
 
 
 def test_buckets_begin_at_powers_of_two():
