@@ -14,9 +14,7 @@ def in_cached_pieces(function: Callable[..., Any], numbers: int, *arrays: Any) -
 
     The function must treat the places along the first axis independently. On a CPU the axis is
     cut into pieces whose temporaries stay in the cache, and the pieces follow each other. On any
-    other device, and on a CPU where everything fits, the function is called once. At the paper's
-    size a read takes 1.6 times as long in one piece as in many, and 2 times as long with its
-    backward pass (2 cores, N = 275 or 512).
+    other device, and on a CPU where everything fits, the function is called once.
 
     Args:
         numbers: size of the largest temporary for each place along the axis.

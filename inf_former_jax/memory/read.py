@@ -23,7 +23,7 @@ from inf_former_jax.require import require
 READERS: dict[str, Callable[[GaussianBasis, GaussianDensity, Array], Array]] = {}
 
 # A product has at least this many rows: the queries of all heads that are read together. On a CPU
-# a read with products of 256 rows takes 1.15 times as long, although it needs less of the cache.
+# products of fewer rows are slower, although they need less of the cache.
 _ROWS = 1024
 
 

@@ -15,8 +15,8 @@ def gate_values(
     """`sigmoid(conv1d(X))`, what the gate lets through of each number (SPEC §3).
 
     The convolution mixes all channels over (l-1, l, l+1) of the same write, zeros at its ends. On a
-    CPU it is computed by `winograd`, which takes .7 times as long as XLA's own convolution at the
-    paper's size, and .9 times as long with its backward pass (B 8, L 1,024, E 300 on 2 cores).
+    CPU it is computed by `winograd`, which is faster there at the paper's size. Elsewhere XLA's own
+    convolution computes it.
     """
     x = jnp.asarray(x, jnp.result_type(x, kernel))
     kernel = jnp.asarray(kernel, x.dtype)
