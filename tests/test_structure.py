@@ -16,16 +16,17 @@ FILES = LIBRARY + EXPERIMENTS
 # What each floor may import of the others; `data.batches` is the one thing of data that is shared.
 BELOW = {
     "require": set(),
+    "files": set(),
     "memory": {"require"},
-    "data": {"require"},
-    "models": {"require", "memory"},
+    "data": {"require", "files"},
+    "models": {"require", "files", "memory"},
     "contrib": {"require", "memory", "models"},
-    "training": {"require", "memory", "models", "data.batches"},
-    "generate": {"require", "memory", "models"},
+    "training": {"require", "files", "memory", "models", "data.batches"},
+    "generate": {"require", "files", "memory", "models"},
     # inf_former_jax/__init__.py
     "": {"memory", "models", "training", "data", "generate"},
-    "experiments": {"require", "memory", "models", "training", "data", "generate", "contrib", ""},
 }
+BELOW["experiments"] = {*BELOW}
 
 # Mathematics knows no Flax, models know no mesh, data runs on the host.
 FOREIGN = {

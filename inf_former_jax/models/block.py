@@ -77,7 +77,7 @@ class Block(nn.Module):
         if memory.fifo is not None:
             fifos = course.fifos(memory.fifo, course.by_row(constant))
             found, after = (memory._replace(fifo=fifo) for fifo in fifos)
-        if window is not None:
+        if window is not None and course.seen.shape[1] > 1:  # a single segment has no later one
             # All inputs are projected once, and each window is cut out of their keys and values.
             later = self.attention.keys_values(self._normed_before(constant))
             cut = jax.vmap(lambda first, later: course.fifos(first, course.by_row(later))[0])

@@ -1,0 +1,178 @@
+"""The door for files: each is read whole or refused by name, and written whole or not at all.
+
+Text is UTF-8. A byte order mark at its beginning is no part of it, and line ends are not changed,
+so the same bytes give the same text everywhere. JSON is strict (RFC 8259): `NaN` and `Infinity` are
+refused when it is read, and written as null.
+
+Errors are ValueErrors "name: found X, accepted: Y". What the system refuses, such as a folder in
+the place of a file, is one too. Only a file that is not there is a FileNotFoundError.
+"""
+
+import contextlib
+import json
+import math
+import os
+import reprlib
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+#: Marks what is being written in the name of a file or folder; a kill may leave one behind.
+PARTIAL = ".partial-"
+
+_MARK = b"\xef\xbb\xbf"  # the byte order mark in UTF-8
+_DEPTH = 64  # arrays and objects inside each other; files of this project have at most 8
+
+
+def read_bytes(path: str | os.PathLike, accepted: str = "a file that can be read") -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: it is a folder, or the system refuses to read it.
+    """
+    with reading(path, accepted):
+        return Path(path).read_bytes()
+
+
+def read_text(path: str | os.PathLike, accepted: str = "a file of UTF-8 text") -> str:
+    """The text of a file; errors as of `read_bytes`, and for bytes that are no UTF-8."""
+    raw = read_bytes(path, accepted)
+    text = raw.removeprefix(_MARK)
+    return decode(text, str(path), offset=len(raw) - len(text))
+
+
+def read_lines(path: str | os.PathLike) -> Iterator[tuple[int, str]]:
+    """(number from 1, line with its end) of a text file, which may be larger than the memory.
+
+    Lines end at `\\n` only: `str.splitlines` would cut inside texts. Errors as of `read_text`.
+    """
+    for number, offset, raw in read_raw_lines(path):
+        yield number, decode(raw, str(path), offset)
+
+
+def read_raw_lines(path: str | os.PathLike) -> Iterator[tuple[int, int, bytes]]:
+    """(number from 1, offset in the file, bytes with the end) of each line; see `read_lines`."""
+    offset = 0
+    with reading(path), open(path, "rb") as file:
+        for number, raw in enumerate(file, 1):
+            line = raw.removeprefix(_MARK) if number == 1 else raw
+            yield number, offset + len(raw) - len(line), line
+            offset += len(raw)
+
+
+def read_json(path: str | os.PathLike, accepted: str = "a JSON object") -> dict[str, Any]:
+    """The JSON object in a file; errors as of `read_text` and `parse_json`."""
+    return parse_json(read_text(path, accepted), str(path), accepted)
+
+
+def decode(raw: bytes, name: str, offset: int = 0) -> str:
+    """The text that bytes spell in UTF-8.
+
+    Raises:
+        ValueError: naming the first byte that is no UTF-8, counted from `offset`.
+    """
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        place, found = offset + error.start, raw[error.start]
+        raise ValueError(f"{name}: byte {place}: found 0x{found:02x}, accepted: UTF-8") from None
+
+
+def parse_json(text: str, name: str, accepted: str = "a JSON object") -> dict[str, Any]:
+    """The JSON object that a text spells.
+
+    Raises:
+        ValueError: no JSON, another value than an object, or one that is nested too deeply.
+    """
+
+    found, value = "", None
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno} column {error.colno}"
+        found = f"damaged JSON ({error.msg} at {place})" if text.strip() else "no JSON"
+    except RecursionError:
+        found = "JSON nested too deeply"
+    except ValueError as error:  # also an integer of more digits than Python converts
+        found = f"damaged JSON ({error})"
+    if isinstance(value, dict) and _depth(value) <= _DEPTH:
+        return value
+    found = found or ("JSON nested too deeply" if isinstance(value, dict) else reprlib.repr(value))
+    raise ValueError(f"{name}: found {found}, accepted: {accepted}")
+
+
+def _refuse_constant(constant: str):
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def _depth(value: Any) -> int:
+    """How many arrays and objects of a JSON value are inside each other."""
+    depth, level = 0, [value]
+    while level := [entry for entry in level if isinstance(entry, dict | list)]:
+        depth += 1
+        nested = (entry.values() if isinstance(entry, dict) else entry for entry in level)
+        level = [inner for entries in nested for inner in entries]
+    return depth
+
+
+def json_text(content: Any, indent: int | None = None) -> str:
+    """Strict JSON of a value; a number that is not finite becomes null."""
+    return json.dumps(_strict(content), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _strict(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _strict(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_strict(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def write_json(path: str | os.PathLike, content: Any, indent: int | None = 1) -> None:
+    """Write a value as strict JSON, whole or not at all."""
+    write_text(path, json_text(content, indent) + "\n")
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a text as UTF-8, its line ends as they are, whole or not at all."""
+    with writing(path) as file:
+        file.write(text.encode("utf-8"))
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
+    """A file to write to, which takes its place when the block ends.
+
+    Until then the bytes are in another file beside it, so an error or a kill leaves an old file as
+    it was. The folder is made if needed. A link is followed: what it points to is replaced.
+    """
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{target.name}{PARTIAL}{uuid.uuid4().hex}")
+    try:
+        with open(partial, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())  # a rename may otherwise reach the disk before the bytes do
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike, accepted: str = "a file that can be read") -> Iterator[None]:
+    """Turn what the system refuses while a file is read into an error that names it.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: anything else.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: found nothing, accepted: {accepted}") from None
+    except OSError as error:
+        found = (error.strerror or str(error)).lower()
+        raise ValueError(f"{path}: found {found}, accepted: {accepted}") from None

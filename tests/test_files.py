@@ -1,0 +1,99 @@
+"""Files are read whole or refused by name, and written whole or not at all."""
+
+import json
+import os
+
+import pytest
+
+from inf_former_jax import files
+
+MARK = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        (b"a\r\nb\rc\n", "a\r\nb\rc\n"),
+        (MARK + b"a", "a"),
+        (MARK + MARK, "\ufeff"),
+        (b"a" + MARK, "a\ufeff"),
+        (b"", ""),
+        (MARK, ""),
+    ],
+)
+def test_text_is_the_bytes_without_the_mark(tmp_path, raw, text):
+    path = tmp_path / "text"
+    path.write_bytes(raw)
+    assert files.read_text(path) == text
+    assert "".join(line for _, line in files.read_lines(path)) == text
+
+
+def test_lines_are_numbered_and_cut_at_newlines_only(tmp_path):
+    path = tmp_path / "text"
+    path.write_bytes(MARK + "a\u2028b\r\nc\x85\n\nd".encode())
+    lines = ["a\u2028b\r\n", "c\x85\n", "\n", "d"]
+    assert list(files.read_lines(path)) == list(enumerate(lines, 1))
+    assert [offset for _, offset, _ in files.read_raw_lines(path)] == [3, 10, 14, 15]
+
+
+@pytest.mark.parametrize("read", [files.read_text, lambda path: list(files.read_lines(path))])
+def test_bytes_that_are_no_text_are_named(tmp_path, read):
+    path = tmp_path / "text"
+    path.write_bytes(MARK + b"one\ntw\xffo\n")
+    with pytest.raises(ValueError, match=r"text: byte 9: found 0xff, accepted: UTF-8$"):
+        read(path)
+    with pytest.raises(ValueError, match=f"^{tmp_path}: found is a directory, accepted: "):
+        read(tmp_path)
+    with pytest.raises(FileNotFoundError, match="nowhere: found nothing, accepted: "):
+        read(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", "no JSON"),
+        (" \n", "no JSON"),
+        ('{"a": 1', "damaged JSON .* at line 1 column 8"),
+        ("{}{}", "damaged JSON"),
+        ("[]", r"\[\]"),
+        ("5", "5"),
+        ("null", "None"),
+        ('{"a": NaN}', "damaged JSON .NaN is"),
+        ('{"a": -Infinity}', "damaged JSON .-Infinity is"),
+        ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "JSON nested too deeply"),
+        ('{"a": ' + "[" * 64 + "]" * 64 + "}", "JSON nested too deeply"),
+        ('{"a": ' + "1" * 10_000 + "}", "damaged JSON .*digits"),
+    ],
+)
+def test_what_is_no_json_object_is_refused(tmp_path, text, found):
+    path = tmp_path / "some.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"some.json: found {found}.*, accepted: a config$"):
+        files.read_json(path, "a config")
+
+
+def test_json_is_written_strictly_and_read_again(tmp_path):
+    path = tmp_path / "new" / "some.json"
+    content = {"a": [1.5, float("nan"), (float("inf"), "é\u2028")], "b": None}
+    files.write_json(path, content)
+    assert files.read_json(path) == {"a": [1.5, None, [None, "é\u2028"]], "b": None}
+    assert files.read_json(path) == json.loads(path.read_bytes())
+    deepest = '{"a": ' + "[" * 63 + "]" * 63 + "}"
+    assert files.parse_json(deepest, "deepest")
+
+
+def test_a_file_that_was_not_finished_changes_nothing(tmp_path):
+    path = tmp_path / "text"
+    files.write_text(path, "old\r\n")
+    with pytest.raises(ZeroDivisionError), files.writing(path) as file:
+        file.write(b"half")
+        assert [name for name in os.listdir(tmp_path) if files.PARTIAL in name]
+        raise ZeroDivisionError
+    assert os.listdir(tmp_path) == ["text"] and path.read_bytes() == b"old\r\n"
+
+
+def test_a_link_is_kept(tmp_path):
+    (tmp_path / "text").write_text("old")
+    (tmp_path / "link").symlink_to("text")
+    files.write_text(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "text").read_text() == "new"
