@@ -20,10 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from experiments.analysis import plots
 from experiments.language_modeling.config import LanguageModelingConfig
 from experiments.language_modeling.corpora import tokenized
 from experiments.language_modeling.start import tokenizer_of_run
-from experiments.run import cli, folders, plots, tables, training
+from experiments.run import cli, folders, tables, training
 from experiments.run.config import RunConfig
 from experiments.sorting.config import SortingConfig
 from experiments.sorting.data import run_batch

@@ -16,7 +16,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from experiments.run import plots, tables
+from experiments.analysis import plots
+from experiments.run import tables
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.memory.retained import Retention, retention
 from inf_former_jax.require import require, require_at_least
@@ -111,7 +112,7 @@ def compute(cfg: RetentionConfig, folder: Path) -> dict[str, Any]:
     columns = map(np.stack, zip(*found.values(), strict=True))
     arrays: dict[str, Any] = dict(zip(Retention._fields, columns, strict=True))
     np.savez(folder / "retention.npz", contractions=np.array(list(found)), **arrays)
-    plots.retention(folder / "retention.png", f"{cfg.writes} writes of {cfg.length}", curves)
+    plots.retention(folder / "retention.png", curves)
     return {
         "retention": {
             label: {read: values.tolist() for read, values in curve.items()}

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from experiments.analysis import retention
+from experiments.analysis import plots, retention
 from experiments.analysis.retention import RetentionConfig
-from experiments.run import plots, tables
+from experiments.run import tables
 from inf_former_jax.memory import long_term
 from inf_former_jax.memory.basis import evaluate
 from inf_former_jax.memory.long_term import LongTermConfig

@@ -1,10 +1,12 @@
 """Pictures of language models."""
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.run.grid import EMPTIED
 from experiments.run.plots import picture
 
 Result = Mapping[str, Any]
@@ -26,27 +28,46 @@ def perplexity(path: Path, title: str, result: Result) -> None:
 def comparison(path: Path, runs: Mapping[str, Sequence[Result]]) -> None:
     """Courses of all models, and what each gains over the plain one by place in the document.
 
+    Models that were trained with their memory emptied are dashed, in the colour of the model.
+
     Args:
         runs: model → its results, one a seed; a model without any is left out.
     """
-    plain = {result["settings"]["seed"]: result for result in runs.get("gpt2", ())}
-    with picture(path, columns=3, width=17, height=4.8) as axes:
-        course, places, gains = axes[0]
-        for number, (name, results) in enumerate(runs.items()):
-            style = {"color": f"C{number % 10}", "linestyle": "--" if "emptied" in name else "-"}
-            for i, result in enumerate(results):
-                style["label"] = name if i == 0 else "_"  # matplotlib lists no such label
-                if result["settings"]["init_from"]:
-                    _course(course, result, **style)
-                found = result["test"]["as trained"]["by_segment"]
-                _by_segment(places, found, **style)
-                other = plain.get(result["settings"]["seed"])
-                if other and name != "gpt2":
-                    _gain(gains, found, other["test"]["as trained"]["by_segment"], **style)
+    runs = {name: results for name, results in runs.items() if results and name != "base"}
+    names = dict.fromkeys(name.removesuffix(EMPTIED) for name in runs)
+    colors = {name: f"C{number}" for number, name in enumerate(names)}
+    plain = {result["settings"]["seed"]: _losses(result) for result in runs.get("gpt2", ())}
+    with picture(path, columns=2, width=14, height=5) as axes:
+        (course, gains), whole = axes[0], {}
+        for name, results in runs.items():
+            style = {"color": colors[name.removesuffix(EMPTIED)], "label": name}
+            style["linestyle"] = "--" if name.endswith(EMPTIED) else "-"
+            for result in results:
+                _course(course, result, **style)
+                style["label"] = "_"  # matplotlib lists no such label
+            pairs = [
+                (plain[result["settings"]["seed"]], _losses(result))
+                for result in results
+                if result["settings"]["seed"] in plain and name != "gpt2"
+            ]
+            if pairs:
+                every = [_gains(before, after) for before, after in pairs]
+                mean = [statistics.mean(values) for values in zip(*every, strict=True)]
+                first = results[0]["test"]["as trained"]["by_segment"]["first"]
+                gains.plot(_places(first), mean, marker=".", **style)
+                whole[name] = mean[-1]
         course.set(xlabel="update", ylabel="validation perplexity a token")
-        places.set(xlabel="segment of the document", ylabel="test perplexity a token")
-        gains.set(xlabel="segment of the document = writes", ylabel="gain over gpt2 in %")
-        places.legend(fontsize=7)
+        gains.set(xlabel="segment of the document", ylabel="gain over gpt2 in %, mean over seeds")
+        gains.set_xscale("log", base=2)
+        gains.axhline(0, color="0.7", linewidth=1)
+        course.legend(fontsize=7)
+        if whole:
+            best = max(whole, key=lambda name: whole[name])
+            emptied = [gain for name, gain in whole.items() if name.endswith(EMPTIED)]
+            beside = f"; trained emptied at most {max(emptied):+.1f} %" if emptied else ""
+            gains.set_title(
+                f"Late in a document {best} gains {whole[best]:+.1f} %{beside}", size=10
+            )
 
 
 def _course(axes: Any, result: Result, **style: Any) -> None:
@@ -55,21 +76,22 @@ def _course(axes: Any, result: Result, **style: Any) -> None:
 
 
 def _by_segment(axes: Any, found: Mapping[str, Sequence[float]], **style: Any) -> None:
-    """Perplexity against the segment, on a logarithmic axis that has no place for segment 0."""
-    places = [max(first, 0.5) for first in found["first"]]
-    axes.plot(places, [math.exp(loss) for loss in found["loss"]], marker=".", **style)
+    """Perplexity against the segment."""
+    perplexities = [math.exp(loss) for loss in found["loss"]]
+    axes.plot(_places(found["first"]), perplexities, marker=".", **style)
     axes.set_xscale("log", base=2)
 
 
-def _gain(
-    axes: Any,
-    found: Mapping[str, Sequence[float]],
-    plain: Mapping[str, Sequence[float]],
-    **style: Any,
-) -> None:
-    places = [max(first, 0.5) for first in found["first"]]
-    pairs = zip(plain["loss"], found["loss"], strict=True)
-    gains = [100 * (1 - math.exp(loss - before)) for before, loss in pairs]
-    axes.plot(places, gains, marker=".", **style)
-    axes.axhline(0, color="0.7", linewidth=1)
-    axes.set_xscale("log", base=2)
+def _losses(result: Result) -> Sequence[float]:
+    return result["test"]["as trained"]["by_segment"]["loss"]
+
+
+def _gains(plain: Sequence[float], losses: Sequence[float]) -> list[float]:
+    """By how many per cent perplexity is lower than that of the plain model, by segment."""
+    pairs = zip(plain, losses, strict=True)
+    return [100 * (1 - math.exp(loss - before)) for before, loss in pairs]
+
+
+def _places(first: Sequence[float]) -> list[float]:
+    """Segments on a logarithmic axis, which has no place for segment 0."""
+    return [max(number, 0.5) for number in first]

@@ -10,8 +10,9 @@ import dataclasses
 from pathlib import Path
 
 from experiments.results.sorting import COMPARISON
-from experiments.run import grid, plots
+from experiments.run import grid
 from experiments.run.grid import EMPTIED, Cell, Grid
+from experiments.sorting import plots
 from experiments.sorting.config import PRESETS, SortingConfig, paper
 from experiments.sorting.task import SORTING
 from inf_former_jax.models import presets

@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.run import batches, plots, tables, training
+from experiments.run import batches, tables, training
 from experiments.run.experiment import Experiment, Site, Task
-from experiments.sorting import data
+from experiments.sorting import data, plots
 from experiments.sorting.config import PRESETS, SortingConfig
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.data.text import SPLITS

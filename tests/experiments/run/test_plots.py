@@ -1,0 +1,87 @@
+"""The titles of pictures say what was found."""
+
+import contextlib
+
+import pytest
+
+from experiments.analysis import plots as analysis_plots
+from experiments.language_modeling import plots as language_plots
+from experiments.run import plots
+from experiments.sorting import plots as sorting_plots
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Every figure that is drawn, saved or not."""
+    figures = []
+
+    @contextlib.contextmanager
+    def picture(path, *shape, **sizes):
+        with plots.picture(path, *shape, **sizes) as axes:
+            yield axes
+            figures.append(axes.flat[0].figure if hasattr(axes, "flat") else axes.figure)
+
+    for module in (analysis_plots, language_plots, sorting_plots):
+        monkeypatch.setattr(module, "picture", picture)
+    return figures
+
+
+def sorted_by(preset, length, accuracy, seed=0):
+    return {
+        "preset": preset,
+        "settings": {"length": length, "seed": seed},
+        "curve": [[100, accuracy / 2, 30.0], [200, accuracy, 60.0]],
+        "test": {"as trained": {"accuracy": accuracy}},
+    }
+
+
+def test_sorting_names_the_models_in_order_at_the_longest_length(drawn, tmp_path):
+    results = [
+        sorted_by("transformer-xl", 1000, 0.9),
+        sorted_by("transformer-xl", 2000, 0.25),
+        sorted_by("infinity-former", 2000, 0.4),
+        sorted_by("infinity-former", 2000, 0.5, seed=1),
+        sorted_by("infinity-former-emptied", 2000, 0.2),
+    ]
+    sorting_plots.comparison(tmp_path / "comparison.png", results)
+    (figure,) = drawn
+    expected = "infinity-former 0.45, transformer-xl 0.25, infinity-former-emptied 0.20"
+    assert figure.get_suptitle() == f"At 2,000 tokens: {expected}"
+    by_length = figure.axes[2]
+    bars = {line.get_color() for line in by_length.get_lines()}
+    assert len(bars) == 2  # an emptied model has the colour of its model
+    assert (tmp_path / "comparison.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def read_by(seed, *losses):
+    places = {"by_segment": {"first": list(range(len(losses))), "loss": losses}}
+    return {
+        "settings": {"seed": seed},
+        "curve": [[1, 2.0], [2, 1.0]],
+        "test": {"as trained": places},
+    }
+
+
+def test_language_models_name_the_best_gain_beside_the_emptied_ones(drawn, tmp_path):
+    runs = {
+        "base": [read_by(0, 9.0, 9.0)],
+        "gpt2": [read_by(0, 2.0, 2.0), read_by(1, 3.0, 3.0)],
+        "gpt2-infinity": [read_by(0, 2.0, 1.98), read_by(1, 3.0, 2.96)],
+        "gpt2-infinity-emptied": [read_by(0, 2.0, 1.99)],
+        "gpt2-compressive": [],
+    }
+    language_plots.comparison(tmp_path / "comparison.png", runs)
+    # 100 (1 - e^-.02) = 1.98 and 100 (1 - e^-.04) = 3.92; their mean is 2.95. Emptied: 1.00.
+    assert drawn[0].axes[1].get_title() == (
+        "Late in a document gpt2-infinity gains +3.0 %; trained emptied at most +1.0 %"
+    )
+
+
+def test_retention_names_what_is_left_of_the_oldest_write(drawn, tmp_path):
+    curves = {
+        "τ = 0.75": {"linear": [1.0, 0.5], "density": [0.9, 0.125]},
+        "p = 1": {"linear": [1.0, 0.8], "density": [0.9, 0.7]},
+    }
+    analysis_plots.retention(tmp_path / "retention.png", curves)
+    title = "Of the oldest of 2 writes a density reads 0.12 (τ = 0.75), 0.70 (p = 1)"
+    assert drawn[0].axes[0].get_title() == title
