@@ -41,12 +41,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = Path(cfg.out)
     with cli.refusals():
         module.check(cfg)
-        if folders.open_run(folder, cfg) is not None:
-            return print(f"{folder} holds the finished result; --out for another one")
-        found = module.compute(cfg, folder)
-    origin = folders.provenance("analysis", name, argv) | {"settings": folders.to_json(cfg)}
-    folders.write_json(folder / "result.json", origin | found)
-    names = sorted(path.name for path in folder.iterdir() if path.name != "config.json")
+        with folders.open_run(folder, cfg) as result:
+            if result is not None:
+                return print(f"{folder} holds the finished result; --out for another one")
+            found = module.compute(cfg, folder)
+            origin = folders.provenance("analysis", name, argv) | {"settings": folders.to_json(cfg)}
+            folders.write_result(folder, origin | found)
+    own = ("config.json", folders.LOCK)
+    names = sorted(path.name for path in folder.iterdir() if path.name not in own)
     print(f"{folder}/{', '.join(names)}")
 
 

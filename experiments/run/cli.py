@@ -1,13 +1,15 @@
 """The command line of all experiments: options from dataclasses, errors at the door."""
 
 import contextlib
+import errno
 import io
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import tyro
@@ -23,35 +25,71 @@ from inf_former_jax.training.metrics import NonFiniteError
 
 Options = TypeVar("Options")
 
-#: Exit statuses: a refused option, file or folder; a NaN stopped the run; a signal did.
-REFUSED, STOPPED, INTERRUPTED = 2, 1, 3
+#: Exit statuses (docs/how_to/runs.md): a refused option, file or folder; a NaN stopped the run; a
+#: signal did; a file could not be written, or not be read any more.
+REFUSED, STOPPED, INTERRUPTED, NO_FILE = 2, 1, 3, 4
+
+_SAVED = "saved: the same command goes on from there"
+_KEPT = "the same command goes on from the last good checkpoint"
 
 
 @contextlib.contextmanager
 def refusals() -> Iterator[None]:
-    """Turn an error at the door into one line on standard error and exit status 2."""
-    with _one_line((ValueError, OSError), REFUSED):
+    """Turn an error at the door into one line on standard error and exit status 2.
+
+    A full disk has status 4.
+    """
+    with _one_line(ValueError, OSError, status=REFUSED), _one_line_if_full():
         yield
 
 
 @contextlib.contextmanager
 def stops() -> Iterator[None]:
-    """Turn what ends a run early into one line and an exit status: 1 after a NaN, 3 by a signal."""
+    """Turn what ends a run early into one line and an exit status.
+
+    1 after a NaN, 2 by a checkpoint that is refused, 3 by a signal, 4 by a file that cannot be
+    written, such as on a full disk.
+    """
     with (
-        _one_line((NonFiniteError,), STOPPED),
-        _one_line((Interrupted,), INTERRUPTED, "saved: the same command goes on from there"),
-        _one_line((CheckpointError,), REFUSED),
+        _one_line(NonFiniteError, status=STOPPED),
+        _one_line(Interrupted, status=INTERRUPTED, advice=_SAVED),
+        _one_line(CheckpointError, status=REFUSED),
+        _one_line(OSError, status=NO_FILE, advice=_KEPT),
+        _one_line_if_full(),
     ):
         yield
 
 
 @contextlib.contextmanager
-def _one_line(kinds: tuple[type[Exception], ...], status: int, advice: str = "") -> Iterator[None]:
+def _one_line(*kinds: type[Exception], status: int, advice: str = "") -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        print(f"error: {error}" + (f"; {advice}" if advice else ""), file=sys.stderr)
-        raise SystemExit(status) from None
+        _end(str(error), status, advice)
+
+
+@contextlib.contextmanager
+def _one_line_if_full() -> Iterator[None]:
+    """A full disk, whatever kind of error orbax or another library makes of it."""
+    try:
+        yield
+    except Exception as error:
+        causes: list[BaseException] = [error]
+        while (cause := causes[-1].__cause__ or causes[-1].__context__) and cause not in causes:
+            causes.append(cause)
+        full = next((word for cause in causes for word in _FULL if word in str(cause)), None)
+        if full is None:
+            raise
+        _end(full.lower(), NO_FILE, _KEPT)
+
+
+#: What the system says of a full disk, and of a user's share of it that is used up.
+_FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))
+
+
+def _end(message: str, status: int, advice: str) -> NoReturn:
+    print(f"error: {message}" + (f"; {advice}" if advice else ""), file=sys.stderr)
+    raise SystemExit(status) from None
 
 
 def main(
@@ -139,14 +177,15 @@ def start(
     Args:
         preset, argv: for the provenance of the result.
     """
-    with refusals():
-        experiment.check(cfg)
-        result = folders.open_run(folder, cfg)
-    if result is not None:
-        return result, True
-    provenance = folders.provenance(experiment.name, preset, argv)
-    with stops():
-        return training.run(experiment, cfg, folder, provenance), False
+    with contextlib.ExitStack() as held:
+        with refusals():
+            experiment.check(cfg)
+            result = held.enter_context(folders.open_run(folder, cfg))
+        if result is not None:
+            return result, True
+        provenance = folders.provenance(experiment.name, preset, argv)
+        with stops():
+            return training.run(experiment, cfg, folder, provenance), False
 
 
 def _unboxed(message: str) -> str:

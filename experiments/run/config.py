@@ -27,9 +27,9 @@ class RunConfig:
     fresh: bool = False
     """Start anew in a numbered folder if there is a run already."""
     mesh_model: int = 1
-    """Devices along the mesh's model axis; the others split the batch."""
+    """Devices along the mesh's model axis; the others split the batch. May change in a run."""
     tensorboard: bool = False
-    """Write TensorBoard events too (extra `tensorboard`)."""
+    """Write TensorBoard events too (extra `tensorboard`). May change in a run."""
     distributed: bool = False
     """Several hosts: call jax.distributed.initialize() first; start the same command on each."""
 

@@ -1,13 +1,16 @@
 """A run folder: its config, its result, and what a figure is reported with."""
 
+import contextlib
 import dataclasses
 import datetime
+import fcntl
 import json
 import os
 import platform
 import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,12 +19,21 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from inf_former_jax import files
 from inf_former_jax.require import require
+from inf_former_jax.training.metrics import read_rows
 
 Config = TypeVar("Config")
 
 #: Fields that say where a run is written, not what is run.
 PLACE = ("out", "fresh")
+
+#: Fields, with all inside them, that may change when a run goes on: no update depends on them, but
+#: for the order in which a mesh adds numbers up.
+CHANGEABLE = ("loop", "checkpoint", "mesh_model", "tensorboard", "distributed")
+
+#: The file whose lock the process has that a run folder belongs to.
+LOCK = "lock"
 
 
 def to_json(config: Any) -> dict[str, Any]:
@@ -46,13 +58,23 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         ValueError: there is none, or it is damaged.
     """
-    path = folder / "config.json"
-    require(path.is_file(), str(folder), "no config.json", "a run folder")
+    return {name: value for name, value in _read_config(folder).items() if name != "changes"}
+
+
+def changes(folder: Path) -> list[str]:
+    """`field: old → new` of what was changed when the run went on, oldest first."""
+    return _read_config(folder).get("changes", [])
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """The content of config.json: the config's fields, and "changes" if there are any."""
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: found damaged JSON ({error}), accepted: a config") from None
-    require(isinstance(fields, dict), str(path), type(fields).__name__, "a config")
+        fields = files.read_json(folder / "config.json", "a config")
+    except FileNotFoundError:
+        raise ValueError(f"{folder}: found no config.json, accepted: a run folder") from None
+    noted = fields.get("changes", [])
+    holds = isinstance(noted, list) and all(isinstance(change, str) for change in noted)
+    require(holds, f"{folder / 'config.json'}: changes", repr(noted), "a list of texts")
     return fields
 
 
@@ -64,7 +86,7 @@ def from_json(kind: type[Config], fields: Mapping[str, Any]) -> Config:
     """
     try:
         return dacite.from_dict(kind, dict(fields), dacite.Config(cast=[tuple], strict=True))
-    except dacite.DaciteError as error:
+    except (dacite.DaciteError, ValueError, TypeError) as error:
         raise ValueError(f"config.json: {error}, accepted: a {kind.__name__}") from None
 
 
@@ -92,34 +114,111 @@ def make(folder: str | Path) -> Path:
     return folder
 
 
-def open_run(folder: Path, config: Any) -> dict[str, Any] | None:
-    """Make a run folder; the finished result of one that holds the same config, else None.
+@contextlib.contextmanager
+def open_run(folder: Path, config: Any) -> Iterator[dict[str, Any] | None]:
+    """Make a run folder, which belongs to this process until the block ends.
+
+    Fields in CHANGEABLE may differ from the folder's config, which then becomes the new one. So may
+    `optim.steps` grow, if the learning rate is constant. If the run was over and has more to do by
+    the new config, its result is kept under another name.
 
     Of several processes only the first one looks and writes; the others get {} for a result.
 
+    Yields:
+        The finished result of a run of this config, or None.
+
     Raises:
-        ValueError: the folder holds a run of another config, or something that is no run, or it
-            cannot be written.
+        ValueError: the folder holds a run of another config, a damaged file, or something that is
+            no run; another process has it; or it cannot be written.
     """
-    result = None if jax.process_index() else _open(folder, config)
-    if jax.process_count() == 1:
-        return result
-    finished = multihost_utils.broadcast_one_to_all(np.array(result is not None))
-    return (result or {}) if finished else None
+    with contextlib.ExitStack() as held:
+        result = None if jax.process_index() else _open(folder, config, held)
+        if jax.process_count() > 1:
+            over = multihost_utils.broadcast_one_to_all(np.array(result is not None))
+            result = (result or {}) if over else None
+        yield result
 
 
-def _open(folder: Path, config: Any) -> dict[str, Any] | None:
-    """`open_run`, in the first process."""
+def _open(folder: Path, config: Any, held: contextlib.ExitStack) -> dict[str, Any] | None:
+    """`open_run`, in the first process; `held` keeps the lock."""
+    if folder.exists() and (not folder.is_dir() or any(map(_counts, folder.iterdir()))):
+        _changes_of(folder, config)  # refused before any file of the folder is touched
+    held.enter_context(_locked(make(folder)))
     new = to_json(config)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        changed = differences(_completed(read_config(folder), type(config)), new)
-        found = f"{folder} with a run of another config: {'; '.join(changed)}"
-        require(not changed, "out", found, "the same config, another folder, or --fresh")
-    make(folder)
-    if not (folder / "config.json").exists():
+    if not any(map(_counts, folder.iterdir())):
         write_json(folder / "config.json", new)
-    result = folder / "result.json"
-    return json.loads(result.read_text(encoding="utf-8")) if result.exists() else None
+        return None
+    changed = _changes_of(folder, config)
+    read_rows(folder / "metrics.jsonl")
+    result = read_result(folder)
+    if result is not None:
+        _changes(result["settings"], config, f"{folder} with the result")
+        if changed and _has_more_to_do(result, new):
+            (folder / "result.json").replace(folder / f"result-{result['steps']}.json")
+            result = None
+    if changed:
+        noted = [*changes(folder), *changed]
+        write_json(folder / "config.json", new | {"changes": noted})
+    return result
+
+
+def _counts(path: Path) -> bool:
+    """Whether a file makes its folder more than an empty one; a kill leaves those that do not."""
+    return path.name != LOCK and ".partial" not in path.name
+
+
+def _changes_of(folder: Path, config: Any) -> list[str]:
+    """What a config changes of a run's; ValueError if some of it must stay."""
+    return _changes(read_config(folder), config, f"{folder} with a run")
+
+
+def _changes(fields: dict[str, Any], config: Any, what: str) -> list[str]:
+    old, new = _completed(fields, type(config)), to_json(config)
+    changed = differences(old, new)
+    fixed = [change for change in changed if not _may_change(change.split(": ")[0], old, new)]
+    found = f"{what} of another config: {'; '.join(fixed)}"
+    require(not fixed, "out", found, "the same config, another folder, or --fresh")
+    return changed
+
+
+def _may_change(field: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
+    if field == "optim.steps":  # every other schedule depends on it from the first update on
+        constant = new["optim"]["schedule"] == "constant"
+        return constant and new["optim"]["steps"] > old["optim"]["steps"]
+    return field.split(".")[0] in CHANGEABLE
+
+
+def _has_more_to_do(result: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether a run that was over goes on by its new config."""
+    limit = 60 * new["loop"]["minutes"]
+    in_time = not limit or result["training_seconds"] < limit
+    return in_time and result["steps"] < new["optim"]["steps"]
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock. The system takes it back when the process ends, however it ends.
+
+    Where the file system has no locks, nobody is kept out.
+    """
+    path = folder / LOCK
+    with files.reading(path, "a file that can be written"):
+        file = open(path, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read(200)
+            known = holder if holder and holder.isprintable() else "unknown"
+            found = f"{folder}, which is in use by process {known}"
+            raise ValueError(f"out: found {found}, accepted: another folder, or --fresh") from None
+        except OSError:
+            pass
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {platform.node()}")
+        file.flush()
+        yield
 
 
 def _completed(fields: dict[str, Any], kind: type) -> dict[str, Any]:
@@ -132,11 +231,34 @@ def _completed(fields: dict[str, Any], kind: type) -> dict[str, Any]:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file, whole or not at all; of several processes only the first one."""
-    if jax.process_index():
-        return
-    partial = path.with_suffix(".json.partial")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    if not jax.process_index():
+        files.write_json(path, content)
+
+
+def write_result(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write a run's result.json, with a digest by which `read_result` knows it."""
+    write_json(folder / "result.json", {**content, "digest": _digest(content)})
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """A run folder's result, or None if there is none yet.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    path, accepted = folder / "result.json", "a result; without the file, the run makes it again"
+    try:
+        result = files.read_json(path, accepted)
+    except FileNotFoundError:
+        return None
+    digest = result.pop("digest", None)  # version 0.2 wrote none
+    whole = digest == _digest(result) if digest is not None else "settings" in result
+    require(whole, str(path), "other figures than were written", accepted)
+    return result
+
+
+def _digest(content: Mapping[str, Any]) -> int:
+    return zlib.crc32(files.json_text(content).encode())
 
 
 def provenance(experiment: str, preset: str, argv: Sequence[str]) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """A table of runs: cells → runs → table → picture; the same command goes on where it stopped."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic
 
 from experiments.run import cli, folders, tables
 from experiments.run.experiment import Config, Experiment
+from inf_former_jax import files
 from inf_former_jax.require import require, require_at_least
 
 EMPTIED = "-emptied"
@@ -83,11 +83,12 @@ class Grid(Generic[Config]):
             with cli.refusals():  # a cell may begin with what an earlier one has left
                 config = self.experiment.complete(cell.config)
             cli.start(self.experiment, cell.preset, config, cell.folder, [self.command, *argv])
-        found = results(cells)
+        with cli.refusals():
+            found = results(cells)
         header, rows = (*self.labels, *self.columns), self.rows(found)
         tables.show(self.title, header, rows, self.width)
         text = tables.markdown(header, rows)
-        (folder / "table.md").write_text(text + "\n", encoding="utf-8")
+        files.write_text(folder / "table.md", text + "\n")
         self.finish(folder, found)
 
     def rows(self, found: Results) -> list[list[str]]:
@@ -99,7 +100,7 @@ def results(cells: Sequence[Cell]) -> Results:
     """Rows in the order of the cells, each with the results of its finished cells."""
     found: dict[tuple[str, ...], list[dict[str, Any]]] = {cell.row: [] for cell in cells}
     for cell in cells:
-        file = cell.folder / "result.json"
-        if file.exists():
-            found[cell.row].append(json.loads(file.read_text(encoding="utf-8")))
+        result = folders.read_result(cell.folder)
+        if result is not None:
+            found[cell.row].append(result)
     return found

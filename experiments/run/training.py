@@ -57,6 +57,7 @@ def run(
         **provenance,
         **task.facts,
         "settings": folders.to_json(cfg),
+        "changes": folders.changes(folder),
         "parameters": _size(final.params),
         "steps": int(final.step),
         "tokens_per_second": _median_rate(rows),
@@ -68,7 +69,7 @@ def run(
         "seconds": clock.mark("end"),
         "seconds_until": clock.marks,
     }
-    folders.write_json(folder / "result.json", result)
+    folders.write_result(folder, result)
     return result
 
 
@@ -179,20 +180,21 @@ def _size(params: Any) -> int:
 
 def _seconds(rows: Sequence[Mapping[str, Any]]) -> float:
     """Seconds of training until the last row."""
-    return max((row.get("seconds", 0.0) for row in rows), default=0.0)
+    return max((row.get("seconds") or 0.0 for row in rows), default=0.0)
 
 
 def _median_rate(rows: Sequence[Mapping[str, Any]]) -> float:
     """Tokens a second, the median of all rows but the first, which has the compilation."""
-    rates = [row["tokens_per_second"] for row in rows if "tokens_per_second" in row]
+    rates = [row["tokens_per_second"] for row in rows if row.get("tokens_per_second") is not None]
     return round(statistics.median(rates[1:] or rates)) if rates else 0
 
 
 def _curve(rows: Sequence[Mapping[str, Any]], best: str) -> list[list[float]]:
     """[step, the figure `best` on validation data, seconds of training] of each evaluation."""
-    seconds = {row["step"]: row["seconds"] for row in rows if "seconds" in row}
-    valid = [row for row in rows if row["split"] == "valid"]
-    return [[row["step"], row[best], round(seconds[row["step"]], 2)] for row in valid]
+    seconds = {row["step"]: row["seconds"] for row in rows if row.get("seconds") is not None}
+    valid = [row for row in rows if row["split"] == "valid" and row.get(best) is not None]
+    found = [(row["step"], row[best]) for row in valid if row["step"] in seconds]
+    return [[step, figure, round(seconds[step], 2)] for step, figure in found]
 
 
 def _memory_bytes(memory: Memory) -> int:

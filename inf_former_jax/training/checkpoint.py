@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 class CheckpointConfig:
     """How often the train state is saved, and what is kept.
 
+    No update depends on it, so all of it may change when a run goes on.
+
     Raises:
         ValueError: on construction, for a count below 1.
     """

@@ -25,6 +25,8 @@ from inf_former_jax.training.state import TrainState
 class LoopConfig:
     """How often the loop logs and evaluates, and how long it may run.
 
+    No update depends on it, so all of it may change when a run goes on.
+
     Raises:
         ValueError: on construction, for a count below 1 or negative minutes.
     """

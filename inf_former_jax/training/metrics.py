@@ -1,6 +1,6 @@
 """Figures on the host: ratios of sums, checks, JSON lines for programs, TensorBoard for people."""
 
-import json
+import contextlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +8,9 @@ from typing import Any
 
 import jax
 import numpy as np
+
+from inf_former_jax import files
+from inf_former_jax.require import require
 
 
 class NonFiniteError(RuntimeError):
@@ -51,11 +54,30 @@ def check_finite(step: int, metrics: Mapping[str, Any]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a `metrics.jsonl`; none if there is no file. A line cut short by a kill is no row."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """Rows of a `metrics.jsonl`; none if there is no file. A line cut short by a kill is no row.
+
+    Raises:
+        ValueError: naming the line that is no row.
+    """
+    rows = []
+    with contextlib.suppress(FileNotFoundError):
+        for number, offset, line in files.read_raw_lines(path):
+            if line.endswith(b"\n"):
+                text = files.decode(line, str(path), offset)
+                rows.append(_row(text, f"{path}: line {number}"))
+    return rows
+
+
+def _row(line: str, name: str) -> dict[str, Any]:
+    accepted = "a row with step, split and figures; without the line, the run goes on"
+    row = files.parse_json(line, name, accepted)
+    step, split = row.get("step"), row.get("split")
+    require(type(step) is int and step >= 0, name, f"step {step!r}", accepted)
+    require(isinstance(split, str), name, f"split {split!r}", accepted)
+    for figure, value in row.items():
+        holds = figure == "split" or value is None or type(value) in (int, float)
+        require(holds, name, f"{figure} {value!r}", accepted)
+    return row
 
 
 def summary_writer():
@@ -84,7 +106,7 @@ class MetricsWriter:
         done: steps that a resumed run has behind it; later rows are of steps that were lost.
 
     Raises:
-        ValueError: TensorBoard is asked for and tensorboardX is not installed.
+        ValueError: a damaged `metrics.jsonl`, or TensorBoard without tensorboardX.
     """
 
     def __init__(self, folder: Path, tensorboard: bool = False, done: int = 0):
@@ -95,10 +117,8 @@ class MetricsWriter:
         kept = [row for row in read_rows(path) if row["step"] <= done]
         if tensorboard:
             self._events = summary_writer()(str(folder), purge_step=done + 1 if done else None)
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        partial.replace(path)
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
+        files.write_text(path, "".join(files.json_text(row) + "\n" for row in kept))
+        self._file = open(path, "a", encoding="utf-8", newline="")  # noqa: SIM115
 
     def __enter__(self) -> "MetricsWriter":
         return self
@@ -113,7 +133,7 @@ class MetricsWriter:
         """Append the row of a split ("train", "valid", …) at a step."""
         if self._file is None:
             return
-        self._file.write(json.dumps({"step": step, "split": split, **row}) + "\n")
+        self._file.write(files.json_text({"step": step, "split": split, **row}) + "\n")
         self._file.flush()
         if self._events is not None:
             for name, value in row.items():

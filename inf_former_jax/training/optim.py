@@ -25,7 +25,8 @@ class OptimConfig:
     learning_rate: float = 2e-4
     """Peak learning rate."""
     steps: int = 20_000
-    """Steps of the whole run; the decay reaches zero with the last one."""
+    """Steps of the whole run; the decay reaches zero with the last one. Without a decay, they may
+    grow when a run goes on."""
     warmup_steps: int = 0
     """Steps of linear warm-up from zero."""
     clip: float = 0.25

@@ -8,7 +8,14 @@ import sys
 import numpy as np
 import pytest
 
-from inf_former_jax.training.metrics import MetricsWriter, NonFiniteError, add, check_finite, ratios
+from inf_former_jax.training.metrics import (
+    MetricsWriter,
+    NonFiniteError,
+    add,
+    check_finite,
+    ratios,
+    read_rows,
+)
 from inf_former_jax.training.objective import SUMS
 
 
@@ -57,6 +64,55 @@ def test_each_row_is_on_disk_when_written(tmp_path):
         writer.write("valid", 4, {"loss": 0.25, "kl": 2.0})
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[1]) == {"step": 4, "split": "valid", "loss": 0.25, "kl": 2.0}
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+GOOD_LINE = b'{"step": 3, "split": "train", "loss": 0.5}\n'
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        (b"", "no JSON"),
+        (b"\0\0\0\0", "damaged JSON"),
+        (b"[]", r"\[\]"),
+        (b"5", "5"),
+        (b"null", "None"),
+        (b"{}", "step None"),
+        (b'{"split": "train", "loss": 0.5}', "step None"),
+        (b'{"step": true, "split": "train"}', "step True"),
+        (b'{"step": -1, "split": "train"}', "step -1"),
+        (b'{"step": 1}', "split None"),
+        (b'{"step": 1, "split": "train", "loss": "low"}', "loss 'low'"),
+        (b'{"step": 1, "split": "train", "loss": NaN}', "damaged JSON"),
+        (GOOD_LINE[:20], "damaged JSON"),
+    ],
+)
+def test_a_line_that_is_no_row_is_named_and_kept(tmp_path, line, found):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(GOOD_LINE + line + b"\n" + GOOD_LINE)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=f"jsonl: line 2: found {found}.*, accepted: a row"):
+        MetricsWriter(tmp_path)
+    assert path.read_bytes() == before
+
+
+def test_what_is_no_file_of_rows_is_refused(tmp_path):
+    (tmp_path / "binary").write_bytes(GOOD_LINE + b"\xff\n")
+    with pytest.raises(ValueError, match="binary: byte 43: found 0xff, accepted: UTF-8"):
+        read_rows(tmp_path / "binary")
+    with pytest.raises(ValueError, match="found is a directory, accepted: "):
+        read_rows(tmp_path)
+
+
+@pytest.mark.parametrize("end", [b"", b"\xff", b'{"step": 4', b"\0\0"])
+def test_a_last_line_that_a_kill_cut_is_no_row(tmp_path, end):
+    """The rows of steps that were lost are dropped, and so is the cut line."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(GOOD_LINE + GOOD_LINE.replace(b"3", b"9") + end)
+    with MetricsWriter(tmp_path, done=3) as writer:
+        writer.write("valid", 4, {"loss": math.nan})
+    assert [(row["step"], row["loss"]) for row in read_rows(path)] == [(3, 0.5), (4, None)]
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 

@@ -1,7 +1,12 @@
 """Run folders: what is in them comes back; what is not a run is refused."""
 
 import dataclasses
+import errno
 import json
+import math
+import os
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -15,6 +20,18 @@ from inf_former_jax.memory import state
 from inf_former_jax.models.decoder import operators
 from tests.experiments.sorting.test_compare import shrunk
 from tests.golden import jit
+
+
+def opened(folder, config):
+    """What is found when a run folder is opened, and closed again."""
+    with folders.open_run(folder, config) as result:
+        return result
+
+
+def finished(folder, config):
+    """The result of a whole run."""
+    with folders.open_run(folder, config):
+        return training.run(SORTING, config, folder, {})
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
@@ -51,8 +68,7 @@ def test_a_loaded_run_is_the_run(tmp_path):
     """Its figures come out again from the loaded parameters, on a memory made from the config."""
     config = shrunk(PRESETS["transformer-xl"][1])
     config = dataclasses.replace(config, length=28)
-    folders.open_run(tmp_path, config)
-    result = training.run(SORTING, config, tmp_path, {})
+    result = finished(tmp_path, config)
     loaded, decoder, params, memory = training.load(SortingConfig, tmp_path)
     assert loaded == config and memory.seen.shape == (8,)
     alone_params = training.load(SortingConfig, tmp_path, ("params",))[2]
@@ -82,7 +98,7 @@ def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"config\.json: found damaged JSON"):
         training.load(SortingConfig, tmp_path)
     (tmp_path / "config.json").unlink()
-    folders.open_run(tmp_path, PRESETS["vanilla"][1])
+    opened(tmp_path, PRESETS["vanilla"][1])
     with pytest.raises(ValueError, match="found no checkpoint"):
         training.load(SortingConfig, tmp_path)
 
@@ -90,20 +106,145 @@ def test_what_is_no_run_is_refused(tmp_path):
 def test_a_folder_of_an_older_version_is_taken_with_the_defaults(tmp_path):
     """A field that did not exist yet had its default; one that differs is still refused."""
     config = PRESETS["infinity-former"][1]
-    assert folders.open_run(tmp_path, config) is None
+    assert opened(tmp_path, config) is None
     old = json.loads((tmp_path / "config.json").read_text())
     del old["model"]["memory_gradient"], old["model"]["long_term"]["contraction"]
     (tmp_path / "config.json").write_text(json.dumps(old))
-    assert folders.open_run(tmp_path, config) is None
+    assert opened(tmp_path, config) is None
     with pytest.raises(ValueError, match=r"another config: seed: 0 → 1, accepted"):
-        folders.open_run(tmp_path, dataclasses.replace(config, seed=1))
+        opened(tmp_path, dataclasses.replace(config, seed=1))
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
     """Under a file, and where the system denies it: option, found, accepted."""
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"^out: found .*file/run \(Not a directory\), accepted: "):
-        folders.open_run(tmp_path / "file" / "run", PRESETS["vanilla"][1])
+        opened(tmp_path / "file" / "run", PRESETS["vanilla"][1])
     monkeypatch.setattr("os.access", lambda *_: False)  # root may write everywhere
     with pytest.raises(ValueError, match=r"^out: found .*closed \(not writable\), accepted: "):
         folders.make(tmp_path / "closed")
+
+
+@pytest.mark.parametrize("left", [(), (folders.LOCK,), ("config.json.partial-1", folders.LOCK)])
+def test_what_a_kill_leaves_of_the_first_files_is_no_run(tmp_path, left):
+    """The same command begins anew."""
+    for name in left:
+        (tmp_path / name).write_text("{")
+    assert opened(tmp_path, VANILLA) is None
+    assert folders.read_config(tmp_path) == folders.to_json(VANILLA)
+
+
+def test_a_folder_belongs_to_one_process(tmp_path):
+    """Another one is refused, also from within this process; a kill frees the folder."""
+    with folders.open_run(tmp_path, VANILLA):
+        used = f"^out: found {tmp_path}, which is in use by process {os.getpid()} on .*, accepted: "
+        with pytest.raises(ValueError, match=used):
+            opened(tmp_path, VANILLA)
+    assert opened(tmp_path, VANILLA) is None
+    program = "import fcntl, os, sys; f = open(sys.argv[1]); fcntl.flock(f, 2); print(flush=True)"
+    program += "; os.read(0, 1)"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, tmp_path / folders.LOCK],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
+        assert holder.stdout is not None and holder.stdout.readline()
+        with pytest.raises(ValueError, match="in use by process"):
+            opened(tmp_path, VANILLA)
+        holder.kill()
+    assert opened(tmp_path, VANILLA) is None
+
+
+def test_a_file_system_without_locks_keeps_nobody_out(tmp_path, monkeypatch):
+    def unknown(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", unknown)
+    assert opened(tmp_path, VANILLA) is None
+
+
+def changed(**fields):
+    """VANILLA with other fields, of its parts too: optim_steps=5."""
+    parts = {name: getattr(VANILLA, name) for name in ("loop", "checkpoint", "optim")}
+    whole = {}
+    for name, value in fields.items():
+        part, _, field = name.partition("_")
+        if part in parts:
+            parts[part] = dataclasses.replace(parts[part], **{field: value})
+        else:
+            whole[name] = value
+    return dataclasses.replace(VANILLA, **parts, **whole)
+
+
+VANILLA = PRESETS["vanilla"][1]
+VANILLA = changed(loop_minutes=5.0, optim_steps=400)
+
+
+def test_what_does_not_decide_the_updates_may_change(tmp_path):
+    """It is noted, in the order of the changes; what was there before is the run's no more."""
+    opened(tmp_path, VANILLA)
+    assert folders.changes(tmp_path) == []
+    one = changed(loop_minutes=7.0, checkpoint_keep=3, mesh_model=2, tensorboard=True)
+    assert opened(tmp_path, one) is None
+    assert opened(tmp_path, VANILLA) is None
+    first = ["checkpoint.keep: 2 → 3", "loop.minutes: 5.0 → 7.0", "mesh_model: 1 → 2"]
+    assert folders.changes(tmp_path)[:4] == [*first, "tensorboard: false → true"]
+    assert folders.changes(tmp_path)[4:6] == ["checkpoint.keep: 3 → 2", "loop.minutes: 7.0 → 5.0"]
+    assert folders.from_json(SortingConfig, folders.read_config(tmp_path)) == VANILLA
+
+
+def test_more_updates_are_the_same_run_at_a_constant_rate_only(tmp_path):
+    """A cosine depends on the number of updates from the first one on."""
+    opened(tmp_path / "cosine", VANILLA)
+    more = changed(optim_steps=500)
+    with pytest.raises(ValueError, match=r"another config: optim.steps: 400 → 500, accepted"):
+        opened(tmp_path / "cosine", more)
+    constant, longer = (
+        dataclasses.replace(cfg, optim=dataclasses.replace(cfg.optim, schedule="constant"))
+        for cfg in (VANILLA, more)
+    )
+    opened(tmp_path / "constant", constant)
+    assert opened(tmp_path / "constant", longer) is None
+    with pytest.raises(ValueError, match=r"another config: optim.steps: 500 → 400, accepted"):
+        opened(tmp_path / "constant", constant)
+
+
+def result_of(config, steps, seconds):
+    return {"settings": folders.to_json(config), "steps": steps, "training_seconds": seconds}
+
+
+@pytest.mark.parametrize(
+    ("steps", "minutes", "goes_on"),
+    [(300, 5.0, False), (300, 5.01, True), (300, 0.0, True), (300, 4.0, False), (400, 9.0, False)],
+)
+def test_a_run_that_its_minutes_ended_goes_on_with_more(tmp_path, steps, minutes, goes_on):
+    """Its result is kept under another name; one that has all updates is finished."""
+    opened(tmp_path, VANILLA)
+    folders.write_result(tmp_path, result_of(VANILLA, steps, 300.0))
+    result = opened(tmp_path, changed(loop_minutes=minutes))
+    assert (result is None) == goes_on == (tmp_path / f"result-{steps}.json").exists()
+    assert goes_on or result["steps"] == steps
+    assert (opened(tmp_path, changed(loop_minutes=minutes)) is None) == goes_on
+
+
+def test_a_result_is_known_by_its_digest(tmp_path):
+    """It comes back as strict JSON has it; one of version 0.2 had none."""
+    given = result_of(VANILLA, 400, math.nan) | {"curve": [(1, 0.5, math.inf)], "∞": -0.0}
+    folders.write_result(tmp_path, given)
+    assert folders.read_result(tmp_path) == given | {
+        "curve": [[1, 0.5, None]],
+        "training_seconds": None,
+    }
+    path = tmp_path / "result.json"
+    path.write_text(path.read_text().replace("400", "401", 1))
+    with pytest.raises(ValueError, match=r"result.json: found other figures than were writ"):
+        folders.read_result(tmp_path)
+    path.write_text(json.dumps(result_of(VANILLA, 400, 1.0)))
+    assert folders.read_result(tmp_path) == result_of(VANILLA, 400, 1.0)
+
+
+def test_the_result_of_another_config_is_refused(tmp_path):
+    opened(tmp_path, VANILLA)
+    folders.write_result(tmp_path, result_of(changed(seed=1), 400, 1.0))
+    with pytest.raises(ValueError, match=r"the result of another config: seed: 1 → 0, accepted"):
+        opened(tmp_path, VANILLA)

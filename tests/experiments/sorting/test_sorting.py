@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments.run import folders
 from experiments.sorting import data
 from experiments.sorting.__main__ import main
 from inf_former_jax.data.text import SPLITS
@@ -36,13 +37,13 @@ def finished(tmp_path_factory):
     """(folder, result) of one tiny run."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     main([*TINY, "--out", str(folder)])
-    return folder, json.loads((folder / "result.json").read_text())
+    return folder, folders.read_result(folder)
 
 
 def test_a_run_leaves_its_files(finished):
     folder, result = finished
     files = {name for name in contents(folder) if not name.startswith("checkpoints/")}
-    assert files == {"config.json", "metrics.jsonl", "result.json", "accuracy.png"}
+    assert files == {"config.json", "lock", "metrics.jsonl", "result.json", "accuracy.png"}
     assert (folder / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     assert result["steps"] == 4 and [row[0] for row in result["curve"]] == [3, 4]
     until = result["seconds_until"]
