@@ -18,7 +18,7 @@ from experiments.language_modeling.config import LanguageModelingConfig
 from experiments.language_modeling.sample import WriteConfig, Writer, numbers, pieces, writer
 from experiments.language_modeling.start import is_run, tokenizer_of
 from experiments.run import cli, training
-from inf_former_jax.generate import load_state, save_state, start
+from inf_former_jax.generate import start
 from inf_former_jax.models.convert import gpt2
 from inf_former_jax.models.decoder import Decoder
 from inf_former_jax.require import require
@@ -89,7 +89,7 @@ def run(cfg: GenerateConfig) -> None:
     model = load(cfg.model, cfg.segment_len)
     state = start(model.decoder, 1)
     if cfg.memory_in:
-        state = load_state(cfg.memory_in, model.decoder, 1)
+        state = model.load(cfg.memory_in, cfg.memory_accept)
     ids, key = model.tokenizer.encode(text)[None], jax.random.key(cfg.seed)
     steps = model.stream(state, ids, cfg.tokens, key, sampling=sampling)
     print(f"reading {ids.shape[1]:,} tokens", file=sys.stderr)
@@ -102,7 +102,7 @@ def run(cfg: GenerateConfig) -> None:
         print(piece, end="", flush=True)
     print()
     if cfg.memory_out:
-        save_state(cfg.memory_out, state)
+        model.save(cfg.memory_out, state)
         print(f"what was read is in {cfg.memory_out}", file=sys.stderr)
 
 

@@ -9,6 +9,7 @@ the place of a file, is one too. Only a file that is not there is a FileNotFound
 """
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -148,9 +149,8 @@ def writing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     Until then the bytes are in another file beside it, so an error or a kill leaves an old file as
     it was. The folder is made if needed. A link is followed: what it points to is replaced.
     """
-    target = Path(os.path.realpath(path))
+    target, partial = _target_and_partial(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}{PARTIAL}{uuid.uuid4().hex}")
     try:
         with open(partial, "xb") as file:
             yield file
@@ -159,6 +159,32 @@ def writing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def require_writable(path: str | os.PathLike, name: str) -> None:
+    """Refuse a place where `writing` would fail, before there is anything to write.
+
+    Args:
+        name: of the option that says the place.
+
+    Raises:
+        ValueError: a folder is there, its folder is not, or the system refuses to write.
+    """
+    target, partial = _target_and_partial(path)
+    try:
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        open(partial, "xb").close()
+        partial.unlink()
+    except OSError as error:
+        found = f"{path} ({(error.strerror or str(error)).lower()})"
+        accepted = "a file in a folder that is there and can be written to"
+        raise ValueError(f"{name}: found {found}, accepted: {accepted}") from None
+
+
+def _target_and_partial(path: str | os.PathLike) -> tuple[Path, Path]:
+    target = Path(os.path.realpath(path))
+    return target, target.with_name(f"{target.name}{PARTIAL}{uuid.uuid4().hex}")
 
 
 @contextlib.contextmanager

@@ -36,6 +36,23 @@ def test_lines_are_numbered_and_cut_at_newlines_only(tmp_path):
     assert [offset for _, offset, _ in files.read_raw_lines(path)] == [3, 10, 14, 15]
 
 
+def test_a_place_that_cannot_be_written_is_refused_before(tmp_path):
+    """A folder, one that is not there, a file in the place of one, a name that is too long."""
+    (tmp_path / "file").write_text("kept")
+    for place, found in (
+        (tmp_path, "is a directory"),
+        (tmp_path / "no" / "file", "no such file or directory"),
+        (tmp_path / "file" / "more", "not a directory"),
+        (tmp_path / ("a" * 250), "file name too long"),
+    ):
+        with pytest.raises(ValueError, match=r"^memory_out: found .*, accepted: a file") as refused:
+            files.require_writable(place, "memory_out")
+        assert f"found {place} ({found})" in str(refused.value)
+    files.require_writable(tmp_path / "file", "memory_out")
+    files.require_writable(tmp_path / "new", "memory_out")
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("file", "kept")]
+
+
 @pytest.mark.parametrize("read", [files.read_text, lambda path: list(files.read_lines(path))])
 def test_bytes_that_are_no_text_are_named(tmp_path, read):
     path = tmp_path / "text"

@@ -26,7 +26,6 @@ from experiments.dialogue.turns import Chat
 from experiments.language_modeling import start
 from experiments.language_modeling.sample import WriteConfig, pieces, writer
 from experiments.run import cli, training
-from inf_former_jax.generate import load_state, save_state
 from inf_former_jax.require import require, require_at_least
 
 with contextlib.suppress(ImportError):  # not on every system
@@ -103,8 +102,9 @@ def begin(cfg: ChatConfig) -> Chat:
     if layout.document != "none":
         accepted = "--document FILE or --memory-in FILE"
         require(bool(text or cfg.memory_in), "document", "none", accepted)
-    state = load_state(cfg.memory_in, decoder, 1) if cfg.memory_in else None
-    chat = Chat(writer(decoder, params, encoder.tokenizer), encoder, how, cfg.speaker, state)
+    model = writer(decoder, params, encoder.tokenizer)
+    state = model.load(cfg.memory_in, cfg.memory_accept) if cfg.memory_in else None
+    chat = Chat(model, encoder, how, cfg.speaker, state)
     begun = time.perf_counter()
     count = chat.read(text) if text else 0
     jax.block_until_ready(chat.state)
@@ -176,7 +176,7 @@ def main(argv: list[str] | None = None) -> None:
                 converse(chat, cfg.speaker)
             finally:
                 if cfg.memory_out:
-                    save_state(cfg.memory_out, chat.state)
+                    chat.save(cfg.memory_out)
                     print(f"what was read is in {cfg.memory_out}", file=sys.stderr)
     except KeyboardInterrupt:
         print("error: interrupted before the first turn", file=sys.stderr)

@@ -47,6 +47,10 @@ class Chat:
         """Tokens of the stream so far: read into the state, or kept."""
         return int(self.state.memory.seen[0] + self.state.position[0]) + len(self._tokens)
 
+    def save(self, path: str) -> None:
+        """Keep what was read and said in a file."""
+        self._writer.save(path, self.state)
+
     def read(self, document: str) -> int:
         """Read a document from <doc> to <eos>; returns the number of its tokens.
 

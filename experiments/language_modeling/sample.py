@@ -2,13 +2,12 @@
 
 import dataclasses
 from collections.abc import Generator, Iterable, Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 
-from inf_former_jax import generate
+from inf_former_jax import files, generate
 from inf_former_jax.data.tokens import Tokenizer
 from inf_former_jax.generate import DecodeState, Sampling
 from inf_former_jax.memory.long_term import Operators
@@ -30,18 +29,20 @@ class WriteConfig:
     """A file of --memory-out: go on from what was read then."""
     memory_out: str = ""
     """File (.npz) for all that was read and written."""
+    memory_accept: Literal["same", "any"] = "same"
+    """Of --memory-in: same, what the same weights with the same memory have read; any, what
+    another model of these sizes has read, too, although it may mean nothing to this one."""
     seed: int = 0
 
     def sampling(self) -> Sampling:
         """How tokens are drawn.
 
         Raises:
-            ValueError: an option out of range, or a file in a folder that does not exist.
+            ValueError: an option out of range, or a file that could not be written.
         """
         require(0 <= self.seed < 2**63, "seed", self.seed, "0 … 2**63 - 1")
-        file = self.memory_out
-        possible = not file or Path(file).absolute().parent.is_dir()
-        require(possible, "memory_out", file, "a file in a folder there is")
+        if self.memory_out:
+            files.require_writable(self.memory_out, "memory_out")
         return Sampling(self.temperature, self.top_p, self.top_k)
 
 
@@ -67,6 +68,14 @@ class Writer(NamedTuple):
         given = self._given(options)
         tokens, state = generate.generate(*self[:2], state, prompt, count, key, **given)
         return np.asarray(tokens), state
+
+    def load(self, path: str, accept: Literal["same", "any"]) -> DecodeState:
+        """`generate.load_state` of one row that this model has read."""
+        return generate.load_state(path, self.decoder, 1, params=self.params, accept=accept)
+
+    def save(self, path: str, state: DecodeState) -> None:
+        """`generate.save_state` of what this model has read."""
+        generate.save_state(path, state, decoder=self.decoder, params=self.params)
 
     def _given(self, options: dict[str, Any]) -> dict[str, Any]:
         stop, size = (self.tokenizer.end,), self.tokenizer.vocab_size

@@ -4,13 +4,14 @@
     _, state = generate.generate(decoder, params, state, document, 0, key)  # read it
     tokens, state = generate.generate(decoder, params, state, question, 100, key, top_p=0.9)
 
-`decoding` carries a state from token to token and keeps it in a file, `sampling` draws the next
-token from its logits, and `generation` reads a prompt and says new tokens.
+`decoding` carries a state from token to token, `saved` keeps it in a file, `sampling` draws the
+next token from its logits, and `generation` reads a prompt and says new tokens.
 """
 
-from inf_former_jax.generate.decoding import DecodeState, load_state, save_state, start
+from inf_former_jax.generate.decoding import DecodeState, start
 from inf_former_jax.generate.generation import generate, stream
 from inf_former_jax.generate.sampling import Sampling, sample
+from inf_former_jax.generate.saved import load_state, save_state
 
 __all__ = [
     "DecodeState",

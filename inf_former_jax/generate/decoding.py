@@ -1,13 +1,10 @@
-"""The state that decoding carries, how a row reads further tokens, and the state as a file."""
+"""The state that decoding carries, and how a row reads further tokens."""
 
-import os
-import zipfile
 from functools import partial
 from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Int, PRNGKeyArray
 
 from inf_former_jax.memory import state as memory_state
@@ -17,7 +14,6 @@ from inf_former_jax.memory.state import Memory
 from inf_former_jax.models import open_segment
 from inf_former_jax.models.decoder import Decoder, Distances
 from inf_former_jax.models.open_segment import Cache
-from inf_former_jax.require import require_same
 
 
 class DecodeState(NamedTuple):
@@ -107,36 +103,3 @@ def extend(
         memory,
     )
     return DecodeState(memory, cache, jnp.where(full, 0, position))
-
-
-def save_state(path: str | os.PathLike, state: DecodeState) -> None:
-    """Write a state as one NumPy .npz file of its leaves by path; the weights are not in it."""
-    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(state))
-    part = f"{os.fspath(path)}.part"
-    with open(part, "wb") as file:
-        np.savez(file, **{jax.tree_util.keystr(name): leaf for name, leaf in leaves})
-    os.replace(part, path)
-
-
-def load_state(path: str | os.PathLike, decoder: Decoder, batch: int) -> DecodeState:
-    """The state that `save_state` wrote, to go on with.
-
-    Raises:
-        ValueError: the file is damaged, or holds a state of another architecture or batch: the
-            first leaf that differs is named.
-        FileNotFoundError: no such file.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            found = dict(arrays)
-    except (zipfile.BadZipFile, EOFError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: found {error}, accepted: a file of save_state") from error
-    target = jax.eval_shape(lambda: start(decoder, batch))
-    leaves, tree = jax.tree_util.tree_flatten_with_path(target)
-    expected = {jax.tree_util.keystr(name): leaf for name, leaf in leaves}
-    require_same("state", _described(found), _described(expected))
-    return jax.tree.unflatten(tree, [jnp.asarray(found[name]) for name in expected])
-
-
-def _described(leaves: dict[str, Any]) -> dict[str, str]:
-    return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in leaves.items()}

@@ -91,7 +91,10 @@ def sample(
     """
     if temperature == 0:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    logits = jnp.asarray(logits, jnp.float32) / temperature
+    # Below the largest one, so that no division overflows; and float32 knows no smaller divisor.
+    logits = jnp.asarray(logits, jnp.float32)
+    logits -= logits.max(axis=-1, keepdims=True)
+    logits /= max(temperature, float(jnp.finfo(jnp.float32).tiny))
     if top_k == 0 and top_p == 1:
         return jax.random.categorical(key, logits).astype(jnp.int32)
     vocab_size = logits.shape[-1]

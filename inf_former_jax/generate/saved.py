@@ -1,0 +1,152 @@
+"""The state as a file: what was read, and which model has read it."""
+
+import dataclasses
+import hashlib
+import os
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from inf_former_jax.files import decode, json_text, parse_json, reading, writing
+from inf_former_jax.generate.decoding import DecodeState, start
+from inf_former_jax.memory.state import MAX_SEEN
+from inf_former_jax.models.decoder import Decoder
+from inf_former_jax.require import require, require_same
+
+_ACCEPTED = "a file of save_state"
+
+#: The member that tells the model, as JSON; the others are the leaves by their paths.
+_MODEL = "model"
+
+_LOGITS = ".cache.logits"
+
+#: Fields of a configuration that do not change what a state means, of training and of computing.
+_IRRELEVANT = {"dropout", "inner_dropout", "attention_dropout", "memory_gradient", "remat", "dtype"}
+_IRRELEVANT |= {"query_chunk", "fused_attention", "fused_by", "long_term.read"}
+_IRRELEVANT |= {f"long_term.{name}" for name in ("prior_scale", "prior_mean", "max_operator_mib")}
+
+
+def save_state(
+    path: str | os.PathLike,
+    state: DecodeState,
+    *,
+    decoder: Decoder | None = None,
+    params: Any = None,
+) -> None:
+    """Write a state as one NumPy .npz file of its leaves by path; the weights are not in it.
+
+    Args:
+        decoder, params: the model that has read it. Its configuration and a digest of its weights
+            are kept, so that `load_state` refuses another model.
+    """
+    told = np.frombuffer(json_text(_model(decoder, params)).encode(), np.uint8)
+    with writing(path) as file:
+        np.savez(file, **{_MODEL: told}, **_by_path(jax.device_get(state)))
+
+
+def load_state(
+    path: str | os.PathLike,
+    decoder: Decoder,
+    batch: int,
+    *,
+    params: Any = None,
+    accept: Literal["same", "any"] = "same",
+) -> DecodeState:
+    """The state that `save_state` wrote, to go on with, in the dtype that it had.
+
+    Args:
+        params: the weights that go on from it; None = they are not compared.
+        accept: same = a state that these weights and this configuration made, as far as the file
+            tells them; it must tell the weights where `params` are given. any = every state of the
+            right shapes, although its numbers may mean nothing to this model.
+
+    Raises:
+        ValueError: the file is damaged, or its state is impossible, or of another model or batch:
+            the first field or leaf that differs is named.
+        FileNotFoundError: no such file.
+    """
+    found = _read(path)
+    told = _told(path, found.pop(_MODEL, None))
+    if accept != "any":
+        for name, ours in _model(decoder, params).items():
+            theirs = told.get(name, "a memory that tells none" if name == "weights" else ours)
+            accepted = f"{ours}, this model's, or another's with accept any"
+            require(theirs == ours, f"{path}: {name}", theirs, accepted)
+    double = _described(found).get(_LOGITS, "").startswith("float64")
+    dtype = jax.dtypes.canonicalize_dtype(np.float64 if double else np.float32)
+    target = jax.eval_shape(lambda: start(decoder, batch, dtype))
+    expected = _by_path(target)
+    require_same(f"{path}: state", _described(found), _described(expected))
+    leaves = {name: found[name] for name in expected}
+    _check_values(path, leaves, decoder.cfg.segment_len)
+    return jax.tree.unflatten(jax.tree.structure(target), map(jnp.asarray, leaves.values()))
+
+
+def _by_path(tree: Any) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+
+
+def _described(leaves: dict[str, Any]) -> dict[str, str]:
+    return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in leaves.items()}
+
+
+def _model(decoder: Decoder | None, params: Any) -> dict[str, Any]:
+    """What decides on the meaning of a state: fields of the configuration, and `weights`."""
+    fields = {} if decoder is None else dataclasses.asdict(decoder.cfg)
+    for name in ("long_term", "compressed"):
+        parts = fields.pop(name, None) or {}
+        fields |= {f"{name}.{part}": value for part, value in parts.items()}
+    model = {name: value for name, value in fields.items() if name not in _IRRELEVANT}
+    if params is not None:
+        model["weights"] = weights_digest(params)
+    return parse_json(json_text(model), _MODEL)  # lists for tuples, as a file has them
+
+
+def weights_digest(params: Any) -> str:
+    """A hash of parameters by their paths, dtypes, shapes and bytes."""
+    digest = hashlib.sha256()
+    for path, leaf in sorted(_by_path(jax.device_get(params)).items()):
+        leaf = np.asarray(leaf)
+        digest.update(f"{path} {leaf.dtype} {leaf.shape}".encode())
+        digest.update(leaf.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _read(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The members of an .npz file."""
+    with reading(path, _ACCEPTED), open(path, "rb") as file:
+        try:
+            with np.load(file, allow_pickle=False) as members:
+                return {name: np.asanyarray(member) for name, member in members.items()}
+        except Exception as error:  # a dozen kinds, by which part is damaged
+            found = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(f"{path}: found {found}, accepted: {_ACCEPTED}") from None
+
+
+def _told(path: str | os.PathLike, member: np.ndarray | None) -> dict[str, Any]:
+    """What a file tells of the model, in the form of `_model`; {} in one of version 0.2."""
+    if member is None:
+        return {}
+    name = f"{path}: {_MODEL}"
+    return parse_json(decode(member.tobytes(), name), name)
+
+
+def _check_values(path: str | os.PathLike, leaves: dict[str, np.ndarray], segment_len: int) -> None:
+    """Refuse numbers that no state has."""
+    seen, most = leaves[".memory.seen"], np.iinfo(np.int32).max
+    ranges = {
+        ".seen": (0, MAX_SEEN),
+        ".position": (0, segment_len - 1),
+        ".writes": (0, np.where(seen < MAX_SEEN, seen // segment_len, most)),  # `seen` ends there
+        ".salience": (0, np.inf),
+        ".mass": (0, np.inf),
+    }
+    for name, leaf in leaves.items():
+        low, high = ranges.get(name[name.rfind(".") :], (-np.inf, np.inf))
+        wrong = leaf[~((low <= leaf) & (leaf <= high) & np.isfinite(leaf))]
+        accepted = f"finite numbers from {low} to {np.max(high)}"
+        for number in wrong[:1]:
+            require(False, f"{path}: state{name}", number, accepted)
