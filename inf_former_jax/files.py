@@ -2,7 +2,7 @@
 
 Text is UTF-8. A byte order mark at its beginning is no part of it, and line ends are not changed,
 so the same bytes give the same text everywhere. JSON is strict (RFC 8259): `NaN` and `Infinity` are
-refused when it is read, and written as null.
+refused when it is read, and written as null. `printable` is how such a text is shown.
 
 Errors are ValueErrors "name: found X, accepted: Y". What the system refuses, such as a folder in
 the place of a file, is one too. Only a file that is not there is a FileNotFoundError.
@@ -10,12 +10,14 @@ the place of a file, is one too. Only a file that is not there is a FileNotFound
 
 import contextlib
 import errno
+import functools
+import hashlib
 import json
 import math
 import os
 import reprlib
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -61,6 +63,27 @@ def read_raw_lines(path: str | os.PathLike) -> Iterator[tuple[int, int, bytes]]:
             line = raw.removeprefix(_MARK) if number == 1 else raw
             yield number, offset + len(raw) - len(line), line
             offset += len(raw)
+
+
+def read_json_lines(path: str | os.PathLike) -> Iterator[tuple[int, Callable[[], dict[str, Any]]]]:
+    """(number from 1, how to read the JSON object) of each line that is not blank.
+
+    A damaged line hides no other: its error is raised when the object is asked for, and names the
+    line. Errors as of `read_json`.
+    """
+    for number, offset, raw in read_raw_lines(path):
+        if raw.strip():
+            yield number, functools.partial(_object, raw, f"{path}: line {number}", offset)
+
+
+def _object(raw: bytes, name: str, offset: int) -> dict[str, Any]:
+    return parse_json(decode(raw, name, offset), name)
+
+
+def digest(path: str | os.PathLike) -> str:
+    """The SHA-256 of a file's bytes in hexadecimal; errors as of `read_bytes`."""
+    with reading(path), open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: str | os.PathLike, accepted: str = "a JSON object") -> dict[str, Any]:
@@ -202,3 +225,16 @@ def reading(path: str | os.PathLike, accepted: str = "a file that can be read") 
     except OSError as error:
         found = (error.strerror or str(error)).lower()
         raise ValueError(f"{path}: found {found}, accepted: {accepted}") from None
+
+
+def printable(text: str) -> str:
+    """The text as a terminal may show it: no character of it moves the cursor or gives orders.
+
+    Control characters but newline and tab become their pictures, `␛` for escape. Half a character
+    (a surrogate) becomes U+FFFD. All that comes from files, models or people is shown this way.
+    """
+    return text.translate(_PICTURES)
+
+
+_PICTURES = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"}
+_PICTURES |= {0x7F: 0x2421} | dict.fromkeys([*range(0x80, 0xA0), *range(0xD800, 0xE000)], 0xFFFD)

@@ -109,6 +109,31 @@ def test_a_file_that_was_not_finished_changes_nothing(tmp_path):
     assert os.listdir(tmp_path) == ["text"] and path.read_bytes() == b"old\r\n"
 
 
+def test_a_damaged_line_hides_no_other(tmp_path):
+    path = tmp_path / "some.jsonl"
+    path.write_bytes(MARK + b'{"a": 1}\r\n\n \n{"a"\n\xff\n[1]\n{"a": 2}')
+    found = list(files.read_json_lines(path))
+    assert [number for number, _ in found] == [1, 4, 5, 6, 7]
+    assert [read() for _, read in (found[0], found[-1])] == [{"a": 1}, {"a": 2}]
+    damage = ["line 4: found damaged JSON", "line 5: byte 21: found 0xff", r"line 6: found \[1\]"]
+    for (_, read), message in zip(found[1:-1], damage, strict=True):
+        with pytest.raises(ValueError, match=rf"some\.jsonl: {message}.*, accepted: "):
+            read()
+
+
+def test_what_is_printed_gives_a_terminal_no_orders():
+    """Of the characters below U+00A0 all but newline, tab and the visible ones; and surrogates."""
+    every = "".join(map(chr, range(0xA0)))
+    shown = files.printable(every)
+    assert len(shown) == len(every)
+    assert {one for one in shown if not one.isprintable()} == {"\n", "\t"}
+    assert [a for a, b in zip(every, shown, strict=True) if a == b] == [
+        *"\t\n",
+        *map(chr, range(0x20, 0x7F)),
+    ]
+    assert files.printable("\x1b[2J\x7f\x9b\ud800 é😀\ufeff") == "␛[2J␡\ufffd\ufffd é😀\ufeff"
+
+
 def test_a_link_is_kept(tmp_path):
     (tmp_path / "text").write_text("old")
     (tmp_path / "link").symlink_to("text")

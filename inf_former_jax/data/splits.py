@@ -2,28 +2,30 @@
 
 A cache entry is a folder `{split}-{hash}`. The hash covers the text files, their names and the
 tokeniser, so that after a change of any of them no entry is found. An entry is written under
-another name and renamed when it is complete.
+another name and renamed when it is complete. It holds the digests of its header and of its tokens:
+what is damaged is made again.
 """
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int64, Integer
+from jaxtyping import Int32, Int64, Integer
 
 from inf_former_jax.data import text
 from inf_former_jax.data.batches import check_tokens
+from inf_former_jax.data.text import SKIP, Skip
 from inf_former_jax.data.tokens import Tokenizer
+from inf_former_jax.files import PARTIAL, digest, json_text, read_json, reading, write_json, writing
 from inf_former_jax.require import require
 
-_VERSION = 1  # of readers and entries: a new number makes every entry stale
+_VERSION = 2  # of readers and entries: a new number makes every entry stale
 
 
 class TokenizedSplit(NamedTuple):
@@ -34,6 +36,18 @@ class TokenizedSplit(NamedTuple):
     names: tuple[str, ...]
     words: Int64[np.ndarray, " documents"]  # separated by white space
     bytes: Int64[np.ndarray, " documents"]  # of UTF-8
+    skipped: tuple[str, ...] = ()  # why each document that `Skip` leaves out was left out
+    vocab_size: int = 2**31  # of the tokeniser
+
+    def at(self, places: Any) -> Int32[np.ndarray, "..."]:
+        """The tokens at places, an index or a slice of `tokens`.
+
+        Raises:
+            ValueError: a token beyond the vocabulary: the file was written to after it was mapped.
+        """
+        found = self.tokens[places]
+        check_tokens(found, self.vocab_size, "tokens of the cache")
+        return found.astype(np.int32)
 
 
 def tokenize(
@@ -42,6 +56,7 @@ def tokenize(
     tokenizer: Tokenizer,
     cache: str | Path | None = None,
     characters: int = 0,
+    skip: Skip = SKIP,
 ) -> TokenizedSplit:
     """The documents of a split (`text.documents`) in tokens.
 
@@ -49,22 +64,28 @@ def tokenize(
         characters: how many characters of each document are kept, without a word that this would
             cut; 0 = all.
         cache: folder in which tokens are kept and found again; None = in memory only. A stale or
-            truncated entry is made again. Any number of processes may share the folder.
+            damaged entry is made again. Any number of processes may share the folder.
+        skip: which documents are left out (`text.documents`).
 
     Raises:
-        ValueError: a vocabulary that no token type holds, a tokeniser that breaks its bounds, or
-            as `text.documents` does.
+        ValueError: a vocabulary that no token type holds, a tokeniser that breaks its bounds, a
+            cache that is no folder, or as `text.documents` does.
     """
-    kind = token_type(tokenizer.vocab_size)
-    encoded = _encoded(path, split, tokenizer, characters)
+    kind, skipped = token_type(tokenizer.vocab_size), list[str]()
+    documents = text.documents(path, split, skip, skipped)
+
+    def write(write: Callable[[bytes], Any]) -> dict[str, Any]:
+        fields = _encode(documents, tokenizer, characters, kind, write)
+        return fields | {"skipped": skipped, "vocab_size": tokenizer.vocab_size}
+
     if cache is None:
-        ids, names, words, sizes = zip(*encoded, strict=True)
-        tokens = np.concatenate(ids).astype(kind)
-        return _split(tokens, [len(document) for document in ids], names, words, sizes)
-    key = _key(path, split, tokenizer, characters)
+        parts: list[bytes] = []
+        header = write(parts.append)
+        return _split(np.frombuffer(b"".join(parts), kind), header)
+    settings = [_VERSION, split, tokenizer.fingerprint, characters, skip.skip_empty, skip.skip_odd]
+    key = _hash([*settings, text.fingerprint(path, split)])
     entry = Path(cache) / f"{split or 'all'}-{key[:16]}"
-    found = _load(entry, key)
-    return _build(entry, key, kind, encoded) if found is None else found
+    return _load(entry, key, kind) or _build(entry, key, kind, write)
 
 
 def token_type(vocab_size: int) -> np.dtype:
@@ -77,94 +98,88 @@ def token_type(vocab_size: int) -> np.dtype:
     return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
 
 
-def _split(tokens: np.ndarray, *documents: Sequence) -> TokenizedSplit:
-    """From lengths, names, words and bytes of all documents."""
-    lengths, names, words, sizes = documents
-    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
-    counts = np.array(words, np.int64), np.array(sizes, np.int64)
-    return TokenizedSplit(tokens, starts, tuple(names), *counts)
+def _split(tokens: np.ndarray, header: Mapping[str, Any]) -> TokenizedSplit:
+    """From what an entry's header says of the documents."""
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(header["lengths"], dtype=np.int64)])
+    counts = np.array(header["words"], np.int64), np.array(header["bytes"], np.int64)
+    names, skipped = tuple(header["names"]), tuple(header["skipped"])
+    return TokenizedSplit(tokens, starts, names, *counts, skipped, header["vocab_size"])
 
 
-def _encoded(
-    path: str | Path, split: str | None, tokenizer: Tokenizer, characters: int
-) -> Iterator[tuple[np.ndarray, str, int, int]]:
-    """(ids with the end, name, words, bytes) of each document."""
-    for name, content in text.documents(path, split):
+def _encode(
+    documents: Iterator[text.Document],
+    tokenizer: Tokenizer,
+    characters: int,
+    kind: np.dtype,
+    write: Callable[[bytes], Any],
+) -> dict[str, Any]:
+    """Write the ids of each document and its end; lengths, names, words and bytes of all."""
+    header: dict[str, list] = {"lengths": [], "names": [], "words": [], "bytes": []}
+    for name, content in documents:
         if 0 < characters < len(content):
             begin = content[:characters]
             content = (begin.rsplit(maxsplit=1) or [begin])[0]
         ids = tokenizer.encode(content)
         check_tokens(ids, tokenizer.vocab_size, f"{name}: ids")
-        with_end = np.append(ids, np.int32(tokenizer.end))
-        yield with_end, name, text.num_words(content), len(content.encode("utf-8"))
+        write(np.append(ids, np.int32(tokenizer.end)).astype(kind).tobytes())
+        row = len(ids) + 1, name, text.num_words(content), len(content.encode("utf-8"))
+        for field, value in zip(header.values(), row, strict=True):
+            field.append(value)
+    return header
 
 
-def _key(path: str | Path, split: str | None, tokenizer: Tokenizer, characters: int) -> str:
-    """Hash of everything that the tokens depend on."""
-    settings = [_VERSION, split, tokenizer.fingerprint, characters]
-    digest = hashlib.sha256(json.dumps(settings).encode())
-    for file in text.files(path, split):
-        with open(file, "rb") as opened:
-            contents = hashlib.file_digest(opened, "sha256").hexdigest()
-        digest.update(json.dumps([file.name, contents]).encode())
-    return digest.hexdigest()
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json_text(content).encode()).hexdigest()
 
 
-def _load(entry: Path, key: str) -> TokenizedSplit | None:
+def _load(entry: Path, key: str, kind: np.dtype) -> TokenizedSplit | None:
     """The entry, or None if it is absent, another's or damaged."""
-    file = entry / "tokens.bin"
+    tokens = entry / "tokens.bin"
     try:
-        header = json.loads((entry / "header.json").read_text(encoding="utf-8"))
-        size = file.stat().st_size
+        header = read_json(entry / "header.json")
+        whole = header.pop("digest", None) == _hash(header) and header["key"] == key
+        if not whole or digest(tokens) != header["tokens"]:
+            return None
+        return _split(np.memmap(tokens, kind, mode="r"), header)
     except (OSError, ValueError):
         return None
-    if not isinstance(header, dict) or (header.get("key"), header.get("size")) != (key, size):
-        return None
-    tokens = np.memmap(file, header["dtype"], mode="r")
-    return _split(tokens, *(header[name] for name in ("lengths", "names", "words", "bytes")))
 
 
-def _build(entry: Path, key: str, kind: np.dtype, encoded: Iterator) -> TokenizedSplit:
-    partial = entry.with_name(f"{entry.name}.partial-{uuid.uuid4().hex}")
-    partial.mkdir(parents=True)
+def _build(entry: Path, key: str, kind: np.dtype, write: Callable) -> TokenizedSplit:
+    partial = entry.with_name(f"{entry.name}{PARTIAL}{uuid.uuid4().hex}")
+    with reading(entry.parent, "a folder that can be written"):
+        partial.mkdir(parents=True)
     try:
-        _write(partial, key, kind, encoded)
+        _write(partial, key, write)
         # Mapped before the rename: it stays readable even if another process replaces the entry.
-        loaded = _load(partial, key)
+        loaded = _load(partial, key, kind)
         if loaded is None:
             raise OSError(f"{partial}: what was written to it cannot be read back")
-        _install(partial, entry, key)
+        _install(partial, entry, key, kind)
         return loaded
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _write(folder: Path, key: str, kind: np.dtype, encoded: Iterator) -> None:
-    lengths, names, words, sizes = [], [], [], []
-    with open(folder / "tokens.bin", "wb") as file:
-        for ids, name, num_words, num_bytes in encoded:
-            file.write(ids.astype(kind).tobytes())
-            lengths.append(len(ids))
-            names.append(name)
-            words.append(num_words)
-            sizes.append(num_bytes)
-        file.flush()
-        # A rename may otherwise reach the disk before the tokens do.
-        os.fsync(file.fileno())
-    header = {"key": key, "dtype": kind.str, "size": sum(lengths) * kind.itemsize}
-    header |= {"lengths": lengths, "names": names, "words": words, "bytes": sizes}
-    (folder / "header.json").write_text(json.dumps(header), encoding="utf-8")
+def _write(folder: Path, key: str, write: Callable[[Callable], dict[str, Any]]) -> None:
+    with writing(folder / "tokens.bin") as file:
+        header = write(file.write)
+    header |= {"key": key, "tokens": digest(folder / "tokens.bin")}
+    write_json(folder / "header.json", {"digest": _hash(header), **header}, indent=None)
 
 
-def _install(partial: Path, entry: Path, key: str) -> None:
-    """Rename into place unless another process was first; a damaged entry there is removed."""
-    if entry.exists() and _load(entry, key) is None:
+def _install(partial: Path, entry: Path, key: str, kind: np.dtype) -> None:
+    """Rename into place unless another process was first; what is damaged there is removed."""
+    if os.path.lexists(entry) and _load(entry, key, kind) is None:
         away = entry.with_name(f"{partial.name}-damaged")
         with contextlib.suppress(FileNotFoundError):  # another process did it
             os.rename(entry, away)
-        shutil.rmtree(away, ignore_errors=True)
+        if away.is_dir() and not away.is_symlink():
+            shutil.rmtree(away, ignore_errors=True)
+        else:
+            away.unlink(missing_ok=True)
     try:
         os.rename(partial, entry)
     except OSError:
-        if _load(entry, key) is None:
+        if _load(entry, key, kind) is None:
             raise

@@ -53,7 +53,8 @@ def pieces(split: TokenizedSplit, size: int) -> TokenizedSplit:
     borders = np.append(np.concatenate(starts), split.starts[-1])
     # Words and bytes are known of whole documents only: pieces have no figures for them.
     nothing = np.zeros(len(names), np.int64)
-    return TokenizedSplit(split.tokens, borders, tuple(names), nothing, nothing)
+    rest = split.skipped, split.vocab_size
+    return TokenizedSplit(split.tokens, borders, tuple(names), nothing, nothing, *rest)
 
 
 class _Walk(NamedTuple):
@@ -126,15 +127,12 @@ class Streams:
         `valid` is always an array, so that every batch has the same structure.
 
         Raises:
-            ValueError: a negative step, or a row outside 0..B-1.
+            ValueError: a negative step, a row outside 0..B-1, or a token beyond the vocabulary.
         """
         documents, first, valid = self._cut(step, rows)
         begins = self.split.starts[documents] + first
         places = np.where(valid, begins[..., None] + np.arange(self.segment_len), 0)
-        inputs, targets = (
-            np.where(valid, self.split.tokens[places + later], 0).astype(np.int32)
-            for later in (0, 1)
-        )
+        inputs, targets = (np.where(valid, self.split.at(places + later), 0) for later in (0, 1))
         resets = (first == 0) & valid.any(axis=-1)
         context = np.where(first == 0, 0, self.segment_len - self._stride)
         weights = valid & (np.arange(self.segment_len) >= context[..., None])

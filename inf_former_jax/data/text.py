@@ -7,16 +7,28 @@ For each split, one of SPLITS, a folder holds one of
 - `train.jsonl`: a line is {"text": …}, named by its "title" or "id".
 
 Without a split, a folder of .txt files or one file (.tokens, .raw, .jsonl, .txt) is read whole.
+Text is that of `inf_former_jax.files`: UTF-8 without a byte order mark.
 """
 
 import csv
+import dataclasses
+import hashlib
+import itertools
 import json
+import logging
+import os
 import re
-from collections.abc import Callable, Iterator
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from inf_former_jax.files import digest, printable, read_json_lines, read_lines, read_text, reading
 from inf_former_jax.require import require
+
+log = logging.getLogger(__name__)
 
 SPLITS = ("train", "valid", "test")
 """Names of the splits; files and folders of `valid` may be called `validation`, too."""
@@ -27,28 +39,82 @@ _ON_DISK = {"train": ("train",), "valid": ("valid", "validation"), "test": ("tes
 class Document(NamedTuple):
     """A text that is read from its beginning to its end, and the name it is reported by."""
 
-    name: str
+    name: str  # printable
     text: str
 
 
+class EmptyError(ValueError):
+    """A document without text, or a conversation without words."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Skip:
+    """What of a corpus is left out: each time a warning in the log says what and why."""
+
+    skip_empty: bool = True
+    """Documents without text and conversations without words are left out; otherwise they are an
+    error."""
+    skip_odd: bool = False
+    """Files and lines that cannot be read are left out; otherwise they are an error."""
+
+    def leaves_out(self, error: Exception) -> bool:
+        """Whether what an error is about is left out; if so, it warns."""
+        left_out = self.skip_empty if isinstance(error, EmptyError) else self.skip_odd
+        if left_out:
+            log.warning("skipped %s", printable(str(error)))
+        return left_out
+
+
+SKIP = Skip()
+
+_Source = Callable[[], Document]  # the document once it is asked for, or an error that names it
+
+
 class _Layout(NamedTuple):
-    read: Callable[[Path], Iterator[Document]]
+    read: Callable[[Path], Iterator[_Source]]
     paths: list[Path]  # each is given to `read`, in this order
     beside: tuple[Path, ...] = ()  # what else the documents depend on
 
 
-def documents(path: str | Path, split: str | None = None) -> Iterator[Document]:
+def documents(
+    path: str | Path,
+    split: str | None = None,
+    skip: Skip = SKIP,
+    skipped: list[str] | None = None,
+) -> Iterator[Document]:
     """Documents of a split, or of a whole folder or file; books in the order of their file names.
 
     No character is changed, added or left out: newlines, `<unk>` and the spaces of WikiText stay.
 
+    Args:
+        skip: which documents are left out; a file of WikiText is read as a whole or refused.
+        skipped: receives the reason of each that is left out.
+
     Raises:
         ValueError: nothing or more than one thing found for the split, an unknown layout; while
-            iterating, an empty file or text, invalid UTF-8 (file and byte), WikiText without a
-            level-1 heading, a line that is no JSON object with a text.
+            iterating, unless it is skipped, a text that is empty, invalid UTF-8 (file and byte), a
+            line that is no JSON object with a text, WikiText without a level-1 heading; no document
+            at all.
+        FileNotFoundError: a link to nowhere.
     """
-    layout = _locate(Path(path), split)
-    return (document for file in layout.paths for document in layout.read(file))
+    where = str(path) if split is None else f"{path}: split {split!r}"
+    return _kept(_locate(Path(path), split), where, skip, [] if skipped is None else skipped)
+
+
+def _kept(layout: _Layout, where: str, skip: Skip, skipped: list[str]) -> Iterator[Document]:
+    count = 0
+    for source in (source for file in layout.paths for source in layout.read(file)):
+        try:
+            document = source()
+        except (ValueError, FileNotFoundError) as error:
+            if not skip.leaves_out(error):
+                raise
+            skipped.append(printable(str(error)))
+        else:
+            count += 1
+            yield document
+    found = f"no document with text, {len(skipped)} left out"
+    require(count > 0, where, found, "one document or more")
 
 
 def files(path: str | Path, split: str | None = None) -> list[Path]:
@@ -61,6 +127,18 @@ def files(path: str | Path, split: str | None = None) -> list[Path]:
     return [*layout.paths, *layout.beside]
 
 
+def fingerprint(path: str | Path, split: str | None = None) -> str:
+    """A hash of the names and the bytes of `files(path, split)`; errors as of `files`."""
+    found = hashlib.sha256()
+    for file in files(path, split):
+        try:
+            contents = digest(file)
+        except (ValueError, FileNotFoundError):  # which `documents` refuses or skips
+            contents = None
+        found.update(json.dumps([file.name, contents]).encode())
+    return found.hexdigest()
+
+
 def num_words(text: str) -> int:
     """Words that white space separates: the count behind a perplexity per word."""
     return len(text.split())
@@ -68,15 +146,16 @@ def num_words(text: str) -> int:
 
 def _locate(path: Path, split: str | None) -> _Layout:
     require(split is None or split in SPLITS, "split", repr(split), ", ".join(SPLITS))
-    require(path.exists(), str(path), "nothing", "a folder or file of text")
-    if path.is_file():
-        require(split is None, str(path), f"split {split!r}", "none, since a file has no splits")
-        return _Layout(_reader(path), [path])
-    if split is None:
+    with reading(path, "a folder or file of text"):
+        if not stat.S_ISDIR(os.stat(path).st_mode):
+            accepted = "none, since a file has no splits"
+            require(split is None, str(path), f"split {split!r}", accepted)
+            return _Layout(_reader(path), [path])
+        if split is not None:
+            return _locate_split(path, split)
         books = _books_in(path)
         require(bool(books), str(path), _listing(path), ".txt files, or a split")
         return _Layout(_book, books)
-    return _locate_split(path, split)
 
 
 def _locate_split(folder: Path, split: str) -> _Layout:
@@ -84,7 +163,7 @@ def _locate_split(folder: Path, split: str) -> _Layout:
     layouts = {}
     for name in _ON_DISK[split]:
         for file in (folder / pattern.format(name) for pattern in patterns):
-            if file.is_file():
+            if os.path.lexists(file):
                 layouts[file.name] = _Layout(_reader(file), [file])
         if books := _books_in(folder / name):
             layouts[f"{name}/*.txt"] = _pg19(folder, books)
@@ -94,7 +173,7 @@ def _locate_split(folder: Path, split: str) -> _Layout:
     return layouts.popitem()[1]
 
 
-def _reader(file: Path) -> Callable[[Path], Iterator[Document]]:
+def _reader(file: Path) -> Callable[[Path], Iterator[_Source]]:
     readers = {".tokens": _articles, ".raw": _articles, ".jsonl": _records, ".txt": _book}
     kind = file.suffix
     require(kind in readers, str(file), repr(kind), f"a file {', '.join(readers)}")
@@ -102,7 +181,7 @@ def _reader(file: Path) -> Callable[[Path], Iterator[Document]]:
 
 
 def _books_in(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.glob("*.txt") if file.is_file())
+    return sorted(file for file in folder.glob("*.txt") if not file.is_dir())
 
 
 def _listing(folder: Path) -> str:
@@ -111,90 +190,77 @@ def _listing(folder: Path) -> str:
     return (", ".join(names[:8]) or "an empty folder") + more
 
 
-def _decode(raw: bytes, file: Path, offset: int = 0) -> str:
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        where, found = offset + error.start, raw[error.start]
-        message = f"{file}: byte {where}: found 0x{found:02x}, accepted: UTF-8"
-        raise ValueError(message) from error
-
-
-def _lines(file: Path) -> Iterator[str]:
-    """Lines with their ends, cut at \\n only: `str.splitlines` would cut inside texts."""
-    offset = 0
-    with open(file, "rb") as opened:
-        for raw in opened:
-            yield _decode(raw, file, offset)
-            offset += len(raw)
-    require(offset > 0, str(file), "an empty file", "text")
-
-
 def _pg19(folder: Path, books: list[Path]) -> _Layout:
     metadata = folder / "metadata.csv"
-    if not metadata.is_file():
+    if not os.path.lexists(metadata):
         return _Layout(_book, books)
-
-    def read(file):
-        for book in _book(file):
-            yield Document(titles.get(book.name, book.name), book.text)
-
-    rows = csv.reader(_lines(metadata))
-    titles = {row[0]: row[1] for row in rows if len(row) > 1 and row[1]}
-    return _Layout(read, books, (metadata,))
+    titles = _titles(metadata)
+    return _Layout(partial(_book, titles=titles), books, (metadata,))
 
 
-def _book(file: Path) -> Iterator[Document]:
-    raw = file.read_bytes()
-    require(bool(raw), str(file), "an empty file", "text")
-    yield Document(file.stem, _decode(raw, file))
+def _titles(metadata: Path) -> dict[str, str]:
+    rows = csv.reader(line for _, line in read_lines(metadata))
+    try:
+        return {row[0]: row[1] for row in rows if len(row) > 1 and row[1]}
+    except csv.Error as error:
+        found, accepted = f"damaged CSV ({error})", "id, title, …"
+        raise ValueError(
+            f"{metadata}: line {rows.line_num}: found {found}, accepted: {accepted}"
+        ) from None
+
+
+def _book(file: Path, titles: Mapping[str, str] = MappingProxyType({})) -> Iterator[_Source]:
+    yield partial(_whole, file, titles.get(file.stem, file.stem))
+
+
+def _whole(file: Path, name: str) -> Document:
+    if not (text := read_text(file)):
+        raise EmptyError(f"{file}: found an empty file, accepted: text")
+    return Document(printable(name), text)
 
 
 _WIKITEXT = "articles below headings ` = Title = ` between blank lines"
 _HEADING = re.compile(r" ?= (?!= )(.*\S)(?<! =) =\s*")
 
 
-def _articles(file: Path) -> Iterator[Document]:
+def _articles(file: Path) -> Iterator[_Source]:
     """Articles of WikiText, each with the blank lines before its heading; joined they are the file.
 
-    Only a line between blank lines is a heading: some formulas in the texts look like one.
+    Only a line between blank lines is a heading: some formulas in the texts look like one. The ends
+    of the file count as blank lines.
     """
     name, lines = None, []
-    for line in _lines(file):
+    for line in itertools.chain((line for _, line in read_lines(file)), [""]):
         heading = _HEADING.fullmatch(lines[-1]) if lines and not line.strip() else None
         if heading and (len(lines) == 1 or not lines[-2].strip()):
             before, lines = lines[:-2], lines[-2:]
             if name is not None:
-                yield Document(name, "".join(before))
+                yield partial(Document, name, "".join(before))
             else:
                 alone = not "".join(before).strip()
                 require(alone, str(file), "text before the first heading", _WIKITEXT)
-            name = heading[1]
+            name = printable(heading[1])
         lines.append(line)
     if name is None:
         raise ValueError(f"{file}: found no heading, accepted: {_WIKITEXT}")
-    yield Document(name, "".join(lines))
+    yield partial(Document, name, "".join(lines))
 
 
-def _records(file: Path) -> Iterator[Document]:
-    for number, line in enumerate(_lines(file), 1):
-        if not line.strip():
-            continue
-        record = _parse(line, f"{file}: line {number}")
-        names = (record.get(key) for key in ("title", "id"))
-        name = next((str(name) for name in names if name is not None), f"line {number}")
-        yield Document(name, record["text"])
+def _records(file: Path) -> Iterator[_Source]:
+    for number, read in read_json_lines(file):
+        yield partial(_record, read, f"{file}: line {number}", number)
 
 
-def _parse(line: str, where: str) -> dict[str, Any]:
+def _record(read: Callable[[], dict[str, Any]], where: str, number: int) -> Document:
+    record = read()
+    text, accepted = record.get("text"), '{"text": …} with a text that is not empty'
+    if text == "":
+        raise EmptyError(f"{where}: found an empty text, accepted: {accepted}")
+    require(isinstance(text, str), where, "no text", accepted)
     try:
-        record = json.loads(line)
-        text = record.get("text") if isinstance(record, dict) else None
-        good = isinstance(text, str) and bool(text)
-        require(good, where, "no text", '{"text": …} with a text that is not empty')
         str(text).encode("utf-8")
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: found {error}, accepted: a JSON object") from error
     except UnicodeEncodeError as error:  # JSON can escape half of a surrogate pair
-        raise ValueError(f"{where}: text: found {error}, accepted: UTF-8") from error
-    return record
+        raise ValueError(f"{where}: text: found {error}, accepted: UTF-8") from None
+    names = (record.get(key) for key in ("title", "id"))
+    name = next((str(name) for name in names if name is not None), f"line {number}")
+    return Document(printable(name), str(text))

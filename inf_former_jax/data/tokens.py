@@ -5,8 +5,6 @@ The rest of `data` knows a tokeniser as a `Tokenizer` only.
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -15,6 +13,7 @@ import numpy as np
 from jaxtyping import Int32, Integer
 
 from inf_former_jax.data.batches import check_tokens
+from inf_former_jax.files import read_json, read_lines, read_text, write_text
 from inf_former_jax.require import require, require_at_least
 
 END = "<|endoftext|>"
@@ -83,6 +82,9 @@ class ByteLevelBpe:
         _check_lossless(spec, where)
         vocab = self._tokenizer.get_vocab()
         require(end in vocab, where, f"{len(vocab)} tokens", f"a vocabulary with {end!r}")
+        distinct, most = len({*vocab.values()}), max(vocab.values())
+        require(distinct == len(vocab), where, "tokens that share an id", "an id for each token")
+        require(most < 2**31 - 1, where, f"the id {most}", f"ids below {2**31 - 1}")
         self._definition = definition
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
@@ -92,8 +94,8 @@ class ByteLevelBpe:
         self.fingerprint = _fingerprint(spec, vocab, self.end)
 
     def save(self, path: str | Path) -> None:
-        """Write the tokenizer.json from which `load_bpe` makes the same tokeniser."""
-        Path(path).write_text(self._definition, encoding="utf-8")
+        """Write the tokenizer.json from which `load_bpe` makes the same tokeniser, or nothing."""
+        write_text(path, self._definition)
 
     def encode(self, text: str) -> Int32[np.ndarray, " n"]:
         """The text's ids [n], without an end."""
@@ -117,7 +119,7 @@ def load_bpe(path: str | Path, end: str = END) -> ByteLevelBpe:
     file = path / "tokenizer.json" if path.is_dir() else path
     pair = path / "vocab.json", path / "merges.txt"
     if file.is_file():
-        return ByteLevelBpe(file.read_text(encoding="utf-8"), str(file), end)
+        return ByteLevelBpe(read_text(file, "a tokenizer.json"), str(file), end)
     accepted = "tokenizer.json, or a folder with it or with vocab.json and merges.txt"
     require(all(part.is_file() for part in pair), str(path), "no tokeniser", accepted)
     return ByteLevelBpe(_from_pair(*pair), str(path), end)
@@ -128,7 +130,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, path: str | Path) -> ByteLe
 
     Args:
         vocab_size: with the 256 bytes and the end; a small text may give fewer.
-        path: where the tokenizer.json is written; replaced at once, so never half a file.
+        path: where the tokenizer.json is written, whole or not at all.
 
     Raises:
         ValueError: vocab_size < 257.
@@ -143,11 +145,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, path: str | Path) -> ByteLe
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial-{uuid.uuid4().hex}")
-    partial.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, tokenizer.to_str(pretty=True))
     return load_bpe(path)
 
 
@@ -173,11 +171,14 @@ def _byte_level(tokenizer: Any) -> Any:
 def _from_pair(vocab: Path, merges: Path) -> str:
     """The text of a tokenizer.json from GPT-2's two files."""
     library = _library()
+    accepted = "vocab.json and merges.txt"
+    ids = read_json(vocab, accepted)
+    lines = (line.rstrip("\r\n") for _, line in read_lines(merges))
+    pairs = [tuple(line.split(" ")) for line in lines if not line.startswith("#version")]
     try:
-        model = library.models.BPE.from_file(str(vocab), str(merges))
+        model = library.models.BPE(ids, pairs)
     except Exception as error:  # the library raises nothing more specific
-        message = f"{vocab.parent}: found {error}, accepted: vocab.json and merges.txt"
-        raise ValueError(message) from error
+        raise ValueError(f"{vocab.parent}: found {error}, accepted: {accepted}") from None
     return _byte_level(library.Tokenizer(model)).to_str()
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from inf_former_jax.data import splits
 from inf_former_jax.data.splits import token_type, tokenize
+from inf_former_jax.data.streams import Streams
+from inf_former_jax.data.text import Skip
 from inf_former_jax.data.tokens import Bytes
 
 
@@ -83,7 +85,18 @@ def test_a_stale_entry_is_not_used(corpus, tmp_path, change):
 
 
 def cut(file):
-    file.write_bytes(file.read_bytes()[:-1])
+    file.write_bytes(file.read_bytes()[:-2])
+
+
+def overwrite(file, begin):
+    """Other bytes at the beginning; the size stays."""
+    file.write_bytes(begin + file.read_bytes()[len(begin) :])
+
+
+def replaced(entry):
+    """A link to nowhere in the place of the entry."""
+    shutil.rmtree(entry)
+    entry.symlink_to("nowhere")
 
 
 @pytest.mark.parametrize(
@@ -95,6 +108,10 @@ def cut(file):
         lambda entry: cut(entry / "header.json"),
         lambda entry: (entry / "header.json").write_text("[]"),
         lambda entry: (entry / "header.json").unlink(),
+        lambda entry: overwrite(entry / "tokens.bin", b"\xff\xff"),  # beyond the vocabulary
+        lambda entry: overwrite(entry / "tokens.bin", b"\x00\x00"),
+        lambda entry: overwrite(entry / "header.json", b'{"lengths": [7, 1], '),
+        replaced,
     ],
 )
 def test_a_damaged_entry_is_made_again(corpus, tmp_path, damage):
@@ -146,6 +163,37 @@ def test_what_is_mapped_outlives_its_entry(corpus, tmp_path):
     found = tokenize(corpus, None, Bytes(), tmp_path / "cache")
     shutil.rmtree(tmp_path / "cache")
     same(found, tokenize(corpus, None, Bytes()))
+
+
+def test_what_is_damaged_while_it_is_read_is_refused(corpus, tmp_path):
+    """By all that reads tokens of a split."""
+    split = tokenize(corpus, None, Bytes(), tmp_path / "cache")
+    (file,) = tmp_path.glob("cache/*/tokens.bin")
+    assert split.at(slice(0, 3)).tolist() == [97, 98, 32]
+    with open(file, "r+b") as opened:
+        opened.write(b"\x00\x00\xff\xff")
+    with pytest.raises(ValueError, match=r"cache\[1\]: found 65535, accepted: .* 0\.\.256"):
+        split.at(slice(0, 3))
+    rows = Streams(split, 1, 4)
+    with pytest.raises(ValueError, match=r"cache\[.*\]: found 65535"):
+        rows.batch(0, [0])
+
+
+def test_a_cache_that_is_no_folder(corpus, tmp_path):
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(ValueError, match=r"cache: found .*, accepted: a folder that can be writ"):
+        tokenize(corpus, None, Bytes(), tmp_path / "cache")
+
+
+def test_what_is_left_out_is_counted_and_named(corpus, tmp_path):
+    """Also when the tokens are found again; another `Skip` has another entry."""
+    (corpus / "aa.txt").write_text("")
+    for _ in range(2):
+        found = tokenize(corpus, None, Bytes(), tmp_path / "cache")
+        assert found.names == ("a", "b")
+        assert found.skipped == (f"{corpus}/aa.txt: found an empty file, accepted: text",)
+    with pytest.raises(ValueError, match=r"aa\.txt: found an empty file"):
+        tokenize(corpus, None, Bytes(), tmp_path / "cache", skip=Skip(skip_empty=False))
 
 
 def test_wide_vocabularies(corpus, tmp_path):
