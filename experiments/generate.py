@@ -10,7 +10,6 @@ read, the open segment included, and --memory-in goes on from there, without the
 import dataclasses
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import jax
 
@@ -18,6 +17,7 @@ from experiments.language_modeling.config import LanguageModelingConfig
 from experiments.language_modeling.sample import WriteConfig, Writer, numbers, pieces, writer
 from experiments.language_modeling.start import is_run, tokenizer_of
 from experiments.run import cli, training
+from inf_former_jax.files import printable, read_text
 from inf_former_jax.generate import start
 from inf_former_jax.models.convert import gpt2
 from inf_former_jax.models.decoder import Decoder
@@ -67,16 +67,9 @@ def read_prompt(cfg: GenerateConfig) -> str:
 
     Raises:
         ValueError: an unreadable file, or no prompt and no memory to go on from.
+        FileNotFoundError: no such file.
     """
-    text = ""
-    if cfg.prompt_file:
-        try:
-            text = Path(cfg.prompt_file).read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"prompt_file: found invalid UTF-8 at byte {error.start} of {cfg.prompt_file}, "
-                f"accepted: UTF-8"
-            ) from None
+    text = read_text(cfg.prompt_file) if cfg.prompt_file else ""
     text += cfg.prompt
     given = bool(text or cfg.memory_in)
     require(given, "prompt", "none", "--prompt, --prompt-file or --memory-in")
@@ -99,7 +92,7 @@ def run(cfg: GenerateConfig) -> None:
         state = yield from numbers(steps, [])
 
     for piece in pieces(model.tokenizer, tokens()):
-        print(piece, end="", flush=True)
+        print(printable(piece), end="", flush=True)
     print()
     if cfg.memory_out:
         model.save(cfg.memory_out, state)

@@ -132,13 +132,13 @@ def _sequences(
     cfg, _, params, _ = training.load(LanguageModelingConfig, run, ("params",))
     tokenizer, length = tokenizer_of_run(run), cfg.model.segment_len
     limits = {"test": cfg.test_characters}
-    test = tokenized(cfg.data, tokenizer, cfg.cache, limits).splits["test"]
+    test = tokenized(cfg.data, tokenizer, cfg.cache, limits, cfg).splits["test"]
     sizes = np.diff(test.starts)
     long = test.starts[:-1][sizes >= segments * length]
     accepted = f"at most {sizes.max() // length}, the longest test"
     require(len(long) > 0, "segments", segments, accepted)
     places = long[:sequences, None] + np.arange(segments * length)
-    tokens = test.tokens[places].astype(np.int32).reshape(len(places), segments, length)
+    tokens = test.at(places).reshape(len(places), segments, length)
     return cfg, params, tokens, np.ones(length, bool)
 
 

@@ -18,6 +18,7 @@ from rich.progress import Progress
 
 from experiments.analysis import plots
 from experiments.run import tables
+from inf_former_jax.files import writing
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.memory.retained import Retention, retention
 from inf_former_jax.require import require, require_at_least
@@ -111,7 +112,8 @@ def compute(cfg: RetentionConfig, folder: Path) -> dict[str, Any]:
     report(cfg, curves)
     columns = map(np.stack, zip(*found.values(), strict=True))
     arrays: dict[str, Any] = dict(zip(Retention._fields, columns, strict=True))
-    np.savez(folder / "retention.npz", contractions=np.array(list(found)), **arrays)
+    with writing(folder / "retention.npz") as file:
+        np.savez(file, contractions=np.array(list(found)), **arrays)
     plots.retention(folder / "retention.png", curves)
     return {
         "retention": {

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from experiments.analysis import plots, retention
 from experiments.analysis.retention import RetentionConfig
 from experiments.run import tables
+from inf_former_jax.files import writing
 from inf_former_jax.memory import long_term
 from inf_former_jax.memory.basis import evaluate
 from inf_former_jax.memory.long_term import LongTermConfig
@@ -157,7 +158,8 @@ def compute(cfg: StreamConfig, folder: Path) -> dict[str, Any]:
     arrays: dict[str, Any] = {
         name: np.stack([series[name] for series in found.values()]) for name in _SERIES
     }
-    np.savez(folder / "stream.npz", contractions=np.array(list(found)), **arrays)
+    with writing(folder / "stream.npz") as file:
+        np.savez(file, contractions=np.array(list(found)), **arrays)
     return {"found": short}
 
 

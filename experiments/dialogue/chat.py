@@ -15,7 +15,6 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import jax
 
@@ -26,6 +25,7 @@ from experiments.dialogue.turns import Chat
 from experiments.language_modeling import start
 from experiments.language_modeling.sample import WriteConfig, pieces, writer
 from experiments.run import cli, training
+from inf_former_jax.files import printable, read_text
 from inf_former_jax.require import require, require_at_least
 
 with contextlib.suppress(ImportError):  # not on every system
@@ -67,16 +67,10 @@ def read_document(path: str) -> str:
 
     Raises:
         ValueError: it cannot be read, is empty, or is not UTF-8.
+        FileNotFoundError: no such file.
     """
-    found, accepted = f"document: found {path}", "accepted: a text file in UTF-8"
-    try:
-        text = Path(path).read_text(encoding="utf-8").strip()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{found} with invalid UTF-8 at byte {error.start}, {accepted}") from None
-    except OSError as error:
-        raise ValueError(f"{found} ({error.strerror}), {accepted}") from None
-    if not text:
-        raise ValueError(f"{found} without text, {accepted}")
+    text = read_text(path).strip()
+    require(bool(text), path, "no text", "a text")
     return text
 
 
@@ -137,15 +131,6 @@ def lines(label: str) -> Iterator[str]:
 def cleaned(line: str) -> str:
     """A line in the form of training's utterances: single spaces, no surrogates."""
     return re.sub("[\ud800-\udfff]", "\ufffd", " ".join(line.split()))
-
-
-def printable(text: str) -> str:
-    """The text with pictures for control characters but newline and tab: none moves the cursor."""
-    return text.translate(_PICTURES)
-
-
-_PICTURES = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"}
-_PICTURES |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 
 
 def converse(chat: Chat, speaker: int) -> None:

@@ -13,6 +13,7 @@ from experiments.dialogue.config import PRESETS, ROWS, DataConfig, DialogueConfi
 from experiments.dialogue.task import DIALOGUE
 from experiments.language_modeling.start import is_run
 from experiments.results.dialogue import COLUMNS
+from experiments.run import tables
 from experiments.run.grid import EMPTIED, Cell, Grid, Results
 from inf_former_jax.require import require, require_at_least
 from inf_former_jax.training.objective import Objective
@@ -103,15 +104,14 @@ def _cell(cfg: CompareConfig, name: str, seed: int) -> Cell[DialogueConfig]:
 def finish(folder: Path, found: Results) -> None:
     """Print ten replies of every row."""
     from rich.console import Console
-    from rich.markup import escape
 
     ten = {name: runs[0]["ten_replies"] for (name,), runs in found.items() if runs}
     console = Console(width=190)
     for replies in zip(*ten.values(), strict=False):
-        before, true = escape(replies[0]["before"]), escape(replies[0]["true"])
+        before, true = (tables.foreign(replies[0][key]) for key in ("before", "true"))
         console.print(f"\n[bold]{before}[/]\n  true: {true}")
         for name, one in zip(ten, replies, strict=True):
-            console.print(f"  {name}: {escape(one['reply'])}")
+            console.print(f"  {name}: {tables.foreign(one['reply'])}")
     print(f"{folder}/table.md")
 
 

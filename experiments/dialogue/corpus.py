@@ -6,11 +6,11 @@ The folder is the release of CMU-DoG (`release`), or it holds JSON lines (`recor
 
 import functools
 import hashlib
-import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -31,8 +31,6 @@ SAMPLE = Path(__file__).parent / "sample"
 _FILES = {"train": ("train",), "valid": ("valid", "validation"), "test": ("test",)}
 _NAMED = 5  # odd files that an error names
 
-log = logging.getLogger(__name__)
-
 
 class Split(NamedTuple):
     """Conversations as they were read, in tokens and in segments: three lists of equal length."""
@@ -50,6 +48,7 @@ class Corpus(NamedTuple):
     train: Split
     valid: Split
     test: Split
+    skipped: Mapping[str, list[str]] = MappingProxyType({})  # split → why each was left out
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -61,12 +60,14 @@ class Corpus(NamedTuple):
 def corpus_of(cfg: DialogueConfig) -> Corpus:
     """The conversations that a config asks for; ValueError as the functions below."""
     name, folder = folder_of(cfg.data)
-    conversations = {split: read(folder, split, cfg.reading) for split in SPLITS}
+    skipped: dict[str, list[str]] = {split: [] for split in SPLITS}
+    conversations = {split: read(folder, split, cfg.reading, skipped[split]) for split in SPLITS}
     size = cfg.model.vocab_size - NUM_CONTROLS
     tokenizer = tokenizer_of(cfg.tokenizer, conversations["train"], size, cfg.cache)
     for split, count in (("valid", cfg.valid_conversations), ("test", cfg.test_conversations)):
         conversations[split] = _evenly(conversations[split], count)
-    return encoded(name, conversations, tokenizer, cfg.layout, cfg.model)
+    corpus = encoded(name, conversations, tokenizer, cfg.layout, cfg.model)
+    return corpus._replace(skipped=skipped)
 
 
 def folder_of(data: str) -> tuple[str, Path]:
@@ -85,32 +86,36 @@ def folder_of(data: str) -> tuple[str, Path]:
     return Path(data).resolve().name, Path(data)
 
 
-def read(path: str | Path, split: str, reading: Reading = DEFAULT) -> list[Conversation]:
+def read(
+    path: str | Path, split: str, reading: Reading = DEFAULT, skipped: list[str] | None = None
+) -> list[Conversation]:
     """The conversations of a split, in the order of their file names or lines.
 
     White space in an utterance becomes single spaces, and empty utterances are left out. A merged
     turn refers to the section of its first utterance. A conversation may have a single turn.
 
+    Args:
+        skipped: receives the reason of each file or line that `reading` leaves out.
+
     Raises:
         ValueError: an unknown split, a folder of neither or both layouts, a split without files, or
-            no conversation left. Unless `reading` skips them, also odd files or lines; the message
-            counts them and names the first 5. Odd are invalid UTF-8 or JSON, a wrong type, a
-            missing key, an unknown speaker, an index that no document or section has, and a
-            conversation without utterances.
+            no conversation left. Unless `reading` skips them, also odd files or lines, and empty
+            ones, which have no utterance with words; the message counts them and names the first 5.
+            Odd are invalid UTF-8 or JSON, a wrong type, a missing key, an unknown speaker, and an
+            index that no document or section has.
     """
     where = f"{path}: split {split!r}"
+    skipped = [] if skipped is None else skipped
     good, odd = [], []
-    for name, source in _sources(Path(path), split):
+    for source in _sources(Path(path), split):
         try:
             good += [source()]
-        except ValueError as error:
-            odd.append(f"{name}: {error}")
-    if odd and not reading.skip_odd:
+        except (ValueError, FileNotFoundError) as error:
+            (skipped if reading.leaves_out(error) else odd).append(str(error))
+    if odd:
         more = [f"{len(odd) - _NAMED} more"] if len(odd) > _NAMED else []
         named = "; ".join(odd[:_NAMED] + more)
         raise ValueError(f"{where}: {len(odd)} odd (skip_odd leaves out): {named}")
-    for message in odd:
-        log.warning("skipped %s", message)
     good = [one for one in good if one is not None]
     kept = [one for one in good if (one.rating or 0) >= reading.min_rating]
     if not kept:
@@ -197,7 +202,7 @@ def encoded(
         split: _encoded_split(some, encoder, model.segment_len)
         for split, some in conversations.items()
     }
-    return Corpus(name, encoder, **splits)
+    return Corpus(name, encoder, splits["train"], splits["valid"], splits["test"])
 
 
 def _encoded_split(conversations: list[Conversation], encoder: Encoder, segment_len: int) -> Split:

@@ -25,6 +25,7 @@ from experiments.dialogue.coverage import Covered, covered
 from experiments.dialogue.replies import answering, replies
 from experiments.language_modeling.sample import writer
 from experiments.run import cli, folders, training
+from inf_former_jax.files import read_text, write_text
 from inf_former_jax.require import require, require_at_least
 
 _ROUNDING = 1e-3  # of sums of float32 shares
@@ -140,14 +141,14 @@ def write_page(path: Path | str, title: str, cards: Sequence[Covered]) -> None:
         _check(f"replies[{number}]", reply)
     bounds = ["¼", "½", *(f"{level:g}" for level in LEVELS[2:])]
     shades = [f'<span class="k{k}">{bound}</span>' for k, bound in enumerate(bounds, 1)]
-    template = Template(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))
+    template = Template(read_text(Path(__file__).with_suffix(".html")))
     page = template.substitute(
         title=escape(title),
         rules=_rules(max(len(reply.mass) for reply in cards)),
         shades="".join(shades),
         cards="".join(_card(f"r{number}", reply) for number, reply in enumerate(cards)),
     )
-    Path(path).write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 def _check(name: str, reply: Covered) -> None:

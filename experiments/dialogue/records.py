@@ -1,7 +1,8 @@
 """A conversation about a document, and how it is taken from JSON with every field checked.
 
-Errors of this module name the field, what it holds and what is accepted. The functions that read
-give a `Source` for each file or line, so that one that cannot be read does not hide the others.
+Errors of this module name the field, what it holds and what is accepted; `named` adds the file.
+The functions that read give a `Source` for each file or line, so that one that cannot be read does
+not hide the others.
 
 A file of JSON lines (`read_lines`) has one conversation a line:
 
@@ -11,7 +12,7 @@ A file of JSON lines (`read_lines`) has one conversation a line:
 Only the document and the speaker and text of each turn are required.
 """
 
-import json
+import contextlib
 import re
 import reprlib
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -20,6 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from inf_former_jax.data.text import EmptyError, Skip
+from inf_former_jax.files import read_json_lines
 from inf_former_jax.require import require_at_least
 
 SPEAKERS = {"user1": 0, "user2": 1, 0: 0, 1: 1}
@@ -49,22 +52,19 @@ class Conversation(NamedTuple):
     utterances: int | None = None  # how many the turns were made of; None = unknown
 
 
-Source = tuple[str, Callable[[], Conversation | None]]
-"""The name of a file or line, and how to read it: a conversation, None for a document that others
-are about, or ValueError."""
+Source = Callable[[], Conversation | None]
+"""How to read a file or line: a conversation, None for a document that others are about, or an
+error that names it."""
 
 
 @dataclass(frozen=True)
-class Reading:
+class Reading(Skip):
     """How a split is read: which conversations are left out, and what a turn is."""
 
     min_rating: int = 0
     """Conversations with a lower rating are left out, and unless it is 0 those without a rating."""
     merge: bool = True
     """Successive utterances of one speaker are one turn; otherwise each utterance is a turn."""
-    skip_odd: bool = False
-    """Files and lines that cannot be read are left out with a warning in the log; otherwise they
-    are an error."""
 
     def __post_init__(self):
         require_at_least("min_rating", self.min_rating, 0)
@@ -75,23 +75,24 @@ DEFAULT = Reading()
 
 def read_lines(file: Path) -> Iterator[Source]:
     """The conversations of a file of JSON lines, one turn an utterance; blank lines are skipped."""
-    offset = 0
-    with open(file, "rb") as lines:
-        for number, raw in enumerate(lines, 1):
-            if raw.strip():
-                yield f"{file}: line {number}", partial(_line, raw, offset, number)
-            offset += len(raw)
+    for number, read in read_json_lines(file):
+        yield partial(_line, read, f"{file}: line {number}", f"line {number}")
 
 
-def _line(raw: bytes, offset: int, number: int) -> Conversation:
-    record = parse(raw, offset)
+def _line(read: Callable[[], dict[str, Any]], where: str, name: str) -> Conversation:
+    record = read()
+    with named(where):
+        return _conversation(record, name)
+
+
+def _conversation(record: Mapping[str, Any], name: str) -> Conversation:
     sections = field(record, "document", _is_document, "a text, or a list of texts, none empty")
     sections = (sections,) if isinstance(sections, str) else tuple(sections)
     turns = utterances(record, ("turns", "speaker", "section"), len(sections), section=0)
     title = field(record, "title", is_text, "a text", default="")
     saw = tuple(field(record, "saw", _is_pair, "two of true, false", default=(True, True)))
     rating = field(record, "rating", is_integer, "an integer from 0", default=None)
-    return Conversation(f"line {number}", title, sections, turns, saw, rating, len(turns))
+    return Conversation(name, title, sections, turns, saw, rating, len(turns))
 
 
 def _is_document(value: Any) -> bool:
@@ -103,27 +104,13 @@ def _is_pair(value: Any) -> bool:
     return isinstance(value, list) and [type(entry) for entry in value] == [bool, bool]
 
 
-def parse(raw: bytes, offset: int = 0) -> dict[str, Any]:
-    """The JSON object that `raw` spells.
-
-    Raises:
-        ValueError: invalid UTF-8 or JSON, naming the byte counted from `offset`; no object.
-    """
+@contextlib.contextmanager
+def named(where: str) -> Iterator[None]:
+    """Put the name of a file or line before an error about what is in it."""
     try:
-        text = raw.decode("utf-8")
-        value = json.loads(text)
-    except UnicodeDecodeError as error:
-        place, byte = offset + error.start, raw[error.start]
-        raise ValueError(f"byte {place}: found 0x{byte:02x}, accepted: UTF-8") from error
-    except json.JSONDecodeError as error:
-        place = offset + len(error.doc[: error.pos].encode())
-        message = f"byte {place}: found no JSON ({error.msg}), accepted: a JSON object"
-        raise ValueError(message) from error
-    except RecursionError as error:
-        raise ValueError("found JSON nested too deeply, accepted: a JSON object") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"found {reprlib.repr(value)}, accepted: a JSON object")
-    return value
+        yield
+    except ValueError as error:
+        raise type(error)(f"{where}: {error}") from None
 
 
 def field(
@@ -209,5 +196,5 @@ def utterances(
         if words:
             turns.append(Turn(SPEAKERS[speaker], " ".join(words), place))
     if not turns:
-        raise ValueError(f"{turns_key}: found no utterance with words, accepted: at least one")
+        raise EmptyError(f"{turns_key}: found no utterance with words, accepted: at least one")
     return tuple(turns)

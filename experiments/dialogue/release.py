@@ -4,13 +4,14 @@ A conversation names its document by `wikiDocumentIdx`, and each utterance names
 document's four sections by `docIdx`: facts about a film, then three passages of its plot.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from experiments.dialogue import records
 from experiments.dialogue.records import SPEAKERS, Conversation, Source, field
+from inf_former_jax.files import printable, read_json
 
 # Index → title and sections.
 _Documents = dict[int, tuple[str, tuple[str, ...]]]
@@ -46,12 +47,17 @@ def conversations(folder: Path, split: str) -> Iterator[Source]:
     documents: _Documents = {}  # filled while the first of these sources are read
     for part, read in ((wiki, _document), (spoken, _conversation)):
         for file in sorted(part.glob("*.json")):
-            yield str(file), partial(read, file, documents)
+            yield partial(_named, read, file, documents)
 
 
-def _document(file: Path, documents: _Documents) -> None:
+def _named(read: Callable, file: Path, documents: _Documents) -> Conversation | None:
+    record = read_json(file)
+    with records.named(str(file)):
+        return read(record, documents, printable(file.name))
+
+
+def _document(record: Mapping[str, Any], documents: _Documents, name: str) -> None:
     """Add a document under an index that no other file has."""
-    record = records.parse(file.read_bytes())
 
     def is_free(value: Any) -> bool:
         return records.is_integer(value) and value not in documents
@@ -81,8 +87,7 @@ def _written(facts: Mapping[str, Any]) -> tuple[str, str]:
     return texts["movieName"], "\n".join(lines)
 
 
-def _conversation(file: Path, documents: _Documents) -> Conversation:
-    record = records.parse(file.read_bytes())
+def _conversation(record: Mapping[str, Any], documents: _Documents, name: str) -> Conversation:
     span = f"{min(documents)}..{max(documents)}" if documents else "none"
     known = records.is_one_of(documents)
     index = field(record, "wikiDocumentIdx", known, f"an index that WikiData has ({span})")
@@ -92,4 +97,4 @@ def _conversation(file: Path, documents: _Documents) -> Conversation:
     saw = {SPEAKERS[reader] for reader in readers}
     turns = records.utterances(record, ("history", "uid", "docIdx"), len(sections))
     rating = field(record, "rating", records.is_integer, "an integer from 0")
-    return Conversation(file.name, title, sections, turns, (0 in saw, 1 in saw), rating, len(turns))
+    return Conversation(name, title, sections, turns, (0 in saw, 1 in saw), rating, len(turns))

@@ -22,6 +22,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from inf_former_jax.files import read_bytes
 from inf_former_jax.require import require
 
 WORDNET = "/usr/share/wordnet"
@@ -155,7 +156,7 @@ def _reader(folder: str) -> Any:
         def open(self, file):
             if file == "lexnames":  # number, name and part of speech of lexicographers' files
                 return io.StringIO("".join(f"{i:02} lexicographer.{i} 0\n" for i in range(45)))
-            return io.TextIOWrapper(io.BytesIO((Path(folder) / file).read_bytes()), "utf-8")
+            return io.TextIOWrapper(io.BytesIO(read_bytes(Path(folder) / file)), "utf-8")
 
         def map_wn(self, version="wordnet"):
             """Do nothing: the mapping to other versions of WordNet is for other languages."""

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ from experiments.run.batches import fresh_memory, placed
 from experiments.run.config import RunConfig
 from experiments.run.experiment import Experiment, Site, Task
 from inf_former_jax.data.batches import Batch
+from inf_former_jax.files import printable, write_json
 from inf_former_jax.models.decoder import Decoder
 from inf_former_jax.require import require, require_at_least
 from inf_former_jax.training import evaluation, metrics
@@ -93,6 +93,9 @@ def describe(corpus: Corpus, released: bool) -> None:
         ratings = ", ".join(f"{rating}: {count:,}" for rating, count in row.ratings.items())
         rows.append([name, *cells, ratings])
     tables.show(title, (*header, "words a turn", "ratings"), rows, width=120)
+    for name, reasons in corpus.skipped.items():
+        if reasons:
+            print(printable(f"{name}: {len(reasons)} left out, {reasons[0]}"))
 
 
 def facts(corpus: Corpus) -> dict[str, Any]:
@@ -103,6 +106,7 @@ def facts(corpus: Corpus) -> dict[str, Any]:
         found["ratings"] = {str(rating): count for rating, count in found["ratings"].items()}
         epoch = ConversationBatches(split.segments, 1)
         splits[name] = found | {"tokens": epoch.num_read, "scored_tokens": epoch.num_predicted}
+        splits[name]["skipped"] = corpus.skipped.get(name, [])
     return {"corpus": corpus.name, "splits": splits}
 
 
@@ -200,8 +204,7 @@ class Dialogue(ConversationTask):
         rows = as_json(answers, split)
         result["ten_replies"] = rows[:: max(1, len(rows) // 10)][:10]
         if not jax.process_index():
-            text = json.dumps(rows, indent=1, ensure_ascii=False)
-            (self._folder / REPLIES).write_text(text + "\n", encoding="utf-8")
+            write_json(self._folder / REPLIES, rows)
         return result
 
 
@@ -218,7 +221,6 @@ def dialogue(cfg: DialogueConfig, site: Site) -> Dialogue:
 def report(name: str, folder: Path, result: Mapping[str, Any]) -> None:
     """Print the tables of a finished run, and ten replies."""
     from rich.console import Console
-    from rich.markup import escape
 
     rows = []
     for label, row in result["test"].items():
@@ -232,8 +234,8 @@ def report(name: str, folder: Path, result: Mapping[str, Any]) -> None:
     tables.show(f"{found['count']} replies", SCORES, [cells], width=130)
     console = Console(width=130)
     for one in result["ten_replies"]:
-        console.print(f"[bold]{escape(one['before'])}[/]")
-        console.print(f"  true: {escape(one['true'])}\n  said: {escape(one['reply'])}")
+        before, true, said = (tables.foreign(one[key]) for key in ("before", "true", "reply"))
+        console.print(f"[bold]{before}[/]\n  true: {true}\n  said: {said}")
     print(f"{folder}/result.json, {folder}/{REPLIES}")
 
 

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from experiments.run.config import RunConfig
+from inf_former_jax.data.text import Skip
 from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import presets
@@ -24,7 +25,7 @@ class TokenConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DataConfig(TokenConfig):
+class DataConfig(TokenConfig, Skip):
     """Which text is read, and how much of it at once."""
 
     data: str = ""

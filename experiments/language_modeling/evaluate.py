@@ -17,14 +17,14 @@ from experiments.language_modeling.corpora import tokenized
 from experiments.language_modeling.start import tokenizer_of_run
 from experiments.language_modeling.task import LanguageModeling, facts, show
 from experiments.run import cli, folders, training
-from inf_former_jax.data.text import SPLITS
+from inf_former_jax.data.text import SPLITS, Skip
 from inf_former_jax.memory.state import init
 from inf_former_jax.require import require, require_at_least
 from inf_former_jax.training.state import TrainState
 
 
-@dataclasses.dataclass(frozen=True)
-class EvaluateConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(Skip):
     """Which run reads what."""
 
     run: str = ""
@@ -49,7 +49,7 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
     run, _, params, _ = training.load(LanguageModelingConfig, cfg.run, ("params",))
     run = dataclasses.replace(run, mesh_model=1)  # whatever mesh it was trained on
     limits = dict.fromkeys(cfg.splits, cfg.characters)
-    corpus = tokenized(cfg.data, tokenizer_of_run(cfg.run), cfg.cache, limits)
+    corpus = tokenized(cfg.data, tokenizer_of_run(cfg.run), cfg.cache, limits, cfg)
     task = LanguageModeling(run, corpus, training.site(run, cfg.run))
     step, key = jnp.zeros((), jnp.int32), jax.random.key(run.seed)
     state = TrainState(step, params, (), init(run.model, 1), key)

@@ -1,6 +1,7 @@
 """What a run begins with: a tokeniser, and the parameters of GPT-2, of another run, or none."""
 
 import dataclasses
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -52,25 +53,34 @@ def tokenizer_of_run(folder: str | Path) -> Tokenizer:
 
 
 def trained_tokenizer(texts: Iterable[str], vocab_size: int, path: Path) -> Tokenizer:
-    """The byte-level BPE in a file, which is trained on the texts if it is not there."""
-    return load_bpe(path) if path.is_file() else train_bpe(texts, vocab_size, path)
+    """The byte-level BPE in a file, which is trained on the texts if it is damaged or not there."""
+    try:
+        return load_bpe(path)
+    except (ValueError, FileNotFoundError):
+        return train_bpe(texts, vocab_size, path)
 
 
 def keep_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write a run's tokeniser into its folder, unless it is of bytes.
+    """Write a run's tokeniser into its folder, unless it is of bytes or there already.
 
     Raises:
-        CheckpointError: the folder holds another tokeniser: the text of the run has changed.
+        CheckpointError: the folder holds a damaged tokeniser, or another one: the text of the run
+            has changed.
     """
     if not isinstance(tokenizer, ByteLevelBpe) or jax.process_index():
         return
     file = folder / TOKENIZER
-    if file.is_file() and load_bpe(file).fingerprint != tokenizer.fingerprint:
+    if not os.path.lexists(file):
+        return tokenizer.save(file)
+    try:
+        found = load_bpe(file).fingerprint
+    except (ValueError, FileNotFoundError) as error:
+        raise CheckpointError(f"out: {error}, or --fresh") from None
+    if found != tokenizer.fingerprint:
         raise CheckpointError(
             f"out: {folder} was begun with another tokeniser, {file}; accepted: the text that it "
             f"was trained on, --tokenizer {file}, or --fresh"
         )
-    tokenizer.save(file)
 
 
 def resolved(cfg: _Config, more_ids: int = 0) -> _Config:

@@ -21,6 +21,7 @@ from experiments.run.experiment import Experiment, Site, Task
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.data.splits import TokenizedSplit
 from inf_former_jax.data.streams import Streams, pieces
+from inf_former_jax.files import printable
 from inf_former_jax.models.decoder import Decoder
 from inf_former_jax.require import require_at_least
 from inf_former_jax.training import evaluation, sharding
@@ -54,6 +55,7 @@ def facts(corpus: Corpus) -> dict[str, Any]:
                 "tokens": len(split.tokens),
                 "words": int(split.words.sum()),
                 "bytes": int(split.bytes.sum()),
+                "skipped": list(split.skipped),
             }
             for name, split in corpus.splits.items()
         },
@@ -177,7 +179,7 @@ class LanguageModeling(Task):
         """What the model writes after three segments of the first test document."""
         cfg, tokenizer, test = self._cfg, self._corpus.tokenizer, self._corpus.splits["test"]
         size = min(3 * cfg.model.segment_len, int(test.starts[1]) - 1)
-        prompt = tokenizer.decode(test.tokens[:size])
+        prompt = tokenizer.decode(test.at(slice(size)))
         model = writer(Decoder(cfg.model), state.params, tokenizer)
         written = continuation(model, prompt, cfg.sample, cfg.seed)
         return {"document": test.names[0], "after": prompt[-300:], "written": written}
@@ -220,9 +222,12 @@ def report(name: str, folder: Path, result: Mapping[str, Any]) -> None:
     title = f"{result['corpus']}, {name}"
     show(f"{title}, {result['steps']:,} updates", result["test"])
     plots.perplexity(folder / "perplexity.png", title, result)
+    for split, found in result["splits"].items():
+        if skipped := found.get("skipped"):
+            print(printable(f"{split}: {len(skipped)} left out, {skipped[0]}"))
     if "sample" in result:
         sample = result["sample"]
-        print(f"\n…{sample['after']}⟦{sample['written']}⟧\n")
+        print(printable(f"\n…{sample['after']}⟦{sample['written']}⟧\n"))
     print(f"{folder}/result.json, {folder}/perplexity.png")
 
 

@@ -176,7 +176,7 @@ def _stretch(
     number = random.integers(before[-1])
     document = np.searchsorted(before, number, side="right") - 1
     begin = text.starts[document] + number - before[document]
-    return text.tokens[begin : begin + length].astype(np.int32)
+    return text.at(slice(begin, begin + length))
 
 
 def _document(

@@ -4,6 +4,8 @@ import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
+from inf_former_jax.files import read_text
+
 
 class Relation(NamedTuple):
     """What may be stated of a person: {name}, {value}, and {a} for the value's article."""
@@ -13,7 +15,7 @@ class Relation(NamedTuple):
     questions: tuple[str, ...]
 
 
-_FILE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+_FILE = tomllib.loads(read_text(Path(__file__).with_suffix(".toml")))
 
 FIRST: tuple[str, ...] = tuple(_FILE["first_names"].split())
 LAST: tuple[str, ...] = tuple(_FILE["last_names"].split())

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from experiments.results.pages import ROOT, pages, render_all
 from experiments.run import cli
+from inf_former_jax.files import read_text, write_text
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with cli.refusals():
         if argv not in ([], ["--check"]):
             raise ValueError(f"options: found {' '.join(argv)}, accepted: --check")
-        old = {page: page.read_text(encoding="utf-8") for page in pages()}
+        old = {page: read_text(page) for page in pages()}
         new = render_all(old)
     changed = [page for page in old if new[page] != old[page]]
     for page in changed:
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if argv:
             print(f"{name}: its tables differ from results/; run python -m experiments.results")
         else:
-            page.write_text(new[page], encoding="utf-8")
+            write_text(page, new[page])
             print(f"{name}: written anew")
     if argv and changed:
         raise SystemExit(1)

@@ -1,6 +1,5 @@
 """The pages that hold tables, and the tables that they hold."""
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from experiments.results import analysis, benchmark, dialogue, language, precision, probes, sorting
 from experiments.results.summary import SOURCES, summary_table
 from experiments.run.tables import Result
+from inf_former_jax.files import read_json
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,7 +43,7 @@ def pages(root: Path = ROOT) -> list[Path]:
 def load(folder: str, root: Path = ROOT) -> list[Result]:
     """The results in a folder of results/, in order of file name."""
     files = sorted((root / "results" / folder).glob("*.json"))
-    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    return [read_json(file, "the result of a run") for file in files]
 
 
 def table(name: str, root: Path = ROOT) -> str:

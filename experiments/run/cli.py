@@ -18,6 +18,7 @@ import inf_former_jax.contrib.fused_attention
 import inf_former_jax.contrib.pallas_read  # noqa: F401 (both add options of the models)
 from experiments.run import folders, training
 from experiments.run.experiment import Config, Experiment
+from inf_former_jax.files import printable
 from inf_former_jax.require import require
 from inf_former_jax.training.checkpoint import CheckpointError
 from inf_former_jax.training.loop import Interrupted
@@ -88,7 +89,7 @@ _FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))
 
 
 def _end(message: str, status: int, advice: str) -> NoReturn:
-    print(f"error: {message}" + (f"; {advice}" if advice else ""), file=sys.stderr)
+    print(printable(f"error: {message}" + (f"; {advice}" if advice else "")), file=sys.stderr)
     raise SystemExit(status) from None
 
 

@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from inf_former_jax.files import printable
+
 Result = Mapping[str, Any]
 #: Runs that differ in their seed only.
 Runs = Sequence[Result]
@@ -31,12 +33,19 @@ def show(
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table(title=title, title_justify="left")
+    shown = Table(title=foreign(title), title_justify="left")
     for number, name in enumerate(header):
-        shown.add_column(name, justify="right" if number else "left")
+        shown.add_column(foreign(name), justify="right" if number else "left")
     for row in rows:
-        shown.add_row(*row)
+        shown.add_row(*map(foreign, row))
     Console(width=width).print(shown)
+
+
+def foreign(text: str) -> str:
+    """A text for `rich` to print: nothing in it gives orders to the terminal or is markup."""
+    from rich.markup import escape
+
+    return escape(printable(text))
 
 
 def cells(columns: Columns, runs: Runs) -> list[str]:

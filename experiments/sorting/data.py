@@ -16,6 +16,7 @@ from jaxtyping import Float, Int8, Integer
 from experiments.run.examples import generators
 from experiments.sorting.config import SortingConfig
 from inf_former_jax.data.batches import Batch, check_tokens, segment
+from inf_former_jax.files import decode, read_raw_lines, writing
 from inf_former_jax.require import require, require_at_least
 
 VOCAB = 20
@@ -142,10 +143,10 @@ def read(
             as the first (or as `length`), and a permutation of 0..19 as answer.
     """
     lines = []
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, start=1):
-            lines.append(_parse(line, length, f"{path}:{number}"))
-            length = len(lines[0]) - VOCAB - 1
+    for number, offset, raw in read_raw_lines(path):
+        where = f"{path}:{number}"
+        lines.append(_parse(decode(raw, where, offset), length, where))
+        length = len(lines[0]) - VOCAB - 1
     require(bool(lines), str(path), "an empty file", "a sequence a line")
     tokens, answers = np.split(np.stack(lines), [-VOCAB], axis=1)
     return tokens[:, :-1], answers
@@ -178,9 +179,9 @@ def write(
     """
     check_tokens(tokens, VOCAB, "tokens")
     _check_answers(tokens, answers)
-    with open(path, "w", encoding="utf-8") as file:
+    with writing(path) as file:
         for row, order in zip(tokens.tolist(), answers.tolist(), strict=True):
-            file.write(" ".join(map(str, [*row, SEPARATOR, *order])) + "\n")
+            file.write(b"%s\n" % " ".join(map(str, [*row, SEPARATOR, *order])).encode())
 
 
 def elimination_accuracy() -> float:

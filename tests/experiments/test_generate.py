@@ -74,6 +74,11 @@ def test_a_character_waits_for_its_last_byte():
     assert "".join(pieces(Bytes(), iter([0x61, 0xC3]))) == "a\ufffd"
 
 
+def test_what_is_written_gives_a_terminal_no_orders(model, monkeypatch, capsys):
+    monkeypatch.setattr(generate, "pieces", lambda *_: iter(["\x1b]0;", "a\r\x07\n", "\x9b2J"]))
+    assert written(capsys, "--model", model[0], "--prompt", "a") == "␛]0;a␍␇\n\ufffd2J\n"
+
+
 def test_refusals(model, tmp_path, capsys):
     (tmp_path / "latin.txt").write_bytes(b"abc\xe9")
     gpt2_folder = tmp_path / "gpt2"
@@ -84,7 +89,7 @@ def test_refusals(model, tmp_path, capsys):
         (["--model", model[0]], "prompt: found none, accepted: --prompt, --prompt-file"),
         (
             ["--model", model[0], "--prompt-file", tmp_path / "latin.txt"],
-            "prompt_file: found invalid UTF-8 at byte 3",
+            "latin.txt: byte 3: found 0xe9, accepted: UTF-8",
         ),
         (["--model", tmp_path / "nothing", "--prompt", "a"], "nothing: found nothing"),
         (["--model", model[0], "--prompt", "a", "--top-p", "0"], "top_p: found 0"),

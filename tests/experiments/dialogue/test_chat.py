@@ -254,10 +254,10 @@ def test_refusals_at_the_door(tmp_path, capsys):
     (tmp_path / "config.json").write_text('{"chords": 3}')
     assert "a DialogueConfig" in refused(capsys, "--run", tmp_path, "--document", text)
     for file, message in (
-        (latin, f"document: found {latin} with invalid UTF-8 at byte 3"),
-        (empty, f"document: found {empty} without text"),
-        (tmp_path, f"document: found {tmp_path} (Is a directory)"),
-        (tmp_path / "no", "no (No such file or directory)"),
+        (latin, f"{latin}: byte 3: found 0xe9, accepted: UTF-8"),
+        (empty, f"{empty}: found no text, accepted: a text"),
+        (tmp_path, f"{tmp_path}: found is a directory, accepted: a file of UTF-8 text"),
+        (tmp_path / "no", "no: found nothing, accepted: a file of UTF-8 text"),
     ):
         assert message in refused(capsys, "--run", tmp_path, "--document", file)
     for options, message in (

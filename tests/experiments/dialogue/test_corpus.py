@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -145,8 +146,6 @@ ODD_TALKS = [
     ({"rating": "2"}, (), "rating: found '2', accepted: an integer from 0"),
     ({"rating": REMOVED}, (), "rating: found nothing"),
     ({"history": {}}, (), "history: found {}, accepted: a list"),
-    ({"history": []}, (), "history: found no utterance with words, accepted: at least one"),
-    ({"history": [HISTORY[2]]}, (), "history: found no utterance"),
     ({"history": ["hi"]}, (), r"history\[0\]: found 'hi', accepted: an object"),
     ({"docIdx": 4}, ("history", 3), r"history\[3\]\.docIdx: found 4, accepted: 0\.\.3"),
     ({"docIdx": -1}, ("history", 3), r"docIdx: found -1"),
@@ -229,8 +228,11 @@ def test_odd_document(release, values, message):
     ("raw", "message"),
     [
         (b'{"a": "\xc3\xa9\xff"}', "byte 9: found 0xff, accepted: UTF-8"),
-        ('{"é": 1', r"byte 8: found no JSON \(Expecting ',' delimiter\), accepted: a JSON object"),
-        ("", "byte 0: found no JSON"),
+        ('{"é": 1', r"found damaged JSON \(Expecting ',' delimiter .*\), accepted: a JSON object"),
+        ("[" * 10_000, "found JSON nested too deeply"),
+        ('{"rating": ' + "9" * 9_999 + "}", r"found damaged JSON \(Exceeds the limit"),
+        ('{"rating": NaN}', r"found damaged JSON \(NaN is no number"),
+        ("", "found no JSON"),
         ("[1]", r"found \[1\], accepted: a JSON object"),
     ],
 )
@@ -245,9 +247,36 @@ def test_files_cut_short(release, tmp_path, raw, message):
     if not raw:  # a blank line, which is nothing
         return
     dump(tmp_path / "train.jsonl", "é", raw)
-    byte = message.replace("byte 9", "byte 12").replace("byte 8", "byte 11")
-    with pytest.raises(ValueError, match=rf"2 odd .*line 1: byte 0: .*; .*line 2: {byte}"):
+    byte = message.replace("byte 9", "byte 12")
+    with pytest.raises(ValueError, match=rf"2 odd .*line 1: found .*; .*line 2: {byte}"):
         read(tmp_path, "train")
+
+
+@pytest.mark.parametrize("said", [[], [HISTORY[2]]])
+def test_a_conversation_without_words_is_left_out_with_a_warning(release, caplog, said):
+    """Unless an option refuses it."""
+    dump(release / "Conversations" / "train" / "a.json", TALK | {"history": said})
+    skipped = []
+    with caplog.at_level(logging.WARNING):
+        found = read(release, "train", skipped=skipped)
+    assert [one.name for one in found] == ["b.json"]
+    reason = "history: found no utterance with words, accepted: at least one"
+    assert skipped == [f"{release}/Conversations/train/a.json: {reason}"]
+    assert [record.getMessage() for record in caplog.records] == [f"skipped {skipped[0]}"]
+    with pytest.raises(ValueError, match=rf"1 odd .*: .*train/a\.json: {reason}"):
+        read(release, "train", Reading(skip_empty=False, skip_odd=True))
+
+
+def test_byte_order_marks_and_file_names_are_no_text(release, tmp_path):
+    """A name that is no UTF-8 would fail when the result is written, after the training."""
+    for file in release.rglob("*.json"):
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    file = release / "Conversations" / "train" / "b.json"
+    file.rename(os.fsdecode(os.fsencode(file.parent / "\x1b") + b"\xff.json"))
+    (one,) = read(release, "train")
+    assert (one.name, one.turns) == ("␛\ufffd.json", MERGED)
+    dump(tmp_path / "lines" / "train.jsonl", b"\xef\xbb\xbf" + json.dumps(LINE).encode())
+    assert read(tmp_path / "lines", "train")[0].turns == MERGED
 
 
 def test_odd_files_are_counted_named_and_skipped(release, caplog):
