@@ -1,7 +1,10 @@
 """Damaged files for fuzz tests, and what a reader may answer to one."""
 
+import contextlib
 import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies
@@ -44,3 +47,47 @@ def answer(read: Callable[[], Any]) -> Any:
     except (ValueError, FileNotFoundError) as error:
         assert DIALECT.fullmatch(str(error)), repr(error)
         return None
+
+
+#: What takes the place of a file in `damaged`: its content changed, another one, or no file.
+WAYS = {
+    "empty": lambda raw: b"",
+    "cut": lambda raw: raw[: len(raw) // 2],
+    "cut at the end": lambda raw: raw[:-1],
+    "zeros": lambda raw: bytes(len(raw)),
+    "list": lambda raw: b"[]\n",
+    "number": lambda raw: b"5\n",
+    "null": lambda raw: b"null\n",
+    "object": lambda raw: b"{}\n",
+    "nested": lambda raw: b'{"a": ' + b"[" * 10_000 + b"]" * 10_000 + b"}\n",
+    "binary": lambda raw: bytes(range(256)),
+    "missing": None,
+    "folder": None,
+}
+
+
+def flipped(raw: bytes, byte: int) -> bytes:
+    """Another bit of one byte, which is counted round and round."""
+    changed = bytearray(raw)
+    if raw:
+        changed[byte % len(raw)] ^= 1 << byte % 7
+    return bytes(changed)
+
+
+@contextlib.contextmanager
+def damaged(path: Path, how: str | int) -> Iterator[None]:
+    """A file damaged in one of the WAYS, or by a flipped byte, until the block ends."""
+    raw = path.read_bytes()
+    path.unlink()
+    if isinstance(how, int):
+        path.write_bytes(flipped(raw, how))
+    elif (change := WAYS[how]) is not None:
+        path.write_bytes(change(raw))
+    elif how == "folder":
+        path.mkdir()
+    try:
+        yield
+    finally:
+        if path.is_dir():
+            shutil.rmtree(path)
+        path.write_bytes(raw)

@@ -18,7 +18,7 @@ from inf_former_jax.memory import state
 from inf_former_jax.models import presets
 from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
 from inf_former_jax.require import require
-from inf_former_jax.training.step import memory_finite
+from inf_former_jax.training.step import all_finite
 
 #: What live arrays, and the process, may grow by from the shortest context to the longest.
 GROWTH = {"live_mib": 1.01, "host_mib": 1.1}
@@ -110,7 +110,7 @@ def stream(cfg: BenchmarkConfig) -> dict[str, Any]:
 def require_whole(rows: Sequence[Mapping[str, float]], memory: state.Memory, writes: int) -> None:
     """Refuse a stream that lost a write, holds a NaN or infinity, or took more room later."""
     long_term: Any = memory.layers[0].long_term
-    found, finite = int(long_term.writes[0]), bool(memory_finite(memory))
+    found, finite = int(long_term.writes[0]), bool(all_finite(memory))
     whole = finite and found == writes
     require(whole, "stream", f"{found} writes, finite {finite}", f"{writes} writes, finite True")
     for name, most in GROWTH.items():

@@ -52,6 +52,9 @@ def run(
     clock.mark("operators")
     task = experiment.task(cfg, place)
     final, seconds_saving = _train(cfg, place, task, clock)
+    results = task.results(final)
+    for label, figures in results.get("test", {}).items():
+        metrics.check_figures(int(final.step), f"test ({label})", figures)
     rows = metrics.read_rows(folder / "metrics.jsonl")
     result = {
         **provenance,
@@ -65,7 +68,7 @@ def run(
         "curve": _curve(rows, task.best),
         "memory_bytes_per_row": _memory_bytes(final.memory),
         "training_seconds": round(_seconds(rows), 1),
-        **task.results(final),
+        **results,
         "seconds": clock.mark("end"),
         "seconds_until": clock.marks,
     }

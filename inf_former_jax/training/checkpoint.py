@@ -1,17 +1,21 @@
 """Checkpoints of the whole train state: asynchronous, atomic, verified.
 
 How a checkpoint is verified: `Checkpoints.save` writes a `digest` beside the state, which is the
-dtype, shape and hash of every leaf. `Checkpoints.restore` forms the digest of what it has read and
-compares the two. A checkpoint that differs or cannot be read is damaged: a warning names it, and
-the one before it is taken.
+dtype, shape and hash of every leaf, with a checksum of all that. `Checkpoints.restore` forms the
+digest of what it has read and compares the two. A checkpoint that differs, cannot be read, or holds
+a NaN or an infinity is damaged: a warning names it, the one before it is taken, and its folder gets
+the name `damaged-STEP`, so that the run can save its step again.
 
 orbax writes asynchronously and atomically, but restores flipped bytes, and arrays of another dtype,
 without a word. The digest is formed on the device before the state is donated.
 """
 
 import dataclasses
+import itertools
 import logging
+import math
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +23,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from jaxtyping import Array, UInt32
+from jax.experimental import multihost_utils
+from jaxtyping import Array, Bool, UInt32
 from orbax.checkpoint import checkpoint_managers as policies
 
+from inf_former_jax import files
 from inf_former_jax.require import require
 
 log = logging.getLogger(__name__)
@@ -57,9 +63,16 @@ class ArchitectureError(CheckpointError):
 
 def digest(tree: Any) -> dict[str, list]:
     """path → [dtype, shape, hash] of every leaf; small, and as JSON has it."""
-    hashes = jax.tree.leaves(jax.device_get(_hashes(tree)))
-    leaves = _dtypes_and_shapes(tree).items()
-    return {path: [*leaf, int(number)] for (path, leaf), number in zip(leaves, hashes, strict=True)}
+    return _digest_and_finite(tree)[0]
+
+
+def _digest_and_finite(tree: Any) -> tuple[dict[str, list], dict[str, bool]]:
+    """`digest`, and path → whether the leaf is finite."""
+    hashes, finite = map(jax.tree.leaves, jax.device_get(_hashes_and_finite(tree)))
+    leaves = _dtypes_and_shapes(tree)
+    whole = zip(leaves.items(), hashes, strict=True)
+    digest = {path: [*leaf, int(number)] for (path, leaf), number in whole}
+    return digest, dict(zip(leaves, map(bool, finite), strict=True))
 
 
 def _dtypes_and_shapes(tree: Any) -> dict[str, list]:
@@ -68,8 +81,13 @@ def _dtypes_and_shapes(tree: Any) -> dict[str, list]:
 
 
 @jax.jit
-def _hashes(tree):
-    return jax.tree.map(_hash_of_leaf, tree)
+def _hashes_and_finite(tree):
+    return jax.tree.map(_hash_of_leaf, tree), jax.tree.map(_finite, tree)
+
+
+def _finite(leaf) -> Bool[Array, ""]:
+    inexact = jnp.issubdtype(leaf.dtype, jnp.inexact)
+    return jnp.isfinite(leaf).all() if inexact else jnp.array(True)
 
 
 def _hash_of_leaf(leaf) -> UInt32[Array, ""]:
@@ -88,6 +106,21 @@ def _hash_of_leaf(leaf) -> UInt32[Array, ""]:
     return (flat * odd).sum(dtype=jnp.uint32)
 
 
+def _with_checksum(leaves: dict[str, list]) -> dict[str, Any]:
+    return {"leaves": leaves, "checksum": zlib.crc32(files.json_text(leaves).encode())}
+
+
+def _leaves_of(saved: Any) -> dict[str, list]:
+    """The digest that was saved; CheckpointError if it is damaged itself."""
+    fields = saved if isinstance(saved, dict) else {}
+    if _with_checksum(fields.get("leaves", {})) == fields:
+        return fields["leaves"]
+    forms = [[type(part) for part in leaf] for leaf in fields.values() if isinstance(leaf, list)]
+    if not forms or len(forms) < len(fields) or any(form != [str, list, int] for form in forms):
+        raise CheckpointError("checksum of the digest")
+    return fields  # of version 0.2, which wrote no checksum
+
+
 def _require_architecture(saved: dict[str, list], target: Any, whole: bool) -> None:
     """Refuse a digest whose leaves are not those of the target, naming the first.
 
@@ -102,6 +135,23 @@ def _require_architecture(saved: dict[str, list], target: Any, whole: bool) -> N
             )
 
 
+def _refuse(what: str, leaves: Sequence[str]) -> None:
+    if leaves:
+        raise CheckpointError(f"{what} {leaves[0]}" + (" and others" if leaves[1:] else ""))
+
+
+def _or_worst(best: Callable[[dict[str, float]], float]) -> Callable[[dict[str, float]], float]:
+    """The figure of a checkpoint, or the worst one there is if its metrics are damaged."""
+
+    def figure(metrics: dict[str, float]) -> float:
+        try:
+            return float(best(metrics))
+        except (KeyError, TypeError, ValueError):
+            return -math.inf
+
+    return figure
+
+
 class Checkpoints:
     """The checkpoints of one run folder. A context manager; closing waits for what is written.
 
@@ -113,6 +163,9 @@ class Checkpoints:
     Attributes:
         every: updates between checkpoints.
         seconds: for which `save` has kept its callers waiting, all calls together.
+
+    Raises:
+        CheckpointError: the folder cannot be read.
     """
 
     def __init__(
@@ -122,11 +175,11 @@ class Checkpoints:
         best: Callable[[dict[str, float]], float] | None = None,
         read_only: bool = False,
     ):
-        self.every, self.seconds = cfg.every, 0.0
+        self.every, self.seconds, self._read_only = cfg.every, 0.0, read_only
         keep: list[Any] = [policies.LatestN(cfg.keep)]
         if best is not None:  # a checkpoint that was not evaluated is no candidate
             candidates = {"keep_checkpoints_without_metrics": False}
-            keep.append(policies.BestN(get_metric_fn=best, n=1, **candidates))
+            keep.append(policies.BestN(get_metric_fn=_or_worst(best), n=1, **candidates))
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy(keep),
             cleanup_tmp_directories=not read_only,
@@ -134,7 +187,12 @@ class Checkpoints:
             create=not read_only,
             save_interval_steps=0 if read_only else 1,
         )
-        self._manager = ocp.CheckpointManager(Path(folder).absolute(), options=options)
+        self._folder = Path(folder).absolute()
+        try:
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
+        except Exception as error:  # orbax raises all kinds for a damaged file
+            found = f"what cannot be read ({error})"
+            raise CheckpointError(f"{folder}: found {found}, accepted: checkpoints") from None
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -148,7 +206,8 @@ class Checkpoints:
             return
         begun = time.perf_counter()
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), digest=ocp.args.JsonSave(digest(state))
+            state=ocp.args.StandardSave(state),
+            digest=ocp.args.JsonSave(_with_checksum(digest(state))),
         )
         self._manager.save(step, args=items, metrics=metrics)
         self.seconds += time.perf_counter() - begun
@@ -162,9 +221,10 @@ class Checkpoints:
         self._manager.wait_until_finished()
 
     def restore(self, target: Any, parts: Sequence[str] = ()) -> Any | None:
-        """The newest state that is whole, or None if nothing was saved.
+        """The newest state that is whole and finite, or None if nothing was saved.
 
-        A damaged checkpoint is named in a warning, and the one before it is taken.
+        A damaged checkpoint is named in a warning, and the one before it is taken. The damaged one
+        is then renamed, unless the folder is only read.
 
         Args:
             target: tree of `jax.ShapeDtypeStruct`s with shardings (or of arrays) like the state.
@@ -174,24 +234,42 @@ class Checkpoints:
         Raises:
             CheckpointError: the checkpoint is of another architecture, or none is whole.
         """
-        steps = self.steps()
+        steps, damaged = self.steps(), []
         for step in reversed(steps):
             try:
-                return self._restore_verified(step, target, parts)
+                state = self._restore_verified(step, target, parts)
             except ArchitectureError:
                 raise
             except CheckpointError as error:
                 log.warning("checkpoint of step %d is damaged (%s)", step, str(error))
+                damaged.append(step)
+            else:
+                self._set_aside(damaged)
+                return state
         if steps:
-            raise CheckpointError(f"checkpoints of steps {steps}: none of them is whole")
+            raise CheckpointError(f"checkpoints of steps {steps}: none of them is whole and finite")
         return None
 
+    def _set_aside(self, steps: Sequence[int]) -> None:
+        """Rename the folders of damaged steps; of several processes the first one does it."""
+        if not steps or self._read_only:
+            return
+        if not jax.process_index():
+            for step in steps:
+                names = (f"damaged-{step}" + "+" * again for again in itertools.count())
+                free = next(name for name in names if not (self._folder / name).exists())
+                (self._folder / str(step)).rename(self._folder / free)
+                log.warning("checkpoint of step %d is kept as %s", step, free)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("damaged checkpoints are renamed")
+        self._manager.reload()
+
     def _restore_verified(self, step: int, target: Any, parts: Sequence[str]) -> Any:
-        """The state of a step; CheckpointError unless its digest is the one that was saved."""
+        """The state of a step; CheckpointError unless it is the one that was saved, and finite."""
         if parts:
             others = [name for name in target._fields if name not in parts]
             target = target._replace(**dict.fromkeys(others))
-        saved = self._read(step, "digest", ocp.args.JsonRestore())
+        saved = _leaves_of(self._read(step, "digest", ocp.args.JsonRestore()))
         _require_architecture(saved, target, whole=not parts)
         if parts:
             wanted = {name: getattr(target, name) for name in parts}
@@ -200,9 +278,9 @@ class Checkpoints:
             state = target._replace(**self._read(step, "state", args))
         else:
             state = self._read(step, "state", ocp.args.StandardRestore(target))
-        bad = [name for name, leaf in digest(state).items() if leaf != saved[name]]
-        if bad:
-            raise CheckpointError(f"checksum of {bad[0]}" + (" and others" if bad[1:] else ""))
+        found, finite = _digest_and_finite(state)
+        _refuse("checksum of", [name for name, leaf in found.items() if leaf != saved[name]])
+        _refuse("NaN or infinity in", [name for name, holds in finite.items() if not holds])
         return state
 
     def _read(self, step: int, item: str, args: Any) -> Any:

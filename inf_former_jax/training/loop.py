@@ -16,7 +16,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from inf_former_jax.require import require
 from inf_former_jax.training.checkpoint import Checkpoints
-from inf_former_jax.training.metrics import MetricsWriter, NonFiniteError, add, check_finite, ratios
+from inf_former_jax.training.metrics import (
+    MetricsWriter,
+    NonFiniteError,
+    add,
+    check_figures,
+    check_finite,
+    ratios,
+)
 from inf_former_jax.training.objective import SUMS
 from inf_former_jax.training.state import TrainState
 
@@ -49,6 +56,10 @@ class Interrupted(RuntimeError):
     """A signal ended the run after a whole step; what it had is saved."""
 
 
+#: What the system does of itself: the second signal of a kind ends the process at once.
+_DEFAULTS = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+
+
 class StopSignal(contextlib.AbstractContextManager):
     """Remembers SIGTERM and SIGINT instead of dying of them; the second one of a kind kills."""
 
@@ -58,7 +69,7 @@ class StopSignal(contextlib.AbstractContextManager):
 
     def __enter__(self) -> "StopSignal":
         if threading.current_thread() is threading.main_thread():  # others may not set handlers
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in _DEFAULTS:
                 self._handlers[number] = signal.signal(number, self._receive)
         return self
 
@@ -68,7 +79,7 @@ class StopSignal(contextlib.AbstractContextManager):
 
     def _receive(self, number, _frame):
         self.received = signal.Signals(number).name
-        signal.signal(number, self._handlers[number])
+        signal.signal(number, _DEFAULTS[number])
 
 
 @dataclasses.dataclass
@@ -171,9 +182,10 @@ def train(
         checkpoints: where to save every so often, at the end, and when a signal ends the run.
 
     Raises:
-        NonFiniteError: naming the first step whose loss, gradient or memory is not finite, and
-            the last good checkpoint.
-        Interrupted: SIGTERM or SIGINT, after the step was finished and saved.
+        NonFiniteError: naming the first step whose loss, gradient or new state is not finite, or
+            whose evaluation is not, and the last good checkpoint.
+        Interrupted: SIGTERM or SIGINT, after the step was finished, evaluated if that was due, and
+            saved.
     """
     step = int(state.step)
     if step and _agreed(_time_over(cfg, reporter.seconds))[0]:
@@ -190,20 +202,25 @@ def train(
             saving = None
             if checkpoints and (last or stopped or step % checkpoints.every == 0):
                 saving = checkpoints
-            if evaluating or saving or stopped or step % cfg.log_every == 0:
-                with _naming_checkpoint(checkpoints):
+            figures = None
+            with _naming_checkpoint(checkpoints):
+                if evaluating or saving or stopped or step % cfg.log_every == 0:
                     reporter.flush(step)
-            figures = evaluate(state) if evaluating else None
+                if evaluating:
+                    figures = evaluate(state)
+                    check_figures(step, "validation", figures)
             if figures is not None:
                 reporter.write("valid", step, figures)
             if saving:
                 saving.save(step, state, figures)
             if evaluating or saving:
                 reporter.resume()
-            if stopped:
-                raise Interrupted(f"{stop.received or 'a signal'} after step {step}")
-            if last:
+            if last or stopped:
                 break
+        if checkpoints:
+            checkpoints.wait()
+        if _agreed(bool(stop.received))[0]:  # also while the last step was evaluated and saved
+            raise Interrupted(f"{stop.received or 'a signal'} after step {step}")
     return state
 
 

@@ -14,7 +14,7 @@ from inf_former_jax.require import require
 
 
 class NonFiniteError(RuntimeError):
-    """A NaN or an infinity appeared in the loss or in the memory."""
+    """A NaN or an infinity appeared in a loss or in the train state."""
 
 
 def ratios(sums: Mapping[str, Any]) -> dict[str, float]:
@@ -42,15 +42,23 @@ def add(total: Mapping[str, Any] | None, sums: Mapping[str, Any]) -> dict[str, f
 
 
 def check_finite(step: int, metrics: Mapping[str, Any]) -> None:
-    """Stop at a step whose loss, gradient or memory holds a NaN or an infinity.
+    """Stop at a step whose loss, gradient or new state holds a NaN or an infinity.
 
     Raises:
         NonFiniteError: naming the step and what is not finite.
     """
     bad = [name for name in ("loss", "kl", "grad_norm") if not np.isfinite(metrics[name])]
-    bad += [] if metrics["memory_finite"] else ["memory"]
+    bad += [name for name in ("memory", "parameters", "optimizer") if not metrics[f"{name}_finite"]]
     if bad:
         raise NonFiniteError(f"step {step}: NaN or infinity in {', '.join(bad)}")
+
+
+def check_figures(step: int, split: str, figures: Mapping[str, Any]) -> None:
+    """Stop at an evaluation whose loss is not finite; errors as of `check_finite`."""
+    losses = ("loss", "kl", "reconstruction")
+    bad = [name for name in losses if not np.isfinite(figures.get(name, 0.0))]
+    if bad:
+        raise NonFiniteError(f"step {step}: NaN or infinity in {', '.join(bad)} of {split} data")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

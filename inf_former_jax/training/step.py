@@ -12,7 +12,6 @@ import optax
 from jaxtyping import Array, Bool
 
 from inf_former_jax.data.batches import Batch
-from inf_former_jax.memory.state import Memory
 from inf_former_jax.models import all_segments
 from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.training.forward import ForwardPass, by_segment
@@ -29,7 +28,8 @@ def make_train_step(
     Minimises the weighted mean cross-entropy plus, each with its weight in `objective`, the mean
     over densities of the KL (SPEC §2) and the mean over queries of the reconstruction loss
     (SPEC §5b). Both are summed over layers and taken in segments with loss. Metrics are SUMS, the
-    gradient's norm before clipping, and whether the memory is finite.
+    gradient's norm before clipping, and whether the new memory, parameters and optimiser state are
+    finite.
 
     Args:
         placed: shardings of the state, so that it stays where it is; None on one device.
@@ -51,14 +51,16 @@ def make_train_step(
         params = optax.apply_updates(params, updates)
         metrics = sums | {
             "grad_norm": optax.tree.norm(grads),
-            "memory_finite": memory_finite(memory),
+            "memory_finite": all_finite(memory),
+            "parameters_finite": all_finite(params),
+            "optimizer_finite": all_finite(opt_state),
         }
         return TrainState(state.step + 1, params, opt_state, memory, state.key), metrics
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=(placed, None))
 
 
-def memory_finite(memory: Memory) -> Bool[Array, ""]:
-    """Whether every number that the memory holds is finite."""
-    leaves = [leaf for leaf in jax.tree.leaves(memory) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+def all_finite(tree: Any) -> Bool[Array, ""]:
+    """Whether every number of a tree is finite."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     return jnp.stack([jnp.array(True), *(jnp.isfinite(leaf).all() for leaf in leaves)]).all()

@@ -1,6 +1,7 @@
 """Checkpoints: restored to the bit, verified, walked past when damaged."""
 
 import gc
+import json
 import logging
 
 import jax
@@ -14,6 +15,7 @@ from inf_former_jax.training.checkpoint import (
     Checkpoints,
     digest,
 )
+from tests.damage import WAYS, damaged
 
 
 def state(value=1.0, width=3):
@@ -112,6 +114,93 @@ def test_damage_is_named_and_the_one_before_is_taken(tmp_path, caplog, how):
     gc.collect()  # the abandoned coroutine must be gone before another test is blamed for it
     assert_equal_bits(restored, state(1.0))
     assert "checkpoint of step 2 is damaged" in caplog.text
+
+
+def test_a_damaged_step_is_set_aside_and_saved_again(tmp_path):
+    """Twice; reading alone renames nothing."""
+    folder = saved(tmp_path, [1.0, 2.0])
+    for kept in (["damaged-2"], ["damaged-2", "damaged-2+"]):
+        damage(folder, 2, "flip")
+        with Checkpoints(folder, CheckpointConfig(), read_only=True) as checkpoints:
+            assert_equal_bits(checkpoints.restore(target(state())), state(1.0))
+            assert checkpoints.steps() == [1, 2]
+        with Checkpoints(folder, CheckpointConfig()) as checkpoints:
+            assert_equal_bits(checkpoints.restore(target(state())), state(1.0))
+            assert checkpoints.steps() == [1]
+            checkpoints.save(2, state(3.0))
+        assert sorted(path.name for path in folder.glob("damaged-*")) == kept
+        assert_equal_bits(restore(folder), state(3.0))
+
+
+@pytest.fixture(scope="module")
+def two_steps(tmp_path_factory):
+    """A folder with two whole checkpoints, which have a figure each."""
+    return saved(tmp_path_factory.mktemp("steps"), [1.0, 2.0], best=lambda m: m["accuracy"])
+
+
+def read(folder):
+    with Checkpoints(folder, CheckpointConfig(), read_only=True) as checkpoints:
+        return checkpoints.restore(target(state()))
+
+
+def test_any_flipped_byte_of_the_digest_is_damage(two_steps):
+    """It is never another architecture, and never accepted."""
+    path = two_steps / "2" / "digest" / "metadata"
+    for byte in range(0, path.stat().st_size, 7):
+        with damaged(path, byte):
+            assert_equal_bits(read(two_steps), state(1.0))
+
+
+def test_a_checkpoint_of_version_0_2_is_restored(two_steps):
+    """It has no checksum of its digest."""
+    path = two_steps / "2" / "digest" / "metadata"
+    whole = path.read_text()
+    path.write_text(json.dumps(json.loads(whole)["leaves"]))
+    assert_equal_bits(read(two_steps), state(2.0))
+    path.write_text(whole)
+
+
+# orbax abandons the coroutines that read a file that is damaged.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("how", [*WAYS, 50, 113])
+def test_whatever_is_damaged_a_whole_state_is_found_or_the_folder_refused(two_steps, how):
+    """Every file of the newest checkpoint: to the bit one of the two states, or one error."""
+    paths = [path for path in sorted((two_steps / "2").rglob("*")) if path.is_file()]
+    for path in paths:
+        with damaged(path, how):
+            try:
+                found = read(two_steps)
+            except CheckpointError as error:
+                assert path.name == "_CHECKPOINT_METADATA", path
+                assert "cannot be read" in str(error)
+                continue
+            of = 2.0 if float(found["params"]["w"].mean()) > 1.5 else 1.0
+            assert_equal_bits(found, state(of))
+    gc.collect()
+    assert len(paths) > 10
+
+
+@pytest.mark.parametrize("how", ["empty", "null", "missing", "object", 290, 300, 310, 320])
+def test_a_damaged_figure_does_not_stop_later_checkpoints(tmp_path, how):
+    """It is the worst one there is."""
+    saved(tmp_path, [1.0, 2.0], best=lambda m: m["accuracy"])
+    with damaged(tmp_path / "2" / "_CHECKPOINT_METADATA", how):
+        cfg, best = CheckpointConfig(keep=9), lambda m: m["accuracy"]
+        with Checkpoints(tmp_path, cfg, best) as checkpoints:
+            checkpoints.save(3, state(3.0), {"accuracy": 0.5})
+            checkpoints.wait()
+            assert checkpoints.steps() == [1, 2, 3]
+
+
+def test_a_checkpoint_with_a_nan_is_walked_past(tmp_path, caplog):
+    folder = saved(tmp_path, [1.0, float("nan"), float("inf")], keep=3)
+    with caplog.at_level(logging.WARNING):
+        assert_equal_bits(restore(folder), state(1.0))
+    assert "step 2 is damaged (NaN or infinity in ['params']['w'])" in caplog.text
+    folder = saved(tmp_path / "none", [float("nan")])
+    with pytest.raises(CheckpointError, match=r"steps \[1\]: none of them is whole and finite"):
+        restore(folder)
+    assert (folder / "1").exists()
 
 
 def test_nothing_whole_is_an_error(tmp_path):

@@ -2,13 +2,22 @@
 
 import io
 import json
+import signal
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
 
-from inf_former_jax.training.loop import LoopConfig, Reporter, progress_bar, train
+from inf_former_jax.training.checkpoint import Checkpoints
+from inf_former_jax.training.loop import (
+    Interrupted,
+    LoopConfig,
+    Reporter,
+    StopSignal,
+    progress_bar,
+    train,
+)
 from inf_former_jax.training.metrics import MetricsWriter, NonFiniteError
 from inf_former_jax.training.objective import SUMS
 from inf_former_jax.training.state import TrainState
@@ -19,23 +28,34 @@ def counting_step(state, batch, operators):
     number = state.step + 1
     sums = dict.fromkeys(SUMS, 0) | {"loss": number * number, "correct": 1, "weight": number}
     checks = {"grad_norm": 10 * number, "memory_finite": jnp.isfinite(batch)}
+    checks |= {"parameters_finite": True, "optimizer_finite": True}
     return state._replace(step=number), {k: jnp.float32(v) for k, v in (sums | checks).items()}
 
 
-def run(folder, cfg=None, steps=5, done=0, batches=None, train_step=counting_step):
+def run(
+    folder,
+    cfg=None,
+    steps=5,
+    done=0,
+    batches=None,
+    train_step=counting_step,
+    figures=lambda step: {"loss": 0.5, "accuracy": 0.25},
+    checkpoints=None,
+):
     """(state, rows of metrics.jsonl, step of each evaluation)."""
     state = TrainState(jnp.array(done, jnp.int32), None, None, None, None)
     evaluated = []
 
     def evaluate(state):
         evaluated.append(int(state.step))
-        return {"loss": 0.5, "accuracy": 0.25}
+        return figures(int(state.step))
 
     batches = iter(np.zeros(100)) if batches is None else batches
     with MetricsWriter(folder) as writer:
         reporter = Reporter(writer, progress_bar(Console(file=io.StringIO())), tokens_per_step=7)
         cfg = cfg or LoopConfig(log_every=2, eval_every=3)
-        state = train(cfg, state, steps, train_step, batches, None, evaluate, reporter)
+        given = train_step, batches, None, evaluate, reporter, checkpoints
+        state = train(cfg, state, steps, *given)
     text = (folder / "metrics.jsonl").read_text()
     return state, [json.loads(line) for line in text.splitlines()], evaluated
 
@@ -78,6 +98,68 @@ def test_the_first_bad_step_is_named_although_nobody_looked(tmp_path):
     with pytest.raises(NonFiniteError, match=r"^step 7: NaN or infinity in memory$"):
         run(tmp_path, cfg, steps=9, done=3, batches=iter([0, 0, 0, np.nan, 0, np.inf]))
     assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+class Saved(Checkpoints):
+    """Only counts."""
+
+    def __init__(self):
+        self.every, self._saved, self.whole = 2, [], []
+
+    def save(self, step, state, metrics=None):
+        self._saved.append(step)
+
+    def wait(self):
+        self.whole = [*self._saved]
+
+    def steps(self):
+        return self._saved
+
+
+@pytest.mark.parametrize("bad", [2, 5])
+def test_an_evaluation_that_is_not_finite_stops_the_run_unsaved(tmp_path, bad):
+    """Also the last one; the last good checkpoint is named."""
+    saved = Saved()
+
+    def figures(step):
+        return {"loss": np.nan if step == bad else 0.5, "accuracy": 0.25}
+
+    kept = {2: "no checkpoint yet", 5: "the last good checkpoint is of step 4"}[bad]
+    with pytest.raises(NonFiniteError, match=f"^step {bad}: .* in loss of validation data; {kept}"):
+        run(tmp_path, LoopConfig(eval_every=2), figures=figures, checkpoints=saved)
+    assert bad not in saved.steps()
+    assert '"valid", "loss": null' not in (tmp_path / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize("at", [2, 5])
+def test_a_signal_during_an_evaluation_waits_for_what_is_saved(tmp_path, at):
+    """After the last update too, where no further step would see it. The handlers come back."""
+    saved, before = Saved(), signal.getsignal(signal.SIGTERM)
+
+    def figures(step):
+        if step == at:
+            signal.raise_signal(signal.SIGTERM)
+        return {"loss": 0.5, "accuracy": 0.25}
+
+    after = min(at + 1, 5)
+    with pytest.raises(Interrupted, match=f"^SIGTERM after step {after}$"):
+        run(tmp_path, LoopConfig(eval_every=2), figures=figures, checkpoints=saved)
+    assert saved.whole[-1] == after and signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_second_signal_kills():
+    """Whatever handler was there before: it may be another that waits."""
+    previous = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        with StopSignal() as stop:
+            signal.raise_signal(signal.SIGTERM)
+            assert stop.received == "SIGTERM"
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+            signal.raise_signal(signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from inf_former_jax.training.metrics import (
     MetricsWriter,
     NonFiniteError,
     add,
+    check_figures,
     check_finite,
     ratios,
     read_rows,
@@ -39,7 +40,8 @@ def test_sums_are_added_in_float64():
     assert total == {"loss": 2**24 + 3}
 
 
-GOOD = {"loss": 1.0, "kl": 0.0, "grad_norm": 2.0, "memory_finite": True}
+FINITE = dict.fromkeys(("memory_finite", "parameters_finite", "optimizer_finite"), True)
+GOOD = {"loss": 1.0, "kl": 0.0, "grad_norm": 2.0, **FINITE}
 
 
 @pytest.mark.parametrize(
@@ -48,12 +50,21 @@ GOOD = {"loss": 1.0, "kl": 0.0, "grad_norm": 2.0, "memory_finite": True}
         ({"loss": np.nan}, "loss"),
         ({"kl": np.inf}, "kl"),
         ({"grad_norm": -np.inf, "memory_finite": False}, "grad_norm, memory"),
+        ({"parameters_finite": False, "optimizer_finite": False}, "parameters, optimizer"),
     ],
 )
 def test_what_is_not_finite_is_named(change, named):
     check_finite(12, GOOD)
     with pytest.raises(NonFiniteError, match=f"^step 12: NaN or infinity in {named}$"):
         check_finite(12, GOOD | change)
+
+
+def test_an_evaluation_whose_loss_is_not_finite_is_named():
+    """A perplexity may be infinite: it is the exponential of a finite loss."""
+    check_figures(12, "test", {"loss": 800.0, "perplexity": math.inf})
+    for bad in ({"loss": math.nan}, {"loss": math.inf, "kl": 0.1}):
+        with pytest.raises(NonFiniteError, match=r"^step 12: NaN or infinity in loss of test data"):
+            check_figures(12, "test", bad)
 
 
 def test_each_row_is_on_disk_when_written(tmp_path):

@@ -495,7 +495,10 @@ def spoil(state, where):
 # The spoilt parameter is behind all that the memory takes in.
 @pytest.mark.parametrize(
     ("where", "named"),
-    [("params", "loss, grad_norm"), ("memory", "loss, kl, grad_norm, memory")],
+    [
+        ("params", "loss, grad_norm, parameters"),
+        ("memory", "loss, kl, grad_norm, memory, parameters"),
+    ],
 )
 def test_a_planted_nan_stops_the_loop_at_its_step(plain, tmp_path, where, named):
     def train_step(state, batch, ops):
@@ -511,6 +514,18 @@ def test_a_planted_nan_stops_the_loop_at_its_step(plain, tmp_path, where, named)
         with pytest.raises(metrics.NonFiniteError, match=rf"^step 3: NaN .* in {named}$"):
             given = train_step, batches, plain.operators, lambda state: {}, reporter
             loop.train(loop.LoopConfig(log_every=5), plain.fresh(), 6, *given)
+
+
+def test_a_nan_that_only_the_update_makes_is_seen_at_its_step(dropping):
+    """The loss and the gradient are those of the parameters before the update."""
+    trainer = dropping(1, 1)
+    state = trainer.fresh()
+    spoilt = jax.tree.map(
+        lambda leaf: leaf.at[...].set(jnp.nan) if leaf.ndim else leaf, state.opt_state
+    )
+    _, (row,) = trainer.run(state._replace(opt_state=spoilt), random_batch(0))
+    with pytest.raises(metrics.NonFiniteError, match=r"^step 1: .* in parameters, optimizer$"):
+        metrics.check_finite(1, row)
 
 
 def test_a_reset_heals_a_row_of_the_memory(plain):
