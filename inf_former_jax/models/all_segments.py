@@ -76,10 +76,15 @@ class Course(NamedTuple):
     ) -> tuple[Float[Array, "BW F E"], Float[Array, "B F E"]]:
         """(the FIFO that each segment finds, the FIFO after all segments).
 
-        Rows from before a document are left in what its segments find, where nobody looks at them.
-        After all segments they are 0, as `reset` leaves them.
+        Rows from before a document are 0, as `reset` leaves them. Attention gives them the weight
+        0, but 0 times the NaN of an earlier document would be NaN.
         """
         (_, count, length, _), size, runs = x.shape, fifo.shape[1], self.runs
+
+        def filled(rows, seen):
+            place = jax.lax.broadcasted_iota(seen.dtype, rows.shape, rows.ndim - 2)
+            return jnp.where(place >= size - seen[..., None, None], rows, 0.0)
+
         if runs is not None:  # the rows of segments that do not run go to the end
             x = jnp.take(x, jnp.argsort(~runs, stable=True), axis=1)
         rows = jnp.asarray(x, fifo.dtype).reshape(len(fifo), count * length, -1)
@@ -94,8 +99,7 @@ class Course(NamedTuple):
         else:
             found = jax.vmap(after, out_axes=1)(jnp.cumsum(runs) - runs)
         last = after(count if runs is None else runs.sum())
-        filled = jnp.arange(size)[None] >= size - self.after[:, None]
-        return flat(found), jnp.where(filled[..., None], last, 0.0)
+        return flat(filled(found, self.seen)), filled(last, self.after)
 
 
 def follow_counters(

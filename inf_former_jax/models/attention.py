@@ -141,14 +141,22 @@ class LongTermAttention(nn.Module):
             self.gate = Gate()
 
     def write(
-        self, memory: LongTermMemory, x: Float[AnyArray, "B L E"], **options: Any
+        self,
+        memory: LongTermMemory,
+        x: Float[AnyArray, "B L E"],
+        *,
+        rows: Bool[AnyArray, " B"] | None = None,
+        **options: Any,
     ) -> LongTermMemory:
         """Gate x, then append it to the memory.
 
         Args:
+            rows: which rows write; None = all. Not even a NaN in the x of others counts.
             options: keywords of `memory.long_term.write`, whose errors these are.
         """
-        return long_term.write(self.cfg, memory, self.gated(x), **options)
+        if rows is not None:
+            x = long_term.select_rows(rows, x, jnp.zeros_like(x))
+        return long_term.write(self.cfg, memory, self.gated(x), rows=rows, **options)
 
     def __call__(
         self,

@@ -161,7 +161,8 @@ class Decoder(nn.Module):
         all_segments.check(cfg)
         check_call(cfg, tokens[:, 0], memory)
         require(length == cfg.segment_len, "tokens", np.shape(tokens), f"T = {cfg.segment_len}")
-        memory = jax.lax.stop_gradient(memory)
+        # What attention does not see of the first window is still multiplied, by gradients of 0.
+        memory = state.reset(jax.lax.stop_gradient(memory), jnp.asarray(resets)[:, 0])
         reads = None if where is None else jnp.asarray(where).any(axis=2)
         course = all_segments.follow_counters(
             cfg, memory, resets, reads=reads, runs=runs, empty=empty

@@ -46,6 +46,10 @@ def winograd(kernel: Float[Array, "3 E E"], x: Float[Array, "B L E"]) -> Float[A
 
     (Lavin & Gray, 2016, "Fast Algorithms for Convolutional Neural Networks", §4.3). In float32 it
     rounds two to three times as much as the plain sum.
+
+    A NaN or an infinity in x_l reaches the results l-1, l and l+1, as in a convolution, and also
+    the others of l's four, as NaN: an infinity is subtracted from itself. The write is lost either
+    way, since each of its coefficients is a sum over all l. No other row is reached.
     """
     batch, length, dim = x.shape
     tiles = -(-length // 4)

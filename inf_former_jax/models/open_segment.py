@@ -76,14 +76,14 @@ def opened(
         window: keys and values of the window.
         projected: of the long-term memory.
     """
-    keys, values = cache.keys, cache.values
+    # Slots without a token are 0: attention gives them the weight 0, but 0 times NaN is NaN.
+    found = jax.tree.map(jnp.zeros_like, cache)._replace(projected=projected)
     if window is not None:
         keys, values = (
-            jnp.concatenate([jnp.moveaxis(new, 0, 2), old[:, new.shape[2] :]], axis=1)
-            for new, old in zip(window, (keys, values), strict=True)
+            jnp.concatenate([jnp.moveaxis(new, 0, 2), rest[:, new.shape[2] :]], axis=1)
+            for new, rest in zip(window, (found.keys, found.values), strict=True)
         )
-    mass = None if cache.mass is None else jnp.zeros_like(cache.mass)
-    found = LayerCache(keys, values, cache.inputs, projected, mass)
+        found = found._replace(keys=keys, values=values)
     cast = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), found, cache)
     return select_rows(rows, cast, cache)
 

@@ -138,10 +138,12 @@ def test_greedy_is_the_decoder_on_whole_segments(kind):
 
     The second call has no prompt, the third has one for two of the rows. In float64: what the two
     round in float32 by their other order is amplified by weights that make each token matter.
+    And a reset heals a row.
     """
     with jax.enable_x64(True):
-        cfg = dataclasses.replace(INFINITE, **{"num_layers": 1, **KINDS[kind]})
-        walks_agree(Model(cfg, np.float64))
+        model = Model(dataclasses.replace(INFINITE, **{"num_layers": 1, **KINDS[kind]}), np.float64)
+        walks_agree(model)
+        resets_heal(model)
 
 
 @pytest.mark.slow
@@ -172,6 +174,35 @@ def walks_agree(model):
                     np.testing.assert_allclose(x, y, atol=1e-11, rtol=1e-11)
     assert aligned and len(np.unique(np.concatenate(rows)[-20:])) > 3
     assert jax.eval_shape(lambda: carried) == shapes
+
+
+def resets_heal(model):
+    """A row's memory and cache hold nothing but NaN or ∞; once it is reset it is as a fresh one.
+
+    Beside it others go on in the middle of a segment, to the bit as beside zeros.
+    """
+    prompt = prompts(2)
+    _, read = model.run(model.fresh(), prompts(0), 0, lengths=LENGTHS)
+
+    def after(bad):
+        def spoil(leaf):
+            return leaf if leaf.dtype == jnp.int32 else leaf.at[0].set(bad)
+
+        spoilt, row = jax.tree.map(spoil, read), np.arange(B) == 0
+        begun = generate.DecodeState(
+            state.reset(spoilt.memory, row), spoilt.cache, jnp.where(row, 0, spoilt.position)
+        )
+        return going_on(begun)
+
+    def going_on(begun):  # first by less than a segment: the slots behind are not read
+        _, between = model.run(begun, prompt, 0, lengths=np.array([2, 3, 6]))
+        return between, model.run(between, prompt, 0)[1]
+
+    expected, fresh = after(0.0), going_on(model.fresh())
+    for leaf, other in zip(*(jax.tree.leaves(found) for found in (expected, fresh)), strict=True):
+        np.testing.assert_allclose(leaf[0], other[0], atol=1e-11, rtol=1e-11)
+    for bad in (np.nan, np.inf):
+        assert_same(after(bad), expected)
 
 
 def test_types_are_embeddings_added(sticky):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from inf_former_jax.memory import state
+from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.long_term import LongTermConfig
 
 T = 4
@@ -40,14 +41,17 @@ def test_each_vector_is_written_exactly_once_and_is_in_one_place(mem_len):
 
 
 def test_reset_clears_the_given_rows_only():
-    """Row 1 equals a fresh row to the bit, though it held NaN; row 0 keeps its bits."""
+    """Row 1 equals a fresh row to the bit, though it held NaN or ∞; row 0 keeps its bits."""
     cfg = config(T)
-    full = jax.tree.map(lambda leaf: np.full(leaf.shape, 3, leaf.dtype), state.init(cfg, 2))
-    full.layers[0].fifo[1] = np.nan
-    cleared = state.reset(full, np.array([False, True]))
-    for leaf, fresh in zip(*map(jax.tree.leaves, (cleared, state.init(cfg, 2))), strict=True):
-        np.testing.assert_array_equal(leaf[1], fresh[1])
-        np.testing.assert_array_equal(leaf[0], np.full_like(leaf[0], 3))
+    cfg.compressed = CompressedConfig(2, T)
+    for bad in (np.nan, np.inf):
+        full = jax.tree.map(lambda leaf: np.full(leaf.shape, 3, leaf.dtype), state.init(cfg, 2))
+        for leaf in jax.tree.leaves(full):
+            leaf[1] = 4 if leaf.dtype == np.int32 else bad
+        cleared = state.reset(full, np.array([False, True]))
+        for leaf, fresh in zip(*map(jax.tree.leaves, (cleared, state.init(cfg, 2))), strict=True):
+            np.testing.assert_array_equal(leaf[1], fresh[1])
+            np.testing.assert_array_equal(leaf[0], np.full_like(leaf[0], 3))
 
 
 def test_emptying_the_long_term_memory_keeps_the_window():

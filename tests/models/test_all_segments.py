@@ -267,7 +267,10 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_after_the_other(kind):
-    """Logits' and KL's gradients, and the memory, by calls of the decoder: every kind, quickly."""
+    """Logits' and KL's gradients, and the memory, by calls of the decoder: every kind, quickly.
+
+    With either schedule a reset heals a row.
+    """
     cfg = dataclasses.replace(UNIFORM, **KINDS[kind])
     decoder, batch, ops = Decoder(cfg), random_batch(), operators(cfg)
     cotangent = np.random.default_rng(3).normal(size=(*batch.tokens.shape, VOCAB))
@@ -294,7 +297,7 @@ def test_one_after_the_other(kind):
             where=batch.valid,
             method="all_segments",
         )
-        return value(out, counted), out.memory
+        return value(out, counted), (out.memory, jnp.moveaxis(out.logits, 1, 0))
 
     def one_by_one(params, memory):
         def step(memory, segment):
@@ -308,20 +311,44 @@ def test_one_after_the_other(kind):
                 where=where,
                 rngs=rngs(number),
             )
-            return out.memory, value(out, counted)
+            return out.memory, (value(out, counted), out.logits)
 
         by_row = batch.tokens, batch.resets, batch.valid, counted
         by_segment = (jnp.swapaxes(leaf, 0, 1) for leaf in by_row)
-        memory, values = jax.lax.scan(step, memory, (jnp.arange(SEGMENTS), *by_segment))
-        return values.sum(), memory
+        memory, (values, logits) = jax.lax.scan(step, memory, (jnp.arange(SEGMENTS), *by_segment))
+        return values.sum(), (memory, logits)
 
     params, memory = {"params": params_of(cfg)}, carried(cfg)
-    found, expected = (
-        jit(jax.value_and_grad(way, has_aux=True))(params, memory)
-        for way in (all_at_once, one_by_one)
-    )
+    ways = [jit(jax.value_and_grad(way, has_aux=True)) for way in (all_at_once, one_by_one)]
+    found, expected = results = [way(params, memory) for way in ways]
     check_trees(found, expected)
     assert all((np.asarray(leaf) != 0).any() for leaf in jax.tree.leaves(expected[1]))
+    for way, clean in zip(ways, results, strict=True):
+        check_resets_heal(lambda memory, way=way: way(params, memory), memory, clean)
+
+
+def check_resets_heal(run, memory, clean):
+    """A row that held NaN or ∞ is as if it had not once it is reset; others are not touched."""
+    for bad in (np.nan, np.inf):
+        # Row 0 is reset before the first segment: not even a gradient is another one.
+        jax.tree.map(np.testing.assert_array_equal, run(spoilt(memory, 0, bad)), clean)
+        # Row 1 before segment 3.
+        (_, (after, logits)), _ = run(spoilt(memory, 1, bad))
+        (_, (expected, healthy)), _ = clean
+        jax.tree.map(np.testing.assert_array_equal, after, expected)
+        same = np.ones((SEGMENTS, ROWS), bool)
+        same[:3, 1] = False
+        np.testing.assert_array_equal(logits[same], healthy[same])
+        assert np.isfinite(logits[0, 1]).all() == (not jax.tree.leaves(memory.layers))
+
+
+def spoilt(memory, row, bad):
+    """The memory with nothing but `bad` in all numbers of a row, but not in its counters."""
+
+    def spoil(leaf):
+        return leaf if jnp.issubdtype(leaf.dtype, jnp.integer) else leaf.at[row].set(bad)
+
+    return jax.tree.map(spoil, memory)
 
 
 @pytest.mark.slow

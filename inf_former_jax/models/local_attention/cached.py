@@ -20,7 +20,7 @@ def cached_attention(
     """`causal.causal_attention` of queries at any slots of a cache; the slots may differ by row.
 
     Args:
-        heads: k and v [H, B, S, K] of the cache; behind its filled part there may be anything.
+        heads: k and v [H, B, S, K] of the cache; what no query sees must be finite.
         first: the first filled slot of each row.
         slots: of each query's own key, the last one that it sees.
     """

@@ -53,7 +53,8 @@ def causal_attention(
     d < same_length. Each chunk of queries is computed on the keys that any of them sees.
 
     Args:
-        filled: how many of the S - T rows of the window hold something (the newest ones).
+        filled: how many of the S - T rows of the window hold something (the newest ones). The
+            others must be finite, since they are multiplied by weights of 0.
         same_length: 0, or the number of keys that every query sees at most.
         chunk: queries whose scores exist at a time.
         rate, dropout_keys, layer: dropout of the probabilities; each head has masks of its own.
