@@ -17,6 +17,9 @@ class DataConfig:
     """CMU-DoG's release, or a folder with train.jsonl, valid.jsonl and test.jsonl; "" = a small
     sample of made-up conversations."""
     reading: Reading = dataclasses.field(default_factory=Reading)
+    keep_shared: bool = False
+    """Training conversations whose turns stand in valid or test too stay in train, as they did for
+    the published figures; otherwise they are left out."""
     valid_conversations: int = 0
     """So many conversations for validation, evenly chosen; 0 = all."""
     test_conversations: int = 0

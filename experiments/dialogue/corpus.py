@@ -8,7 +8,7 @@ import functools
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import combinations, groupby
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from experiments.language_modeling import start
 from inf_former_jax.data.text import SPLITS, num_words
 from inf_former_jax.data.tokens import Tokenizer
 from inf_former_jax.models.decoder import ModelConfig
-from inf_former_jax.require import require_at_least
+from inf_former_jax.require import require, require_at_least
 
 SAMPLE = Path(__file__).parent / "sample"
 """Conversations made up for this project, about works that do not exist."""
@@ -49,6 +49,7 @@ class Corpus(NamedTuple):
     valid: Split
     test: Split
     skipped: Mapping[str, list[str]] = MappingProxyType({})  # split → why each was left out
+    shared: Mapping[str, int] = MappingProxyType({})  # see `shared`, with "left out of train"
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -62,12 +63,16 @@ def corpus_of(cfg: DialogueConfig) -> Corpus:
     name, folder = folder_of(cfg.data)
     skipped: dict[str, list[str]] = {split: [] for split in SPLITS}
     conversations = {split: read(folder, split, cfg.reading, skipped[split]) for split in SPLITS}
+    same, train = shared(conversations), conversations["train"]
+    if not cfg.keep_shared:
+        conversations["train"] = _unseen(conversations)
+    same["left out of train"] = len(train) - len(conversations["train"])
     size = cfg.model.vocab_size - NUM_CONTROLS
     tokenizer = tokenizer_of(cfg.tokenizer, conversations["train"], size, cfg.cache)
     for split, count in (("valid", cfg.valid_conversations), ("test", cfg.test_conversations)):
         conversations[split] = _evenly(conversations[split], count)
     corpus = encoded(name, conversations, tokenizer, cfg.layout, cfg.model)
-    return corpus._replace(skipped=skipped)
+    return corpus._replace(skipped=skipped, shared=same)
 
 
 def folder_of(data: str) -> tuple[str, Path]:
@@ -149,6 +154,31 @@ def _merged(turns: Sequence[Turn]) -> tuple[Turn, ...]:
     """Successive turns of one speaker as one turn, which has the section of the first."""
     groups = [list(group) for _, group in groupby(turns, lambda turn: turn.speaker)]
     return tuple(group[0]._replace(text=" ".join(turn.text for turn in group)) for group in groups)
+
+
+def shared(conversations: Mapping[str, list[Conversation]]) -> dict[str, int]:
+    """How many conversations of a split stand in another one, as "test in train": 63.
+
+    They are the same if the same speakers say the same, whatever the document.
+    """
+    said = {split: set(map(_said, some)) for split, some in conversations.items()}
+    return {
+        f"{other} in {split}": sum(_said(one) in said[split] for one in conversations[other])
+        for split, other in combinations(SPLITS, 2)
+    }
+
+
+def _said(one: Conversation) -> tuple[tuple[int, str], ...]:
+    return tuple((turn.speaker, turn.text) for turn in one.turns)
+
+
+def _unseen(conversations: Mapping[str, list[Conversation]]) -> list[Conversation]:
+    """The training conversations that stand in no other split."""
+    judged = {_said(one) for split in ("valid", "test") for one in conversations[split]}
+    kept = [one for one in conversations["train"] if _said(one) not in judged]
+    found = f"{len(conversations['train'])} training conversations, all in valid or test too"
+    require(bool(kept), "data", found, "others, or --keep-shared")
+    return kept
 
 
 def _evenly(conversations: list[Conversation], count: int) -> list[Conversation]:
@@ -245,7 +275,8 @@ PUBLISHED = Statistics(4112, 30, 130_000, None, 21.43, None, {1: 1443, 2: 2142, 
 """What CMU-DoG's paper and its read-me say of the three splits together."""
 
 RELEASED = {"train": 3373, "valid": 229, "test": 619}
-"""Files in each split of CMU-DoG's release: 109 more than were published."""
+"""Files in each split of CMU-DoG's release, 109 more than were published. 110 of them stand in two
+splits: 45 of valid and 63 of test in train, and 2 of test in valid."""
 
 
 def statistics(conversations: Sequence[Conversation]) -> Statistics:

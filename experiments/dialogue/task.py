@@ -96,6 +96,9 @@ def describe(corpus: Corpus, released: bool) -> None:
     for name, reasons in corpus.skipped.items():
         if reasons:
             print(printable(f"{name}: {len(reasons)} left out, {reasons[0]}"))
+    if any(corpus.shared.values()):
+        counts = ", ".join(f"{count} {where}" for where, count in corpus.shared.items())
+        print(f"conversations with the same turns: {counts} (--keep-shared keeps all)")
 
 
 def facts(corpus: Corpus) -> dict[str, Any]:
@@ -107,7 +110,7 @@ def facts(corpus: Corpus) -> dict[str, Any]:
         epoch = ConversationBatches(split.segments, 1)
         splits[name] = found | {"tokens": epoch.num_read, "scored_tokens": epoch.num_predicted}
         splits[name]["skipped"] = corpus.skipped.get(name, [])
-    return {"corpus": corpus.name, "splits": splits}
+    return {"corpus": corpus.name, "splits": splits, "shared": dict(corpus.shared)}
 
 
 def batches(cfg: RunConfig, corpus: Corpus) -> dict[str, ConversationBatches]:

@@ -78,11 +78,11 @@ def finished(tmp_path_factory, data):
     return folder, json.loads((folder / "result.json").read_text())
 
 
-def corpus_of(data, **layout):
+def corpus_of(data, window=0, **options):
     cfg = small("infinity")
     model = dataclasses.replace(cfg.model, vocab_size=260, segment_len=16)
-    given = {"data": str(data), "tokenizer": "bytes", "layout": Layout(**layout)}
-    return corpus.corpus_of(dataclasses.replace(cfg, model=model, **given))
+    given = {"data": str(data), "tokenizer": "bytes", "layout": Layout(window=window)}
+    return corpus.corpus_of(dataclasses.replace(cfg, model=model, **given, **options))
 
 
 @pytest.mark.slow
@@ -168,6 +168,34 @@ def test_page_shows_the_document(finished, tmp_path, data):
         assert text.count(f"The {title} is old.\nIt is in test city.") == titles.count(title)
     with pytest.raises(SystemExit):
         command.main(["page", "--run", str(tmp_path)])
+
+
+def test_conversations_of_two_splits_are_counted_and_left_out_of_train(tmp_path, capsys):
+    """Train loses one that is in valid and test; another document does not make it another one."""
+    folder = write_corpus(tmp_path / "corpus")
+    lines = {split: (folder / f"{split}.jsonl").read_text() for split in ("train", "valid", "test")}
+    first = lines["train"].splitlines()[0] + "\n"
+    moved = first.replace("The ship is old.", "Another document.")
+    for split, more in (("valid", first), ("test", moved)):
+        (folder / f"{split}.jsonl").write_text(lines[split] + more)
+    corpus.corpus_of.cache_clear()
+    found = corpus_of(folder)
+    counts = {"valid in train": 1, "test in train": 1, "test in valid": 1, "left out of train": 1}
+    assert task.facts(found)["shared"] == counts
+    assert [one.title for one in found.train.conversations] == ["tower"]
+    assert [len(found.valid.conversations), len(found.test.conversations)] == [3, 3]
+    task.describe(found, False)
+    said = "1 valid in train, 1 test in train, 1 test in valid, 1 left out of train (--keep-shared"
+    assert said in capsys.readouterr().out
+    kept = corpus_of(folder, keep_shared=True)
+    assert kept.shared == counts | {"left out of train": 0} and len(kept.train.conversations) == 2
+    (folder / "train.jsonl").write_text(first)
+    with pytest.raises(ValueError, match=r"^data: found 1 training .*: .* --keep-shared$"):
+        corpus_of(folder, valid_conversations=1)
+
+
+def test_the_sample_shares_nothing(capsys):
+    assert not any(corpus_of("").shared.values())
 
 
 def test_pieces_are_the_text():
