@@ -14,7 +14,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help env sorting text test check check-floor docs lint wheel format clean
+.PHONY: help env sorting text test check check-floor drill docs lint wheel format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,9 @@ check: lint $(STAMP)  ## lint, format, every test, the documentation, and the wh
 	$(TEST)
 	$(MAKE) docs
 	$(MAKE) wheel
+
+drill: $(STAMP)  ## kill and stop runs at random moments, which then go on (ARGS=50 moments each)
+	$(BIN)/python -m tests.experiments.run.drill $(ARGS)
 
 lint: $(STAMP)  ## ruff: rules and format; pyright: types; nothing is changed
 	$(BIN)/ruff check .

@@ -11,6 +11,11 @@ lines; without, a small sample that was made up for this project. Writes config,
 and figures to `runs/dialogue/PRESET-seed`.
 """
 
+if __name__ == "__main__":  # before JAX is imported, which takes seconds
+    from experiments.run import stopping
+
+    stopping.install()
+
 from collections.abc import Sequence
 
 from experiments.dialogue import chat, page

@@ -10,6 +10,11 @@ Without --data it reads Shakespeare's plays. Writes config, metrics, figures and
 `runs/language_modeling/PRESET-seed`.
 """
 
+if __name__ == "__main__":  # before JAX is imported, which takes seconds
+    from experiments.run import stopping
+
+    stopping.install()
+
 from collections.abc import Sequence
 
 from experiments.language_modeling import evaluate

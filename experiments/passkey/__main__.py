@@ -8,6 +8,11 @@ how many digits and how many whole keys are right: as trained, and with the long
 before every segment. Writes config, metrics, a figure and a picture to `runs/passkey/PRESET-seed`.
 """
 
+if __name__ == "__main__":  # before JAX is imported, which takes seconds
+    from experiments.run import stopping
+
+    stopping.install()
+
 from collections.abc import Sequence
 
 from experiments.passkey.task import PASSKEY

@@ -8,6 +8,11 @@ as trained, and with the long-term memory emptied before every segment. Writes c
 figure and a picture to `runs/questions/PRESET-seed`.
 """
 
+if __name__ == "__main__":  # before JAX is imported, which takes seconds
+    from experiments.run import stopping
+
+    stopping.install()
+
 from collections.abc import Sequence
 
 from experiments.questions.task import QUESTIONS

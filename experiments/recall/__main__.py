@@ -8,6 +8,11 @@ and with the long-term memory emptied before every segment. Writes config, metri
 picture to `runs/recall/PRESET-seed`.
 """
 
+if __name__ == "__main__":  # before JAX is imported, which takes seconds
+    from experiments.run import stopping
+
+    stopping.install()
+
 from collections.abc import Sequence
 
 from experiments.recall.task import RECALL

@@ -18,6 +18,7 @@ import inf_former_jax.contrib.fused_attention
 import inf_former_jax.contrib.pallas_read  # noqa: F401 (both add options of the models)
 from experiments.run import folders, training
 from experiments.run.experiment import Config, Experiment
+from experiments.run.stopping import INTERRUPTED
 from inf_former_jax.files import printable
 from inf_former_jax.require import require
 from inf_former_jax.training.checkpoint import CheckpointError
@@ -28,7 +29,7 @@ Options = TypeVar("Options")
 
 #: Exit statuses (docs/how_to/runs.md): a refused option, file or folder; a NaN stopped the run; a
 #: signal did; a file could not be written, or not be read any more.
-REFUSED, STOPPED, INTERRUPTED, NO_FILE = 2, 1, 3, 4
+REFUSED, STOPPED, NO_FILE = 2, 1, 4
 
 _SAVED = "saved: the same command goes on from there"
 _KEPT = "the same command goes on from the last good checkpoint"

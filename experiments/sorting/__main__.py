@@ -9,6 +9,11 @@ the long-term memory emptied before every segment. Writes config, metrics, a fig
 to `runs/sorting/PRESET-seed`.
 """
 
+if __name__ == "__main__":  # before JAX is imported, which takes seconds
+    from experiments.run import stopping
+
+    stopping.install()
+
 from collections.abc import Sequence
 
 from experiments.run import cli

@@ -191,7 +191,7 @@ def train(
     if step and _agreed(_time_over(cfg, reporter.seconds))[0]:
         return state  # training had ended; what follows it was not done yet
     reporter.start(step, steps)
-    with reporter.progress, StopSignal() as stop:
+    with StopSignal() as stop, reporter.progress:
         while step < steps:
             state, metrics = train_step(state, next(batches), operators)
             reporter.add(metrics)

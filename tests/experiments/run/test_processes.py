@@ -1,27 +1,12 @@
-"""Real processes: one that is killed and goes on, and two that train together."""
+"""Real processes: stopped at any moment and going on, and two that train together."""
 
-import json
-import os
-import shlex
 import signal
 import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[3]
-TINY = shlex.split(
-    "--model.num-layers 1 --model.d-model 16 --model.d-inner 16 --model.num-heads 2 "
-    "--model.head-dim 8 --model.segment-len 24 --model.mem-len 24 --model.long-term.num-basis 8 "
-    "--model.long-term.contraction power --model.long-term.horizon 2 "
-    "--model.long-term.num-samples 8 --model.dropout 0.1 --length 100 --batch-size 4 "
-    "--test-sequences 8 --valid-sequences 8 --optim.steps 40 --optim.warmup-steps 2 "
-    "--loop.log-every 5 --loop.eval-every 20 --loop.minutes 0 --checkpoint.every 10"
-)
+from tests.experiments.run.drill import drill, figures, finish, start
 
 # Two programs of one machine find one another by these arguments instead of a cluster's.
 TOGETHER = """
@@ -32,68 +17,11 @@ main(sys.argv[3:])
 """
 
 
-def environment(devices):
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
-    paths = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
-    return os.environ | paths
-
-
-def start(out, *options, program=("-m", "experiments.sorting"), devices=1):
-    command = [sys.executable, *program, *TINY, "--out", str(out), *options]
-    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, env=environment(devices), **output)
-
-
-def finish(process, status=0):
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == status, said
-    return said
-
-
-def figures(out):
-    """What a run computed, without times, commands and folders.
-
-    Of training rows the gradient's norm, which is one step's; the others are means since the last
-    row, and a stopped run has a row more.
-    """
-    result = json.loads((out / "result.json").read_text())
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    logged = [row for row in rows if row["split"] == "train" and row["step"] % 5 == 0]
-    norms = {row["step"]: row["grad_norm"] for row in logged}
-    valid = [row for row in rows if row["split"] == "valid"]
-    curve = [row[:2] for row in result["curve"]]
-    return {"test": result["test"], "curve": curve, "valid": valid, "norms": norms}
-
-
-def wait_for(path, process):
-    deadline = time.monotonic() + 200
-    while not path.exists():
-        assert process.poll() is None and time.monotonic() < deadline, process.stdout.read()
-        time.sleep(0.01)
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    """The figures of a run that nobody disturbed."""
-    out = tmp_path_factory.mktemp("runs") / "whole"
-    finish(start(out))
-    return figures(out)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, uninterrupted, number):
-    """kill -9 after the first checkpoint, or a polite stop: every figure is the same."""
-    out = tmp_path / "stopped"
-    process = start(out)
-    wait_for(out / "checkpoints" / "10", process)
-    process.send_signal(number)
-    process.communicate(timeout=100)
-    assert process.returncode == (-9 if number == signal.SIGKILL else 3)
-    assert not (out / "result.json").exists(), "the run was over before it was stopped"
-    said = finish(start(out))
-    assert "going on after update" in said
-    assert figures(out) == uninterrupted
+def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, number):
+    """kill -9, or a polite stop; `make drill` takes more moments."""
+    assert drill(tmp_path, number, moments=3) >= 1
 
 
 def both(out):
