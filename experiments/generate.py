@@ -10,6 +10,7 @@ read, the open segment included, and --memory-in goes on from there, without the
 import dataclasses
 import sys
 from collections.abc import Iterator
+from typing import Annotated
 
 import jax
 
@@ -17,6 +18,7 @@ from experiments.language_modeling.config import LanguageModelingConfig
 from experiments.language_modeling.sample import WriteConfig, Writer, numbers, pieces, writer
 from experiments.language_modeling.start import is_run, tokenizer_of
 from experiments.run import cli, training
+from inf_former_jax.fields import Natural, Required
 from inf_former_jax.files import printable, read_text
 from inf_former_jax.generate import start
 from inf_former_jax.models.convert import gpt2
@@ -28,15 +30,15 @@ from inf_former_jax.require import require
 class GenerateConfig(WriteConfig):
     """What to read, and how to go on."""
 
-    model: str = ""
+    model: Annotated[str, Required("a run folder or GPT-2's files")] = ""
     """A run folder of experiments.language_modeling, or a folder of GPT-2's files."""
     prompt: str = ""
     """Text to go on from; after that of --prompt-file."""
     prompt_file: str = ""
     """A text file to read first, of any length."""
-    tokens: int = 200
+    tokens: Natural = 200
     """Tokens to write; 0 = only read, for --memory-out."""
-    segment_len: int = 0
+    segment_len: Natural = 0
     """Segments of GPT-2's files, at most their positions; 0 = all of them. Runs have their own."""
 
 
@@ -47,7 +49,6 @@ def load(folder: str, segment_len: int = 0) -> Writer:
         ValueError: neither is there, a tokeniser that does not fit, or segments too long.
         FileNotFoundError: nothing is there.
     """
-    require(bool(folder), "model", "none", "--model FOLDER, a run or GPT-2's files")
     if is_run(folder):
         _, decoder, params, _ = training.load(LanguageModelingConfig, folder, ("params",))
     else:

@@ -1,7 +1,6 @@
 """Errors at the door in one form: what it is, what was found, what is accepted."""
 
-import dataclasses
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import jax
 
@@ -15,14 +14,6 @@ def require(holds: bool, name: str, found: object, accepted: object) -> None:
 def require_at_least(name: str, value: int | float, least: int | float) -> None:
     """Refuse a value below `least`: "name: found 0, accepted: 1 or more"."""
     require(value >= least, name, value, f"{least} or more")
-
-
-def require_choices(config: Any) -> None:
-    """Refuse a dataclass in which a field annotated as `Literal` has none of its values."""
-    for field in dataclasses.fields(config):
-        if get_origin(field.type) is Literal:
-            value, known = getattr(config, field.name), get_args(field.type)
-            require(value in known, field.name, value, " or ".join(map(str, known)))
 
 
 def shapes(tree: Any) -> dict[str, tuple[int, ...]]:

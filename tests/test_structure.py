@@ -16,12 +16,13 @@ FILES = LIBRARY + EXPERIMENTS
 # What each floor may import of the others; `data.batches` is the one thing of data that is shared.
 BELOW = {
     "require": set(),
+    "fields": {"require"},
     "files": set(),
-    "memory": {"require"},
-    "data": {"require", "files"},
-    "models": {"require", "files", "memory"},
+    "memory": {"require", "fields"},
+    "data": {"require", "fields", "files"},
+    "models": {"require", "fields", "files", "memory"},
     "contrib": {"require", "memory", "models"},
-    "training": {"require", "files", "memory", "models", "data.batches"},
+    "training": {"require", "fields", "files", "memory", "models", "data.batches"},
     "generate": {"require", "files", "memory", "models"},
     # inf_former_jax/__init__.py
     "": {"memory", "models", "training", "data", "generate"},

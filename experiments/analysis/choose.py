@@ -21,11 +21,12 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from experiments.analysis.search import Point, climb
 from experiments.run import tables
+from inf_former_jax.fields import Checked, Count, Natural, Positive, Seed
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.memory.regression import degrees_of_freedom, write_padding, write_times
 from inf_former_jax.memory.retained import retention
 from inf_former_jax.memory.write_operators import check_size, operator_mib
-from inf_former_jax.require import require, require_at_least
+from inf_former_jax.require import require
 
 #: Where to look. Widths are in units of a segment's share of the signal, M in units of N.
 NARROW = tuple(float(f"{2 ** (e / 2):.2g}") for e in range(-6, 5))
@@ -41,24 +42,24 @@ POINTS = 257
 
 
 @dataclasses.dataclass(frozen=True)
-class ChooseConfig:
+class ChooseConfig(Checked):
     """What is to be remembered, with how much, and how long to search."""
 
-    tokens: int = 8192
+    tokens: Count = 8192
     """How many past tokens are to be remembered."""
-    segment: int = 128
+    segment: Count = 128
     """L, tokens of a segment."""
-    num_basis: int = 512
+    num_basis: Count = 512
     """N, basis functions."""
-    min_var: float = 1e-6
+    min_var: Positive = 1e-6
     """σ²_min, the smallest variance of an attention density."""
-    restarts: int = 2
+    restarts: Natural = 2
     """Climbs from random points, after those from a fixed and a power contraction."""
-    minutes: float = 5.0
+    minutes: Positive = 5.0
     """Time after which the search ends with what it has found."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the random points and of the order in which neighbours are tried."""
-    rows: int = 5
+    rows: Count = 5
     """How many of the best to print."""
     out: str = "runs/analysis/choose"
     """Folder of the result."""
@@ -184,12 +185,6 @@ def report(rows: Sequence[Mapping[str, Any]], published: Mapping[str, Any]) -> N
 
 def check(cfg: ChooseConfig) -> None:
     """Refuse at the door what cannot be searched."""
-    for name in ("tokens", "segment", "num_basis", "rows"):
-        require_at_least(name, getattr(cfg, name), 1)
-    for name in ("min_var", "minutes"):
-        require(getattr(cfg, name) > 0, name, getattr(cfg, name), "a number > 0")
-    for name in ("restarts", "seed"):
-        require_at_least(name, getattr(cfg, name), 0)
 
 
 def compute(cfg: ChooseConfig, folder: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,26 +28,27 @@ from experiments.run import cli, folders, tables, training
 from experiments.run.config import RunConfig
 from experiments.sorting.config import SortingConfig
 from experiments.sorting.data import run_batch
+from inf_former_jax.fields import Checked, Count, Required
 from inf_former_jax.memory import state
 from inf_former_jax.memory.coverage import segment_edges
 from inf_former_jax.memory.density import GaussianDensity, bin_mass
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models.decoder import Decoder, operators
 from inf_former_jax.models.gate import gate_values
-from inf_former_jax.require import require, require_at_least
+from inf_former_jax.require import require
 
 _TIME_BINS = 64
 
 
 @dataclasses.dataclass(frozen=True)
-class MemoryConfig:
+class MemoryConfig(Checked):
     """Which run is looked at."""
 
-    run: str = ""
+    run: Annotated[str, Required("the folder of a run")] = ""
     """Folder of a run of sorting or language modelling of a model with a long-term memory."""
-    sequences: int = 64
+    sequences: Count = 64
     """Test sequences that are read; of text at most as many documents as are long enough."""
-    segments: int = 65
+    segments: Count = 65
     """Of text: segments of each document."""
     out: str = ""
     """Where the figures and the picture go; "" = the run's folder."""
@@ -199,9 +200,6 @@ def main(argv: Sequence[str]) -> None:
     """The command line: `python -m experiments.analysis memory --run FOLDER [--options]`."""
     cfg = cli.options("python -m experiments.analysis memory", __doc__, MemoryConfig(), argv)
     with cli.refusals():
-        require(bool(cfg.run), "run", "none", "the folder of a run")
-        require_at_least("sequences", cfg.sequences, 1)
-        require_at_least("segments", cfg.segments, 1)
         folder = folders.make(cfg.out or cfg.run)
         found = look(Path(cfg.run), cfg.sequences, cfg.segments)
     origin = folders.provenance("analysis", "memory", ["memory", *argv])

@@ -10,7 +10,7 @@ figures (result.json), the full arrays (retention.npz) and a picture (retention.
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from rich.console import Console
@@ -18,39 +18,40 @@ from rich.progress import Progress
 
 from experiments.analysis import plots
 from experiments.run import tables
+from inf_former_jax.fields import Checked, Count, Fraction, Natural, NonEmpty, Positive, Range
 from inf_former_jax.files import writing
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.memory.retained import Retention, retention
-from inf_former_jax.require import require, require_at_least
+from inf_former_jax.require import require
 
 
 @dataclasses.dataclass(frozen=True)
-class RetentionConfig:
+class RetentionConfig(Checked):
     """Which memories to compare, and on what."""
 
-    num_basis: int = 512
+    num_basis: Count = 512
     """N, basis functions."""
-    num_samples: int = 512
+    num_samples: Count = 512
     """M, locations at which a write reads the old signal."""
-    widths: tuple[float, ...] = (0.01, 0.05)
+    widths: NonEmpty[Positive] = (0.01, 0.05)
     """Standard deviations of the basis functions."""
-    ridge: float = 1.0
+    ridge: Positive = 1.0
     """λ of the ridge regression."""
-    taus: tuple[float, ...] = (0.75, 0.9)
+    taus: tuple[Fraction, ...] = (0.75, 0.9)
     """τ of the memories with fixed contraction."""
-    powers: tuple[float, ...] = (1.0,)
+    powers: tuple[Positive, ...] = (1.0,)
     """p of the memories with power contraction."""
-    horizon: int = 64
+    horizon: Count = 64
     """Power contraction: τ_k of later writes than this many stays what it is."""
     locations: tuple[Literal["uniform", "quantile", "draw"], ...] = ("uniform",)
     """Where writes read the old signal: a uniform grid, or as a sticky memory of flat salience."""
-    length: int = 128
+    length: Count = 128
     """L, vectors of a segment."""
-    writes: int = 64
+    writes: Count = 64
     """How many segments are written."""
-    detail: int = 0
+    detail: Annotated[int, Range(0, 31)] = 0
     """r; each segment is read in 2^r blocks, whose mean the table shows; 0 = whole segments."""
-    ages: tuple[int, ...] = (0, 3, 7, 11, 15, 23, 31, 47, 63)
+    ages: tuple[Natural, ...] = (0, 3, 7, 11, 15, 23, 31, 47, 63)
     """Ages in writes that the table shows, 0 = newest; those that are not reached are left out."""
     out: str = "runs/analysis/retention"
     """Folder of the result, the arrays and the picture."""
@@ -79,12 +80,8 @@ def memories(cfg: RetentionConfig) -> dict[str, LongTermConfig]:
 
 def check(cfg: RetentionConfig) -> None:
     """Refuse at the door what would fail after the first memory."""
-    require_at_least("length", cfg.length, 1)
-    require_at_least("writes", cfg.writes, 1)
-    blocks = cfg.detail >= 0 and cfg.length % 2**cfg.detail == 0
-    accepted = "0 or more, 2^detail a divisor of length"
-    require(blocks, "detail", f"{cfg.detail} with {cfg.length=}", accepted)
-    require(min(cfg.ages, default=0) >= 0, "ages", cfg.ages, "whole numbers ≥ 0")
+    found, accepted = f"{cfg.detail} with length {cfg.length}", "2^detail a divisor of length"
+    require(cfg.length % 2**cfg.detail == 0, "detail", found, accepted)
     memories(cfg)
 
 

@@ -21,36 +21,36 @@ from jaxtyping import Float
 from experiments.analysis import plots, retention
 from experiments.analysis.retention import RetentionConfig
 from experiments.run import tables
+from inf_former_jax.fields import Checked, Count, Fraction, NonEmpty, Positive, Seed
 from inf_former_jax.files import writing
 from inf_former_jax.memory import long_term
 from inf_former_jax.memory.basis import evaluate
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.memory.operator_tables import dense
 from inf_former_jax.memory.write_operators import Operators
-from inf_former_jax.require import require_at_least
 
 _SERIES = ("rms", "largest", "error")
 _TIMES = np.linspace(0.0, 1.0, 257)
 
 
 @dataclasses.dataclass(frozen=True)
-class StreamConfig:
+class StreamConfig(Checked):
     """Which memories are written, and for how long."""
 
-    segments: int = 1000
+    segments: Count = 1000
     """W, writes."""
-    length: int = 128
+    length: Count = 128
     """L, vectors of a write."""
-    channels: int = 4
+    channels: Count = 4
     """E."""
-    num_basis: int = 512
-    num_samples: int = 512
-    widths: tuple[float, ...] = (0.01, 0.05)
-    taus: tuple[float, ...] = (0.75, 0.9)
+    num_basis: Count = 512
+    num_samples: Count = 512
+    widths: NonEmpty[Positive] = (0.01, 0.05)
+    taus: tuple[Fraction, ...] = (0.75, 0.9)
     """Fixed contractions."""
-    powers: tuple[float, ...] = (1.0,)
+    powers: tuple[Positive, ...] = (1.0,)
     """Power contractions."""
-    seed: int = 0
+    seed: Seed = 0
     out: str = "runs/analysis/stream"
 
 
@@ -66,8 +66,6 @@ def memories(cfg: StreamConfig) -> dict[str, LongTermConfig]:
 
 def check(cfg: StreamConfig) -> None:
     """Refuse at the door what cannot be written, and operators that cannot be built."""
-    for name, least in (("segments", 1), ("length", 1), ("channels", 1), ("seed", 0)):
-        require_at_least(name, getattr(cfg, name), least)
     for memory in memories(cfg).values():
         long_term.operators(memory, cfg.length, np.float64)
 

@@ -13,13 +13,14 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.interpreters import partial_eval
 
+from inf_former_jax.fields import Checked, Count, NonEmpty, Range
 from inf_former_jax.memory.basis import HIGHEST
 
 MEASURES = ("gpt2", "stream", "steps", "memory_gradient", "generation", "memory", "operators")
@@ -30,22 +31,22 @@ TINY |= {"d_inner": 16, "segment_len": 32, "vocab_size": 32}
 
 
 @dataclasses.dataclass(frozen=True)
-class BenchmarkConfig:
+class BenchmarkConfig(Checked):
     """What to measure."""
 
-    measure: tuple[str, ...] = MEASURES
+    measure: NonEmpty[str] = MEASURES
     """Any of these."""
-    repeats: int = 15
+    repeats: Count = 15
     """Runs of each variant, taken in turns; their median is reported."""
-    tokens: int = 2**20
+    tokens: Annotated[int, Range(2**12)] = 2**20
     """Length of the streamed document."""
-    batch: int = 8
+    batch: Count = 8
     """B of the measure memory: rows."""
     presets: tuple[str, ...] = ()
     """Of steps: presets of sorting, small, gpt2-infinity-lasting, also as NAME:ROWS; () = all."""
-    schedules: tuple[str, ...] = ("sequential",)
+    schedules: NonEmpty[str] = ("sequential",)
     """Of steps: sequential, parallel (which not every model has)."""
-    dtypes: tuple[str, ...] = ("float32",)
+    dtypes: NonEmpty[str] = ("float32",)
     """Of steps: float32, bfloat16, each also with +xla, fused local attention, and
     bfloat16+cudnn, a kernel of NVIDIA's for it."""
     quick: bool = False

@@ -15,6 +15,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
+from typing import Annotated, Literal
 
 import jax
 
@@ -25,8 +26,9 @@ from experiments.dialogue.turns import Chat
 from experiments.language_modeling import start
 from experiments.language_modeling.sample import WriteConfig, pieces, writer
 from experiments.run import cli, training
+from inf_former_jax.fields import Count, Required
 from inf_former_jax.files import printable, read_text
-from inf_former_jax.require import require, require_at_least
+from inf_former_jax.require import require
 
 with contextlib.suppress(ImportError):  # not on every system
     import readline  # noqa: F401  without it a terminal's lines end at 4,096 bytes
@@ -36,13 +38,13 @@ with contextlib.suppress(ImportError):  # not on every system
 class ChatConfig(WriteConfig):
     """Whom to talk to, about what, and how it answers."""
 
-    run: str = ""
+    run: Annotated[str, Required("the folder of a run of dialogue")] = ""
     """A run folder of experiments.dialogue."""
     document: str = ""
     """A text file in UTF-8, of any length, read before the first turn."""
-    reply_tokens: int = 50
+    reply_tokens: Count = 50
     """At most so many tokens of a reply."""
-    speaker: int = 1
+    speaker: Literal[1, 2] = 1
     """Which of the two speakers the person is, 1 or 2; the model is the other one."""
     memory_in: str = ""
     """A file of --memory-out: go on from what was read then, in place of --document."""
@@ -54,11 +56,8 @@ def check(cfg: ChatConfig) -> Answering:
     Raises:
         ValueError: an option out of range, or a folder that is not there.
     """
-    require(bool(cfg.run), "run", "none", "--run FOLDER, of experiments.dialogue")
     both = bool(cfg.document and cfg.memory_in)
     require(not both, "document", "one beside --memory-in", "one of the two")
-    require_at_least("reply_tokens", cfg.reply_tokens, 1)
-    require(cfg.speaker in (1, 2), "speaker", cfg.speaker, "1, 2")
     return Answering(0, cfg.reply_tokens, cfg.sampling(), seed=cfg.seed)
 
 

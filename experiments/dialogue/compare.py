@@ -8,6 +8,7 @@ Finished cells are kept and half-finished ones go on, so the command can be stop
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated, Literal
 
 from experiments.dialogue.config import PRESETS, ROWS, DataConfig, DialogueConfig
 from experiments.dialogue.task import DIALOGUE
@@ -15,7 +16,8 @@ from experiments.language_modeling.start import is_run
 from experiments.results.dialogue import COLUMNS
 from experiments.run import tables
 from experiments.run.grid import EMPTIED, Cell, Grid, Results
-from inf_former_jax.require import require, require_at_least
+from inf_former_jax.fields import Count, Natural, NonEmpty, NonNegative, Range
+from inf_former_jax.require import require
 from inf_former_jax.training.objective import Objective
 
 _WITH_MEMORY = [name for name in ROWS if name not in ("no-document", "window")]
@@ -25,23 +27,26 @@ _WITH_MEMORY = [name for name in ROWS if name not in ("no-document", "window")]
 class CompareConfig(DataConfig):
     """Which cells of the table to fill."""
 
-    models: tuple[str, ...] = (*ROWS, *(f"{name}{EMPTIED}" for name in _WITH_MEMORY))
+    models: NonEmpty[str] = (
+        *ROWS,
+        *(f"{name}{EMPTIED}" for name in _WITH_MEMORY),
+    )
     """Rows; with -emptied, trained with its memory emptied before every segment."""
-    seeds: int = 1
+    seeds: Count = 1
     """Seeds 0, 1, … of each row: the order of the conversations and what is grafted."""
-    updates: int = 200
+    updates: Annotated[int, Range(2)] = 200
     """Updates of each row."""
-    learning_rate: float = 0.0
+    learning_rate: NonNegative = 0.0
     """Peak rate of a row's updates, a linear decay to zero; 0 = 1e-3, with GPT-2's files 5e-5."""
-    memory_learning_rate: float = 0.0
+    memory_learning_rate: NonNegative = 0.0
     """The same of the memory's parameters; 0 = 1e-2, with GPT-2's files 2.5e-4."""
-    memory_gradient: int = 0
+    memory_gradient: Natural = 0
     """Segments that the loss reaches back through a long-term memory's writes."""
-    document: str = "whole"
+    document: Literal["whole", "section"] = "whole"
     """What the rows with a document read: whole, or the section that a turn refers to."""
-    scored: str = "both"
+    scored: Literal["both", "readers"] = "both"
     """Speakers whose utterances count: both, or readers, who saw the document."""
-    batch_size: int = 8
+    batch_size: Count = 8
     """Conversations in one update."""
     init_from: str = ""
     """What all rows begin with. GPT-2's files: the paper's size and settings (SPEC §7)."""
@@ -56,7 +61,6 @@ def cells(cfg: CompareConfig) -> list[Cell[DialogueConfig]]:
     Raises:
         ValueError: an unknown row, or a number of updates that cannot be.
     """
-    require_at_least("updates", cfg.updates, 2)
     for name in cfg.models:
         known = name in CompareConfig.models
         require(known, "models", name, ", ".join(CompareConfig.models))

@@ -1,16 +1,18 @@
 """Configuration and presets of the experiment."""
 
 import dataclasses
+from typing import Annotated
 
 from experiments.dialogue.records import Reading
 from experiments.dialogue.stream import Layout
 from experiments.language_modeling import config as language_modeling
 from experiments.language_modeling.config import TextConfig
+from inf_former_jax.fields import Checked, Count, Natural, NonNegative, Range
 from inf_former_jax.training.loop import LoopConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(Checked):
     """Which conversations are read, and which of them the model answers."""
 
     data: str = ""
@@ -20,17 +22,17 @@ class DataConfig:
     keep_shared: bool = False
     """Training conversations whose turns stand in valid or test too stay in train, as they did for
     the published figures; otherwise they are left out."""
-    valid_conversations: int = 0
+    valid_conversations: Natural = 0
     """So many conversations for validation, evenly chosen; 0 = all."""
-    test_conversations: int = 0
+    test_conversations: Natural = 0
     """So many conversations for the test, evenly chosen; 0 = all."""
-    replies: int = 200
+    replies: Natural = 200
     """Test utterances that the model answers itself, always the same; 0 = all."""
-    reply_tokens: int = 50
+    reply_tokens: Count = 50
     """At most so many tokens of a reply."""
-    temperature: float = 1.0
+    temperature: NonNegative = 1.0
     """0 = always the likeliest token."""
-    top_p: float = 0.9
+    top_p: Annotated[float, Range(0, 1, "(]")] = 0.9
     """Sample from the likeliest tokens whose probabilities sum to this; 1 = all."""
     wordnet: str = ""
     """Folder of WordNet 3.0's files for METEOR; "" = Debian's, of wordnet-base."""
@@ -44,7 +46,7 @@ class DialogueConfig(TextConfig, DataConfig):
     init_from: str = ""
     """Parameters to begin with: a folder of GPT-2's files, or a run folder of language_modeling.
     A memory that is not there is grafted on, three control tokens are added to the vocabulary."""
-    batch_size: int = 8
+    batch_size: Count = 8
     """B, conversations in one update."""
 
 

@@ -16,6 +16,7 @@ from html import escape
 from itertools import groupby
 from pathlib import Path
 from string import Template
+from typing import Annotated
 
 import numpy as np
 
@@ -25,8 +26,9 @@ from experiments.dialogue.coverage import Covered, covered
 from experiments.dialogue.replies import answering, replies
 from experiments.language_modeling.sample import writer
 from experiments.run import cli, folders, training
+from inf_former_jax.fields import Checked, Count, Required, Seed
 from inf_former_jax.files import read_text, write_text
-from inf_former_jax.require import require, require_at_least
+from inf_former_jax.require import require
 
 _ROUNDING = 1e-3  # of sums of float32 shares
 _STRIP, _TOP = 200, 5  # boxes of a strip, words of a row
@@ -51,14 +53,14 @@ DARK = _shades(
 
 
 @dataclasses.dataclass(frozen=True)
-class PageConfig:
+class PageConfig(Checked):
     """Which run is looked at."""
 
-    run: str = ""
+    run: Annotated[str, Required("the folder of a run of dialogue")] = ""
     """Folder of a run of dialogue whose document goes through a long-term memory."""
-    replies: int = 12
+    replies: Count = 12
     """Replies on the page, at places drawn once for all runs."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the replies."""
     out: str = ""
     """The page's file; "" = page.html in the run's folder."""
@@ -93,8 +95,6 @@ def main(argv: Sequence[str]) -> None:
     """The command line: `python -m experiments.dialogue page --run FOLDER [--options]`."""
     cfg = cli.options("python -m experiments.dialogue page", __doc__ or "", PageConfig(), argv)
     with cli.refusals():
-        require(bool(cfg.run), "run", "none", "the folder of a run of dialogue")
-        require_at_least("replies", cfg.replies, 1)
         if cfg.out:
             folders.make(Path(cfg.out).absolute().parent)
         file = page(cfg)

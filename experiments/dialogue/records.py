@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from inf_former_jax.data.text import EmptyError, Skip
+from inf_former_jax.fields import Natural
 from inf_former_jax.files import read_json_lines
-from inf_former_jax.require import require_at_least
 
 SPEAKERS = {"user1": 0, "user2": 1, 0: 0, 1: 1}
 REQUIRED = object()
@@ -61,13 +61,10 @@ error that names it."""
 class Reading(Skip):
     """How a split is read: which conversations are left out, and what a turn is."""
 
-    min_rating: int = 0
+    min_rating: Natural = 0
     """Conversations with a lower rating are left out, and unless it is 0 those without a rating."""
     merge: bool = True
     """Successive utterances of one speaker are one turn; otherwise each utterance is a turn."""
-
-    def __post_init__(self):
-        require_at_least("min_rating", self.min_rating, 0)
 
 
 DEFAULT = Reading()

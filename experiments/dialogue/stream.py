@@ -14,43 +14,39 @@ Dimension letters: n tokens of a conversation, W segments of T tokens.
 
 import dataclasses
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64
 
 from experiments.dialogue.records import Conversation
 from inf_former_jax.data.tokens import Tokenizer
+from inf_former_jax.fields import Checked, Natural
 from inf_former_jax.require import require, require_at_least
-
-DOCUMENTS = ("whole", "section", "none")
-SCORED = ("both", "readers")
 
 NUM_CONTROLS = 3
 """<doc> and two <speaker> tokens are added to a tokeniser's; <eos> is the tokeniser's own end."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class Layout(Checked):
     """What of a conversation is read, and what of it is scored.
 
     Raises:
         ValueError: on construction, for an unknown choice or a window without a document.
     """
 
-    document: str = "whole"
+    document: Literal["whole", "section", "none"] = "whole"
     """whole: all of it, before the first turn. section: the one that the turns refer to, before the
     first of them and wherever it changes. none: no document."""
-    window: int = 0
+    window: Natural = 0
     """Every segment begins with so many tokens of the document, <doc> and <eos> included, and its
     rest is not read; 0 = the document is read once, segment after segment."""
-    scored: str = "both"
+    scored: Literal["both", "readers"] = "both"
     """Speakers whose utterances count: both, or readers, who saw the document."""
 
     def __post_init__(self):
-        for name, accepted in (("document", DOCUMENTS), ("scored", SCORED)):
-            choice = getattr(self, name)
-            require(choice in accepted, name, choice, ", ".join(accepted))
+        super().__post_init__()
         if self.window:
             require(
                 self.window >= 3 and self.document != "none",

@@ -26,7 +26,7 @@ from experiments.run.experiment import Experiment, Site, Task
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.files import printable, write_json
 from inf_former_jax.models.decoder import Decoder
-from inf_former_jax.require import require, require_at_least
+from inf_former_jax.require import require
 from inf_former_jax.training import evaluation, metrics
 from inf_former_jax.training.state import TrainState
 
@@ -45,9 +45,6 @@ def check(cfg: DialogueConfig) -> None:
     Raises:
         ValueError: an option out of range, or options that do not fit each other or the data.
     """
-    least = {"valid_conversations": 0, "test_conversations": 0, "replies": 0, "reply_tokens": 1}
-    for name, value in least.items():
-        require_at_least(name, getattr(cfg, name), value)
     answering(cfg)
     _check_layout(cfg)
     scores.require_libraries()

@@ -9,13 +9,15 @@ stopped and repeated.
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated
 
 from experiments.language_modeling import plots
 from experiments.language_modeling.config import MODELS, PRESETS, DataConfig, LanguageModelingConfig
 from experiments.language_modeling.task import LANGUAGE_MODELING
 from experiments.results.language import COLUMNS
 from experiments.run.grid import EMPTIED, Cell, Grid, Results
-from inf_former_jax.require import require, require_at_least
+from inf_former_jax.fields import Count, NonEmpty, Positive, Range
+from inf_former_jax.require import require
 from inf_former_jax.training.objective import Objective
 from inf_former_jax.training.optim import OptimConfig
 
@@ -26,19 +28,22 @@ _WITH_MEMORY = [name for name in MODELS if name != "gpt2"]
 class CompareConfig(DataConfig):
     """Which cells of the table to fill."""
 
-    models: tuple[str, ...] = (*MODELS, *(f"{name}{EMPTIED}" for name in _WITH_MEMORY))
+    models: NonEmpty[str] = (
+        *MODELS,
+        *(f"{name}{EMPTIED}" for name in _WITH_MEMORY),
+    )
     """Rows; with -emptied, trained with its memory emptied before every segment."""
-    seeds: int = 2
+    seeds: Count = 2
     """Seeds 0, 1, … of each row: the order of the documents and what is grafted."""
-    base_updates: int = 3000
+    base_updates: Annotated[int, Range(2)] = 3000
     """Updates of the GPT-2 without memory that all rows begin with; none with --init-from."""
-    updates: int = 1000
+    updates: Annotated[int, Range(2)] = 1000
     """Updates of each row."""
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """Peak rate of a row's updates; a linear decay to zero."""
-    memory_learning_rate: float = 2e-3
+    memory_learning_rate: Positive = 2e-3
     """The same of the memory's parameters."""
-    vocab_size: int = 2048
+    vocab_size: Count = 2048
     """Tokens of the BPE trained on the text, without --init-from."""
     init_from: str = ""
     """GPT-2's files: the paper's size and settings (SPEC §6) instead of the CPU's."""
@@ -52,8 +57,6 @@ def cells(cfg: CompareConfig) -> list[Cell[LanguageModelingConfig]]:
     Raises:
         ValueError: an unknown row, or a number of updates that cannot be.
     """
-    for name, least in (("updates", 2), ("base_updates", 2)):
-        require_at_least(name, getattr(cfg, name), least)
     for name in cfg.models:
         known = name in CompareConfig.models
         require(known, "models", name, ", ".join(CompareConfig.models))

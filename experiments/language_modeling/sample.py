@@ -2,28 +2,28 @@
 
 import dataclasses
 from collections.abc import Generator, Iterable, Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 
 from inf_former_jax import files, generate
 from inf_former_jax.data.tokens import Tokenizer
+from inf_former_jax.fields import Checked, Natural, NonNegative, Range, Seed
 from inf_former_jax.generate import DecodeState, Sampling
 from inf_former_jax.memory.long_term import Operators
 from inf_former_jax.models.decoder import Decoder, operators
-from inf_former_jax.require import require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class WriteConfig:
+class WriteConfig(Checked):
     """Options of the commands that write text."""
 
-    temperature: float = 1.0
+    temperature: NonNegative = 1.0
     """0 = always the likeliest token."""
-    top_p: float = 0.9
+    top_p: Annotated[float, Range(0, 1, "(]")] = 0.9
     """Sample from the likeliest tokens whose probabilities sum to this; 1 = all."""
-    top_k: int = 0
+    top_k: Natural = 0
     """Sample from so many of the likeliest tokens; 0 = all."""
     memory_in: str = ""
     """A file of --memory-out: go on from what was read then."""
@@ -32,7 +32,7 @@ class WriteConfig:
     memory_accept: Literal["same", "any"] = "same"
     """Of --memory-in: same, what the same weights with the same memory have read; any, what
     another model of these sizes has read, too, although it may mean nothing to this one."""
-    seed: int = 0
+    seed: Seed = 0
 
     def sampling(self) -> Sampling:
         """How tokens are drawn.
@@ -40,7 +40,6 @@ class WriteConfig:
         Raises:
             ValueError: an option out of range, or a file that could not be written.
         """
-        require(0 <= self.seed < 2**63, "seed", self.seed, "0 … 2**63 - 1")
         if self.memory_out:
             files.require_writable(self.memory_out, "memory_out")
         return Sampling(self.temperature, self.top_p, self.top_k)

@@ -23,7 +23,6 @@ from inf_former_jax.data.splits import TokenizedSplit
 from inf_former_jax.data.streams import Streams, pieces
 from inf_former_jax.files import printable
 from inf_former_jax.models.decoder import Decoder
-from inf_former_jax.require import require_at_least
 from inf_former_jax.training import evaluation, sharding
 from inf_former_jax.training.state import TrainState
 
@@ -37,9 +36,6 @@ def check(cfg: LanguageModelingConfig) -> None:
     Raises:
         ValueError: an option out of range, or options that do not fit each other or the data.
     """
-    for name in ("piece", "valid_characters", "test_characters", "sample"):
-        require_at_least(name, getattr(cfg, name), 0)
-    require_at_least("segments", cfg.segments, 1)
     training.check(cfg)
     start.parameters(cfg)
     streams(cfg, corpus_of(cfg))

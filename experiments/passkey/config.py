@@ -1,9 +1,11 @@
 """Configuration and presets of the experiment."""
 
 import dataclasses
+from typing import Annotated
 
 from experiments.passkey.data import Sizes
 from experiments.run.config import RunConfig, small_model
+from inf_former_jax.fields import Count, Required
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import presets
 from inf_former_jax.models.decoder import ModelConfig
@@ -15,17 +17,17 @@ from inf_former_jax.training.optim import OptimConfig
 class PasskeyConfig(RunConfig):
     """One run of the passkey experiment."""
 
-    data: str = ""
+    data: Annotated[str, Required("a folder of text with train, valid, test")] = ""
     """Required: folder of text with the splits train, valid and test (`data/text.py`)."""
     tokenizer: str = "bytes"
     """`bytes`, or a tokenizer.json or folder of a byte-level BPE (`data/tokens.py`)."""
     cache: str = ""
     """Folder to keep the tokens in; "" = in memory only."""
     task: Sizes = dataclasses.field(default_factory=Sizes)
-    batch_size: int = 8
-    test_documents: int = 64
+    batch_size: Count = 8
+    test_documents: Count = 64
     """Test documents; each is asked at every distance."""
-    valid_documents: int = 16
+    valid_documents: Count = 16
 
 
 def _small(model: ModelConfig, **changes) -> PasskeyConfig:

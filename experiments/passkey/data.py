@@ -24,6 +24,7 @@ from experiments.run.examples import generators
 from inf_former_jax.data.batches import Batch, segment
 from inf_former_jax.data.splits import TokenizedSplit
 from inf_former_jax.data.tokens import Tokenizer
+from inf_former_jax.fields import Checked, Count, NonEmpty, NonNegative
 from inf_former_jax.require import require, require_at_least
 
 STATEMENT = (" The pass key is", ". Remember it.")
@@ -36,28 +37,24 @@ CHANCE = 1 / 10
 
 
 @dataclasses.dataclass(frozen=True)
-class Sizes:
+class Sizes(Checked):
     """Sizes of the task.
 
     Raises:
         ValueError: on construction, for distances or digits that no document can have.
     """
 
-    distances: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    distances: NonEmpty[Count] = (1, 2, 4, 8, 16, 32, 64)
     """Segments from the statement's to the question's; equally likely in training."""
-    digits: int = 5
+    digits: Count = 5
     """Digits of a key, each of ten equally likely."""
-    text_weight: float = 0.0
+    text_weight: NonNegative = 0.0
     """Loss weight of a token of the text beside 1 of a digit of the answer."""
 
     def __post_init__(self):
-        object.__setattr__(self, "distances", tuple(self.distances))
-        different = len(set(self.distances)) == len(self.distances) > 0
-        require(different, "distances", self.distances, "one or more, all different")
-        require_at_least("distances", min(self.distances), 1)
-        require_at_least("digits", self.digits, 1)
-        possible = 0 <= self.text_weight < np.inf
-        require(possible, "text_weight", self.text_weight, "a number ≥ 0")
+        super().__post_init__()
+        different = len(set(self.distances)) == len(self.distances)
+        require(different, "distances", self.distances, "all different")
 
     @property
     def segments(self) -> int:

@@ -6,6 +6,7 @@ from experiments.language_modeling import config as language_modeling
 from experiments.language_modeling.config import TokenConfig
 from experiments.questions.data import Sizes
 from experiments.run.config import RunConfig
+from inf_former_jax.fields import Count
 from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.training.loop import LoopConfig
 
@@ -19,12 +20,12 @@ class QuestionsConfig(RunConfig, TokenConfig):
     task: Sizes = dataclasses.field(
         default_factory=lambda: Sizes(people=2, questions=6, sentences=12)
     )
-    batch_size: int = 16
+    batch_size: Count = 16
     """B, conversations in one update."""
-    train_documents: int = 4000
+    train_documents: Count = 4000
     """Documents of an epoch, always the same."""
-    valid_documents: int = 100
-    test_documents: int = 300
+    valid_documents: Count = 100
+    test_documents: Count = 300
 
 
 def small(name: str, **changes: int) -> QuestionsConfig:

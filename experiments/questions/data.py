@@ -14,7 +14,7 @@ name: a reader who binds values to no name guesses one among N.
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from jaxtyping import Integer
@@ -22,30 +22,29 @@ from jaxtyping import Integer
 from experiments.dialogue.records import Conversation, Turn
 from experiments.questions.phrases import FILLER, FIRST, LAST, RELATIONS, SLOTS
 from experiments.run.examples import generators
+from inf_former_jax.fields import Checked, Count, NonEmpty, Range
 from inf_former_jax.require import require, require_at_least
 
 
 @dataclasses.dataclass(frozen=True)
-class Sizes:
+class Sizes(Checked):
     """Sizes of the task.
 
     Raises:
         ValueError: on construction, for a combination that no document can have.
     """
 
-    people: int = 8
+    people: Annotated[int, Range(2)] = 8
     """N, people of a document, with different first and different last names."""
-    questions: int = 8
+    questions: Count = 8
     """Facts asked for, all different, every one equally likely."""
-    sentences: int = 128
+    sentences: Count = 128
     """Sentences of a document, the facts among them: its length."""
-    relations: tuple[str, ...] = tuple(RELATIONS)
+    relations: NonEmpty[str] = tuple(RELATIONS)
     """What is stated of everybody: names in `phrases.RELATIONS`."""
 
     def __post_init__(self):
-        object.__setattr__(self, "relations", tuple(self.relations))
-        require_at_least("people", self.people, 2)
-        require_at_least("questions", self.questions, 1)
+        super().__post_init__()
         different = len(set(self.relations)) == len(self.relations) > 0
         known = set(self.relations) <= RELATIONS.keys()
         accepted = f"one or more of {', '.join(RELATIONS)}, all different"

@@ -23,7 +23,6 @@ from inf_former_jax.data.text import SPLITS
 from inf_former_jax.data.tokens import Tokenizer
 from inf_former_jax.generate import Sampling
 from inf_former_jax.models.decoder import Decoder
-from inf_former_jax.require import require_at_least
 from inf_former_jax.training.state import TrainState
 
 
@@ -33,8 +32,6 @@ def check(cfg: QuestionsConfig) -> None:
     Raises:
         ValueError: an option out of range, or options that do not fit each other.
     """
-    for name in ("train_documents", "valid_documents", "test_documents"):
-        require_at_least(name, getattr(cfg, name), 1)
     training.check(cfg)
     documents(cfg)
 

@@ -13,41 +13,40 @@ Dimension letters: B rows, W segments of T tokens, S = W T tokens of a document,
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Int32, Integer
 
 from experiments.run.examples import generators
 from inf_former_jax.data.batches import Batch, segment
+from inf_former_jax.fields import Checked, Count, Range
 from inf_former_jax.require import require, require_at_least
 
 
 @dataclasses.dataclass(frozen=True)
-class Sizes:
+class Sizes(Checked):
     """Sizes of the task.
 
     Raises:
         ValueError: on construction, for a combination that no document can have.
     """
 
-    num_keys: int = 8
+    num_keys: Count = 8
     """Different keys; at least as many as a document has pairs."""
-    num_values: int = 8
+    num_values: Annotated[int, Range(2)] = 8
     """Different values, each equally likely for every key: chance is 1 / num_values."""
-    num_noise: int = 1
+    num_noise: Count = 1
     """Different noise tokens between the pairs."""
-    pairs_per_segment: int = 1
+    pairs_per_segment: Count = 1
     """Pairs in each segment but the last."""
-    questions: int = 7
+    questions: Count = 7
     """Pairs that the last segment asks for, all different, every age equally likely."""
-    segments: int = 8
+    segments: Annotated[int, Range(2)] = 8
     """W, segments of a document, the one with the questions included."""
 
     def __post_init__(self):
-        least = {"num_values": 2, "segments": 2}
-        for field in dataclasses.fields(self):
-            require_at_least(field.name, getattr(self, field.name), least.get(field.name, 1))
+        super().__post_init__()
         pairs = f"{self.num_pairs}, pairs_per_segment {self.pairs_per_segment} in each segment but "
         accepted = f"at least {pairs}the last, since no key is given twice"
         require(self.num_keys >= self.num_pairs, "num_keys", self.num_keys, accepted)

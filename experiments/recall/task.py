@@ -12,7 +12,7 @@ from experiments.recall.config import PRESETS, RecallConfig
 from experiments.run import batches, probes, training
 from experiments.run.experiment import Experiment, Site, Task
 from inf_former_jax.data.batches import Batch
-from inf_former_jax.require import require, require_at_least
+from inf_former_jax.require import require
 from inf_former_jax.training import evaluation, metrics
 from inf_former_jax.training.state import TrainState
 
@@ -114,8 +114,6 @@ def check(cfg: RecallConfig) -> None:
     tokens = f"{task.num_keys} keys, {task.num_values} values and {task.num_noise} noise tokens"
     accepted = f"{task.num_tokens} or more, the {tokens} of the task"
     require(found >= task.num_tokens, "model.vocab_size", found, accepted)
-    for name in ("test_documents", "valid_documents"):
-        require_at_least(name, getattr(cfg, name), 1)
     data.generate(cfg.seed, "train", [0], cfg.task, cfg.model.segment_len)
     training.check(cfg)
 

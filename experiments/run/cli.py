@@ -2,30 +2,26 @@
 
 import contextlib
 import errno
-import io
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import jax
-import tyro
 
 import inf_former_jax.contrib.fused_attention
 import inf_former_jax.contrib.pallas_read  # noqa: F401 (both add options of the models)
 from experiments.run import folders, training
 from experiments.run.experiment import Config, Experiment
+from experiments.run.options import HELP, HELP_ALL, Options, applied, help_text
 from experiments.run.stopping import INTERRUPTED
 from inf_former_jax.files import printable
 from inf_former_jax.require import require
 from inf_former_jax.training.checkpoint import CheckpointError
 from inf_former_jax.training.loop import Interrupted
 from inf_former_jax.training.metrics import NonFiniteError
-
-Options = TypeVar("Options")
 
 #: Exit statuses (docs/how_to/runs.md): a refused option, file or folder; a NaN stopped the run; a
 #: signal did; a file could not be written, or not be read any more.
@@ -137,10 +133,12 @@ def parse(
     standard error and exit status 2.
     """
     program, presets = f"python -m experiments.{experiment.name}", experiment.presets
-    if argv and argv[0] in ("-h", "--help"):
-        tyro.extras.overridable_config_cli(
-            presets, prog=program, description=description, args=["--help"]
-        )
+    if argv and argv[0] in (*HELP, HELP_ALL):
+        print(f"usage: {program} [PRESET] [--options]\n\n{description or ''}")
+        print(f"presets; without one it is {experiment.default}; PRESET --help shows its options")
+        for name, (text, _) in presets.items():
+            print(f"  {name:<24} {text}")
+        raise SystemExit(0)
     named = bool(argv) and not argv[0].startswith("-")
     preset = argv[0] if named else experiment.default
     with refusals():
@@ -152,21 +150,12 @@ def parse(
 
 def options(program: str, description: str | None, config: Options, argv: Sequence[str]) -> Options:
     """The config with `--options` applied; what is not accepted is refused as `parse` does."""
-    refusal = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(refusal):
-            return tyro.cli(
-                type(config),
-                default=config,
-                prog=program,
-                description=description,
-                args=argv,
-                config=(tyro.conf.AvoidSubcommands,),
-            )
-    except SystemExit as error:
-        if error.code:
-            print(f"error: {_unboxed(refusal.getvalue())}", file=sys.stderr)
-        raise
+    asked = {*argv} & {*HELP, HELP_ALL}
+    if asked:
+        print(help_text(program, description, config, HELP_ALL in asked))
+        raise SystemExit(0)
+    with refusals():
+        return applied(config, argv)
 
 
 def start(
@@ -188,11 +177,3 @@ def start(
         provenance = folders.provenance(experiment.name, preset, argv)
         with stops():
             return training.run(experiment, cfg, folder, provenance), False
-
-
-def _unboxed(message: str) -> str:
-    """tyro's framed message as one line: option, found, accepted."""
-    lines = [line.strip("│|╭╰╮╯+─ ") for line in message.splitlines()]
-    rule = re.compile("-*$|For full help")  # what a terminal without UTF-8 has for a line
-    text = " ".join(line for line in lines[1:] if not rule.match(line))
-    return re.sub(r"^Error parsing (\S+): (\w+): found", r"\1.\2: found", text)

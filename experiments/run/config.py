@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from inf_former_jax.fields import Checked, Count, Seed
 from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.training.checkpoint import CheckpointConfig
 from inf_former_jax.training.loop import LoopConfig
@@ -11,7 +12,7 @@ from inf_former_jax.training.optim import OptimConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class RunConfig(Checked):
     """One run of an experiment; the config of each experiment adds the fields of its task."""
 
     model: ModelConfig
@@ -19,14 +20,14 @@ class RunConfig:
     objective: Objective = dataclasses.field(default_factory=Objective)
     loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
-    batch_size: int = 16
+    batch_size: Count = 16
     """B, rows of an update."""
-    seed: int = 0
+    seed: Seed = 0
     out: str = ""
     """Run folder; "" = runs/EXPERIMENT/PRESET-seed. The same command goes on where it stopped."""
     fresh: bool = False
     """Start anew in a numbered folder if there is a run already."""
-    mesh_model: int = 1
+    mesh_model: Count = 1
     """Devices along the mesh's model axis; the others split the batch. May change in a run."""
     tensorboard: bool = False
     """Write TensorBoard events too (extra `tensorboard`). May change in a run."""

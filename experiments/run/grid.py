@@ -8,7 +8,6 @@ from typing import Any, Generic
 from experiments.run import cli, folders, tables
 from experiments.run.experiment import Config, Experiment
 from inf_former_jax import files
-from inf_former_jax.require import require, require_at_least
 
 EMPTIED = "-emptied"
 """Ends the name of a row that is trained with the memory emptied before every segment."""
@@ -70,10 +69,6 @@ class Grid(Generic[Config]):
         program = f"python -m experiments.{self.experiment.name} {self.command}"
         options = cli.options(program, self.description, self.options, argv)
         with cli.refusals():
-            for field in dataclasses.fields(options):
-                value = getattr(options, field.name)
-                require(value != (), field.name, "none", "one or more")
-            require_at_least("seeds", options.seeds, 1)
             cells = self.cells(options)
             for cell in {cell.row: cell for cell in cells if cell.independent}.values():
                 self.experiment.check(self.experiment.complete(cell.config))

@@ -17,7 +17,6 @@ from inf_former_jax.data.batches import prefetch
 from inf_former_jax.memory.state import Memory
 from inf_former_jax.models import all_segments
 from inf_former_jax.models.decoder import Decoder, operators
-from inf_former_jax.require import require_at_least
 from inf_former_jax.training import metrics, optim, sharding, state, step
 from inf_former_jax.training.checkpoint import Checkpoints
 from inf_former_jax.training.loop import Reporter, progress_bar, train
@@ -34,7 +33,6 @@ def check(cfg: RunConfig) -> None:
             schedule that the model has not, operators that cannot be built, or TensorBoard without
             its package.
     """
-    require_at_least("batch_size", cfg.batch_size, 1)
     sharding.local_rows(cfg.batch_size, sharding.make_mesh(cfg.mesh_model))
     if cfg.objective.schedule == "parallel":
         all_segments.check(cfg.model)

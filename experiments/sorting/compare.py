@@ -15,6 +15,7 @@ from experiments.run.grid import EMPTIED, Cell, Grid
 from experiments.sorting import plots
 from experiments.sorting.config import PRESETS, SortingConfig, paper
 from experiments.sorting.task import SORTING
+from inf_former_jax.fields import Checked, Count, NonEmpty, NonNegative
 from inf_former_jax.models import presets
 from inf_former_jax.require import require
 from inf_former_jax.training.objective import Objective
@@ -28,16 +29,19 @@ MODELS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class CompareConfig:
+class CompareConfig(Checked):
     """Which cells of the table to fill."""
 
-    models: tuple[str, ...] = (*MODELS, *(f"{m}{EMPTIED}" for m in list(MODELS)[:3]))
+    models: NonEmpty[str] = (
+        *MODELS,
+        *(f"{m}{EMPTIED}" for m in list(MODELS)[:3]),
+    )
     """Rows; with -emptied, trained with its memory emptied before every segment."""
-    lengths: tuple[int, ...] = (1068,)
+    lengths: NonEmpty[Count] = (1068,)
     """Tokens to sort; each with its answer inside one segment."""
-    seeds: int = 2
+    seeds: Count = 2
     """Seeds 0, 1, … of each cell."""
-    minutes: float = 5.0
+    minutes: NonNegative = 5.0
     """Training time of a run, compile included; 0 = all updates."""
     paper: bool = False
     """The paper's sizes and, unless given, its lengths 4,000, 8,000 and 16,000."""

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from experiments.run.config import RunConfig, small_model
+from inf_former_jax.fields import Count, Natural
 from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import presets
@@ -16,12 +17,12 @@ from inf_former_jax.training.optim import OptimConfig
 class SortingConfig(RunConfig):
     """One run of the sorting experiment."""
 
-    length: int = 1068
+    length: Count = 1068
     """n, tokens to sort; with separator and answers n + 20 inputs."""
-    train_sequences: int = 0
+    train_sequences: Natural = 0
     """Sequences to train on, round and round; 0 = each update has fresh ones."""
-    test_sequences: int = 800
-    valid_sequences: int = 160
+    test_sequences: Count = 800
+    valid_sequences: Count = 160
     data: str = ""
     """Folder with train.txt, valid.txt and test.txt in the published format; "" = generate."""
 

@@ -8,15 +8,16 @@ Cells are run one after the other; finished ones are kept and half-finished ones
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from experiments.run.grid import EMPTIED, Cell
 from experiments.sorting.compare import COMPARE, cell
 from experiments.sorting.config import SortingConfig, small
 from experiments.sorting.data import VOCAB
+from inf_former_jax.fields import Checked, Count, NonEmpty, NonNegative, Range
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import presets
-from inf_former_jax.require import require, require_at_least
+from inf_former_jax.require import require
 
 _SIZES = {"segment_len": 32, "mem_len": 32}
 
@@ -38,18 +39,22 @@ MEMORIES: dict[str, dict[str, Any]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class LastingConfig:
+class LastingConfig(Checked):
     """Which cells of the table to fill."""
 
-    models: tuple[str, ...] = ("transformer-xl", *MEMORIES, f"infinity-former-lasting{EMPTIED}")
+    models: NonEmpty[str] = (
+        "transformer-xl",
+        *MEMORIES,
+        f"infinity-former-lasting{EMPTIED}",
+    )
     """Rows; with -emptied, trained with its memory emptied before every segment."""
-    segments: tuple[int, ...] = (8, 16, 32, 64)
+    segments: NonEmpty[Count] = (8, 16, 32, 64)
     """Segments of 32 tokens of a document; with the 20 answers in the last one."""
-    seeds: int = 2
+    seeds: Count = 2
     """Seeds 0, 1, … of each cell."""
-    updates: int = 3000
+    updates: Annotated[int, Range(2)] = 3000
     """Training steps of a run."""
-    minutes: float = 0.0
+    minutes: NonNegative = 0.0
     """Training time of a run, compile included; 0 = all updates."""
     out: str = "runs/sorting/lasting"
     """Folder of the runs, the table and the picture."""
@@ -75,8 +80,6 @@ def cells(cfg: LastingConfig) -> list[Cell[SortingConfig]]:
     Raises:
         ValueError: an unknown model, or a number of segments or updates that cannot be.
     """
-    require_at_least("updates", cfg.updates, 2)
-    require_at_least("segments", min(cfg.segments), 1)
     table = []
     for segments in cfg.segments:
         for seed in range(cfg.seeds):

@@ -70,8 +70,6 @@ class Sorting(Task):
 def check(cfg: SortingConfig) -> None:
     """Refuse at the door what would fail after minutes, or silently."""
     require_at_least("model.vocab_size", cfg.model.vocab_size, data.NUM_TOKENS)
-    for name in ("test_sequences", "valid_sequences"):
-        require_at_least(name, getattr(cfg, name), 1)
     for split in SPLITS:
         data.run_batch(cfg, split, np.arange(1))
     training.check(cfg)

@@ -25,6 +25,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from inf_former_jax.fields import Checked
 from inf_former_jax.files import digest, printable, read_json_lines, read_lines, read_text, reading
 from inf_former_jax.require import require
 
@@ -48,7 +49,7 @@ class EmptyError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Skip:
+class Skip(Checked):
     """What of a corpus is left out: each time a warning in the log says what and why."""
 
     skip_empty: bool = True

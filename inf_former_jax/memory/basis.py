@@ -47,18 +47,23 @@ def gaussian_basis(
         ValueError: the number of widths does not divide num_basis, or a width is not positive.
     """
     widths = tuple(map(float, widths))
-    positive = bool(widths) and all(width > 0 for width in widths)
+    check_widths(num_basis, widths)
+    centres = np.linspace(0.0, 1.0, num_basis // len(widths))
+    return GaussianBasis(
+        loc=np.repeat(centres, len(widths)),
+        scale=np.tile(np.asarray(widths, dtype=np.float64), len(centres)),
+    )
+
+
+def check_widths(num_basis: int, widths: tuple[float, ...]) -> None:
+    """Refuse what `gaussian_basis` refuses, without building anything."""
+    positive = bool(widths) and all(0 < width < np.inf for width in widths)
     require(positive, "widths", widths, "one or more positive numbers")
     require(
         num_basis >= 1 and num_basis % len(widths) == 0,
         "num_basis",
         f"{num_basis} with {len(widths)} widths {widths}",
         "a positive multiple of the number of widths",
-    )
-    centres = np.linspace(0.0, 1.0, num_basis // len(widths))
-    return GaussianBasis(
-        loc=np.repeat(centres, len(widths)),
-        scale=np.tile(np.asarray(widths, dtype=np.float64), len(centres)),
     )
 
 

@@ -12,29 +12,24 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from inf_former_jax.fields import Checked, Count
 from inf_former_jax.memory.basis import AnyArray
-from inf_former_jax.require import require_at_least, require_choices
 
 
 @dataclasses.dataclass(frozen=True)
-class CompressedConfig:
+class CompressedConfig(Checked):
     """Constants of a compressed memory. The defaults are the paper's for sorting (SPEC §5).
 
     Raises:
         ValueError: on construction, for values that no memory can have.
     """
 
-    rate: int = 4
+    rate: Count = 4
     """c, vectors that become one."""
-    length: int = 1024
+    length: Count = 1024
     """Compressed vectors that are kept; a multiple of what a segment yields."""
     function: Literal["convolution", "mean", "max"] = "convolution"
     """f_c: a convolution with kernel = stride = c, or mean or max pooling."""
-
-    def __post_init__(self):
-        require_at_least("rate", self.rate, 1)
-        require_at_least("length", self.length, 1)
-        require_choices(self)
 
 
 def windows(x: Float[AnyArray, "B L E"], rate: int) -> Float[Array, "B C W"]:

@@ -1,29 +1,30 @@
 """The constants of a long-term memory, and how its writes contract the past (paper §3.1, §3.2)."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
-from inf_former_jax.memory.basis import GaussianBasis, gaussian_basis
-from inf_former_jax.require import require, require_choices
+from inf_former_jax.fields import Checked, Count, Fraction, NonEmpty, Positive, Range
+from inf_former_jax.memory.basis import GaussianBasis, check_widths, gaussian_basis
+from inf_former_jax.require import require
 
 
 @dataclasses.dataclass(frozen=True)
-class LongTermConfig:
+class LongTermConfig(Checked):
     """Constants of one long-term memory. The defaults are the paper's for sorting (SPEC §5).
 
     Raises:
         ValueError: on construction, for a value that no memory can have.
     """
 
-    num_basis: int = 512
+    num_basis: Count = 512
     """N, number of basis functions; a multiple of the number of widths."""
-    widths: tuple[float, ...] = (0.01, 0.05)
+    widths: NonEmpty[Positive] = (0.01, 0.05)
     """Standard deviations of the basis functions, in units of the whole signal."""
-    ridge: float = 1.0
+    ridge: Positive = 1.0
     """λ of the ridge regression."""
-    tau: float = 0.75
-    """τ in (0, 1) of fixed contraction: the part of [0, 1] that the past is squeezed into."""
-    num_samples: int = 512
+    tau: Fraction = 0.75
+    """τ of fixed contraction: the part of [0, 1] that the past is squeezed into."""
+    num_samples: Count = 512
     """M, locations at which a further write reads the old signal."""
     padding: bool = True
     """Pin the signal to zero outside [0, 1], as published."""
@@ -31,38 +32,31 @@ class LongTermConfig:
     """Read the old signal where attention fell, instead of on a uniform grid (paper §3.3)."""
     locations: Literal["quantile", "draw"] = "quantile"
     """Sticky locations: deterministic quantiles, or the published random draws."""
-    bins: int = 128
+    bins: Count = 128
     """D, bins of the salience histogram."""
-    min_var: float = 1e-6
+    min_var: Positive = 1e-6
     """σ²_min, the smallest variance of an attention density."""
-    prior_scale: float = 0.05
+    prior_scale: Positive = 0.05
     """σ_0 of the KL regulariser."""
-    prior_mean: float | None = None
+    prior_mean: Annotated[float, Range()] | None = None
     """μ_0 of the KL regulariser; None leaves the mean free."""
     gate: bool = True
     """Smooth what is written by `X ⊙ sigmoid(conv1d(X))` (as the published code; SPEC §3)."""
     contraction: Literal["fixed", "power"] = "fixed"
     """τ_k of a row's k-th further write: fixed, τ_k = tau (paper); power, (k/(k+1))^power."""
-    power: float = 1.0
-    """p > 0 of power contraction: 1 weighs all history equally, more leans to the recent."""
-    horizon: int = 64
+    power: Positive = 1.0
+    """p of power contraction: 1 weighs all history equally, more leans to the recent."""
+    horizon: Count = 64
     """Power contraction: from this further write on, τ_k no longer changes."""
-    max_operator_mib: int = 256
+    max_operator_mib: Count = 256
     """Largest size of all operators together, in MiB; larger ones are refused."""
     read: Literal["chunks", "kernel"] = "chunks"
     """How queries read. chunks: compiled by XLA. kernel: a Pallas kernel for GPUs (CUDA, ROCm),
     after `import inf_former_jax.contrib.pallas_read`; other devices interpret it, slowly."""
 
     def __post_init__(self):
-        object.__setattr__(self, "widths", tuple(map(float, self.widths)))  # hashable
-        gaussian_basis(self.num_basis, self.widths)
-        require(0 < self.tau < 1, "tau", self.tau, "a number in (0, 1), its ends excluded")
-        for name in ("ridge", "min_var", "prior_scale", "power"):
-            require(getattr(self, name) > 0, name, getattr(self, name), "a number > 0")
-        for name in ("num_samples", "bins", "horizon", "max_operator_mib"):
-            value = getattr(self, name)
-            require(isinstance(value, int) and value >= 1, name, value, "a whole number ≥ 1")
-        require_choices(self)
+        super().__post_init__()
+        check_widths(self.num_basis, self.widths)
         self._check_contraction()
 
     def _check_contraction(self):

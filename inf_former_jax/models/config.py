@@ -6,34 +6,35 @@ from typing import Literal
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from inf_former_jax.fields import Checked, Count, Natural, Rate
 from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.config import LongTermConfig
 from inf_former_jax.memory.write_operators import check_size
-from inf_former_jax.require import require, require_choices
+from inf_former_jax.require import require
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Checked):
     """Architecture of a decoder. The defaults are the paper's sorting model without LTM.
 
     Raises:
         ValueError: on construction, for a combination that no model can have.
     """
 
-    vocab_size: int = 22
+    vocab_size: Count = 22
     """V, number of token ids."""
-    num_layers: int = 3
-    num_heads: int = 6
+    num_layers: Count = 3
+    num_heads: Count = 6
     """H."""
-    head_dim: int = 50
+    head_dim: Count = 50
     """K, width of a head."""
-    d_model: int = 300
+    d_model: Count = 300
     """E, channels of the residual stream and of the memory."""
-    d_inner: int = 300
+    d_inner: Count = 300
     """Width of the feed-forward layer."""
-    segment_len: int = 1024
+    segment_len: Count = 1024
     """T, tokens of a segment; also the length of a write."""
-    mem_len: int = 1024
+    mem_len: Natural = 1024
     """Short-term memory in tokens; beside a long-term memory a multiple of segment_len."""
     long_term: LongTermConfig | None = None
     """The unbounded memory of every layer; None = none."""
@@ -46,7 +47,7 @@ class ModelConfig:
     position: Literal["relative", "learned"] = "relative"
     """relative: distances in attention (Transformer-XL). learned: a table that is added to the
     embeddings and begins anew in each segment; what is remembered keeps the positions it had."""
-    max_position: int = 1024
+    max_position: Count = 1024
     """Rows of the learned table; the longest segment that it allows."""
     activation: Literal["relu", "gelu"] = "relu"
     """Of the feed-forward layer; gelu is GPT-2's, by the tanh approximation."""
@@ -56,20 +57,20 @@ class ModelConfig:
     """The output matrix is the embedding's transpose."""
     scale_embedding: bool = True
     """Multiply embeddings by √d_model (Transformer-XL)."""
-    dropout: float = 0.1
+    dropout: Rate = 0.1
     """Rate of dropout of the embeddings and of what each half of a layer adds to its input."""
     inner_dropout: bool = True
     """Dropout also inside the feed-forward layer and before the output matrix (not in GPT-2)."""
-    attention_dropout: float = 0.0
+    attention_dropout: Rate = 0.0
     """Rate of dropout of the local attention's probabilities."""
     same_length: bool = False
     """Let every query see the same number of keys, mem_len."""
-    clamp_len: int = 0
+    clamp_len: Natural = 0
     """Relative distances above this one count as this one; 0 = they all differ."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: embeddings, local attention, feed-forward and output matrix compute in it.
     Parameters, statistics, softmax, logits and all of the long-term memory stay float32."""
-    query_chunk: int = 128
+    query_chunk: Count = 128
     """Number of queries whose local attention scores exist at a time."""
     fused_attention: bool = False
     """Local attention by `jax.nn.dot_product_attention`, which knows no attention_dropout. Segments
@@ -82,7 +83,7 @@ class ModelConfig:
     """Recompute each layer's activations in the backward pass instead of keeping them. It costs one
     more forward pass, and the inputs of all layers and the activations of one live at a time. On a
     CPU the temporaries of the compiled step did not shrink."""
-    memory_gradient: int = 0
+    memory_gradient: Natural = 0
     """k, how many segments a loss's gradient may go back through the memory; 0 = none (paper).
 
     In training the segments of a batch, counted from its end, form groups of k+1; the first group
@@ -94,13 +95,7 @@ class ModelConfig:
     """
 
     def __post_init__(self):
-        for name in (field.name for field in dataclasses.fields(self) if field.type is int):
-            value, least = getattr(self, name), 0 if name in _MAY_BE_ZERO else 1
-            whole = isinstance(value, int) and value >= least
-            require(whole, name, value, f"a whole number ≥ {least}")
-        for name in ("dropout", "attention_dropout"):
-            require(0 <= getattr(self, name) < 1, name, getattr(self, name), "a number in [0, 1)")
-        require_choices(self)
+        super().__post_init__()
         require(self.d_model % 2 == 0, "d_model", self.d_model, "an even number")
         self._check_attention()
         self._check_memory()
@@ -140,9 +135,6 @@ class ModelConfig:
             slots = self.segment_len // rate
             accepted = f"a multiple of the {slots} vectors that a segment yields"
             require(length % slots == 0, "compressed.length", length, accepted)
-
-
-_MAY_BE_ZERO = ("mem_len", "memory_gradient", "clamp_len")
 
 
 def compute_dtype(cfg: ModelConfig) -> DTypeLike | None:

@@ -28,13 +28,13 @@ from jaxtyping import Array, Bool, UInt32
 from orbax.checkpoint import checkpoint_managers as policies
 
 from inf_former_jax import files
-from inf_former_jax.require import require
+from inf_former_jax.fields import Checked, Count
 
 log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class CheckpointConfig:
+class CheckpointConfig(Checked):
     """How often the train state is saved, and what is kept.
 
     No update depends on it, so all of it may change when a run goes on.
@@ -43,14 +43,10 @@ class CheckpointConfig:
         ValueError: on construction, for a count below 1.
     """
 
-    every: int = 200
+    every: Count = 200
     """Updates between checkpoints; the last update is always saved."""
-    keep: int = 2
+    keep: Count = 2
     """Newest checkpoints that are kept, beside the best one."""
-
-    def __post_init__(self):
-        require(self.every >= 1, "every", self.every, "1 or more")
-        require(self.keep >= 1, "keep", self.keep, "1 or more")
 
 
 class CheckpointError(ValueError):

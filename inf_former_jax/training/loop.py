@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from inf_former_jax.require import require
+from inf_former_jax.fields import Checked, Count, NonNegative
 from inf_former_jax.training.checkpoint import Checkpoints
 from inf_former_jax.training.metrics import (
     MetricsWriter,
@@ -29,7 +29,7 @@ from inf_former_jax.training.state import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
-class LoopConfig:
+class LoopConfig(Checked):
     """How often the loop logs and evaluates, and how long it may run.
 
     No update depends on it, so all of it may change when a run goes on.
@@ -38,18 +38,13 @@ class LoopConfig:
         ValueError: on construction, for a count below 1 or negative minutes.
     """
 
-    log_every: int = 50
+    log_every: Count = 50
     """Updates between rows of training metrics; every update is checked for NaN."""
-    eval_every: int = 500
+    eval_every: Count = 500
     """Updates between evaluations on validation data."""
-    minutes: float = 0.0
+    minutes: NonNegative = 0.0
     """Stop after this many minutes of training, compile and earlier runs included; 0 = no limit.
     On several hosts the first one's clock decides, when a row is due."""
-
-    def __post_init__(self):
-        require(self.log_every >= 1, "log_every", self.log_every, "1 or more")
-        require(self.eval_every >= 1, "eval_every", self.eval_every, "1 or more")
-        require(self.minutes >= 0, "minutes", self.minutes, "0 (no limit) or more")
 
 
 class Interrupted(RuntimeError):

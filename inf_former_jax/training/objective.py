@@ -18,12 +18,13 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from inf_former_jax.data.batches import Batch
+from inf_former_jax.fields import Checked, Natural, NonNegative
 from inf_former_jax.memory.basis import AnyArray
 from inf_former_jax.memory.state import Memory, advance, has_pending
 from inf_former_jax.models import all_segments
 from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.models.output import Output
-from inf_former_jax.require import require, require_choices
+from inf_former_jax.require import require
 
 #: Names of the sums and counts that leave the device; ratios are taken on the host.
 SUMS = ("loss", "correct", "weight", "kl", "kl_count", "reconstruction", "reconstruction_count")
@@ -31,16 +32,16 @@ Sums = dict[str, Float[Array, ""]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Objective:
+class Objective(Checked):
     """What a training step minimises beside the cross-entropy, and in which order it computes.
 
     Raises:
         ValueError: on construction, for a negative weight.
     """
 
-    kl_weight: float = 1e-6
+    kl_weight: NonNegative = 1e-6
     """λ_KL of the long-term memory's densities."""
-    reconstruction_weight: float = 1.0
+    reconstruction_weight: NonNegative = 1.0
     """λ_rec of the compressed memory's reconstruction loss; it trains f_c and nothing else."""
     empty_memory: bool = False
     """Control: clear the long-term or compressed memory before every segment."""
@@ -52,16 +53,13 @@ class Objective:
     after it are differentiated, even those without loss. Models with a compressed memory or with a
     gradient through the memory do not have this schedule.
     """
-    segments_at_once: int = 0
+    segments_at_once: Natural = 0
     """Segments that the parallel schedule takes at a time. 0 = all of a batch, but on a CPU as
     many as have 1,024 tokens in all rows."""
 
     def __post_init__(self):
-        for name in ("kl_weight", "reconstruction_weight"):
-            require(getattr(self, name) >= 0, name, getattr(self, name), "a number ≥ 0")
+        super().__post_init__()
         size = self.segments_at_once
-        require(size >= 0, "segments_at_once", size, "an integer ≥ 0")
-        require_choices(self)
         ignored = size and self.schedule == "sequential"
         require(not ignored, "segments_at_once", f"{size} with schedule sequential", "0 there")
 

@@ -11,47 +11,43 @@ from typing import Any, Literal
 import jax
 import optax
 
-from inf_former_jax.require import require, require_choices
+from inf_former_jax.fields import Checked, Count, Natural, NonNegative, Positive, Rate
+from inf_former_jax.require import require
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimConfig:
+class OptimConfig(Checked):
     """Constants of the optimiser. The defaults are the paper's for sorting.
 
     Raises:
         ValueError: on construction, for values that no schedule can have.
     """
 
-    learning_rate: float = 2e-4
+    learning_rate: Positive = 2e-4
     """Peak learning rate."""
-    steps: int = 20_000
+    steps: Count = 20_000
     """Steps of the whole run; the decay reaches zero with the last one. Without a decay, they may
     grow when a run goes on."""
-    warmup_steps: int = 0
+    warmup_steps: Natural = 0
     """Steps of linear warm-up from zero."""
-    clip: float = 0.25
+    clip: Positive = 0.25
     """Largest global norm of the gradient."""
-    b1: float = 0.9
-    b2: float = 0.999
+    b1: Rate = 0.9
+    b2: Rate = 0.999
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """From the peak on: a half cosine to zero, a straight line to zero, or nothing."""
-    weight_decay: float = 0.0
+    weight_decay: NonNegative = 0.0
     """AdamW's, of matrices and embeddings; none of biases, norms and the memory's parameters."""
-    memory_learning_rate: float = 0.0
+    memory_learning_rate: NonNegative = 0.0
     """Peak rate of the memory's parameters; 0 = learning_rate."""
-    accumulate: int = 1
+    accumulate: Count = 1
     """Steps whose gradients are averaged into one update, each step with the same weight."""
 
     def __post_init__(self):
-        for name in ("learning_rate", "clip"):
-            require(getattr(self, name) > 0, name, getattr(self, name), "a number > 0")
-        for name in ("weight_decay", "memory_learning_rate"):
-            require(getattr(self, name) >= 0, name, getattr(self, name), "a number ≥ 0")
-        require_choices(self)
-        ends = 0 <= self.warmup_steps < self.steps
+        super().__post_init__()
         found = f"{self.warmup_steps} with steps {self.steps}"
-        require(ends, "warmup_steps", found, "0 ≤ warmup_steps < steps")
-        fits = self.accumulate >= 1 and self.steps % self.accumulate == 0
+        require(self.warmup_steps < self.steps, "warmup_steps", found, "warmup_steps < steps")
+        fits = self.steps % self.accumulate == 0
         require(fits, "accumulate", self.accumulate, f"a divisor of steps {self.steps}")
 
 

@@ -26,6 +26,15 @@ from inf_former_jax.memory.config import LongTermConfig
         ("tau", {"contraction": "power", "tau": 0.9, "power": 2.0}),
         ("power", {"power": 2.0}),
         ("horizon", {"horizon": 32}),
+        ("ridge", {"ridge": float("inf")}),
+        ("ridge", {"ridge": float("nan")}),
+        ("widths", {"widths": (0.01, float("inf"))}),
+        ("widths", {"widths": (0.01, 0.0)}),
+        ("widths", {"widths": ()}),
+        ("prior_mean", {"prior_mean": float("nan")}),
+        ("num_basis", {"num_basis": 10**12}),
+        ("bins", {"bins": 10**12}),
+        ("min_var", {"min_var": 1e-45}),
     ],
 )
 def test_impossible_configurations_are_refused(name, change):

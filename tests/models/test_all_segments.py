@@ -456,7 +456,9 @@ def test_what_has_no_parallel_schedule_is_refused_at_the_door():
         UNIFORM, long_term=None, compressed=CompressedConfig(rate=2, length=2)
     )
     objective, tx = Objective(schedule="parallel"), optax.sgd(1.0)
-    with pytest.raises(ValueError, match=r"^segments_at_once: found -1, accepted: an integer ≥ 0$"):
+    with pytest.raises(
+        ValueError, match=r"^segments_at_once: found -1, accepted: a whole number ≥ 0$"
+    ):
         Objective(segments_at_once=-1)
     with pytest.raises(ValueError, match=r"^segments_at_once: found 2 with .*sequential, accepted"):
         Objective(segments_at_once=2)

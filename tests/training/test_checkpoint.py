@@ -246,5 +246,5 @@ def test_digest_is_the_same_on_every_mesh():
 @pytest.mark.parametrize("change", [{"every": 0}, {"keep": 0}])
 def test_impossible_configurations_are_refused(change):
     name = next(iter(change))
-    with pytest.raises(ValueError, match=f"^{name}: found 0, accepted: 1 or more$"):
+    with pytest.raises(ValueError, match=f"^{name}: found 0, accepted: a whole number ≥ 1$"):
         CheckpointConfig(**change)

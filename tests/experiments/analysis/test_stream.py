@@ -83,8 +83,8 @@ def test_the_command_reports_every_contraction(tmp_path, capsys):
     [
         (["--segments", "0"], "segments: found 0"),
         (["--seed", "-1"], "seed: found -1"),
-        (["--powers", "0"], "power: found 0.0"),
-        (["--taus", "1.5"], "tau: found 1.5"),
+        (["--powers", "0"], "powers: found 0.0"),
+        (["--taus", "1.5"], "taus: found 1.5"),
         (["--num-basis", "7"], "num_basis: found 7"),
     ],
 )

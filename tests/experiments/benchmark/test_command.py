@@ -30,9 +30,9 @@ def test_every_measure_is_measured_by_default():
     ("options", "message"),
     [
         (["--measure", "all"], "measure: found all, accepted: gpt2, stream, steps, "),
-        (["--repeats", "0"], "repeats: found 0, accepted: 1 or more"),
-        (["--batch", "0"], "batch: found 0, accepted: 1 or more"),
-        (["--tokens", "9"], "tokens: found 9, accepted: 4096 or more"),
+        (["--repeats", "0"], "repeats: found 0, accepted: a whole number ≥ 1"),
+        (["--batch", "0"], "batch: found 0, accepted: a whole number ≥ 1"),
+        (["--tokens", "9"], "tokens: found 9, accepted: a whole number ≥ 4096"),
         (["--presets", "paper-5k"], "presets: found paper-5k, accepted: infinity-former, "),
         (["--presets", "paper-4k:"], "presets: found paper-4k:, accepted: "),
         (["--presets", "paper-4k:0"], "presets: found paper-4k:0, accepted: "),

@@ -133,7 +133,7 @@ def test_ratings(tmp_path):
     message = r"test': found 5 conversations rated 0, 1, 2, 3, accepted: at least one rated 4 or m"
     with pytest.raises(ValueError, match=message):
         ratings(4)
-    with pytest.raises(ValueError, match="min_rating: found -1, accepted: 0 or more"):
+    with pytest.raises(ValueError, match="min_rating: found -1, accepted: a whole number ≥ 0"):
         ratings(-1)
 
 

@@ -298,8 +298,8 @@ def test_compare_fills_the_table(data, tmp_path, monkeypatch, capsys):
     "argv, message",
     [
         (["--data", "/nowhere"], "data: found /nowhere, accepted: a folder"),
-        (["--replies", "-1"], "replies: found -1, accepted: 0 or more"),
-        (["--reply-tokens", "0"], "reply_tokens: found 0, accepted: 1 or more"),
+        (["--replies", "-1"], "replies: found -1, accepted: a whole number ≥ 0"),
+        (["--reply-tokens", "0"], "reply_tokens: found 0, accepted: a whole number ≥ 1"),
         (["--top-p", "0"], "top_p: found 0.0"),
         (["--temperature", "-1"], "temperature: found -1.0"),
         (["--layout.document", "some"], "layout.document: found some, accepted: whole"),

@@ -382,13 +382,13 @@ def test_a_prompt_through_the_memory_is_what_the_segments_read(conversation, len
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"document": "half"}, "^document: found half, accepted: whole, section, none$"),
-        ({"scored": "all"}, "^scored: found all, accepted: both, readers$"),
+        ({"document": "half"}, "^document: found half, accepted: whole or section or none$"),
+        ({"scored": "all"}, "^scored: found all, accepted: both or readers$"),
         (
             {"window": 2},
             "^window: found 2 with document whole, accepted: 0, or 3 or more with a doc",
         ),
-        ({"window": -3}, "^window: found -3 with document whole"),
+        ({"window": -3}, "^window: found -3, accepted: a whole number ≥ 0$"),
         ({"window": 8, "document": "none"}, "^window: found 8 with document none, accepted: 0"),
     ],
 )

@@ -167,7 +167,7 @@ def test_a_resumed_run_goes_on_with_the_next_batch(probe):
 
 # Options → all that the line has to say: which option, what was found, what is accepted.
 BAD = {
-    "no data": (["--data", ""], ["data: found nothing, accepted: a folder of text"]),
+    "no data": (["--data", ""], ["data: found none, accepted: a folder of text"]),
     "no such folder": (["--data", "/nowhere"], ["/nowhere: found nothing", "accepted: a folder"]),
     "tokenizer": (
         ["--tokenizer", "/none"],
@@ -178,7 +178,10 @@ BAD = {
         ["segment_len: found 40, accepted: 42 or more"],
     ),
     "short text": (["--task.distances", "12"], ["text: found ", "accepted: 470 or more"]),
-    "distances": (["--task.distances", "0"], ["distances", "found 0, accepted: 1 or more"]),
+    "distances": (
+        ["--task.distances", "0"],
+        ["distances: found 0, accepted: a whole number"],
+    ),
     "small vocabulary": (
         ["--model.vocab-size", "256"],
         ["model.vocab_size", "found 256", "257 or more", "bytes"],

@@ -180,11 +180,11 @@ def test_lasting_fills_its_table(monkeypatch, tmp_path, capsys):
     "given, said",
     [
         ("lasting --models unknown", "models: found unknown, accepted: transformer-xl, "),
-        ("lasting --segments 0", "segments: found 0, accepted: 1 or more"),
+        ("lasting --segments 0", "segments: found 0, accepted: a whole number ≥ 1"),
         ("lasting --updates 0", "updates: found 0"),
         ("lasting --seeds 0", "seeds: found 0"),
         ("lasting --models", "models: found none"),
-        ("compare --seeds 0", "seeds: found 0, accepted: 1 or more"),
+        ("compare --seeds 0", "seeds: found 0, accepted: a whole number ≥ 1"),
         ("compare --models", "models: found none"),
         ("compare --lengths", "lengths: found none, accepted: one or more"),
     ],

@@ -202,7 +202,6 @@ def test_tensorboard_without_its_package_is_refused(tmp_path, monkeypatch, capsy
 
 
 def test_unknown_options_suggest_the_near_one(tmp_path, capsys):
-    """tyro draws a box of its own here, of several lines."""
     with pytest.raises(SystemExit) as stop:
         main([*TINY, "--out", str(tmp_path / "run"), "--optim.learnin-rate", "0.1"])
     captured = capsys.readouterr()
@@ -227,7 +226,7 @@ def test_help_in_a_process_of_its_own():
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    assert "--model.mem-len" in done.stdout and "(default: 128)" in done.stdout
+    assert "--model.mem-len 128" in done.stdout
 
 
 def test_refusal_in_a_process_of_its_own(tmp_path):

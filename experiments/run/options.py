@@ -1,0 +1,205 @@
+"""Options from dataclasses: every field is one, such as `--model.long-term.tau 0.9`.
+
+What a field accepts is its annotation (`inf_former_jax.fields`), what it is for the text below it.
+"""
+
+import ast
+import dataclasses
+import difflib
+import functools
+import inspect
+import re
+import shutil
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
+
+from inf_former_jax.fields import Checked, Required, describe, hints, plain, require_given
+from inf_former_jax.require import require
+
+Options = TypeVar("Options", bound=Checked)
+
+#: What asks for help: the usual options in a line each, or all of them with their whole texts.
+HELP, HELP_ALL = ("-h", "--help"), "--help-all"
+
+#: Options that --help leaves out where they have their class's default.
+RARE = frozenset(
+    """
+    model.norm model.final_norm model.position model.max_position model.activation
+    model.attention_bias model.tied model.scale_embedding model.inner_dropout
+    model.attention_dropout model.same_length model.clamp_len model.query_chunk
+    model.fused_attention model.fused_by model.remat model.long_term.padding
+    model.long_term.locations model.long_term.bins model.long_term.prior_scale
+    model.long_term.prior_mean model.long_term.gate model.long_term.power
+    model.long_term.horizon model.long_term.max_operator_mib model.long_term.read
+    optim.b1 optim.b2 objective.reconstruction_weight objective.segments_at_once
+    """.split()  # noqa: SIM905
+)
+
+
+class Option(NamedTuple):
+    """A field of a config, or of a config inside it."""
+
+    path: tuple[str, ...]
+    hint: Any
+    value: Any
+    text: str
+    rare: bool
+
+    @property
+    def name(self) -> str:
+        """As errors have it: `model.long_term.tau`."""
+        return ".".join(self.path)
+
+    def flag(self, no: str = "") -> str:
+        """As a command line has it; `no-` switches it off."""
+        return "--" + ".".join((*self.path[:-1], no + self.path[-1])).replace("_", "-")
+
+
+def offered(config: Any, path: tuple[str, ...] = ()) -> Iterator[Option]:
+    """The options of a config: its own fields, then those of each config inside it."""
+    texts, inner = _texts(type(config)), []
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    for name, hint in hints(type(config)).items():
+        value, place = getattr(config, name), (*path, name)
+        if dataclasses.is_dataclass(value):
+            inner.append((value, place))
+        elif value is not None or not _is_config(hint):
+            rare = ".".join(place) in RARE and value == defaults[name]
+            yield Option(place, hint, value, texts.get(name, ""), rare)
+    for value, place in inner:
+        yield from offered(value, place)
+
+
+def _is_config(hint: Any) -> bool:
+    """Whether an annotation is of a config or None."""
+    return any(isinstance(kind, type) and issubclass(kind, Checked) for kind in get_args(hint))
+
+
+@functools.cache
+def _texts(kind: type) -> dict[str, str]:
+    """field → the text below it, of a class and of those that it extends."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__[:-1]):
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        assert isinstance(tree, ast.ClassDef)
+        for field, text in zip(tree.body, tree.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+                assert isinstance(field.target, ast.Name) and isinstance(text.value, ast.Constant)
+                found[field.target.id] = inspect.cleandoc(str(text.value.value))
+    return found
+
+
+def applied(config: Options, argv: Sequence[str]) -> Options:
+    """The config with the options of a command line.
+
+    Raises:
+        ValueError: an option that is not there, or a value that is not accepted.
+    """
+    known = {option.flag(): (option, True) for option in offered(config)}
+    switches = [option for option, _ in known.values() if option.hint is bool]
+    known |= {option.flag("no-"): (option, False) for option in switches}
+    changes: dict[str, Any] = {}
+    words = list(argv)
+    while words:
+        flag, equals, value = words.pop(0).partition("=")
+        option, on = known.get(flag.replace("_", "-"), (None, True))
+        if option is None:
+            near = difflib.get_close_matches(flag, known, 1, cutoff=0.8)
+            accepted = " or ".join([*near, f"what {HELP_ALL} shows"])
+            raise ValueError(f"option: found {flag}, accepted: {accepted}")
+        given = [value] if equals else []
+        while words and not equals and _more(option.hint, given) and not _is_flag(words[0], known):
+            given.append(words.pop(0))
+        place = changes
+        for name in option.path[:-1]:
+            place = place.setdefault(name, {})
+        place[option.path[-1]] = on if option.hint is bool and not given else _read(option, given)
+    new = _replaced(config, changes)
+    require_given(new)
+    return new
+
+
+def _more(hint: Any, given: list[str]) -> bool:
+    """Whether an option takes one more word."""
+    return get_origin(plain(hint)) is tuple or (plain(hint) is not bool and not given)
+
+
+def _is_flag(word: str, known: Mapping[str, Any]) -> bool:
+    return word.partition("=")[0].replace("_", "-") in known
+
+
+def _read(option: Option, given: list[str]) -> Any:
+    """The value that the words of an option spell."""
+    hint = plain(option.hint)
+    if get_origin(hint) is tuple:
+        return tuple(_spelt(option.name, get_args(hint)[0], word) for word in given)
+    require(hint is not bool, option.name, " ".join(given), "no value")
+    require(bool(given), option.name, "no value", describe(option.hint))
+    return _spelt(option.name, option.hint, given[0])
+
+
+def _spelt(name: str, hint: Any, word: str) -> Any:
+    """The number, text, choice or None that a word spells."""
+    kind = plain(hint)
+    if type(None) in get_args(kind):
+        return None if word == "None" else _spelt(name, get_args(kind)[0], word)
+    if get_origin(kind) is Literal:
+        return next((choice for choice in get_args(kind) if str(choice) == word), word)
+    try:
+        return kind(word)
+    except ValueError:
+        raise ValueError(f"{name}: found {word}, accepted: {describe(hint)}") from None
+
+
+def _replaced(config: Any, changes: dict[str, Any], prefix: str = "") -> Any:
+    """A config with changes, which may be changes of configs inside it."""
+    new = {
+        name: _replaced(getattr(config, name), value, f"{prefix}{name}.")
+        if isinstance(value, dict)
+        else value
+        for name, value in changes.items()
+    }
+    try:
+        return dataclasses.replace(config, **new)
+    except ValueError as error:
+        raise ValueError(f"{prefix}{error}") from None
+
+
+def help_text(program: str, description: str | None, config: Any, whole: bool = False) -> str:
+    """What --help prints, or with `whole` what --help-all prints."""
+    width = max(80, shutil.get_terminal_size().columns)
+    options = list(offered(config))
+    left_out = [option for option in options if option.rare and not whole]
+    lines, group = [f"usage: {program} [--options]", "", *(description or "").splitlines()], None
+    for option in options:
+        if option.path[:-1] != group:
+            group = option.path[:-1]
+            lines += ["", ".".join(group) or "options"]
+        if option not in left_out:
+            lines += _lines(option, width, whole)
+    more = f"{len(left_out)} more options that are seldom changed, and " if left_out else ""
+    return "\n".join([*lines, "", *([] if whole else [f"{HELP_ALL} shows {more}whole texts."])])
+
+
+def _lines(option: Option, width: int, whole: bool) -> list[str]:
+    """An option with its value, what is accepted, and what it is for."""
+    flag, text = option.flag(), " ".join(option.text.split())
+    if option.hint is bool and option.value:
+        flag, text = option.flag("no-"), f"Not: {text}"
+    elif option.hint is not bool:
+        required = any(isinstance(mark, Required) for mark in get_args(option.hint)[1:])
+        value = option.value if isinstance(option.value, tuple) else (option.value,)
+        flag += " (required)" if required else " " + " ".join(str(v) or '""' for v in value)
+        text = "; ".join(filter(None, [_short(option.hint), text]))
+    if whole:
+        inside = textwrap.wrap(text, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
+        return [f"  {flag}", *inside]
+    first = textwrap.shorten(text, max(24, width - 46), placeholder=" …")
+    return [f"  {textwrap.shorten(flag, 60, placeholder=' …'):<43} {first}".rstrip()[:width]]
+
+
+def _short(hint: Any) -> str:
+    """What a field accepts, in a few characters; nothing for any text."""
+    words = re.sub("a (whole )?number ?|(any number of: )?a text", "", describe(hint))
+    return words.removesuffix(" of: ")
