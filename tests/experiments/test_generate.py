@@ -93,7 +93,7 @@ def test_refusals(model, tmp_path, capsys):
         ),
         (["--model", tmp_path / "nothing", "--prompt", "a"], "nothing: found nothing"),
         (["--model", model[0], "--prompt", "a", "--top-p", "0"], "top_p: found 0"),
-        (["--model", model[0], "--prompt", "a", "--tokens", "-1"], "num_tokens: found -1"),
+        (["--model", model[0], "--prompt", "a", "--tokens", "-1"], "tokens: found -1"),
         (["--model", gpt2_folder, "--prompt", "a"], "accepted: tokenizer.json"),
         (["--model", gpt2_folder, "--prompt", "a", "--segment-len", "999"], "segment_len: found"),
     ):

@@ -186,7 +186,7 @@ BAD = {
         ["--model.vocab-size", "256"],
         ["model.vocab_size", "found 256", "257 or more", "bytes"],
     ),
-    "no documents": (["--test-documents", "0"], ["test_documents", "found 0", "1 or more"]),
+    "no documents": (["--test-documents", "0"], ["test_documents", "found 0", "number ≥ 1"]),
     "batch and mesh": (["--batch-size", "12"], ["batch_size", "found 12", "multiple"]),
 }
 
