@@ -19,6 +19,8 @@ import jax
 import jaxtyping
 import pytest
 
+from tests import skips
+
 # Shapes in signatures are checked in tests only; nothing of the library is imported before this.
 jaxtyping.install_import_hook(["inf_former_jax"], "beartype.beartype")
 
@@ -28,6 +30,31 @@ hypothesis.settings.load_profile("untimed")
 
 # A shape that fits by luck is an error: leading axes are written out.
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--no-needless-skips", action="store_true", help="these fail the session")
+
+
+def _skipped(config) -> list[tuple[str, str]]:
+    """(test, reason) of each skipped test."""
+    reports = config.pluginmanager.get_plugin("terminalreporter").stats.get("skipped", [])
+    return [(one.nodeid, one.longrepr[2].removeprefix("Skipped: ")) for one in reports]
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for test, reason in _skipped(config):
+        if not skips.expected(reason):
+            terminalreporter.line(f"{test}: skipped without need", red=True)
+
+
+def pytest_sessionfinish(session):
+    """Only where all tests are reported, which is not in a worker."""
+    config = session.config
+    if hasattr(config, "workerinput") or not config.getoption("no_needless_skips"):
+        return
+    if session.exitstatus == 0 and not all(skips.expected(why) for _, why in _skipped(config)):
+        session.exitstatus = 1
 
 
 def pytest_configure(config):

@@ -1,0 +1,46 @@
+"""A test that is skipped without need fails the session."""
+
+import shutil
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from tests import skips
+
+WORDNET = "wordnet: found no data.noun"
+
+
+@pytest.mark.parametrize(
+    ("reason", "apt", "without", "expected"),
+    [
+        (WORDNET, None, None, True),
+        (WORDNET, "/usr/bin/apt-get", None, False),
+        (WORDNET, "/usr/bin/apt-get", "1", True),
+        ("no time", None, "1", False),
+    ],
+)
+def test_only_what_cannot_be_installed_may_lack(reason, apt, without, expected, monkeypatch):
+    """The session fails where make check asks for it; elsewhere, and in a worker, it does not."""
+    monkeypatch.setattr(shutil, "which", lambda name: apt)
+    if without:
+        monkeypatch.setenv("WITHOUT_WORDNET", without)
+    else:
+        monkeypatch.delenv("WITHOUT_WORDNET", raising=False)
+    assert skips.expected(reason) == expected
+    finish = sys.modules["tests.conftest"].pytest_sessionfinish
+    report = SimpleNamespace(nodeid="a test", longrepr=("file", 1, f"Skipped: {reason}"))
+    terminal = SimpleNamespace(stats={"skipped": [report]})
+
+    def status(asked, **more):
+        config = SimpleNamespace(
+            pluginmanager=SimpleNamespace(get_plugin=lambda name: terminal),
+            getoption=lambda name: asked,
+            **more,
+        )
+        session = SimpleNamespace(config=config, exitstatus=0)
+        finish(session)
+        return session.exitstatus
+
+    assert status(True) == (not expected)
+    assert status(False) == status(True, workerinput={}) == 0
