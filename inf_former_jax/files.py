@@ -17,7 +17,7 @@ import math
 import os
 import reprlib
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -208,6 +208,15 @@ def require_writable(path: str | os.PathLike, name: str) -> None:
 def _target_and_partial(path: str | os.PathLike) -> tuple[Path, Path]:
     target = Path(os.path.realpath(path))
     return target, target.with_name(f"{target.name}{PARTIAL}{uuid.uuid4().hex}")
+
+
+def digest_of(arrays: Mapping[str, Any]) -> str:
+    """A hash of NumPy arrays by their names, dtypes, shapes and bytes, in whatever order."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()[:16]
 
 
 @contextlib.contextmanager

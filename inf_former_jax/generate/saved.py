@@ -1,7 +1,6 @@
 """The state as a file: what was read, and which model has read it."""
 
 import dataclasses
-import hashlib
 import os
 from typing import Any, Literal
 
@@ -9,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from inf_former_jax.files import decode, json_text, parse_json, reading, writing
+from inf_former_jax.files import decode, digest_of, json_text, parse_json, reading, writing
 from inf_former_jax.generate.decoding import DecodeState, start
 from inf_former_jax.memory.state import MAX_SEEN
 from inf_former_jax.models.decoder import Decoder
@@ -101,18 +100,9 @@ def _model(decoder: Decoder | None, params: Any) -> dict[str, Any]:
         fields |= {f"{name}.{part}": value for part, value in parts.items()}
     model = {name: value for name, value in fields.items() if name not in _IRRELEVANT}
     if params is not None:
-        model["weights"] = weights_digest(params)
+        leaves = _by_path(jax.device_get(params))
+        model["weights"] = digest_of({path: np.asarray(leaf) for path, leaf in leaves.items()})
     return parse_json(json_text(model), _MODEL)  # lists for tuples, as a file has them
-
-
-def weights_digest(params: Any) -> str:
-    """A hash of parameters by their paths, dtypes, shapes and bytes."""
-    digest = hashlib.sha256()
-    for path, leaf in sorted(_by_path(jax.device_get(params)).items()):
-        leaf = np.asarray(leaf)
-        digest.update(f"{path} {leaf.dtype} {leaf.shape}".encode())
-        digest.update(leaf.tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _read(path: str | os.PathLike) -> dict[str, np.ndarray]:

@@ -198,7 +198,11 @@ class Block(nn.Module):
         return dropout(x, self.cfg.dropout, segment.dropout, self.layer, site)
 
 
-_ACTIVATIONS = {"relu": nn.relu, "gelu": partial(nn.gelu, approximate=True)}
+_ACTIVATIONS = {
+    "relu": nn.relu,
+    "gelu": partial(nn.gelu, approximate=True),
+    "gelu_exact": partial(nn.gelu, approximate=False),
+}
 
 
 def recomputed(cfg: ModelConfig, layer: Callable) -> Callable:

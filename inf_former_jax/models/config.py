@@ -49,8 +49,8 @@ class ModelConfig(Checked):
     embeddings and begins anew in each segment; what is remembered keeps the positions it had."""
     max_position: Count = 1024
     """Rows of the learned table; the longest segment that it allows."""
-    activation: Literal["relu", "gelu"] = "relu"
-    """Of the feed-forward layer; gelu is GPT-2's, by the tanh approximation."""
+    activation: Literal["relu", "gelu", "gelu_exact"] = "relu"
+    """Of the feed-forward layer; gelu is GPT-2's, by the tanh approximation, gelu_exact x·Φ(x)."""
     attention_bias: bool = False
     """Biases in the local attention's four projections; the long-term memory's have none."""
     tied: bool = False

@@ -8,8 +8,6 @@
 Files are safetensors and JSON, never a pickle.
 """
 
-import dataclasses
-import json
 import os
 from collections.abc import Mapping
 from functools import partial
@@ -20,12 +18,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from inf_former_jax.memory.compressed import CompressedConfig
-from inf_former_jax.memory.config import LongTermConfig
-from inf_former_jax.models import presets
 from inf_former_jax.models.config import ModelConfig
+from inf_former_jax.models.convert import gpt2_files, gpt2_options
 from inf_former_jax.models.convert.gpt2_layout import (
-    Tensors,
+    is_tied,
     memory_params,
     own,
     pack,
@@ -33,37 +29,6 @@ from inf_former_jax.models.convert.gpt2_layout import (
     unpack,
 )
 from inf_former_jax.require import require
-
-_WEIGHTS, _INDEX, _CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-
-#: In config.json, what GPT-2 has no option for.
-_OURS = "inf_former"
-
-#: Fields of `ModelConfig` that every GPT-2 shares, and fields that its own files tell.
-_SHARED = {"norm", "final_norm", "position", "activation", "attention_bias", "tied"}
-_SHARED |= {"scale_embedding"}
-_TOLD = {"vocab_size", "num_layers", "num_heads", "head_dim", "d_model", "d_inner"}
-_TOLD |= {"max_position", "dropout", "attention_dropout"}
-
-#: Options of GPT-2's config.json that change what is computed, and the values that we compute.
-_ACCEPTED = {
-    "model_type": ("gpt2",),
-    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
-    "layer_norm_epsilon": (1e-5,),
-    "scale_attn_weights": (True,),
-    "scale_attn_by_inverse_layer_idx": (False,),
-    "add_cross_attention": (False,),
-    "tie_word_embeddings": (True,),
-}
-
-#: Sizes that both config.json and the tensors say.
-_SIZES = {
-    "n_layer": "num_layers",
-    "n_embd": "d_model",
-    "n_positions": "max_position",
-    "vocab_size": "vocab_size",
-}
 
 
 def load(
@@ -76,30 +41,32 @@ def load(
 
     Args:
         path_or_tensors: a folder with model.safetensors (or its index) and config.json, the file
-            in it, or arrays by their names in it, with or without the prefix `transformer.`;
-            `lm_head.weight` and the buffers `attn.bias` and `attn.masked_bias` are ignored.
+            in it, or arrays by their names in it, with or without the prefix `transformer.`; the
+            buffers `attn.bias` and `attn.masked_bias` are ignored.
         num_heads: H, overriding the config.json, which may then be absent; of arrays, None means
-            heads of 64 channels, as in every published size.
+            heads of 64 channels, as in every published size. Without config.json, the activation
+            is GPT-2's, and the output matrix is its own if `lm_head.weight` is not `wte.weight`.
 
     Raises:
         ValueError: tensors or options that are not GPT-2's, a missing tensor or config.json, a
             pickle, a damaged file: in one line, where, what was found, what is accepted.
         FileNotFoundError: no such file or folder.
     """
-    options, heads = {}, num_heads
     if isinstance(path_or_tensors, Mapping):
-        tensors, where = own(path_or_tensors), "tensors"
+        options, tensors, where = {}, path_or_tensors, "tensors"
     else:
-        files = _weight_files(Path(path_or_tensors))
-        options, where = _read_options(files[0].parent / _CONFIG, num_heads is None), str(files[0])
-        tensors = own({name: t for file in files for name, t in _read_tensors(file).items()})
-        heads = options.get("n_head", 12) if heads is None else heads
-    told = sizes(tensors, where)
-    width = told["d_model"]
-    heads = max(width // 64, 1) if heads is None else heads
-    fits = isinstance(heads, int) and heads > 0 and width % heads == 0
-    require(fits, "num_heads", heads, f"a divisor of the width {width}")
-    cfg = _configuration(told, heads, options, where)
+        path = Path(path_or_tensors)
+        tensors, options, where = gpt2_files.read_folder(path, num_heads is None)
+    tensors = own(tensors)
+    told, tied = sizes(tensors, where), is_tied(tensors)
+    tied = options.get("tie_word_embeddings", tied)
+    if tied and "lm_head.weight" in tensors:
+        found, accepted = "another matrix than wte.weight", "the same, or tie_word_embeddings false"
+        require(is_tied(tensors), f"{where}: lm_head.weight", found, accepted)
+        del tensors["lm_head.weight"]
+    published = max(told["d_model"] // 64, 1)
+    heads = options.get("n_head", published) if num_heads is None else num_heads
+    cfg = gpt2_options.configuration(told, heads, tied, options, where)
     return cfg, unpack(cfg, tensors, where)
 
 
@@ -129,7 +96,8 @@ def graft(cfg: ModelConfig, params: Mapping[str, Any], key: PRNGKeyArray) -> dic
 def grow(params: Mapping[str, Any], vocab_size: int, key: PRNGKeyArray) -> dict:
     """Parameters with embeddings for further ids: normal around the mean, σ .02 (GPT-2's own).
 
-    The head is tied to them: the logits of the ids that were there stay what they were.
+    So is an output matrix that is not the embeddings. The logits of the ids that were there stay
+    what they were.
 
     Raises:
         ValueError: params know more ids already.
@@ -137,127 +105,45 @@ def grow(params: Mapping[str, Any], vocab_size: int, key: PRNGKeyArray) -> dict:
     known = params["embed"]["embedding"]
     fewer = f"at least the {known.shape[0]} that there are"
     require(vocab_size >= known.shape[0], "vocab_size", vocab_size, fewer)
-    shape = (vocab_size - known.shape[0], known.shape[1])
-    fresh = known.mean(axis=0)[None] + 0.02 * jax.random.normal(key, shape, known.dtype)
-    return {**params, "embed": {"embedding": jnp.concatenate([known, fresh])}}
+
+    def grown(rows, key):
+        shape = (vocab_size - rows.shape[0], rows.shape[1])
+        fresh = rows.mean(axis=0)[None] + 0.02 * jax.random.normal(key, shape, rows.dtype)
+        return jnp.concatenate([rows, fresh])
+
+    more = {**params, "embed": {"embedding": grown(known, key)}}
+    if "logits" in params:
+        head = grown(params["logits"]["kernel"].T, jax.random.fold_in(key, 1)).T
+        more["logits"] = {"kernel": head}
+    return more
 
 
-def save(cfg: ModelConfig, params: Mapping[str, Any], path: str | os.PathLike) -> None:
+def save(
+    cfg: ModelConfig,
+    params: Mapping[str, Any],
+    path: str | os.PathLike,
+    *,
+    tokenizer: str | os.PathLike | None = None,
+    eos: int | None = None,
+    bos: int | None = None,
+) -> None:
     """Write a folder that `load` reads again to the bit, and plain GPT-2 tools read without memory.
 
+    A model that is there is replaced, with its shards and its generation_config.json.
+
+    Args:
+        tokenizer: a folder or tokenizer.json whose files are written, too, in the place of all of
+            a tokeniser that are there. None leaves them, if they are for as many ids.
+        eos, bos: ids of the tokens at the end and the beginning of a text, for config.json.
+
     Raises:
-        ValueError: cfg is no GPT-2, or params are not its parameters.
+        ValueError: cfg is no GPT-2, params are not its parameters, an id is not one of its own, or
+            tokenizer names none.
     """
-    from safetensors.numpy import save_file
-
-    plain = presets.gpt2()
-    for name in sorted(_SHARED):
-        value, accepted = getattr(cfg, name), f"{getattr(plain, name)} in a GPT-2"
-        require(value == getattr(plain, name), name, value, accepted)
-    width = f"num_heads · head_dim = {cfg.num_heads * cfg.head_dim} in a GPT-2"
-    require(cfg.d_model == cfg.num_heads * cfg.head_dim, "d_model", cfg.d_model, width)
-    tensors, folder = pack(cfg, params), Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    # Written beside and renamed: a save that is stopped leaves the old file whole.
-    save_file(tensors, folder / f"{_WEIGHTS}.part", metadata={"format": "pt"})
-    os.replace(folder / f"{_WEIGHTS}.part", folder / _WEIGHTS)
-    (folder / _CONFIG).write_text(json.dumps(_options(cfg), indent=2) + "\n", encoding="utf-8")
-
-
-def _options(cfg: ModelConfig) -> dict[str, Any]:
-    """config.json: GPT-2's own options, and ours beside them."""
-    fields = dataclasses.asdict(cfg).items()
-    ours = {name: value for name, value in fields if name not in _SHARED | _TOLD}
-    return {name: values[0] for name, values in _ACCEPTED.items()} | {
-        "architectures": ["GPT2LMHeadModel"],
-        "vocab_size": cfg.vocab_size,
-        "n_positions": cfg.max_position,
-        "n_embd": cfg.d_model,
-        "n_layer": cfg.num_layers,
-        "n_head": cfg.num_heads,
-        "n_inner": cfg.d_inner,
-        "resid_pdrop": cfg.dropout,
-        "embd_pdrop": cfg.dropout,
-        "attn_pdrop": cfg.attention_dropout,
-        _OURS: ours,
-    }
-
-
-def _configuration(
-    told: dict[str, int], num_heads: int, options: dict[str, Any], where: str
-) -> ModelConfig:
-    """The configuration of tensors with these sizes and of these options."""
-    for name, accepted in _ACCEPTED.items():
-        value = options.get(name, accepted[0])
-        require(value in accepted, f"{where}: {_CONFIG}: {name}", value, accepted[0])
-    for name, size in _SIZES.items():
-        found = f"{told[size]} in the tensors"
-        agree = options.get(name, told[size]) == told[size]
-        require(agree, f"{where}: {name}", found, f"{options.get(name)} as {_CONFIG} says")
-    changes: dict[str, Any] = {
-        **told,
-        "num_heads": num_heads,
-        "head_dim": told["d_model"] // num_heads,
-        "segment_len": told["max_position"],
-        "dropout": options.get("resid_pdrop", 0.1),
-        "attention_dropout": options.get("attn_pdrop", 0.1),
-    }
-    kinds: dict[str, Any] = {"long_term": LongTermConfig, "compressed": CompressedConfig}
-    try:
-        for name, value in options.get(_OURS, {}).items():
-            if name in kinds and value is not None:
-                value = kinds[name](**{k: _hashable(v) for k, v in value.items()})
-            changes[name] = value
-        return presets.gpt2(**changes)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"{where}: {_CONFIG}: {error}") from error
-
-
-def _hashable(value: Any) -> Any:
-    """JSON knows no tuples."""
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _weight_files(path: Path) -> list[Path]:
-    """The safetensors files of a folder, or the one that is named."""
-    require(path.suffix not in _PICKLES, str(path), "a pickle", _CONVERT)
-    if path.is_dir():
-        if (path / _INDEX).is_file():
-            index = json.loads((path / _INDEX).read_text(encoding="utf-8"))
-            names = index.get("weight_map") if isinstance(index, dict) else None
-            if not isinstance(names, dict):
-                raise ValueError(f"{path / _INDEX}: found no weight_map, accepted: GPT-2's index")
-            return [path / Path(name).name for name in sorted(set(names.values()))]
-        pickled = [file for file in sorted(path.iterdir()) if file.suffix in _PICKLES]
-        if pickled and not (path / _WEIGHTS).is_file():
-            require(False, str(pickled[0]), "a pickle", _CONVERT)
-        path = path / _WEIGHTS
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: found nothing, accepted: a safetensors file")
-    return [path]
-
-
-_CONVERT = f"{_WEIGHTS}, as `save_pretrained` of transformers writes it (a pickle can run code)"
-
-
-def _read_options(path: Path, needed: bool) -> dict[str, Any]:
-    if not path.is_file():
-        require(not needed, str(path), "nothing", "one beside the weights, or num_heads")
-        return {}
-    try:
-        options = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: found no JSON ({error}), accepted: GPT-2's") from error
-    require(isinstance(options, dict), str(path), type(options).__name__, "GPT-2's options")
-    require("model_type" in options, f"{path}: model_type", "nothing", "gpt2")
-    return options
-
-
-def _read_tensors(path: Path) -> Tensors:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: found {error}, accepted: a whole safetensors file") from error
+    for name, token in {"eos": eos, "bos": bos}.items():
+        fits = token is None or 0 <= token < cfg.vocab_size
+        require(fits, name, token, f"an id 0 … {cfg.vocab_size - 1}")
+    tokens = {"eos_token_id": eos, "bos_token_id": bos}
+    given = {name: token for name, token in tokens.items() if token is not None}
+    options = gpt2_options.options_of(cfg, **given)
+    gpt2_files.write_folder(Path(path), pack(cfg, params), options, tokenizer)

@@ -24,8 +24,8 @@ from inf_former_jax.require import require
 
 Tensors = Mapping[str, Shaped[np.ndarray, "..."]]
 
-# Constants that `transformers` once stored, and the output matrix, which is the embedding's.
-_IGNORED = re.compile(r"lm_head\.weight|h\.\d+\.attn\.(masked_)?bias")
+# Constants that `transformers` once stored.
+_IGNORED = re.compile(r"h\.\d+\.attn\.(masked_)?bias")
 
 
 class Place(NamedTuple):
@@ -34,12 +34,19 @@ class Place(NamedTuple):
     shape: tuple[int, ...]  # of the tensor
     paths: tuple[tuple[str, ...], ...]
     leaf: tuple[int, ...]  # shape of each parameter
+    transposed: bool = False  # the only parameter is the tensor's transpose
 
 
 def own(tensors: Tensors) -> dict[str, Any]:
     """The tensors without the prefix `transformer.` and without those that say nothing new."""
     bare = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
     return {name: tensor for name, tensor in bare.items() if not _IGNORED.fullmatch(name)}
+
+
+def is_tied(tensors: Tensors) -> bool:
+    """Whether the output matrix is the embedding's: it is not there, or the same numbers."""
+    head = tensors.get("lm_head.weight")
+    return head is None or np.array_equal(head, tensors["wte.weight"])
 
 
 def layout(cfg: ModelConfig) -> dict[str, Place]:
@@ -53,6 +60,9 @@ def layout(cfg: ModelConfig) -> dict[str, Place]:
         "ln_f.weight": _whole((dim,), "norm_final", "scale"),
         "ln_f.bias": _whole((dim,), "norm_final", "bias"),
     }
+    if not cfg.tied:
+        shape = (cfg.vocab_size, dim)
+        places["lm_head.weight"] = Place(shape, (("logits", "kernel"),), shape[::-1], True)
     for j in range(cfg.num_layers):
         block, attention = f"block_{j}", (f"block_{j}", "attention")
         kernels = tuple((*attention, name) for name in ("query", "key", "value"))
@@ -88,12 +98,13 @@ def unpack(cfg: ModelConfig, tensors: Tensors, where: str) -> dict:
     Half-precision tensors become float32, others keep their dtype.
 
     Raises:
-        ValueError: a tensor is missing, unknown, or of another shape or kind, named after `where`.
+        ValueError: a tensor is missing, unknown, of another shape or kind, or has a number that is
+            not finite, named after `where`.
     """
     places, params = layout(cfg), {}
     for name in tensors:
         require(name in places, f"{where}: {name}", "such a tensor", "those of this GPT-2 only")
-    for name, (shape, paths, leaf) in places.items():
+    for name, (shape, paths, leaf, transposed) in places.items():
         require(name in tensors, f"{where}: {name}", "no such tensor", f"one of shape {shape}")
         tensor = np.asarray(tensors[name])
         found = f"shape {tensor.shape}"
@@ -101,6 +112,10 @@ def unpack(cfg: ModelConfig, tensors: Tensors, where: str) -> dict:
         floating = jnp.issubdtype(tensor.dtype, np.floating)
         require(floating, f"{where}: {name}", tensor.dtype, "floating-point numbers")
         tensor = tensor.astype(np.float32) if tensor.dtype.itemsize < 4 else tensor
+        if not np.isfinite(tensor).all():
+            wrong = tensor[~np.isfinite(tensor)]
+            require(False, f"{where}: {name}", f"{wrong.size} times {wrong[0]}", "finite numbers")
+        tensor = tensor.T if transposed else tensor
         for path, part in zip(paths, np.split(tensor, len(paths), axis=-1), strict=True):
             params[path] = part.reshape(leaf)
     return unflatten_dict(params)
@@ -114,12 +129,13 @@ def pack(cfg: ModelConfig, params: Mapping[str, Any]) -> dict[str, Any]:
     """
     tensors: dict[str, Any] = {}
     leaves: dict[tuple[str, ...], Any] = dict(flatten_dict(params))
-    for name, (shape, paths, leaf) in layout(cfg).items():
+    for name, (shape, paths, leaf, transposed) in layout(cfg).items():
         for path in paths:
             found = np.shape(leaves[path]) if path in leaves else "nothing"
             require(found == leaf, f"params/{'/'.join(path)}", found, leaf)
         sides = (*shape[:-1], shape[-1] // len(paths))
-        parts = [np.asarray(leaves.pop(path)).reshape(sides) for path in paths]
+        parts = [np.asarray(leaves.pop(path)) for path in paths]
+        parts = [part.T if transposed else part.reshape(sides) for part in parts]
         tensors[name] = np.ascontiguousarray(np.concatenate(parts, axis=-1))
     accepted = "the parameters of this configuration only"
     require(not leaves, "params", "/".join(next(iter(leaves), ())), accepted)

@@ -129,12 +129,12 @@ def attend(weights, window, x):
     return linear(oracle.scope(weights, "attn.c_proj."), out.reshape(len(x), WIDTH)), q
 
 
-def decode(weights, segments, mem_len=0, long_term=(), pooled=0):
+def decode(weights, segments, mem_len=0, long_term=(), pooled=0, head=None):
     """Logits of one row's segments.
 
     Short-term inputs are kept as they are; what leaves them after `mem_len` is written to a
     long-term memory with the given weights of each layer, or the means of `pooled` neighbours
-    become keys, the newest 8 of them.
+    become keys, the newest 8 of them. The output matrix is `head`, or the embeddings.
     """
     logits, kept = [], [np.zeros((0, WIDTH))] * 2
     memories, slots = [oracle.empty(SETTINGS)] * 2, [np.zeros((0, WIDTH))] * 2
@@ -161,7 +161,8 @@ def decode(weights, segments, mem_len=0, long_term=(), pooled=0):
             )
             x = x + linear(oracle.scope(own, "mlp.c_proj."), gelu(hidden))
             kept[j] = np.concatenate([fifo, inputs])
-        logits.append(layer_norm(oracle.scope(weights, "ln_f."), x) @ weights["wte.weight"].T)
+        head = weights["wte.weight"] if head is None else head
+        logits.append(layer_norm(oracle.scope(weights, "ln_f."), x) @ head.T)
     return logits
 
 
@@ -289,6 +290,7 @@ def test_all_published_forms_of_a_file_are_one(tmp_path):
         same(params, expected)
     index = {"weight_map": {name: "a" if "h.0" in name else "b" for name in weights}}
     parts = folder(tmp_path / "parts")
+    (parts / "model.safetensors").unlink()
     from safetensors.numpy import save_file
 
     for part in "ab":
@@ -376,10 +378,17 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
 def test_only_a_gpt2_is_saved(tmp_path):
     """Another architecture, a parameter too many, one too few: nothing is written."""
     cfg, params = gpt2.load(tensors(), num_heads=HEADS)
-    for other in ({"tied": False}, {"position": "relative"}, {"norm": "post"}, {"head_dim": 4}):
+    for other in (
+        {"activation": "relu"},
+        {"position": "relative"},
+        {"norm": "post"},
+        {"head_dim": 4},
+    ):
         name = next(iter(other)).replace("head_dim", "d_model")
         with pytest.raises(ValueError, match=rf"^{name}: found "):
             gpt2.save(dataclasses.replace(cfg, **other), params, tmp_path / "new")
+    with pytest.raises(ValueError, match=r"params/logits/kernel: found nothing, accepted: \(16, 4"):
+        gpt2.save(dataclasses.replace(cfg, tied=False), params, tmp_path / "new")
     with pytest.raises(ValueError, match="params: found more, accepted"):
         gpt2.save(cfg, params | {"more": np.zeros(1)}, tmp_path / "new")
     with pytest.raises(ValueError, match=r"params/block_0/long_term/.*: found nothing"):

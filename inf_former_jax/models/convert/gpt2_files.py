@@ -1,0 +1,163 @@
+"""A folder of GPT-2's files: safetensors and JSON, never a pickle."""
+
+import contextlib
+import os
+import re
+import reprlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inf_former_jax.files import digest_of, json_text, read_bytes, read_json, reading, writing
+from inf_former_jax.models.convert.gpt2_options import OURS, WEIGHTS, canonical
+from inf_former_jax.require import require
+
+_WEIGHTS, _INDEX, _CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_CONVERT = f"{_WEIGHTS}, as `save_pretrained` of transformers writes it (a pickle can run code)"
+_SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
+
+#: Files that tell how text becomes ids.
+_TOKENIZER = {"tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"}
+_TOKENIZER |= {"special_tokens_map.json", "added_tokens.json"}
+
+#: In the header of the weights, a hash of what follows it.
+_DIGEST = "digest"
+
+
+def read_folder(path: Path, needed: bool) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """(tensors by their names, options by one name each, what to name in errors).
+
+    Args:
+        path: a folder, or the safetensors file in it.
+        needed: refuse a folder without config.json.
+
+    Raises:
+        ValueError, FileNotFoundError: as `gpt2.load`.
+    """
+    require(path.suffix not in _PICKLES, str(path), "a pickle", _CONVERT)
+    folder = path if path.is_dir() else path.parent
+    if path.is_dir():
+        path, index = folder / _WEIGHTS, folder / _INDEX
+        if index.is_file() and not path.is_file():
+            return _read_shards(index), _read_options(folder / _CONFIG, needed), str(index)
+        pickled = next((f for f in sorted(folder.iterdir()) if f.suffix in _PICKLES), None)
+        require(path.is_file() or pickled is None, str(pickled), "a pickle", _CONVERT)
+    tensors, digest = _read_tensors(path)
+    options = _read_options(folder / _CONFIG, needed)
+    told = options.get(OURS, {}).get(WEIGHTS, digest)
+    place = f"{folder / _CONFIG}: {OURS}: {WEIGHTS}"
+    require(digest in (None, told), place, f"{told}, another save's", f"{digest}, of {path.name}")
+    return tensors, options, str(path)
+
+
+def _read_options(path: Path, needed: bool) -> dict[str, Any]:
+    if not path.exists():
+        require(not needed, str(path), "nothing", "one beside the weights, or num_heads")
+        return {}
+    return canonical(read_json(path, "GPT-2's options"), str(path))
+
+
+def _read_shards(index: Path) -> dict[str, Any]:
+    """The tensors of all files that an index names."""
+    files = read_json(index, "GPT-2's index").get("weight_map")
+    if not isinstance(files, dict) or not files or not all(map(_is_file_name, files.values())):
+        found, accepted = reprlib.repr(files), "an object of names of files by those of tensors"
+        raise ValueError(f"{index}: weight_map: found {found}, accepted: {accepted}")
+    tensors: dict[str, Any] = {}
+    for file in sorted({*files.values()}):
+        found, _ = _read_tensors(index.parent / file)
+        expected = {name for name, place in files.items() if place == file}
+        for name in sorted(expected ^ found.keys()):
+            there = "a tensor" if name in found else "no such tensor"
+            accepted = f"those of {index.name}"
+            require(False, f"{index.parent / file}: {name}", there, accepted)
+        tensors |= found
+    return tensors
+
+
+def _is_file_name(name: Any) -> bool:
+    return isinstance(name, str) and name not in ("", ".", "..") and Path(name).name == name
+
+
+def _read_tensors(path: Path) -> tuple[dict[str, Any], str | None]:
+    """The tensors of a file, and their digest if the file has one."""
+    from safetensors import safe_open
+
+    accepted = "a whole safetensors file"
+    with reading(path, accepted), open(path, "rb"):
+        pass
+    try:
+        with safe_open(path, framework="np") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            told = (file.metadata() or {}).get(_DIGEST)
+    except Exception as error:  # its own, the system's, and of dtypes that NumPy does not know
+        found = " ".join(str(error).split())
+        raise ValueError(f"{path}: found {found}, accepted: {accepted}") from None
+    whole = told is None or told == digest_of(tensors)
+    require(whole, str(path), "bytes other than those that were written", accepted)
+    return tensors, told
+
+
+def write_folder(
+    folder: Path,
+    tensors: Mapping[str, np.ndarray],
+    options: dict[str, Any],
+    tokenizer: str | os.PathLike | None,
+) -> None:
+    """Write weights, options and the tokeniser's files in the place of any model that is there.
+
+    All are written beside the old ones first, so that an error leaves these as they were.
+
+    Raises:
+        ValueError: no tokeniser where one is named; or none is named, and the folder has one for
+            another number of ids.
+    """
+    from safetensors.numpy import save
+
+    content = {} if tokenizer is None else _tokenizer_files(Path(tokenizer))
+    if tokenizer is None:
+        _check_kept_tokenizer(folder, options["vocab_size"])
+    digest = digest_of(tensors)
+    options = {**options, OURS: {**options[OURS], WEIGHTS: digest}}
+    old = set(_shards(folder)) | {"generation_config.json"}
+    if tokenizer is not None:
+        old |= _TOKENIZER - content.keys()
+    # The last to take their places are config.json and, before it, the weights.
+    whole = {_CONFIG: (json_text(options, 2) + "\n").encode()}
+    whole |= {_WEIGHTS: save(dict(tensors), {"format": "pt", _DIGEST: digest}), **content}
+    with contextlib.ExitStack() as stack:
+        for name, raw in whole.items():
+            stack.enter_context(writing(folder / name)).write(raw)
+    for name in old:
+        (folder / name).unlink(missing_ok=True)
+
+
+def _shards(folder: Path) -> Iterator[str]:
+    """An old index and the files that it names, which the one new file replaces."""
+    if (folder / _INDEX).is_file():
+        yield _INDEX
+        yield from (file.name for file in folder.iterdir() if _SHARD.fullmatch(file.name))
+
+
+def _tokenizer_files(path: Path) -> dict[str, bytes]:
+    """name → bytes of the files of a tokeniser: a folder's, or a tokenizer.json alone."""
+    if not path.is_dir():
+        return {"tokenizer.json": read_bytes(path, "a tokenizer.json, or a folder with one")}
+    files = {name: path / name for name in sorted(_TOKENIZER) if (path / name).is_file()}
+    whole = "tokenizer.json" in files or {"vocab.json", "merges.txt"} <= files.keys()
+    accepted = "tokenizer.json, or vocab.json and merges.txt, in it"
+    require(whole, f"tokenizer: {path}", "no tokeniser", accepted)
+    return {name: read_bytes(file) for name, file in files.items()}
+
+
+def _check_kept_tokenizer(folder: Path, vocab_size: int) -> None:
+    """Refuse a folder whose tokeniser, which nobody replaces, belongs to another vocabulary."""
+    kept = [name for name in sorted(_TOKENIZER) if (folder / name).is_file()]
+    if kept and (folder / _CONFIG).is_file():
+        there = read_json(folder / _CONFIG).get("vocab_size")
+        found = f"the tokeniser of a model of {there} ids"
+        accepted = f"tokenizer=…, or another folder, for a model of {vocab_size}"
+        require(there == vocab_size, str(folder / kept[0]), found, accepted)
