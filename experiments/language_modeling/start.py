@@ -16,8 +16,10 @@ from inf_former_jax.require import require_same, shapes
 from inf_former_jax.training import optim, sharding, state
 from inf_former_jax.training.checkpoint import CheckpointError
 
-#: Sizes that the given parameters decide; all else (segments, memory, dropout) is the run's own.
+#: What the given parameters decide: sizes, and what is computed with them. All else (segments,
+#: memory, dropout) is the run's own.
 _GIVEN = ("vocab_size", "num_layers", "num_heads", "head_dim", "d_model", "d_inner", "max_position")
+_GIVEN += ("norm", "activation", "tied", "scale_embedding")
 
 TOKENIZER = "tokenizer.json"
 
@@ -84,7 +86,7 @@ def keep_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
 
 
 def resolved(cfg: _Config, more_ids: int = 0) -> _Config:
-    """The config with the sizes and the tokeniser of what it begins with.
+    """The config with the architecture and the tokeniser of what it begins with.
 
     Args:
         more_ids: ids that the experiment adds to the vocabulary.
@@ -103,9 +105,9 @@ def resolved(cfg: _Config, more_ids: int = 0) -> _Config:
             tokenizer = "bytes"
     else:
         given, _ = gpt2.load(cfg.init_from)
-    sizes = {name: getattr(given, name) for name in _GIVEN}
-    sizes["vocab_size"] += more_ids
-    model = dataclasses.replace(cfg.model, **sizes)
+    taken = {name: getattr(given, name) for name in _GIVEN}
+    taken["vocab_size"] += more_ids
+    model = dataclasses.replace(cfg.model, **taken)
     return dataclasses.replace(cfg, model=model, tokenizer=tokenizer)
 
 

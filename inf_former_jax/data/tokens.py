@@ -13,11 +13,13 @@ import numpy as np
 from jaxtyping import Int32, Integer
 
 from inf_former_jax.data.batches import check_tokens
-from inf_former_jax.files import read_json, read_lines, read_text, write_text
+from inf_former_jax.files import read_json, read_lines, read_text, write_json, write_text
 from inf_former_jax.require import require, require_at_least
 
 END = "<|endoftext|>"
 """GPT-2's token at the end of a document."""
+
+_CONFIG = "tokenizer_config.json"
 
 
 @runtime_checkable
@@ -65,13 +67,18 @@ class ByteLevelBpe:
 
     vocab_size: int
     end: int
+    end_token: str
+    """What the end is called in the vocabulary."""
     fingerprint: str
 
-    def __init__(self, definition: str, where: str, end: str = END):
+    def __init__(self, definition: str, where: str, end: str | int = END):
         """From the text of a tokenizer.json; `where` is named in errors.
 
+        Args:
+            end: the token that ends a text, or its id.
+
         Raises:
-            ValueError: no such definition, one that would lose text, or without the token `end`.
+            ValueError: no such definition, one that would lose text, or without the end.
         """
         try:
             self._tokenizer = _library().Tokenizer.from_str(definition)
@@ -81,20 +88,28 @@ class ByteLevelBpe:
         spec = json.loads(self._tokenizer.to_str())
         _check_lossless(spec, where)
         vocab = self._tokenizer.get_vocab()
-        require(end in vocab, where, f"{len(vocab)} tokens", f"a vocabulary with {end!r}")
-        distinct, most = len({*vocab.values()}), max(vocab.values())
-        require(distinct == len(vocab), where, "tokens that share an id", "an id for each token")
+        by_id = {index: token for token, index in vocab.items()}
+        known = end in vocab or end in by_id
+        require(known, where, f"{len(vocab)} tokens", f"a vocabulary with {end!r}")
+        most = max(by_id)
+        require(len(by_id) == len(vocab), where, "tokens that share an id", "an id for each token")
         require(most < 2**31 - 1, where, f"the id {most}", f"ids below {2**31 - 1}")
         self._definition = definition
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._tokenizer.encode_special_tokens = True  # as ordinary text, that is
-        self.vocab_size = max(vocab.values()) + 1
-        self.end = vocab[end]
+        self.vocab_size = most + 1
+        self.end_token = end if isinstance(end, str) else by_id[end]
+        self.end = vocab[self.end_token]
         self.fingerprint = _fingerprint(spec, vocab, self.end)
 
     def save(self, path: str | Path) -> None:
-        """Write the tokenizer.json from which `load_bpe` makes the same tokeniser, or nothing."""
+        """Write the tokenizer.json from which `load_bpe` makes the same tokeniser, or nothing.
+
+        An end other than GPT-2's is told by a tokenizer_config.json beside it.
+        """
+        if self.end_token != END:
+            write_json(Path(path).with_name(_CONFIG), {"eos_token": self.end_token})
         write_text(path, self._definition)
 
     def encode(self, text: str) -> Int32[np.ndarray, " n"]:
@@ -109,13 +124,17 @@ class ByteLevelBpe:
         return self._tokenizer.decode(ids[ids != self.end].tolist(), skip_special_tokens=False)
 
 
-def load_bpe(path: str | Path, end: str = END) -> ByteLevelBpe:
+def load_bpe(path: str | Path, end: str | int | None = None) -> ByteLevelBpe:
     """Byte-level BPE from a tokenizer.json, or a folder with one or with vocab.json and merges.txt.
+
+    Args:
+        end: the token that ends a text, or its id; None = what the files beside it say (`end_of`).
 
     Raises:
         ValueError: none of these found, or as `ByteLevelBpe` does.
     """
     path = Path(path)
+    end = end_of(path if path.is_dir() else path.parent) if end is None else end
     file = path / "tokenizer.json" if path.is_dir() else path
     pair = path / "vocab.json", path / "merges.txt"
     if file.is_file():
@@ -123,6 +142,31 @@ def load_bpe(path: str | Path, end: str = END) -> ByteLevelBpe:
     accepted = "tokenizer.json, or a folder with it or with vocab.json and merges.txt"
     require(all(part.is_file() for part in pair), str(path), "no tokeniser", accepted)
     return ByteLevelBpe(_from_pair(*pair), str(path), end)
+
+
+def end_of(folder: Path) -> str | int:
+    """The end that a model's files name: its token, or its id; GPT-2's where none does.
+
+    The first of these counts: eos_token in tokenizer_config.json, and eos_token_id in
+    generation_config.json and in config.json.
+
+    Raises:
+        ValueError: a file is damaged, or names no token.
+    """
+    for file, field, kind in (
+        (folder / _CONFIG, "eos_token", str),
+        (folder / "generation_config.json", "eos_token_id", int),
+        (folder / "config.json", "eos_token_id", int),
+    ):
+        found = read_json(file).get(field) if file.is_file() else None
+        # A token may come with how it is matched, and an id in a list.
+        token: Any = found.get("content") if isinstance(found, dict) else found
+        token = token[0] if isinstance(token, list) and len(token) == 1 else token
+        if found is not None:
+            accepted = "one token" if kind is str else "the id of one token"
+            require(type(token) is kind, f"{file}: {field}", repr(found), accepted)
+            return token
+    return END
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, path: str | Path) -> ByteLevelBpe:

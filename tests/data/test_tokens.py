@@ -97,6 +97,71 @@ def test_the_two_forms_are_one_tokeniser(tmp_path):
     assert load_bpe(other / "tokenizer.json", end="th").fingerprint != first.fingerprint
 
 
+def write_end(folder, **files):
+    """eos_token or eos_token_id in the named files; null and absent say nothing."""
+    for name, value in files.items():
+        field = "eos_token" if name == "tokenizer_config" else "eos_token_id"
+        (folder / f"{name}.json").write_text(json.dumps({field: value}))
+
+
+@pytest.mark.parametrize(
+    "files, end",
+    [
+        ({}, END),
+        ({"config": 256}, "th"),
+        ({"config": 0, "generation_config": [256]}, "th"),
+        ({"config": 0, "generation_config": None}, "!"),
+        ({"config": 0, "generation_config": 1, "tokenizer_config": "th"}, "th"),
+        ({"config": 0, "tokenizer_config": {"content": "th", "lstrip": False}}, "th"),
+        ({"config": None, "generation_config": None, "tokenizer_config": None}, END),
+    ],
+)
+def test_the_end_is_what_the_files_say(tmp_path, files, end):
+    """In the documented order; a tokeniser that is kept elsewhere keeps it."""
+    vocab = write_pair(tmp_path)
+    write_end(tmp_path, **files)
+    found = load_bpe(tmp_path)
+    assert (found.end_token, found.end) == (end, vocab[end])
+    (tmp_path / "run").mkdir()
+    found.save(tmp_path / "run" / "tokenizer.json")
+    for path in (tmp_path / "run", tmp_path / "run" / "tokenizer.json"):
+        again = load_bpe(path)
+        assert (again.end, again.fingerprint) == (found.end, found.fingerprint)
+    assert load_bpe(tmp_path, end="e").end == vocab["e"]
+
+
+@pytest.mark.parametrize(
+    "files, match",
+    [
+        ({"config": 50256}, "found 260 tokens, accepted: a vocabulary with 50256"),
+        ({"config": -1}, "found 260 tokens, accepted: a vocabulary with -1"),
+        (
+            {"config": "th"},
+            r"config\.json: eos_token_id: found 'th', accepted: the id of one token",
+        ),
+        (
+            {"config": [1, 2]},
+            r"config\.json: eos_token_id: found \[1, 2\], accepted: the id of one",
+        ),
+        ({"config": True}, r"config\.json: eos_token_id: found True"),
+        (
+            {"tokenizer_config": 5},
+            r"tokenizer_config\.json: eos_token: found 5, accepted: one token",
+        ),
+        ({"tokenizer_config": {}}, r"eos_token: found \{\}, accepted: one token"),
+        ({"tokenizer_config": "</s>"}, "found 260 tokens, accepted: a vocabulary with '</s>'"),
+    ],
+)
+def test_an_end_that_is_no_token_is_refused(tmp_path, files, match):
+    write_pair(tmp_path)
+    write_end(tmp_path, **files)
+    with pytest.raises(ValueError, match=match):
+        load_bpe(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"tokenizer_config\.json: found \[\], accepted: a JSON"):
+        load_bpe(tmp_path)
+
+
 def test_training(tmp_path, trained):
     """Merges shorten the text; the same texts give the same tokeniser; the file is complete."""
     assert trained.vocab_size == 280
