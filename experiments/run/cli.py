@@ -120,7 +120,8 @@ def main(
     if finished:
         print(f"{folder} holds the finished run; --fresh for another one")
     if not jax.process_index():
-        experiment.report(preset, folder, result)
+        with stops():
+            experiment.report(preset, folder, result)
 
 
 def parse(

@@ -184,9 +184,11 @@ class Checkpoints:
             save_interval_steps=0 if read_only else 1,
         )
         self._folder = Path(folder).absolute()
+        logging.getLogger("absl").addFilter(self._not_of_orbax)
         try:
             self._manager = ocp.CheckpointManager(self._folder, options=options)
         except Exception as error:  # orbax raises all kinds for a damaged file
+            logging.getLogger("absl").removeFilter(self._not_of_orbax)
             found = f"what cannot be read ({error})"
             raise CheckpointError(f"{folder}: found {found}, accepted: checkpoints") from None
 
@@ -194,7 +196,14 @@ class Checkpoints:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._manager.close()
+        try:
+            self._manager.close()
+        finally:
+            logging.getLogger("absl").removeFilter(self._not_of_orbax)
+
+    def _not_of_orbax(self, record: logging.LogRecord) -> bool:
+        """What orbax logs, with tracebacks, it raises too; or it is no news."""
+        return "orbax" not in record.pathname
 
     def save(self, step: int, state: Any, metrics: dict[str, float] | None = None) -> None:
         """Start writing a state and its digest; the state may be donated when this returns."""

@@ -102,9 +102,12 @@ def drill(
     """
     pick, cache = random.Random(int(number)), root / "cache"
     finish(start(root / "first", *options, cache=cache))  # fills the cache
+    whole = start(root / "whole", *options, cache=cache)
     begun = time.monotonic()
-    finish(start(root / "whole", *options, cache=cache))
-    longest = time.monotonic() - begun
+    whole.stdout.readline()
+    ready = time.monotonic()
+    finish(whole)
+    over = time.monotonic()
     expected, runs = figures(root / "whole"), 0
 
     def compare(out: Path) -> None:
@@ -118,7 +121,10 @@ def drill(
         process = start(out, *options, cache=cache)
         while number == signal.SIGTERM and not listens(process):
             time.sleep(0.001)
-        after = pick.uniform(0, longest)
+        trains = pick.random() < 0.5  # the moment counts from the first line, before the updates
+        if trains:
+            process.stdout.readline()
+        after = pick.uniform(0, over - (ready if trains else begun))
         try:
             said, _ = process.communicate(timeout=after)
         except subprocess.TimeoutExpired:
@@ -128,7 +134,8 @@ def drill(
         assert process.returncode in allowed, f"status {process.returncode}: {said}"
         assert "Traceback" not in said, said
         lines = said.strip().splitlines()
-        say(f"{moment + 1}: {after:.2f} s, status {process.returncode}: {lines[-1:]}")
+        since = "training" if trains else "the start"
+        say(f"{moment + 1}: {after:.2f} s after {since}, status {process.returncode}: {lines[-1:]}")
         if process.returncode == 0:
             compare(out)
             runs += 1
