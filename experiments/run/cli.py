@@ -26,6 +26,10 @@ from inf_former_jax.training.metrics import NonFiniteError
 #: Exit statuses (docs/how_to/runs.md): a refused option, file or folder; a NaN stopped the run; a
 #: signal did; a file could not be written, or not be read any more.
 REFUSED, STOPPED, NO_FILE = 2, 1, 4
+_STATUSES = (
+    "exit status: 0 done, 1 a NaN stopped the run, 2 something is refused, 3 a signal came, "
+    "4 a file cannot be written"
+)
 
 _SAVED = "saved: the same command goes on from there"
 _KEPT = "the same command goes on from the last good checkpoint"
@@ -139,6 +143,7 @@ def parse(
         print(f"presets; without one it is {experiment.default}; PRESET --help shows its options")
         for name, (text, _) in presets.items():
             print(f"  {name:<24} {text}")
+        print(f"\n{_STATUSES}")
         raise SystemExit(0)
     named = bool(argv) and not argv[0].startswith("-")
     preset = argv[0] if named else experiment.default

@@ -86,8 +86,11 @@ def from_json(kind: type[Config], fields: Mapping[str, Any]) -> Config:
     """
     try:
         return dacite.from_dict(kind, dict(fields), dacite.Config(cast=[tuple], strict=True))
-    except (dacite.DaciteError, ValueError, TypeError) as error:
-        raise ValueError(f"config.json: {error}, accepted: a {kind.__name__}") from None
+    except (dacite.DaciteError, TypeError) as error:
+        found = " ".join(str(error).split())
+        raise ValueError(f"config.json: found {found}, accepted: a {kind.__name__}") from None
+    except ValueError as error:  # a value that its field forbids
+        raise ValueError(f"config.json: {error}") from None
 
 
 def numbered(folder: Path) -> Path:

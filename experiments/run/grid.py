@@ -83,8 +83,9 @@ class Grid(Generic[Config]):
         header, rows = (*self.labels, *self.columns), self.rows(found)
         tables.show(self.title, header, rows, self.width)
         text = tables.markdown(header, rows)
-        files.write_text(folder / "table.md", text + "\n")
-        self.finish(folder, found)
+        with cli.stops():
+            files.write_text(folder / "table.md", text + "\n")
+            self.finish(folder, found)
 
     def rows(self, found: Results) -> list[list[str]]:
         """The table as text; what has not run stays empty."""

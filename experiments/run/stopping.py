@@ -4,6 +4,7 @@ A command installs this before it imports JAX, which takes seconds. While a run 
 `training.loop.StopSignal` takes its place: there a signal waits until the step is saved.
 """
 
+import atexit
 import contextlib
 import os
 import signal
@@ -12,11 +13,20 @@ import sys
 #: The exit status.
 INTERRUPTED = 3
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 
 def install() -> None:
     """End this process with status 3 at a signal. Only for a process that is one command."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _SIGNALS:
         signal.signal(number, _end)
+    atexit.register(_ignore)  # the first one to be registered is the last one to be called
+
+
+def _ignore() -> None:
+    """The command is over. Python, while it ends, would give the signals back to the system."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _end(number: int, _frame: object) -> None:

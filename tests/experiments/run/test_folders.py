@@ -5,9 +5,11 @@ import errno
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 
+import hypothesis
 import jax
 import numpy as np
 import pytest
@@ -16,8 +18,12 @@ from experiments.run import folders, training
 from experiments.sorting import data
 from experiments.sorting.config import PRESETS, SortingConfig
 from experiments.sorting.task import SORTING
+from inf_former_jax import files
 from inf_former_jax.memory import state
 from inf_former_jax.models.decoder import operators
+from inf_former_jax.training.checkpoint import CheckpointConfig
+from inf_former_jax.training.metrics import read_rows
+from tests import damage
 from tests.experiments.sorting.test_compare import shrunk
 from tests.golden import jit
 
@@ -64,15 +70,26 @@ def test_numbered_folders(tmp_path):
     assert names == ["run", "run-2", "run-3"]
 
 
-def test_a_loaded_run_is_the_run(tmp_path):
+TINY = dataclasses.replace(
+    shrunk(PRESETS["transformer-xl"][1]), length=28, checkpoint=CheckpointConfig(every=2)
+)
+TINY = dataclasses.replace(TINY, optim=dataclasses.replace(TINY.optim, schedule="constant"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """(folder, result) of a run of four updates, with checkpoints of 2 and 4."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    return folder, finished(folder, TINY)
+
+
+def test_a_loaded_run_is_the_run(whole):
     """Its figures come out again from the loaded parameters, on a memory made from the config."""
-    config = shrunk(PRESETS["transformer-xl"][1])
-    config = dataclasses.replace(config, length=28)
-    result = finished(tmp_path, config)
-    loaded, decoder, params, memory = training.load(SortingConfig, tmp_path)
+    (folder, result), config = whole, TINY
+    loaded, decoder, params, memory = training.load(SortingConfig, folder)
     assert loaded == config and memory.seen.shape == (8,)
-    alone_params = training.load(SortingConfig, tmp_path, ("params",))[2]
-    alone_memory = training.load(SortingConfig, tmp_path, ("memory",))[3]
+    alone_params = training.load(SortingConfig, folder, ("params",))[2]
+    alone_memory = training.load(SortingConfig, folder, ("memory",))[3]
     for whole, alone in ((params, alone_params), (memory, alone_memory)):
         for a, b in zip(*map(jax.tree.leaves, (whole, alone)), strict=True):
             np.testing.assert_array_equal(a, b)
@@ -248,3 +265,98 @@ def test_the_result_of_another_config_is_refused(tmp_path):
     folders.write_result(tmp_path, result_of(changed(seed=1), 400, 1.0))
     with pytest.raises(ValueError, match=r"the result of another config: seed: 1 → 0, accepted"):
         opened(tmp_path, VANILLA)
+
+
+def test_a_run_that_goes_on_with_other_limits_is_the_long_run(whole, tmp_path):
+    """Ended by its minutes after an update, then by its two updates, then whole: to the bit."""
+    short = dataclasses.replace(TINY, loop=dataclasses.replace(TINY.loop, minutes=1e-9))
+    assert finished(tmp_path, short)["steps"] == 1
+    two = dataclasses.replace(TINY, optim=dataclasses.replace(TINY.optim, steps=2))
+    assert opened(tmp_path, short)["steps"] == 1
+    with pytest.raises(ValueError, match=r"optim.steps: 4 → 2, accepted"):
+        opened(tmp_path, two)
+    result = finished(tmp_path, TINY)
+    assert result["steps"] == 4 and result["changes"] == ["loop.minutes: 1e-09 → 0.0"]
+    assert result["test"] == whole[1]["test"]
+    states = (f / "checkpoints" / "4" / "digest" / "metadata" for f in (tmp_path, whole[0]))
+    assert len({path.read_text() for path in states}) == 1
+    assert files.read_json(tmp_path / "result-1.json")["steps"] == 1
+
+
+SMALL = ("config.json", "metrics.jsonl", "result.json", "lock")
+
+
+def contents(folder):
+    return {
+        path.name: path.read_bytes() if path.is_file() else None
+        for path in folder.iterdir()
+        if path.name != folders.LOCK
+    }
+
+
+def assert_accepted_or_refused(folder, result, half):
+    """Refused without a change, or the run is finished as it was, or goes on with its config."""
+    before = contents(folder)
+    found = damage.answer(lambda: (opened(folder, TINY),))
+    if found is None:
+        assert contents(folder) == before
+        return
+    assert found[0] in ((None,) if half else (None, result))
+    assert folders.from_json(SortingConfig, folders.read_config(folder)) == TINY
+    read_rows(folder / "metrics.jsonl")
+
+
+def lay(folder, small):
+    """A run folder without its checkpoints, from name → bytes."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for name, raw in small.items():
+        (folder / name).write_bytes(raw)
+    return folder
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("name", SMALL)
+def test_a_damaged_run_folder_is_refused_unchanged_or_goes_on(whole, tmp_path, name, half):
+    """Every file of a finished and of a half-finished run, in many ways."""
+    result = folders.read_result(whole[0])
+    small = {name: (whole[0] / name).read_bytes() for name in SMALL}
+    if half:
+        del small["result.json"]
+    if name not in small:
+        small[name] = b"{}"
+    for how in damage.WAYS:
+        folder = lay(tmp_path / "run", small)
+        with damage.damaged(folder / name, how):
+            assert_accepted_or_refused(folder, result, half)
+
+    @hypothesis.settings(derandomize=True, max_examples=2 if name == "lock" else 20, database=None)
+    @hypothesis.given(damage.bytes_of(small[name]))
+    def fuzz(raw):
+        assert_accepted_or_refused(lay(tmp_path / "run", small | {name: raw}), result, half)
+
+    fuzz()
+
+
+@pytest.mark.parametrize("how", damage.WAYS)
+def test_a_damaged_run_is_not_loaded(whole, tmp_path, how):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_bytes((whole[0] / "config.json").read_bytes())
+    (folder / "checkpoints").write_text("")
+    with pytest.raises(ValueError, match="found no checkpoint, accepted: "):
+        training.load(SortingConfig, folder)
+    with damage.damaged(folder / "config.json", how):
+        assert damage.answer(lambda: training.load(SortingConfig, folder)) is None
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace", "open"])
+def test_a_full_disk_at_the_first_file_leaves_a_folder_to_begin_in(tmp_path, monkeypatch, call):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open" if call == "open" else f"os.{call}", full)
+        with pytest.raises((OSError, ValueError), match=r"(?i)no space left"):
+            opened(tmp_path, VANILLA)
+    assert opened(tmp_path, VANILLA) is None
