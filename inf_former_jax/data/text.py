@@ -234,12 +234,12 @@ def _articles(file: Path) -> Iterator[_Source]:
     for line in itertools.chain((line for _, line in read_lines(file)), [""]):
         heading = _HEADING.fullmatch(lines[-1]) if lines and not line.strip() else None
         if heading and (len(lines) == 1 or not lines[-2].strip()):
-            before, lines = lines[:-2], lines[-2:]
-            if name is not None:
-                yield partial(Document, name, "".join(before))
-            else:
-                alone = not "".join(before).strip()
+            if name is None:
+                alone = not "".join(lines[:-1]).strip()
                 require(alone, str(file), "text before the first heading", _WIKITEXT)
+            else:
+                yield partial(Document, name, "".join(lines[:-2]))
+                lines = lines[-2:]
             name = printable(heading[1])
         lines.append(line)
     if name is None:

@@ -3,9 +3,10 @@
 The rest of `data` knows a tokeniser as a `Tokenizer` only.
 """
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,7 +14,14 @@ import numpy as np
 from jaxtyping import Int32, Integer
 
 from inf_former_jax.data.batches import check_tokens
-from inf_former_jax.files import read_json, read_lines, read_text, write_json, write_text
+from inf_former_jax.files import (
+    parse_json,
+    read_json,
+    read_lines,
+    read_text,
+    write_json,
+    write_text,
+)
 from inf_former_jax.require import require, require_at_least
 
 END = "<|endoftext|>"
@@ -80,27 +88,29 @@ class ByteLevelBpe:
         Raises:
             ValueError: no such definition, one that would lose text, or without the end.
         """
-        try:
+        accepted = "a tokenizer.json"
+        model = parse_json(definition, where, accepted).get("model")
+        require(isinstance(model, dict), where, "no model", accepted)
+        _check_model(model, where)
+        with _refusals(where, accepted):
             self._tokenizer = _library().Tokenizer.from_str(definition)
-        except Exception as error:  # the library raises nothing more specific
-            message = f"{where}: found {error}, accepted: a tokenizer.json"
-            raise ValueError(message) from error
         spec = json.loads(self._tokenizer.to_str())
         _check_lossless(spec, where)
         vocab = self._tokenizer.get_vocab()
         by_id = {index: token for token, index in vocab.items()}
         known = end in vocab or end in by_id
         require(known, where, f"{len(vocab)} tokens", f"a vocabulary with {end!r}")
-        most = max(by_id)
-        require(len(by_id) == len(vocab), where, "tokens that share an id", "an id for each token")
-        require(most < 2**31 - 1, where, f"the id {most}", f"ids below {2**31 - 1}")
+        _check_ids(vocab, where)
         self._definition = definition
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._tokenizer.encode_special_tokens = True  # as ordinary text, that is
-        self.vocab_size = most + 1
+        self.vocab_size = max(by_id) + 1
         self.end_token = end if isinstance(end, str) else by_id[end]
         self.end = vocab[self.end_token]
+        spelled = self._tokenizer.decode([self.end], skip_special_tokens=False)
+        found = f"{self.end_token!r}, to which the text {spelled!r} is encoded"
+        require(self.end not in self.encode(spelled), where, found, "an end that is no text's")
         self.fingerprint = _fingerprint(spec, vocab, self.end)
 
     def save(self, path: str | Path) -> None:
@@ -219,11 +229,53 @@ def _from_pair(vocab: Path, merges: Path) -> str:
     ids = read_json(vocab, accepted)
     lines = (line.rstrip("\r\n") for _, line in read_lines(merges))
     pairs = [tuple(line.split(" ")) for line in lines if not line.startswith("#version")]
-    try:
+    _check_model({"vocab": ids, "merges": pairs}, str(merges))
+    with _refusals(str(vocab.parent), accepted):
         model = library.models.BPE(ids, pairs)
-    except Exception as error:  # the library raises nothing more specific
-        raise ValueError(f"{vocab.parent}: found {error}, accepted: {accepted}") from None
     return _byte_level(library.Tokenizer(model)).to_str()
+
+
+@contextlib.contextmanager
+def _refusals(where: str, accepted: str) -> Iterator[None]:
+    """Turn what the library raises, which is nothing more specific, into a ValueError."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        found = str(error).partition("\n")[0]
+        raise ValueError(f"{where}: found {found}, accepted: {accepted}") from None
+
+
+def _check_ids(vocab: dict[str, Any], where: str) -> None:
+    """Refuse ids that are none, that two tokens share, or that are far too large."""
+    good = [type(number) is int and 0 <= number < _MOST for number in vocab.values()]
+    wrong = next((token for token, fits in zip(vocab, good, strict=True) if not fits), None)
+    found, accepted = f"{wrong!r} with the id {vocab.get(wrong)!r}", f"integers 0..{_MOST - 1}"
+    require(wrong is None, where, found, accepted)
+    distinct = len({*vocab.values()}) == len(vocab)
+    require(distinct, where, "tokens that share an id", "an id for each token")
+
+
+_MOST = 2**24  # the library takes minutes to count to an id of 2³¹
+
+
+def _check_model(model: dict[str, Any], where: str) -> None:
+    """Refuse what makes the library panic, or busy for minutes, in place of an error."""
+    vocab, merges = model.get("vocab"), model.get("merges")
+    if isinstance(vocab, dict):
+        _check_ids(vocab, where)
+    for merge in merges if isinstance(merges, list) and isinstance(vocab, dict) else ():
+        parts = merge.split(" ") if isinstance(merge, str) else merge
+        good = isinstance(parts, list | tuple) and len(parts) == 2
+        good = good and all(isinstance(part, str) for part in parts) and "".join(parts) in vocab
+        require(good, where, f"the merge {merge!r}", "pairs whose union is in the vocabulary")
+    prefix = model.get("continuing_subword_prefix")
+    require(not prefix, where, "a mark of word ends or beginnings", "a byte-level BPE without loss")
+
+
+#: Pre-tokenisers that leave every character where it is; the others drop white space or mark it.
+_LOSSLESS = ("ByteLevel", "Split", "Digits", "Punctuation", "UnicodeScripts")
 
 
 def _check_lossless(spec: dict[str, Any], where: str) -> None:
@@ -232,12 +284,14 @@ def _check_lossless(spec: dict[str, Any], where: str) -> None:
     steps = splitter.get("pretokenizers", [splitter])
     alphabet = set(_library().pre_tokenizers.ByteLevel.alphabet())
     missing = alphabet - set(model.get("vocab", ()))
+    kinds = [step.get("type") for step in steps]
     changes = [step.get("add_prefix_space") or step.get("behavior") == "Removed" for step in steps]
+    changes += [kind not in _LOSSLESS for kind in kinds] + [kinds.count("ByteLevel") > 1]
     marks = model.get("end_of_word_suffix"), model.get("continuing_subword_prefix")
     losses = {
         "a model other than BPE": model["type"] != "BPE",
         "no byte-level decoder": (spec["decoder"] or {}).get("type") != "ByteLevel",
-        "no byte-level pre-tokeniser": all(step.get("type") != "ByteLevel" for step in steps),
+        "no byte-level pre-tokeniser": "ByteLevel" not in kinds,
         "a pre-tokeniser that changes the text": any(changes),
         "a normaliser": spec["normalizer"] is not None,
         "dropout": model.get("dropout"),

@@ -94,7 +94,12 @@ def test_the_two_forms_are_one_tokeniser(tmp_path):
     assert second.encode(text).tolist() == first.encode(text).tolist()
     write_pair(tmp_path, merges=("t h", "h e", "Ġ th"))
     assert load_bpe(tmp_path).fingerprint != first.fingerprint
-    assert load_bpe(other / "tokenizer.json", end="th").fingerprint != first.fingerprint
+    spec["model"]["vocab"] |= {"</s>": 260}
+    (other / "tokenizer.json").write_text(json.dumps(spec), encoding="utf-8")
+    ends = [load_bpe(other, end=end).fingerprint for end in (END, "</s>")]
+    assert len({first.fingerprint, *ends}) == 3
+    with pytest.raises(ValueError, match="found 'Ġthe', to which the text ' the' is encoded, acc"):
+        load_bpe(other, end="Ġthe")
 
 
 def write_end(folder, **files):
@@ -195,29 +200,39 @@ ADDED = {
     "normalized": False,
     "special": False,
 }
-LOSSES = {
-    "a normaliser": {"normalizer": {"type": "Lowercase"}},
-    "no byte-level decoder": {"decoder": None},
-    "no byte-level pre-tokeniser": {"pre_tokenizer": SPLIT},
-    "a pre-tokeniser that changes": {"pre_tokenizer": BYTE_LEVEL | {"add_prefix_space": True}},
-    "a pre-tokeniser that changes the text": {
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [SPLIT | {"behavior": "Removed"}, BYTE_LEVEL],
-        }
-    },
-    "added tokens that swallow": {"added_tokens": [ADDED]},
-}
 
 
-@pytest.mark.parametrize("found", LOSSES)
-def test_a_definition_that_loses_text_is_refused(tmp_path, found):
+def sequence(*steps):
+    return {"pre_tokenizer": {"type": "Sequence", "pretokenizers": list(steps)}}
+
+
+CHANGES = "a pre-tokeniser that changes the text"
+SPELLED = ADDED | {"id": 259, "content": END, "lstrip": False}
+LOSSES = [
+    ("a normaliser", {"normalizer": {"type": "Lowercase"}}),
+    ("no byte-level decoder", {"decoder": None}),
+    ("no byte-level pre-tokeniser", {"pre_tokenizer": SPLIT}),
+    (CHANGES, {"pre_tokenizer": BYTE_LEVEL | {"add_prefix_space": True}}),
+    (CHANGES, sequence(SPLIT | {"behavior": "Removed"}, BYTE_LEVEL)),
+    (CHANGES, sequence({"type": "Whitespace"}, BYTE_LEVEL)),
+    (CHANGES, sequence({"type": "CharDelimiterSplit", "delimiter": "a"}, BYTE_LEVEL)),
+    (CHANGES, sequence(sequence({"type": "Whitespace"})["pre_tokenizer"], BYTE_LEVEL)),
+    (CHANGES, sequence(BYTE_LEVEL, BYTE_LEVEL)),
+    ("added tokens that swallow", {"added_tokens": [ADDED]}),
+    (
+        f"{END!r}, to which the text {END!r} is encoded".replace("|", r"\|"),
+        {"added_tokens": [SPELLED]},
+    ),
+]
+
+
+@pytest.mark.parametrize(("found", "change"), LOSSES)
+def test_a_definition_that_loses_text_is_refused(tmp_path, found, change):
     write_pair(tmp_path)
     spec = json.loads(tokens._from_pair(tmp_path / "vocab.json", tmp_path / "merges.txt"))
-    sequence = {"type": "Sequence", "pretokenizers": [SPLIT, BYTE_LEVEL]}
-    tokens.ByteLevelBpe(json.dumps(spec | {"pre_tokenizer": sequence}), "lossless")
-    with pytest.raises(ValueError, match=f"^here: found {found}.*, accepted: a byte-level BPE "):
-        tokens.ByteLevelBpe(json.dumps(spec | LOSSES[found]), "here")
+    tokens.ByteLevelBpe(json.dumps(spec | sequence(SPLIT, BYTE_LEVEL)), "lossless")
+    with pytest.raises(ValueError, match=f"^here: found {found}.*, accepted: a.* "):
+        tokens.ByteLevelBpe(json.dumps(spec | change), "here")
 
 
 @pytest.mark.parametrize(
@@ -227,11 +242,20 @@ def test_a_definition_that_loses_text_is_refused(tmp_path, found):
         ({"end_of_word_suffix": "</w>"}, "a mark of word ends or beginnings"),
         ({"vocab": {"a": 0, END: 1}, "merges": []}, "255 bytes without a token"),
         ({"type": "WordLevel", "unk_token": "a"}, "a model other than BPE"),
+        ({"continuing_subword_prefix": "##"}, "a mark of word ends or beginnings"),
+        ({"merges": [["a", "b"]]}, r"the merge \['a', 'b'\], accepted: pairs whose union"),
+        ({"merges": ["a b c"]}, "the merge 'a b c'"),
+        ({"vocab": {"a": 2**24}}, "'a' with the id 16777216, accepted: integers 0..16777215"),
+        ({"vocab": {"a": -1}}, "'a' with the id -1"),
+        ({"vocab": {"a": "7"}}, "'a' with the id '7'"),
+        ({"vocab": {"zz": 256}}, "tokens that share an id"),
     ],
 )
 def test_a_model_that_loses_text_is_refused(tmp_path, change, found):
     write_pair(tmp_path, merges=())
     spec = json.loads(tokens._from_pair(tmp_path / "vocab.json", tmp_path / "merges.txt"))
+    if len(change.get("vocab", ())) == 1:
+        change = {"vocab": spec["model"]["vocab"] | change["vocab"]}
     spec["model"] |= change
     with pytest.raises(ValueError, match=f"^here: found {found}"):
         tokens.ByteLevelBpe(json.dumps(spec), "here")
@@ -245,7 +269,11 @@ def test_files_that_are_no_tokeniser(tmp_path):
         load_bpe(tmp_path, end="</s>")
     (tmp_path / "merges.txt").write_text("q z\n", encoding="utf-8")
     assert "qz" not in vocab
-    with pytest.raises(ValueError, match=r": found .*, accepted: vocab\.json and merges\.txt$"):
+    with pytest.raises(ValueError, match=r"merges\.txt: found the merge .*, accepted: pairs whose"):
+        load_bpe(tmp_path)
+    write_pair(tmp_path)
+    (tmp_path / "vocab.json").write_text('{"a": -1}')
+    with pytest.raises(ValueError, match=r"found .*, accepted: "):
         load_bpe(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{", encoding="utf-8")
     with pytest.raises(
