@@ -22,6 +22,7 @@ from experiments.dialogue.stream import NUM_CONTROLS, Encoded, Encoder, Layout, 
 from experiments.language_modeling import start
 from inf_former_jax.data.text import SPLITS, num_words
 from inf_former_jax.data.tokens import Tokenizer
+from inf_former_jax.files import printable
 from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.require import require, require_at_least
 
@@ -88,7 +89,7 @@ def folder_of(data: str) -> tuple[str, Path]:
             f"data: found {data}, accepted: a folder, of CMU-DoG's release or with train.jsonl, "
             f"valid.jsonl and test.jsonl"
         )
-    return Path(data).resolve().name, Path(data)
+    return printable(Path(data).resolve().name), Path(data)
 
 
 def read(

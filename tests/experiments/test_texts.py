@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from hypothesis import given, settings
 
 from experiments.dialogue import task as dialogue
 from experiments.dialogue.chat import read_document
@@ -10,10 +11,13 @@ from experiments.generate import GenerateConfig, read_prompt
 from experiments.language_modeling import plots, start
 from experiments.language_modeling import task as language_modeling
 from experiments.run import cli, tables
+from experiments.sorting import data as sorting
 from inf_former_jax.data import text
 from inf_former_jax.data.tokens import load_bpe, train_bpe
 from inf_former_jax.training.checkpoint import CheckpointError
+from tests.data.damage import BOM, damaged, put, refusals
 
+ANSWER = " ".join(map(str, range(20)))
 ESCAPES = "\x1b]0;title\x07\x9b2J\r[bold]\x7f"
 SHOWN = "␛]0;title␇\ufffd2J␍[bold]␡"
 
@@ -36,6 +40,20 @@ def test_a_prompt_that_cannot_be_read_is_named(tmp_path, raw):
     for read in (read_document, lambda path: read_prompt(GenerateConfig(prompt_file=path))):
         with pytest.raises((ValueError, FileNotFoundError), match=f"^{file}: .*found .*, accepted"):
             read(str(file))
+
+
+@settings(max_examples=30, derandomize=True)
+@given(content=damaged(f"1 2 20 {ANSWER}\n3 3 20 {ANSWER}\n".encode()))
+def test_damaged_sequences(tmp_path_factory, content):
+    """What is accepted is what is written again, but for spaces."""
+    folder = tmp_path_factory.mktemp("sorting")
+    put(folder / "a.txt", content)
+    with refusals(folder) as refused:
+        tokens, answers = sorting.read(folder / "a.txt")
+    if refused:
+        return
+    sorting.write(folder / "b.txt", tokens, answers)
+    assert (folder / "b.txt").read_bytes().split() == content.removeprefix(BOM).split()
 
 
 def test_tables_and_errors_print_no_orders(capsys):

@@ -171,34 +171,35 @@ def test_windows_are_counted_where_their_tokens_are(plain):
     )
 
 
-def test_a_run_does_not_go_on_with_other_tokens(run, data, tmp_path, capsys):
-    """Its text has changed, and the tokeniser trained on it: refused, the run's own is kept."""
+def test_a_trained_tokeniser_stays_with_the_run(run, plain, data, tmp_path, capsys):
+    """If its text has changed, and the tokeniser trained on it, the run is refused and kept."""
     books = tmp_path / "books"
     shutil.copytree(data, books)
-    options = [*TINY, "--tokenizer", "", "--model.vocab-size", "270", "--data", str(books)]
-    folder, _ = run("changing", "gpt2", *options)
+    sizes = ["--model.vocab-size", "270", "--optim.steps", "2", "--data", str(books)]
+    options = [*TINY, "--tokenizer", "", *sizes]
+    folder, result = run("bpe", "gpt2", *options)
+    tokenizer = start.tokenizer_of_run(folder)
+    text = (data / "test" / "0.txt").read_text()
+    assert tokenizer.decode(tokenizer.encode(text)) == text and 257 < tokenizer.vocab_size <= 270
+    split = result["splits"]["test"]
+    assert split["tokens"] < split["bytes"]
+    assert isinstance(start.tokenizer_of_run(plain[0]), Bytes)
+
     kept = (folder / "tokenizer.json").read_bytes()
     (books / "train" / "0.txt").write_text("quite other words " * 20)
     (folder / "result.json").unlink()
     with pytest.raises(SystemExit) as stopped:
-        run("changing", "gpt2", *options)
+        run("bpe", "gpt2", *options)
     assert stopped.value.code == 2 and (folder / "tokenizer.json").read_bytes() == kept
     assert "was begun with another tokeniser" in capsys.readouterr().err
+    (folder / "tokenizer.json").write_bytes(kept[:100])
+    with pytest.raises(SystemExit) as stopped:
+        run("bpe", "gpt2", *options)
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and "tokenizer.json: found damaged JSON" in said
     (folder / "tokenizer.json").unlink()
     with pytest.raises(ValueError, match=r"accepted: tokenizer\.json"):  # never bytes instead
         start.tokenizer_of_run(folder)
-
-
-def test_a_trained_tokeniser_stays_with_the_run(run, data):
-    folder, result = run(
-        "bpe", "gpt2", *TINY, "--tokenizer", "", "--model.vocab-size", "270", "--optim.steps", "2"
-    )
-    kept = start.tokenizer_of_run(folder)
-    text = (data / "test" / "0.txt").read_text()
-    assert kept.decode(kept.encode(text)) == text and 257 < kept.vocab_size <= 270
-    split = result["splits"]["test"]
-    assert split["tokens"] < split["bytes"]
-    assert isinstance(start.tokenizer_of_run(folder.parent / "plain"), Bytes)
 
 
 def test_another_text_is_read_by_the_runs_tokeniser(remembering, data, tmp_path, capsys):

@@ -78,6 +78,14 @@ def test_the_pages_say_what_the_results_say():
     results.main(["--check"])
 
 
+def test_a_damaged_result_is_named(root):
+    (root / "results" / "sorting" / "a.json").write_text('{"steps": ')
+    with pytest.raises(
+        ValueError, match=r"sorting/a\.json: found damaged JSON .*, accepted: the re"
+    ):
+        pages.load("sorting", root)
+
+
 def test_help_and_unknown_options(capsys):
     results.main(["--help"])
     assert "python -m experiments.results --check" in capsys.readouterr().out
