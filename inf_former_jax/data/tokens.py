@@ -89,9 +89,7 @@ class ByteLevelBpe:
             ValueError: no such definition, one that would lose text, or without the end.
         """
         accepted = "a tokenizer.json"
-        model = parse_json(definition, where, accepted).get("model")
-        require(isinstance(model, dict), where, "no model", accepted)
-        _check_model(model, where)
+        _check_model(parse_json(definition, where, accepted).get("model"), where)
         with _refusals(where, accepted):
             self._tokenizer = _library().Tokenizer.from_str(definition)
         spec = json.loads(self._tokenizer.to_str())
@@ -249,10 +247,10 @@ def _refusals(where: str, accepted: str) -> Iterator[None]:
 
 def _check_ids(vocab: dict[str, Any], where: str) -> None:
     """Refuse ids that are none, that two tokens share, or that are far too large."""
-    good = [type(number) is int and 0 <= number < _MOST for number in vocab.values()]
-    wrong = next((token for token, fits in zip(vocab, good, strict=True) if not fits), None)
-    found, accepted = f"{wrong!r} with the id {vocab.get(wrong)!r}", f"integers 0..{_MOST - 1}"
-    require(wrong is None, where, found, accepted)
+    for token, number in vocab.items():
+        if type(number) is not int or not 0 <= number < _MOST:
+            found, accepted = f"{token!r} with the id {number!r}", f"integers 0..{_MOST - 1}"
+            raise ValueError(f"{where}: found {found}, accepted: {accepted}")
     distinct = len({*vocab.values()}) == len(vocab)
     require(distinct, where, "tokens that share an id", "an id for each token")
 
@@ -260,16 +258,17 @@ def _check_ids(vocab: dict[str, Any], where: str) -> None:
 _MOST = 2**24  # the library takes minutes to count to an id of 2³¹
 
 
-def _check_model(model: dict[str, Any], where: str) -> None:
+def _check_model(model: Any, where: str) -> None:
     """Refuse what makes the library panic, or busy for minutes, in place of an error."""
-    vocab, merges = model.get("vocab"), model.get("merges")
-    if isinstance(vocab, dict):
-        _check_ids(vocab, where)
-    for merge in merges if isinstance(merges, list) and isinstance(vocab, dict) else ():
-        parts = merge.split(" ") if isinstance(merge, str) else merge
-        good = isinstance(parts, list | tuple) and len(parts) == 2
-        good = good and all(isinstance(part, str) for part in parts) and "".join(parts) in vocab
-        require(good, where, f"the merge {merge!r}", "pairs whose union is in the vocabulary")
+    if not isinstance(model, dict) or not isinstance(vocab := model.get("vocab"), dict):
+        return  # no BPE, for which the library has an error
+    merges = model.get("merges")
+    _check_ids(vocab, where)
+    for merge in merges if isinstance(merges, list) else ():
+        parts: Any = merge.split(" ") if isinstance(merge, str) else merge
+        pair = isinstance(parts, list | tuple) and [type(part) for part in parts] == [str, str]
+        accepted = "pairs whose union is in the vocabulary"
+        require(pair and "".join(parts) in vocab, where, f"the merge {merge!r}", accepted)
     prefix = model.get("continuing_subword_prefix")
     require(not prefix, where, "a mark of word ends or beginnings", "a byte-level BPE without loss")
 

@@ -113,17 +113,18 @@ def write_end(folder, **files):
     "files, end",
     [
         ({}, END),
-        ({"config": 256}, "th"),
-        ({"config": 0, "generation_config": [256]}, "th"),
-        ({"config": 0, "generation_config": None}, "!"),
-        ({"config": 0, "generation_config": 1, "tokenizer_config": "th"}, "th"),
-        ({"config": 0, "tokenizer_config": {"content": "th", "lstrip": False}}, "th"),
+        ({"config": 260}, "<x>"),
+        ({"config": 261, "generation_config": [260]}, "<x>"),
+        ({"config": 261, "generation_config": None}, "<y>"),
+        ({"config": 261, "generation_config": 262, "tokenizer_config": "<x>"}, "<x>"),
+        ({"config": 261, "tokenizer_config": {"content": "<x>", "lstrip": False}}, "<x>"),
         ({"config": None, "generation_config": None, "tokenizer_config": None}, END),
     ],
 )
 def test_the_end_is_what_the_files_say(tmp_path, files, end):
     """In the documented order; a tokeniser that is kept elsewhere keeps it."""
-    vocab = write_pair(tmp_path)
+    vocab = write_pair(tmp_path) | {"<x>": 260, "<y>": 261, "<z>": 262}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
     write_end(tmp_path, **files)
     found = load_bpe(tmp_path)
     assert (found.end_token, found.end) == (end, vocab[end])
@@ -132,7 +133,7 @@ def test_the_end_is_what_the_files_say(tmp_path, files, end):
     for path in (tmp_path / "run", tmp_path / "run" / "tokenizer.json"):
         again = load_bpe(path)
         assert (again.end, again.fingerprint) == (found.end, found.fingerprint)
-    assert load_bpe(tmp_path, end="e").end == vocab["e"]
+    assert load_bpe(tmp_path, end="<z>").end == vocab["<z>"]
 
 
 @pytest.mark.parametrize(

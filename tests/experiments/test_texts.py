@@ -91,11 +91,11 @@ def test_a_tokeniser_is_written_once_and_never_over_another(tmp_path):
     assert os.stat(file) == before
     assert load_bpe(file).fingerprint == tokenizer.fingerprint
     whole = file.read_bytes()
-    for damaged in (whole[:100], b"", b"[" * 100_000, b"\xff", b"{}"):
-        file.write_bytes(damaged)
+    for raw in (whole[:100], b"", b"[" * 100_000, b"\xff", b"{}"):
+        file.write_bytes(raw)
         with pytest.raises(CheckpointError, match=f"out: {file}: .*found .*, accepted: .*--fresh"):
             start.keep_tokenizer(tokenizer, tmp_path)
-        assert file.read_bytes() == damaged
+        assert file.read_bytes() == raw
     other = train_bpe(["a dog ran"], 260, tmp_path / "other.json")
     file.write_bytes(whole)
     with pytest.raises(CheckpointError, match="begun with another tokeniser"):

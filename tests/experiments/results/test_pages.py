@@ -80,9 +80,7 @@ def test_the_pages_say_what_the_results_say():
 
 def test_a_damaged_result_is_named(root):
     (root / "results" / "sorting" / "a.json").write_text('{"steps": ')
-    with pytest.raises(
-        ValueError, match=r"sorting/a\.json: found damaged JSON .*, accepted: the re"
-    ):
+    with pytest.raises(ValueError, match=r"sorting/a\.json: found damaged JSON .*, accepted"):
         pages.load("sorting", root)
 
 
