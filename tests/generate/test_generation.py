@@ -205,24 +205,25 @@ def resets_heal(model):
         assert_same(after(bad), expected)
 
 
-def test_types_are_embeddings_added(sticky):
+def test_types_are_embeddings_added():
     """As a model whose vocabulary has an entry for every pair of token and type."""
-    rng = np.random.default_rng(4)
+    plain = dataclasses.replace(INFINITE, num_layers=1, long_term=None)
+    model, rng = Model(plain), np.random.default_rng(4)
     tokens, types = prompts(6), rng.integers(0, V, (B, 11))
     said = rng.integers(0, V, B)
-    table = np.asarray(sticky.params["embed"]["embedding"])
+    table = np.asarray(model.params["embed"]["embedding"])
     pairs = (table[:, None] + table[None]).reshape(V * V, -1)
-    paired = Model(dataclasses.replace(INFINITE, vocab_size=V * V))
-    kept = {name: leaf for name, leaf in sticky.params.items() if name not in ("embed", "logits")}
+    paired = Model(dataclasses.replace(plain, vocab_size=V * V))
+    kept = {name: leaf for name, leaf in model.params.items() if name not in ("embed", "logits")}
     # The logits of the first V entries are those of the tokens, and only these are said.
-    head = np.zeros((sticky.cfg.d_model, V * V), np.float32)
-    head[:, :V] = sticky.params["logits"]["kernel"]
+    head = np.zeros((model.cfg.d_model, V * V), np.float32)
+    head[:, :V] = model.params["logits"]["kernel"]
     paired.params = {**kept, "embed": {"embedding": pairs}, "logits": {"kernel": head}}
-    ours, _ = sticky.run(sticky.fresh(), tokens, 1, types=types, reply_types=said)
+    ours, _ = model.run(model.fresh(), tokens, 1, types=types, reply_types=said)
     theirs, _ = paired.run(paired.fresh(), tokens * V + types, 1, vocab_size=V)
     np.testing.assert_array_equal(ours, theirs)
-    replies, state = sticky.run(
-        sticky.fresh(), tokens, 7, lengths=LENGTHS, types=types, reply_types=said
+    replies, state = model.run(
+        model.fresh(), tokens, 7, lengths=LENGTHS, types=types, reply_types=said
     )
     for b in range(B):
         n = LENGTHS[b]
@@ -231,7 +232,7 @@ def test_types_are_embeddings_added(sticky):
         logits, _ = paired.walk(words * V + of)
         np.testing.assert_allclose(state.cache.logits[b], logits[-1, :V], atol=1e-5, rtol=0)
         np.testing.assert_array_equal(replies[b], logits[n - 1 : -1, :V].argmax(-1))
-        assert np.abs(logits[-1, :V] - sticky.walk(words)[0][-1]).max() > 1e-3
+        assert np.abs(logits[-1, :V] - model.walk(words)[0][-1]).max() > 1e-3
 
 
 def test_two_calls_are_one(sticky, said):
