@@ -6,9 +6,9 @@ import jax
 
 
 def require(holds: bool, name: str, found: object, accepted: object) -> None:
-    """Raise ValueError "name: found X, accepted: Y" unless the condition `holds`."""
+    """Raise ValueError "name: found X, accepted: Y", one line, unless the condition `holds`."""
     if not holds:
-        raise ValueError(f"{name}: found {found}, accepted: {accepted}")
+        raise ValueError(" ".join(f"{name}: found {found}, accepted: {accepted}".splitlines()))
 
 
 def require_at_least(name: str, value: int | float, least: int | float) -> None:

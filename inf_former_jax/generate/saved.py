@@ -70,9 +70,9 @@ def load_state(
     told = _told(path, found.pop(_MODEL, None))
     if accept != "any":
         for name, ours in _model(decoder, params).items():
-            theirs = told.get(name, "a memory that tells none" if name == "weights" else ours)
-            accepted = f"{ours}, this model's, or another's with accept any"
-            require(theirs == ours, f"{path}: {name}", theirs, accepted)
+            theirs = told.get(name, None if name == "weights" else ours)
+            accepted = f"{ours!r}, this model's, or another's with accept any"
+            require(theirs == ours, f"{path}: {name}", repr(theirs), accepted)
     double = _described(found).get(_LOGITS, "").startswith("float64")
     dtype = jax.dtypes.canonicalize_dtype(np.float64 if double else np.float32)
     target = jax.eval_shape(lambda: start(decoder, batch, dtype))
@@ -120,7 +120,10 @@ def _told(path: str | os.PathLike, member: np.ndarray | None) -> dict[str, Any]:
     """What a file tells of the model, in the form of `_model`; {} in one of version 0.2."""
     if member is None:
         return {}
-    name = f"{path}: {_MODEL}"
+    name, found = f"{path}: {_MODEL}", f"{member.dtype}{list(member.shape)}"
+    require(
+        member.dtype == np.uint8 and member.ndim == 1, name, found, "the bytes of a JSON object"
+    )
     return parse_json(decode(member.tobytes(), name), name)
 
 

@@ -61,7 +61,7 @@ def test_every_bit_comes_back(book, tmp_path):
     assert_same(load(tmp_path / "old.npz"), a_state())
     for untold in ("bare", "old"):
         path = tmp_path / f"{untold}.npz"
-        with pytest.raises(ValueError, match=f"{untold}.npz: weights: found .* tells none"):
+        with pytest.raises(ValueError, match=f"{untold}.npz: weights: found None, accepted: .*"):
             load(path, params=PARAMS)
         assert_same(load(path, params=PARAMS, accept="any"), a_state())
 
@@ -86,9 +86,9 @@ def test_a_state_in_float64_comes_back(tmp_path):
             {"long_term": {"widths": (0.201,)}},
             r"long_term\.widths: found \[0\.2\], accepted: \[0\.201",
         ),
-        ({"long_term": {"contraction": "power"}}, "long_term.contraction: found fixed"),
+        ({"long_term": {"contraction": "power"}}, "long_term.contraction: found 'fixed'"),
         ({"long_term": {"ridge": 0.5}}, "long_term.ridge: found 1.0, accepted: 0.5"),
-        ({"norm": "pre"}, "norm: found post, accepted: pre"),
+        ({"norm": "pre"}, "norm: found 'post', accepted: 'pre'"),
         ({"segment_len": 2, "mem_len": T}, "segment_len: found 4, accepted: 2"),
     ],
 )
@@ -124,7 +124,9 @@ def test_other_weights_are_refused(book):
         PARAMS | {"b": {"c": c.reshape(4, 1)}},
         PARAMS | {"a": a.astype(np.float32)},
     ):
-        with pytest.raises(ValueError, match=r"book\.npz: weights: found \w+, accepted: \w+, this"):
+        with pytest.raises(
+            ValueError, match=r"book\.npz: weights: found '\w+', accepted: '\w+', this"
+        ):
             load(book, params=other)
         assert_same(load(book, params=other, accept="any"), a_state())
 
@@ -258,7 +260,7 @@ def test_damaged_files_are_refused_or_say_the_same(book, tmp_path_factory, data)
         member, changed = arrays.pop(name), True
         match data.draw(st.sampled_from(["gone", "renamed", "dtype", "shape", "json"])):
             case "renamed":
-                arrays[data.draw(st.text(st.characters(categories=["L"]), max_size=5))] = member
+                arrays[data.draw(st.text(max_size=5))] = member
             case "dtype":
                 arrays[name] = np.zeros(member.shape, data.draw(DTYPES))
             case "shape":

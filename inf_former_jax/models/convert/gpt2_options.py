@@ -106,7 +106,7 @@ def configuration(
         found, accepted = f"{told[size]} in the tensors", f"{value!r} as config.json says"
         require(_is(value, told[size]), f"{where}: {name}", found, accepted)
     fits = type(num_heads) is int and num_heads > 0 and width % num_heads == 0
-    require(fits, f"{where}: num_heads", num_heads, f"a divisor of the width {width}")
+    require(fits, f"{where}: num_heads", repr(num_heads), f"a divisor of the width {width}")
     activation, known = options.get("activation_function", "gelu_new"), " or ".join(_ACTIVATIONS)
     holds = isinstance(activation, str) and activation in _ACTIVATIONS
     require(holds, f"{where}: activation_function", repr(activation), known)

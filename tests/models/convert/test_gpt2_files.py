@@ -325,7 +325,7 @@ def written(path, raw):
     return damage.answer(lambda: gpt2.load(path.parent))
 
 
-@settings(max_examples=60, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(st.data())
 def test_damaged_weights_are_refused_or_the_same(saved, tmp_path_factory, data):
     """Any byte of what `save` wrote: its digest tells."""
@@ -339,7 +339,7 @@ def test_damaged_weights_are_refused_or_the_same(saved, tmp_path_factory, data):
         same(answer[1], params)
 
 
-@settings(max_examples=100, derandomize=True)
+@settings(max_examples=50, derandomize=True)
 @given(st.data())
 def test_damaged_configs_are_refused_or_say_what_they_say(saved, tmp_path_factory, data):
     """Bytes and single options, at any depth: a model of other options is never the saved one."""
@@ -365,7 +365,7 @@ def test_damaged_configs_are_refused_or_say_what_they_say(saved, tmp_path_factor
         same(answer[1], params)
 
 
-@settings(max_examples=30, derandomize=True)
+@settings(max_examples=20, derandomize=True)
 @given(st.data())
 def test_damaged_indices_are_refused_or_the_same(tmp_path_factory, data):
     root = tmp_path_factory.getbasetemp()
