@@ -229,7 +229,9 @@ def reading(path: str | os.PathLike, accepted: str = "a file that can be read") 
     """
     try:
         yield
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if error.errno is None:
+            raise  # of another file, named inside the block
         raise FileNotFoundError(f"{path}: found nothing, accepted: {accepted}") from None
     except OSError as error:
         found = (error.strerror or str(error)).lower()

@@ -214,6 +214,13 @@ def test_damaged_titles(tmp_path, row):
         text.documents(tmp_path, "train")
 
 
+def test_titles_that_are_not_there_are_named(tmp_path):
+    write(tmp_path, **{"train__1.txt": "a"})
+    (tmp_path / "metadata.csv").symlink_to("nowhere")
+    with pytest.raises(FileNotFoundError, match=r"metadata\.csv: found nothing, accepted: "):
+        text.documents(tmp_path, "train")
+
+
 def test_what_is_found_and_what_is_accepted(tmp_path):
     """Refused when asked for, not when first read."""
     write(tmp_path, **{"wiki.test.tokens": "x", "notes.md": "x"})

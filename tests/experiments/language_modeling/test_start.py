@@ -29,10 +29,10 @@ def test_given_files_decide_on_what_is_computed(tmp_path):
 
 
 def test_a_run_keeps_the_end_of_its_tokeniser(tmp_path):
-    vocab, run = write_pair(tmp_path), tmp_path / "run"
-    write_end(tmp_path, tokenizer_config="th")
+    vocab, run = write_pair(tmp_path, more=("<x>",)), tmp_path / "run"
+    write_end(tmp_path, tokenizer_config="<x>")
     run.mkdir()
     start.keep_tokenizer(start.tokenizer_of(str(tmp_path)), run)
     (run / "config.json").write_text('{"tokenizer": "elsewhere"}')
-    assert start.tokenizer_of_run(run).end == vocab["th"]
+    assert start.tokenizer_of_run(run).end == vocab["<x>"]
     start.keep_tokenizer(start.tokenizer_of(str(tmp_path)), run)  # the same one
