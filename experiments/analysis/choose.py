@@ -19,8 +19,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
+from experiments.analysis.retention import needs
 from experiments.analysis.search import Point, climb
-from experiments.run import tables
+from experiments.run import room, tables
 from inf_former_jax.fields import Checked, Count, Natural, Positive, Seed
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.memory.regression import degrees_of_freedom, write_padding, write_times
@@ -184,7 +185,8 @@ def report(rows: Sequence[Mapping[str, Any]], published: Mapping[str, Any]) -> N
 
 
 def check(cfg: ChooseConfig) -> None:
-    """Refuse at the door what cannot be searched."""
+    """Refuse at the door what there is no room for."""
+    room.check(needs(cfg.num_basis, cfg.num_basis, cfg.segment, cfg.writes))
 
 
 def compute(cfg: ChooseConfig, folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from experiments.analysis import plots
-from experiments.run import tables
+from experiments.run import room, tables
 from inf_former_jax.fields import Checked, Count, Fraction, Natural, NonEmpty, Positive, Range
 from inf_former_jax.files import writing
 from inf_former_jax.memory.long_term import LongTermConfig
@@ -82,7 +82,14 @@ def check(cfg: RetentionConfig) -> None:
     """Refuse at the door what would fail after the first memory."""
     found, accepted = f"{cfg.detail} with length {cfg.length}", "2^detail a divisor of length"
     require(cfg.length % 2**cfg.detail == 0, "detail", found, accepted)
+    room.check(needs(cfg.num_basis, cfg.num_samples, cfg.length, cfg.writes * 2**cfg.detail))
     memories(cfg)
+
+
+def needs(num_basis: int, num_samples: int, length: int, blocks: int) -> dict[str, int]:
+    """What `retention` of so many blocks needs → bytes."""
+    operators = 24 * num_basis * (num_samples + length + num_basis)
+    return {"operators": operators, "blocks": 16 * num_basis * blocks}
 
 
 def compute(cfg: RetentionConfig, folder: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from experiments.analysis import plots, retention
 from experiments.analysis.retention import RetentionConfig
-from experiments.run import tables
+from experiments.run import room, tables
 from inf_former_jax.fields import Checked, Count, Fraction, NonEmpty, Positive, Seed
 from inf_former_jax.files import writing
 from inf_former_jax.memory import long_term
@@ -66,6 +66,7 @@ def memories(cfg: StreamConfig) -> dict[str, LongTermConfig]:
 
 def check(cfg: StreamConfig) -> None:
     """Refuse at the door what cannot be written, and operators that cannot be built."""
+    room.check({"vectors": 12 * cfg.segments * cfg.length * cfg.channels})
     for memory in memories(cfg).values():
         long_term.operators(memory, cfg.length, np.float64)
 

@@ -15,7 +15,7 @@ from experiments.dialogue.task import DIALOGUE
 from experiments.language_modeling.start import is_run
 from experiments.results.dialogue import COLUMNS
 from experiments.run import tables
-from experiments.run.grid import EMPTIED, Cell, Grid, Results
+from experiments.run.grid import EMPTIED, Cell, Grid, Results, Seeds
 from inf_former_jax.fields import Count, Natural, NonEmpty, NonNegative, Range
 from inf_former_jax.require import require
 from inf_former_jax.training.objective import Objective
@@ -32,7 +32,7 @@ class CompareConfig(DataConfig):
         *(f"{name}{EMPTIED}" for name in _WITH_MEMORY),
     )
     """Rows; with -emptied, trained with its memory emptied before every segment."""
-    seeds: Count = 1
+    seeds: Seeds = 1
     """Seeds 0, 1, … of each row: the order of the conversations and what is grafted."""
     updates: Annotated[int, Range(2)] = 200
     """Updates of each row."""

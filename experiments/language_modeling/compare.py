@@ -15,7 +15,7 @@ from experiments.language_modeling import plots
 from experiments.language_modeling.config import MODELS, PRESETS, DataConfig, LanguageModelingConfig
 from experiments.language_modeling.task import LANGUAGE_MODELING
 from experiments.results.language import COLUMNS
-from experiments.run.grid import EMPTIED, Cell, Grid, Results
+from experiments.run.grid import EMPTIED, Cell, Grid, Results, Seeds
 from inf_former_jax.fields import Count, NonEmpty, Positive, Range
 from inf_former_jax.require import require
 from inf_former_jax.training.objective import Objective
@@ -33,7 +33,7 @@ class CompareConfig(DataConfig):
         *(f"{name}{EMPTIED}" for name in _WITH_MEMORY),
     )
     """Rows; with -emptied, trained with its memory emptied before every segment."""
-    seeds: Count = 2
+    seeds: Seeds = 2
     """Seeds 0, 1, … of each row: the order of the documents and what is grafted."""
     base_updates: Annotated[int, Range(2)] = 3000
     """Updates of the GPT-2 without memory that all rows begin with; none with --init-from."""

@@ -209,7 +209,7 @@ def show(title: str, figures: dict[str, dict[str, Any]]) -> None:
         "bits_per_byte": "bits a byte",
         "accuracy": "accuracy",
     }
-    rows = [[label, *(f"{row[key]:.3f}" for key in columns)] for label, row in figures.items()]
+    rows = [[label, *(f"{row[key]:.4g}" for key in columns)] for label, row in figures.items()]
     tables.show(title, ("", *columns.values()), rows, width=110)
 
 
@@ -234,5 +234,6 @@ LANGUAGE_MODELING = Experiment(
     language_modeling,
     check,
     report,
+    lambda cfg: (cfg.segments, 0),
     start.resolved,
 )

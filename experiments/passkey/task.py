@@ -193,4 +193,12 @@ def report(preset: str, folder: Path, result: Mapping[str, Any]) -> None:
     )
 
 
-PASSKEY = Experiment("passkey", PRESETS, "infinity-former-lasting", Passkey, check, report)
+PASSKEY = Experiment(
+    "passkey",
+    PRESETS,
+    "infinity-former-lasting",
+    Passkey,
+    check,
+    report,
+    lambda cfg: (cfg.task.segments, 0),
+)

@@ -36,6 +36,13 @@ def check(cfg: QuestionsConfig) -> None:
     documents(cfg)
 
 
+def size(cfg: QuestionsConfig) -> tuple[int, int]:
+    """Segments of a document, and bytes of all documents, with 8 tokens a sentence at least."""
+    tokens = 8 * cfg.task.sentences
+    count = cfg.train_documents + cfg.valid_documents + cfg.test_documents
+    return max(1, tokens // cfg.model.segment_len), 8 * count * tokens
+
+
 class Documents(NamedTuple):
     """The conversations of a run. Only answers are scored."""
 
@@ -175,4 +182,4 @@ def report(name: str, folder: Path, result: Mapping[str, Any]) -> None:
     print(f"{folder}/result.json, {folder}/accuracy.png")
 
 
-QUESTIONS = Experiment("questions", PRESETS, "infinity-lasting", questions, check, report)
+QUESTIONS = Experiment("questions", PRESETS, "infinity-lasting", questions, check, report, size)

@@ -118,6 +118,12 @@ def check(cfg: RecallConfig) -> None:
     training.check(cfg)
 
 
+def size(cfg: RecallConfig) -> tuple[int, int]:
+    """Segments of a document, and bytes of the test documents for the baselines."""
+    tokens = cfg.task.segments * cfg.model.segment_len
+    return cfg.task.segments, 4 * cfg.test_documents * tokens
+
+
 def report(preset: str, folder: Path, result: Mapping[str, Any]) -> None:
     """Print the table of a finished run, and draw its picture."""
     test, by_age = result["test"], result["baselines_by_age"]
@@ -131,4 +137,4 @@ def report(preset: str, folder: Path, result: Mapping[str, Any]) -> None:
     )
 
 
-RECALL = Experiment("recall", PRESETS, "infinity-former", Recall, check, report)
+RECALL = Experiment("recall", PRESETS, "infinity-former", Recall, check, report, size)

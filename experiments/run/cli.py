@@ -176,6 +176,7 @@ def start(
     """
     with contextlib.ExitStack() as held:
         with refusals():
+            training.check_room(experiment, cfg)
             experiment.check(cfg)
             result = held.enter_context(folders.open_run(folder, cfg))
         if result is not None:

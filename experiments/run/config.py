@@ -27,6 +27,8 @@ class RunConfig(Checked):
     """Run folder; "" = runs/EXPERIMENT/PRESET-seed. The same command goes on where it stopped."""
     fresh: bool = False
     """Start anew in a numbered folder if there is a run already."""
+    any_size: bool = False
+    """Start also if more memory seems to be needed than there is."""
     mesh_model: Count = 1
     """Devices along the mesh's model axis; the others split the batch. May change in a run."""
     tensorboard: bool = False

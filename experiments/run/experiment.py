@@ -68,6 +68,8 @@ class Experiment(Generic[Config]):
         check: raises ValueError for a config that cannot be run, before anything is written.
         report: prints the table of a finished run and draws its pictures, from the preset's name,
             the run folder and the result.
+        size: (segments of a row in one update, bytes of the data that are made in advance), both at
+            least, before any of it is made.
         complete: the config with what its options imply, such as the sizes of given parameters.
     """
 
@@ -77,4 +79,5 @@ class Experiment(Generic[Config]):
     task: Callable[[Config, Site], Task]
     check: Callable[[Config], None]
     report: Callable[[str, Path, Mapping[str, Any]], None]
+    size: Callable[[Config], tuple[int, int]]
     complete: Callable[[Config], Config] = lambda cfg: cfg

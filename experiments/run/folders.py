@@ -26,7 +26,7 @@ from inf_former_jax.training.metrics import read_rows
 Config = TypeVar("Config")
 
 #: Fields that say where a run is written, not what is run.
-PLACE = ("out", "fresh")
+PLACE = ("out", "fresh", "any_size")
 
 #: Fields, with all inside them, that may change when a run goes on: no update depends on them, but
 #: for the order in which a mesh adds numbers up.

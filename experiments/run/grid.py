@@ -3,14 +3,18 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic
+from typing import Annotated, Any, Generic
 
-from experiments.run import cli, folders, tables
+from experiments.run import cli, folders, tables, training
 from experiments.run.experiment import Config, Experiment
 from inf_former_jax import files
+from inf_former_jax.fields import Range
 
 EMPTIED = "-emptied"
 """Ends the name of a row that is trained with the memory emptied before every segment."""
+
+#: How many seeds a table has of each row.
+Seeds = Annotated[int, Range(1, 1000)]
 
 #: What a row is of, such as (model, tokens) → the results of its finished cells.
 Results = Mapping[tuple[str, ...], list[dict[str, Any]]]
@@ -71,7 +75,9 @@ class Grid(Generic[Config]):
         with cli.refusals():
             cells = self.cells(options)
             for cell in {cell.row: cell for cell in cells if cell.independent}.values():
-                self.experiment.check(self.experiment.complete(cell.config))
+                config = self.experiment.complete(cell.config)
+                training.check_room(self.experiment, config)
+                self.experiment.check(config)
             folder = folders.make(options.out)
         for number, cell in enumerate(cells, start=1):
             print(f"[{number}/{len(cells)}] {cell.title}", flush=True)

@@ -145,11 +145,14 @@ def _spelt(name: str, hint: Any, word: str) -> Any:
     if type(None) in get_args(kind):
         return None if word == "None" else _spelt(name, get_args(kind)[0], word)
     if get_origin(kind) is Literal:
-        return next((choice for choice in get_args(kind) if str(choice) == word), word)
+        choices = {str(choice): choice for choice in get_args(kind)}
+        require(word in choices, name, word, describe(hint))
+        return choices[word]
     try:
         return kind(word)
     except ValueError:
-        raise ValueError(f"{name}: found {word}, accepted: {describe(hint)}") from None
+        found = textwrap.shorten(word, 80) or repr(word)
+        raise ValueError(f"{name}: found {found}, accepted: {describe(hint)}") from None
 
 
 def _replaced(config: Any, changes: dict[str, Any], prefix: str = "") -> Any:

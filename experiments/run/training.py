@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import jax
 
-from experiments.run import batches, folders
+from experiments.run import batches, folders, room
 from experiments.run.config import RunConfig
 from experiments.run.experiment import Config, Experiment, Site, Task
 from experiments.run.tables import CONTROL
@@ -41,11 +41,24 @@ def check(cfg: RunConfig) -> None:
         metrics.summary_writer()
 
 
+def check_room(experiment: Experiment[Config], cfg: Config) -> None:
+    """Refuse a run that needs more memory than there is, before anything of it is made.
+
+    Raises:
+        ValueError: unless the config says that it may have any size.
+    """
+    if not cfg.any_size:
+        advice = "smaller sizes, or --any-size to try"
+        room.check(room.of_run(cfg, *experiment.size(cfg)), advice)
+
+
 def run(
     experiment: Experiment[Config], cfg: Config, folder: Path, provenance: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Train, or go on training, evaluate, and write metrics and result into the run folder."""
     clock = Clock()
+    needs = sum(room.of_run(cfg, *experiment.size(cfg)).values())
+    print(f"needs about {room.size(needs)} of memory, found {room.size(room.found())}")
     place = site(cfg, folder)
     clock.mark("operators")
     task = experiment.task(cfg, place)

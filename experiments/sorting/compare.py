@@ -11,7 +11,7 @@ from pathlib import Path
 
 from experiments.results.sorting import COMPARISON
 from experiments.run import grid
-from experiments.run.grid import EMPTIED, Cell, Grid
+from experiments.run.grid import EMPTIED, Cell, Grid, Seeds
 from experiments.sorting import plots
 from experiments.sorting.config import PRESETS, SortingConfig, paper
 from experiments.sorting.task import SORTING
@@ -39,7 +39,7 @@ class CompareConfig(Checked):
     """Rows; with -emptied, trained with its memory emptied before every segment."""
     lengths: NonEmpty[Count] = (1068,)
     """Tokens to sort; each with its answer inside one segment."""
-    seeds: Count = 2
+    seeds: Seeds = 2
     """Seeds 0, 1, … of each cell."""
     minutes: NonNegative = 5.0
     """Training time of a run, compile included; 0 = all updates."""

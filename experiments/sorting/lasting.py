@@ -10,7 +10,7 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
-from experiments.run.grid import EMPTIED, Cell
+from experiments.run.grid import EMPTIED, Cell, Seeds
 from experiments.sorting.compare import COMPARE, cell
 from experiments.sorting.config import SortingConfig, small
 from experiments.sorting.data import VOCAB
@@ -50,7 +50,7 @@ class LastingConfig(Checked):
     """Rows; with -emptied, trained with its memory emptied before every segment."""
     segments: NonEmpty[Count] = (8, 16, 32, 64)
     """Segments of 32 tokens of a document; with the 20 answers in the last one."""
-    seeds: Count = 2
+    seeds: Seeds = 2
     """Seeds 0, 1, … of each cell."""
     updates: Annotated[int, Range(2)] = 3000
     """Training steps of a run."""

@@ -75,6 +75,12 @@ def check(cfg: SortingConfig) -> None:
     training.check(cfg)
 
 
+def size(cfg: SortingConfig) -> tuple[int, int]:
+    """Segments of a sequence with its answer, and bytes of the test sequences for the baselines."""
+    tokens = cfg.length + data.VOCAB
+    return -(-tokens // cfg.model.segment_len), 2 * cfg.test_sequences * tokens
+
+
 def report(preset: str, folder: Path, result: Mapping[str, Any]) -> None:
     """Print the table of a finished run, and draw its picture."""
     points = {label: row["accuracy"] for label, row in result["test"].items()}
@@ -91,4 +97,4 @@ def report(preset: str, folder: Path, result: Mapping[str, Any]) -> None:
     print(f"{folder}/result.json, {path}")
 
 
-SORTING = Experiment("sorting", PRESETS, "infinity-former", Sorting, check, report)
+SORTING = Experiment("sorting", PRESETS, "infinity-former", Sorting, check, report, size)

@@ -143,6 +143,13 @@ def read(folder):
         return checkpoints.restore(target(state()))
 
 
+def test_reading_warns_of_nothing(two_steps, caplog):
+    """orbax would say that the folder is read only."""
+    with caplog.at_level(logging.WARNING), caplog.at_level(logging.WARNING, logger="absl"):
+        assert_equal_bits(read(two_steps), state(2.0))
+    assert caplog.text == ""
+
+
 def test_any_flipped_byte_of_the_digest_is_damage(two_steps):
     """It is never another architecture, and never accepted."""
     path = two_steps / "2" / "digest" / "metadata"

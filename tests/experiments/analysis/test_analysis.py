@@ -157,7 +157,7 @@ def test_climb_finds_the_top_of_a_hill_and_tries_nothing_twice():
         (["retention", "--detail", "-1"], "detail"),
         (["retention", "--writes", "0"], "writes"),
         (["retention", "--widths", "0.1", "0.2", "--num-basis", "5"], "num_basis"),
-        (["retention", "--ridge", "x"], "--ridge"),
+        (["retention", "--ridge", "x"], "ridge"),
         (["retain"], "command"),
         ([], "command"),
         (["choose", "--tokens", "0"], "tokens"),

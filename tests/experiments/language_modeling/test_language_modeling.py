@@ -320,3 +320,10 @@ def test_buckets_begin_at_powers_of_two():
     segments = np.array([0, 1, 2, 3, 4, 7, 8, 1000])
     expected = [0, 1, 2, 2, 4, 4, 8, 512]
     assert task._bucket(segments).tolist() == expected
+
+
+def test_figures_have_four_digits(capsys):
+    row = {"perplexity": 1234.567, "word_perplexity": 917978146.468}
+    task.show("text", {"as trained": {**row, "bits_per_byte": 2.34567, "accuracy": 0.0123456}})
+    shown = capsys.readouterr().out
+    assert all(figure in shown for figure in ("1235", "9.18e+08", "2.346", "0.01235"))

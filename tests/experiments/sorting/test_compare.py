@@ -184,7 +184,7 @@ def test_lasting_fills_its_table(monkeypatch, tmp_path, capsys):
         ("lasting --updates 0", "updates: found 0"),
         ("lasting --seeds 0", "seeds: found 0"),
         ("lasting --models", "models: found none"),
-        ("compare --seeds 0", "seeds: found 0, accepted: a whole number ≥ 1"),
+        ("compare --seeds 0", "seeds: found 0, accepted: a whole number in [1, 1000]"),
         ("compare --models", "models: found none"),
         ("compare --lengths", "lengths: found none, accepted: one or more"),
     ],

@@ -1,0 +1,139 @@
+"""How much memory a run needs, before any of it is taken, and how much there is.
+
+Parameters, optimiser and memory are exact. Activations are about right: XLA's temporaries of the
+CPU presets are between .85 and 1.15 of them.
+"""
+
+import contextlib
+import dataclasses
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+
+from experiments.run.config import RunConfig
+from inf_former_jax.memory import state, write_operators
+from inf_former_jax.models.decoder import ModelConfig
+
+_FLOAT = 4
+
+
+def check(needs: Mapping[str, int], advice: str = "smaller sizes") -> None:
+    """Refuse what needs more memory than there is.
+
+    Args:
+        needs: what → bytes.
+
+    Raises:
+        ValueError: with the bytes that are needed, and those that are there.
+    """
+    total, there = sum(needs.values()), found()
+    if total > there:
+        parts = sorted(needs.items(), key=lambda part: -part[1])[:3]
+        largest = ", ".join(f"{name} {size(number)}" for name, number in parts)
+        found_, needed = f"found {size(there)}", f"needs about {size(total)} ({largest})"
+        raise ValueError(f"memory: {needed}, {found_}, accepted: {advice}")
+
+
+def found() -> int:
+    """Bytes that are free: of the local accelerators, or of the host."""
+    stats = [device.memory_stats() for device in jax.local_devices()]
+    if all(stat and "bytes_limit" in stat for stat in stats):
+        return sum(stat["bytes_limit"] - stat.get("bytes_in_use", 0) for stat in stats if stat)
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    with contextlib.suppress(OSError, ValueError):
+        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))  # of a container
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(line for line in lines if line.startswith("MemAvailable"))
+        limits.append(int(free.split()[1]) * 1024)
+    return min(limits)
+
+
+def size(number: float) -> str:
+    """Bytes in three digits: 23.4 GB."""
+    units = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
+    power = min(int(math.log10(max(number, 1)) // 3), len(units) - 1)
+    return f"{number / 1000**power:.3g} {units[power]}"
+
+
+def of_run(cfg: RunConfig, segments: int, data: int = 0) -> dict[str, int]:
+    """What a run needs → bytes, on all local devices together.
+
+    Args:
+        segments: W, of a row in one update.
+        data: bytes that are made before the first update.
+    """
+    model, devices = cfg.model, jax.local_device_count()
+    held = _FLOAT * parameters(model)
+    fixed = {
+        "parameters": held,
+        "optimiser": held * (2 if cfg.optim.accumulate == 1 else 3),
+        "gradients": held,
+        "tables": tables(model),
+    }
+    rows = {
+        "memory": cfg.batch_size * memory(model),
+        "activations": cfg.batch_size * activations(cfg, segments),
+        "batch": cfg.batch_size * segments * model.segment_len * 3 * _FLOAT,
+    }
+    # The model's axis splits parameters and rows of a batch, the others rows only.
+    copies = math.ceil(devices / cfg.mesh_model)
+    return {name: size * copies for name, size in fixed.items()} | rows | {"data": data}
+
+
+def parameters(cfg: ModelConfig) -> int:
+    """How many numbers the parameters of a decoder are."""
+    wide, heads, inner = cfg.d_model, cfg.num_heads * cfg.head_dim, cfg.d_inner
+    relative = cfg.position == "relative"
+    local = (5 if relative else 4) * wide * heads + cfg.attention_bias * (3 * heads + wide)
+    layer = local + 2 * wide * inner + inner + wide + 4 * wide
+    if (long_term := cfg.long_term) is not None:
+        layer += 3 * wide * heads + 2 * long_term.num_basis
+        layer += (3 * wide + 1) * wide if long_term.gate else 0
+    if cfg.compressed is not None and cfg.compressed.function == "convolution":
+        layer += (cfg.compressed.rate * wide + 1) * wide
+    embedded = cfg.vocab_size * wide * (1 if cfg.tied else 2)
+    places = 2 * heads if relative else cfg.max_position * wide
+    return embedded + places + 2 * wide * cfg.final_norm + cfg.num_layers * layer
+
+
+def memory(cfg: ModelConfig) -> int:
+    """Bytes of the memory of a row."""
+
+    def of(layers: int) -> int:
+        fresh = jax.eval_shape(lambda: state.init(dataclasses.replace(cfg, num_layers=layers), 1))
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(fresh))
+
+    return of(1) + (cfg.num_layers - 1) * (of(2) - of(1))
+
+
+def tables(cfg: ModelConfig) -> int:
+    """Bytes of what a model looks up: operators of its writes, and distances of its attention."""
+    keys = cfg.mem_len + cfg.segment_len
+    found = 2 * _FLOAT * keys * cfg.d_model if cfg.position == "relative" else 0
+    if (long_term := cfg.long_term) is not None:
+        found += int(write_operators.operator_mib(long_term, cfg.segment_len) * 2**20)
+        sampled = long_term.num_samples + cfg.segment_len
+        found += 3 * 8 * sampled * long_term.num_basis  # while they are formed, in float64
+    return found
+
+
+def activations(cfg: RunConfig, segments: int) -> int:
+    """Bytes of what one row keeps for the backward pass."""
+    model = cfg.model
+    keys = model.mem_len + model.segment_len + (model.compressed.length if model.compressed else 0)
+    heads = model.num_heads * model.head_dim
+    token = 6 * model.d_model + 5 * heads + 2 * model.d_inner
+    if model.long_term is not None:
+        token += model.num_heads * model.long_term.num_basis
+    layer = model.segment_len * token
+    scores = model.num_heads * min(model.segment_len, model.query_chunk) * keys
+    logits = 2 * model.segment_len * model.vocab_size
+    at_once = model.memory_gradient + 1
+    if cfg.objective.schedule == "parallel":
+        at_once = cfg.objective.segments_at_once or segments
+    kept = min(segments, at_once) * (model.num_layers * layer + scores + logits)
+    return _FLOAT * kept * 3 // 2  # and what is computed from them on the way

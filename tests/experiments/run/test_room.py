@@ -1,0 +1,153 @@
+"""What a run needs is known before any of it is made, and what there is no room for is refused."""
+
+import dataclasses
+import functools
+
+import jax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from experiments.analysis import __main__ as analysis
+from experiments.run import cli, options, room, training
+from inf_former_jax.training import optim, sharding, state
+from tests.experiments.run.test_options import EXPERIMENTS, PRESETS
+
+
+def leaves(tree) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize(
+    "name, preset",
+    [
+        ("sorting", "infinity-former"),
+        ("sorting", "compressive"),
+        ("language_modeling", "gpt2-infinity-lasting"),
+    ],
+)
+def test_parameters_optimiser_and_memory_are_exact(name, preset):
+    cfg = EXPERIMENTS[name].presets[preset][1]
+    mesh, tx = sharding.make_mesh(), optim.optimizer(cfg.optim)
+    whole = state.abstract_state(cfg.model, tx, cfg.batch_size, mesh)
+    needs, copies = room.of_run(cfg, 1), jax.local_device_count()
+    assert needs["parameters"] == 4 * leaves(whole.params) * copies
+    counts = 16  # the optimiser's counts of updates
+    assert abs(needs["optimiser"] / copies - 4 * leaves(whole.opt_state)) <= counts
+    memory = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(whole.memory))
+    assert needs["memory"] == memory
+
+
+HUGE = {
+    "sorting": "--model.vocab-size 2000000000; --model.d-model 2000000000; --length 2000000000; "
+    "--model.num-layers 2000000000; --model.long-term.bins 2000000000; --batch-size 2000000000; "
+    "--test-sequences 2000000000; --model.d-inner 2000000000; "
+    "paper-4k --model.long-term.num-samples 2000000000 --model.long-term.contraction power",
+    "recall": "--task.segments 2000000000 --task.num-keys 2000000000; --test-documents 2000000000; "
+    "--model.memory-gradient 2000000000 --batch-size 2000000",
+    "questions": "--train-documents 2000000000",
+    "language_modeling": "--segments 2000000000; --model.max-position 2000000000",
+    "passkey": "--data x --task.distances 2000000000",
+}
+
+
+@pytest.mark.parametrize(
+    "name, words",
+    [(name, words) for name, cases in HUGE.items() for words in cases.split("; ")],
+)
+def test_what_there_is_no_room_for_is_refused_at_once(name, words, tmp_path, capsys):
+    """In one line with what is needed and what is there; with --any-size it is not."""
+    out, experiment = tmp_path / "run", EXPERIMENTS[name]
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(experiment, "", [*words.split(), "--out", str(out)])
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and error.count("\n") == 1 and not out.exists()
+    assert error.startswith("error: memory: needs about ") or "max_operator_mib" in error
+    if "memory: " in error:
+        assert ", found " in error and error.endswith("smaller sizes, or --any-size to try\n")
+        _, cfg = cli.parse(experiment, "", [*words.split(), "--any-size"])
+        training.check_room(experiment, cfg)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["stream --segments 100000000", "retention --writes 2000000000", "choose --tokens 2000000000"],
+)
+def test_analyses_without_room_are_refused_at_once(words, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        analysis.main([*words.split(), "--out", str(tmp_path / "out")])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith("error: memory: needs about ")
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0 B"), (999, "999 B"), (23.4e9, "23.4 GB"), (768e12, "768 TB")]
+)
+def test_sizes_have_three_digits(number, text):
+    assert room.size(number) == text
+
+
+def test_there_is_some_memory_here():
+    assert 2**28 < room.found() < 2**45
+
+
+# Fuzz: whatever the options are, they are refused in one line, or all that is accepted is in
+# bounds and fits into the memory that is there.
+
+NUMBERS = ["0", "1", "2", "-1", "64", "1e9", "1.5", "inf", "-inf", "nan", "1e39", "1e-46", "0.5"]
+NUMBERS += [str(10**23), str(2**31), str(2**31 - 1), str(2**32 - 1), "4000000000", "100000000"]
+WORDS = [
+    *NUMBERS,
+    "",
+    "None",
+    "True",
+    "x",
+    "--",
+    "-",
+    "τ",
+    "power",
+    "a b",
+    "=",
+    "\x1b[2J",
+    "9" * 5000,
+]
+
+
+@functools.cache
+def flags(name: str, preset: str) -> list[str]:
+    return [option.flag() for option in options.offered(EXPERIMENTS[name].presets[preset][1])]
+
+
+@st.composite
+def commands(draw):
+    name, preset = draw(st.sampled_from(PRESETS))
+    words = [preset]
+    for flag in draw(st.lists(st.sampled_from(flags(name, preset)), min_size=1, max_size=4)):
+        words += [flag, *draw(st.lists(st.sampled_from(WORDS), max_size=2))]
+    return name, words
+
+
+@settings(derandomize=True, max_examples=200)
+@given(commands())
+def test_hostile_options_are_refused_in_one_line(command):
+    name, words = command
+    experiment = dataclasses.replace(EXPERIMENTS[name], complete=lambda cfg: cfg)
+    preset, rest = words[0], words[1:]
+    config = experiment.presets[preset][1]
+    if {*rest} & {*options.HELP, options.HELP_ALL}:
+        return
+    try:
+        cfg = options.applied(config, rest)
+        training.check_room(experiment, cfg)
+    except ValueError as error:
+        assert str(error).count("\n") == 0 and ": " in str(error)
+        assert "found " in str(error) and "accepted: " in str(error)
+        return
+    for option in options.offered(cfg):  # what is accepted is in bounds, whoever checks it
+        text = options.describe(option.hint)
+        if "number" in text and isinstance(option.value, int | float):
+            assert abs(option.value) < 3.5e38
+            assert option.value >= 0 or option.name.endswith("prior_mean")
+    needs = room.of_run(cfg, *experiment.size(cfg))
+    assert cfg.any_size or sum(needs.values()) <= 2**45
+    assert hash(cfg) == hash(options.applied(config, rest))
