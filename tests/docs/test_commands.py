@@ -34,13 +34,17 @@ def help_of(module: str, words: tuple[str, ...]) -> str:
         main = importlib.import_module(f"{module}.__main__").main
     except ModuleNotFoundError:
         main = importlib.import_module(module).main
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        try:
-            main([*words, "--help"])
-        except SystemExit as stopped:
-            assert not stopped.code
-    return printed.getvalue()
+
+    def printed(word: str) -> str:
+        with contextlib.redirect_stdout(io.StringIO()) as text:
+            try:
+                main([*words, word])
+            except SystemExit as stopped:
+                assert not stopped.code
+        return text.getvalue()
+
+    text = printed("--help")
+    return printed("--help-all") if "\n--help-all shows" in text else text
 
 
 @pytest.mark.slow
