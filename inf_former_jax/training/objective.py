@@ -151,7 +151,16 @@ class TokenFigures(NamedTuple):
 def token_figures(
     logits: Float[AnyArray, "*batch T V"], targets: Int[AnyArray, "*batch T"]
 ) -> TokenFigures:
-    """Cross-entropy of every target, at least in float32, and whether it was the arg-max."""
+    """Cross-entropy of every target, at least in float32, and whether it was the arg-max.
+
+    Of equal logits the first is the arg-max. So the target is right if all logits before it are
+    smaller and none behind it is larger, which a CPU finds sooner than the place of the largest
+    one. Where a logit is NaN nothing is right.
+    """
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     nats = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-    return TokenFigures(nats.astype(jnp.zeros(()).dtype), jnp.argmax(logits, axis=-1) == targets)
+    targets = targets[..., None]
+    own, places = jnp.take_along_axis(logits, targets, axis=-1), jnp.arange(logits.shape[-1])
+    before = places[(None,) * (logits.ndim - 1)] < targets
+    right = jnp.where(before, logits < own, logits <= own).all(axis=-1)
+    return TokenFigures(nats.astype(jnp.zeros(()).dtype), right)

@@ -22,7 +22,7 @@ from inf_former_jax.memory.state import init as init_memory
 from inf_former_jax.memory.state import reset
 from inf_former_jax.models.decoder import Decoder, operators
 from inf_former_jax.training import evaluation, loop, metrics, optim, sharding
-from inf_former_jax.training.objective import Objective, token_sums
+from inf_former_jax.training.objective import Objective, token_figures, token_sums
 from inf_former_jax.training.state import TrainState, init_state
 from inf_former_jax.training.step import make_train_step
 
@@ -412,6 +412,18 @@ def evaluate(eval_step, trainer, batch, memory=None):
     """(sums, memory) without dropout; from an empty memory unless given one."""
     memory = trainer.initial.memory if memory is None else memory
     return eval_step(trainer.initial.params, memory, batch, trainer.operators, trainer.initial.key)
+
+
+def test_the_right_token_is_the_first_of_the_largest():
+    """Integers tie often: in most of the rows the arg-max is one of several equal logits."""
+    rng = np.random.default_rng(0)
+    logits = rng.integers(-2, 3, (400, 8)).astype(np.float32)
+    targets = rng.integers(0, 8, 400)
+    right = token_figures(logits, targets).right
+    np.testing.assert_array_equal(right, logits.argmax(axis=-1) == targets)
+    assert right.sum() == 39
+    logits[:, 3] = np.nan
+    assert not token_figures(logits, targets).right.any()
 
 
 def test_evaluation_is_the_plain_loop(plain, plain_gradient, eval_step):
