@@ -131,6 +131,14 @@ def test_an_evaluation_that_is_not_finite_stops_the_run_unsaved(tmp_path, bad):
     assert '"valid", "loss": null' not in (tmp_path / "metrics.jsonl").read_text()
 
 
+def test_a_nan_of_the_last_update_is_not_saved_either(tmp_path):
+    saved = Saved()
+    named = r"^step 3: NaN or infinity in memory; the last good checkpoint is of step 2$"
+    with pytest.raises(NonFiniteError, match=named):
+        run(tmp_path, steps=3, batches=iter([0, 0, np.nan]), checkpoints=saved)
+    assert saved.steps() == [2]
+
+
 @pytest.mark.parametrize("at", [2, 5])
 def test_a_signal_during_an_evaluation_waits_for_what_is_saved(tmp_path, at):
     """After the last update too, where no further step would see it. The handlers come back."""
