@@ -254,8 +254,9 @@ def read_result(folder: Path) -> dict[str, Any] | None:
         result = files.read_json(path, accepted)
     except FileNotFoundError:
         return None
-    digest = result.pop("digest", None)  # version 0.2 wrote none
-    whole = digest == _digest(result) if digest is not None else "settings" in result
+    digest = result.pop("digest", None)
+    old = digest is None and "changes" not in result  # version 0.2 wrote neither
+    whole = "settings" in result if old else digest == _digest(result)
     require(whole, str(path), "other figures than were written", accepted)
     return result
 

@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[3]
 TINY = shlex.split(
@@ -87,44 +87,58 @@ def listens(process: subprocess.Popen) -> bool:
     )
 
 
+class Undisturbed(NamedTuple):
+    """A run that nobody stops."""
+
+    options: tuple[str, ...]
+    cache: Path
+    figures: dict[str, Any]
+    seconds: float
+    training: float  # seconds from its first line on, which comes before the updates
+
+
+def undisturbed(root: Path, *options: str) -> Undisturbed:
+    """The second of two, which finds its programs compiled, as all later ones do."""
+    cache = root / "cache"
+    finish(start(root / "first", *options, cache=cache))
+    process, begun = start(root / "whole", *options, cache=cache), time.monotonic()
+    process.stdout.readline()
+    ready = time.monotonic()
+    finish(process)
+    over = time.monotonic()
+    return Undisturbed(options, cache, figures(root / "whole"), over - begun, over - ready)
+
+
 def drill(
     root: Path,
+    whole: Undisturbed,
     number: signal.Signals,
     moments: int,
-    options: tuple[str, ...] = (),
     say: Callable[[str], None] = lambda said: None,
 ) -> int:
     """Stop runs at random moments with a signal; the number of runs that came to their end.
 
     Raises:
         AssertionError: a run says something else than it should, or computes something else than
-            one that was never stopped.
+            the undisturbed one.
     """
-    pick, cache = random.Random(int(number)), root / "cache"
-    finish(start(root / "first", *options, cache=cache))  # fills the cache
-    whole = start(root / "whole", *options, cache=cache)
-    begun = time.monotonic()
-    whole.stdout.readline()
-    ready = time.monotonic()
-    finish(whole)
-    over = time.monotonic()
-    expected, runs = figures(root / "whole"), 0
+    pick, runs = random.Random(int(number)), 0
 
     def compare(out: Path) -> None:
         found = figures(out)
-        different = [name for name, value in expected.items() if found[name] != value]
+        different = [name for name, value in whole.figures.items() if found[name] != value]
         assert not different, f"{out}: {different}"
         shutil.rmtree(out)
 
     out = root / f"stopped-{runs}"
     for moment in range(moments):
-        process = start(out, *options, cache=cache)
+        process = start(out, *whole.options, cache=whole.cache)
         while number == signal.SIGTERM and not listens(process):
             time.sleep(0.001)
         trains = pick.random() < 0.5  # the moment counts from the first line, before the updates
         if trains:
             process.stdout.readline()
-        after = pick.uniform(0, over - (ready if trains else begun))
+        after = pick.uniform(0, whole.training if trains else whole.seconds)
         try:
             said, _ = process.communicate(timeout=after)
         except subprocess.TimeoutExpired:
@@ -140,8 +154,8 @@ def drill(
             compare(out)
             runs += 1
             out = root / f"stopped-{runs}"
-    if out.exists():
-        said = finish(start(out, *options, cache=cache))
+    if process.returncode:
+        said = finish(start(out, *whole.options, cache=whole.cache))
         assert "Traceback" not in said, said
         compare(out)
         runs += 1
@@ -150,11 +164,12 @@ def drill(
 
 def main(moments: int) -> None:
     """The whole drill, with ten checkpoints a run."""
-    longer, say = ("--optim.steps", "100"), functools.partial(print, flush=True)
-    for number in (signal.SIGKILL, signal.SIGTERM):
-        with tempfile.TemporaryDirectory() as folder:
-            runs = drill(Path(folder), number, moments, longer, say)
-        print(f"{number.name}: {moments} moments, {runs} runs to the end, each to the same bits")
+    with tempfile.TemporaryDirectory() as folder:
+        root, say = Path(folder), functools.partial(print, flush=True)
+        whole = undisturbed(root, "--optim.steps", "100")
+        for number in (signal.SIGKILL, signal.SIGTERM):
+            runs = drill(root, whole, number, moments, say)
+            say(f"{number.name}: {moments} moments, {runs} runs to the end, each to the same bits")
 
 
 if __name__ == "__main__":

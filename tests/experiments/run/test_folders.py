@@ -256,6 +256,10 @@ def test_a_result_is_known_by_its_digest(tmp_path):
     path.write_text(path.read_text().replace("400", "401", 1))
     with pytest.raises(ValueError, match=r"result.json: found other figures than were writ"):
         folders.read_result(tmp_path)
+    folders.write_result(tmp_path, given | {"changes": []})
+    path.write_text(path.read_text().replace("digest", "eigest"))
+    with pytest.raises(ValueError, match=r"result.json: found other figures than were writ"):
+        folders.read_result(tmp_path)
     path.write_text(json.dumps(result_of(VANILLA, 400, 1.0)))
     assert folders.read_result(tmp_path) == result_of(VANILLA, 400, 1.0)
 
