@@ -176,6 +176,36 @@ def test_late_imports_are_of_other_libraries(path):
     ]
 
 
+# Whoever opens a file outside the door, and what the door is not made for.
+OPENING = {
+    "inf_former_jax/training/metrics.py": "appends a row at a time",
+    "inf_former_jax/models/convert/gpt2_files.py": "safetensors maps weights from the disk",
+    "inf_former_jax/generate/saved.py": "NumPy reads members of an archive",
+    "experiments/run/folders.py": "holds a lock",
+    "experiments/run/room.py": "asks the system for its memory",
+    "experiments/benchmark/inference.py": "asks the system for its memory",
+}
+
+
+def opens(tree: ast.Module) -> bool:
+    """Whether a file calls `open`, or a path's own methods that read or write it."""
+    functions = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    names = {node.id for node in functions if isinstance(node, ast.Name)}
+    methods = {
+        node.attr
+        for node in functions
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) != "files"
+    }
+    paths = {f"{how}_{what}" for how in ("read", "write") for what in ("text", "bytes")}
+    return "open" in names or bool(methods & paths)
+
+
+def test_files_go_through_one_door():
+    """Files that open others are known, with the reason."""
+    found = {name_of(path) for path in FILES if opens(tree_of(path))}
+    assert found == OPENING.keys() | {"inf_former_jax/files.py"}
+
+
 def undocumented(node: ast.AST, prefix: str = ""):
     """Public functions, classes and methods without a docstring; what is inside one is private."""
     for child in ast.iter_child_nodes(node):

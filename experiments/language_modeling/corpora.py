@@ -16,7 +16,7 @@ from inf_former_jax.data import splits, text
 from inf_former_jax.data.splits import TokenizedSplit
 from inf_former_jax.data.text import SKIP, Skip
 from inf_former_jax.data.tokens import Tokenizer
-from inf_former_jax.files import printable, read_text, write_text
+from inf_former_jax.files import printable, read_bytes, read_text, write_text
 
 #: Of the plays in the order of their titles, every eighth is for the test, the next for validation.
 _EVERY = 8
@@ -98,7 +98,7 @@ def _plays(folder: Path) -> Path:
         split = {0: "test", 1: "valid"}.get(number % _EVERY, "train")
         target = folder / split / f"{play.stem}.txt"
         plain = re.sub(r"[*_]+|^#+ |  $", "", read_text(play), flags=re.M)
-        if not target.is_file() or target.read_bytes() != plain.encode():
+        if not target.is_file() or read_bytes(target) != plain.encode():
             write_text(target, plain)
     return folder
 
