@@ -52,6 +52,10 @@ Entry = TypeVar("Entry")
 NonEmpty = Annotated[tuple[Entry, ...], _NON_EMPTY]
 Count = Annotated[int, Range(1)]
 Natural = Annotated[int, Range(0)]
+#: How many examples a figure is of: more of them would take days and tell nothing new.
+Sample = Annotated[int, Range(1, 10**6)]
+#: How many basis functions a signal has: matrices of N by N are factored in float64 on the host.
+Basis = Annotated[int, Range(1, 2**14)]
 Positive = Annotated[float, Range(0, ends="(]")]
 NonNegative = Annotated[float, Range(0)]
 Fraction = Annotated[float, Range(0, 1, "()")]

@@ -22,7 +22,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from experiments.analysis.retention import needs
 from experiments.analysis.search import Point, climb
 from experiments.run import room, tables
-from inf_former_jax.fields import Checked, Count, Natural, Positive, Seed
+from inf_former_jax.fields import Basis, Checked, Count, Natural, Positive, Seed
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.memory.regression import degrees_of_freedom, write_padding, write_times
 from inf_former_jax.memory.retained import retention
@@ -50,7 +50,7 @@ class ChooseConfig(Checked):
     """How many past tokens are to be remembered."""
     segment: Count = 128
     """L, tokens of a segment."""
-    num_basis: Count = 512
+    num_basis: Basis = 512
     """N, basis functions."""
     min_var: Positive = 1e-6
     """σ²_min, the smallest variance of an attention density."""

@@ -18,7 +18,16 @@ from rich.progress import Progress
 
 from experiments.analysis import plots
 from experiments.run import room, tables
-from inf_former_jax.fields import Checked, Count, Fraction, Natural, NonEmpty, Positive, Range
+from inf_former_jax.fields import (
+    Basis,
+    Checked,
+    Count,
+    Fraction,
+    Natural,
+    NonEmpty,
+    Positive,
+    Range,
+)
 from inf_former_jax.files import writing
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.memory.retained import Retention, retention
@@ -29,7 +38,7 @@ from inf_former_jax.require import require
 class RetentionConfig(Checked):
     """Which memories to compare, and on what."""
 
-    num_basis: Count = 512
+    num_basis: Basis = 512
     """N, basis functions."""
     num_samples: Count = 512
     """M, locations at which a write reads the old signal."""

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from experiments.analysis import plots, retention
 from experiments.analysis.retention import RetentionConfig
 from experiments.run import room, tables
-from inf_former_jax.fields import Checked, Count, Fraction, NonEmpty, Positive, Seed
+from inf_former_jax.fields import Basis, Checked, Count, Fraction, NonEmpty, Positive, Seed
 from inf_former_jax.files import writing
 from inf_former_jax.memory import long_term
 from inf_former_jax.memory.basis import evaluate
@@ -43,7 +43,7 @@ class StreamConfig(Checked):
     """L, vectors of a write."""
     channels: Count = 4
     """E."""
-    num_basis: Count = 512
+    num_basis: Basis = 512
     num_samples: Count = 512
     widths: NonEmpty[Positive] = (0.01, 0.05)
     taus: tuple[Fraction, ...] = (0.75, 0.9)

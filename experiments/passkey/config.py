@@ -5,7 +5,7 @@ from typing import Annotated
 
 from experiments.passkey.data import Sizes
 from experiments.run.config import RunConfig, small_model
-from inf_former_jax.fields import Count, Required
+from inf_former_jax.fields import Count, Required, Sample
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import presets
 from inf_former_jax.models.decoder import ModelConfig
@@ -25,9 +25,9 @@ class PasskeyConfig(RunConfig):
     """Folder to keep the tokens in; "" = in memory only."""
     task: Sizes = dataclasses.field(default_factory=Sizes)
     batch_size: Count = 8
-    test_documents: Count = 64
+    test_documents: Sample = 64
     """Test documents; each is asked at every distance."""
-    valid_documents: Count = 16
+    valid_documents: Sample = 16
 
 
 def _small(model: ModelConfig, **changes) -> PasskeyConfig:

@@ -6,7 +6,7 @@ from experiments.language_modeling import config as language_modeling
 from experiments.language_modeling.config import TokenConfig
 from experiments.questions.data import Sizes
 from experiments.run.config import RunConfig
-from inf_former_jax.fields import Count
+from inf_former_jax.fields import Count, Sample
 from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.training.loop import LoopConfig
 
@@ -24,8 +24,8 @@ class QuestionsConfig(RunConfig, TokenConfig):
     """B, conversations in one update."""
     train_documents: Count = 4000
     """Documents of an epoch, always the same."""
-    valid_documents: Count = 100
-    test_documents: Count = 300
+    valid_documents: Sample = 100
+    test_documents: Sample = 300
 
 
 def small(name: str, **changes: int) -> QuestionsConfig:

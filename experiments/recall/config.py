@@ -4,7 +4,7 @@ import dataclasses
 
 from experiments.recall.data import Sizes
 from experiments.run.config import RunConfig, small_model
-from inf_former_jax.fields import Count
+from inf_former_jax.fields import Sample
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import presets
 from inf_former_jax.models.decoder import ModelConfig
@@ -17,8 +17,8 @@ class RecallConfig(RunConfig):
     """One run of the recall experiment."""
 
     task: Sizes = dataclasses.field(default_factory=Sizes)
-    test_documents: Count = 800
-    valid_documents: Count = 160
+    test_documents: Sample = 800
+    valid_documents: Sample = 160
 
 
 def _small(model: ModelConfig, **changes) -> RecallConfig:

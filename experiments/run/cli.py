@@ -176,7 +176,9 @@ def start(
     """
     with contextlib.ExitStack() as held:
         with refusals():
-            training.check_room(experiment, cfg)
+            room = training.check_room(experiment, cfg)
+            if not jax.process_index():
+                print(room, flush=True)
             experiment.check(cfg)
             result = held.enter_context(folders.open_run(folder, cfg))
         if result is not None:

@@ -149,6 +149,8 @@ def _spelt(name: str, hint: Any, word: str) -> Any:
         require(word in choices, name, word, describe(hint))
         return choices[word]
     try:
+        if kind in (int, float) and not re.fullmatch(r"[-+.\w]+", word.replace("_", " "), re.ASCII):
+            raise ValueError  # Python reads digits of every alphabet, and 1_0 as 10
         return kind(word)
     except ValueError:
         found = textwrap.shorten(word, 80) or repr(word)
@@ -198,8 +200,8 @@ def _lines(option: Option, width: int, whole: bool) -> list[str]:
     if whole:
         inside = textwrap.wrap(text, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
         return [f"  {flag}", *inside]
-    first = textwrap.shorten(text, max(24, width - 46), placeholder=" …")
-    return [f"  {textwrap.shorten(flag, 60, placeholder=' …'):<43} {first}".rstrip()[:width]]
+    flag = f"  {textwrap.shorten(flag, width - 30, placeholder=' …'):<34} "
+    return [(flag + textwrap.shorten(text, width - len(flag), placeholder=" …")).rstrip()]
 
 
 def _short(hint: Any) -> str:

@@ -116,8 +116,8 @@ def tables(cfg: ModelConfig) -> int:
     found = 2 * _FLOAT * keys * cfg.d_model if cfg.position == "relative" else 0
     if (long_term := cfg.long_term) is not None:
         found += int(write_operators.operator_mib(long_term, cfg.segment_len) * 2**20)
-        sampled = long_term.num_samples + cfg.segment_len
-        found += 3 * 8 * sampled * long_term.num_basis  # while they are formed, in float64
+        formed = long_term.num_samples + cfg.segment_len + long_term.num_basis
+        found += 3 * 8 * formed * long_term.num_basis  # in float64, with the normal matrix
     return found
 
 

@@ -41,15 +41,20 @@ def check(cfg: RunConfig) -> None:
         metrics.summary_writer()
 
 
-def check_room(experiment: Experiment[Config], cfg: Config) -> None:
+def check_room(experiment: Experiment[Config], cfg: Config) -> str:
     """Refuse a run that needs more memory than there is, before anything of it is made.
 
+    Returns:
+        How much it needs, and how much there is, in words.
+
     Raises:
-        ValueError: unless the config says that it may have any size.
+        ValueError: it needs more, unless the config says that it may have any size.
     """
+    needs = room.of_run(cfg, *experiment.size(cfg))
     if not cfg.any_size:
-        advice = "smaller sizes, or --any-size to try"
-        room.check(room.of_run(cfg, *experiment.size(cfg)), advice)
+        room.check(needs, "smaller sizes, or --any-size to try")
+    total = room.size(sum(needs.values()))
+    return f"needs about {total} of memory, found {room.size(room.found())}"
 
 
 def run(
@@ -57,8 +62,6 @@ def run(
 ) -> dict[str, Any]:
     """Train, or go on training, evaluate, and write metrics and result into the run folder."""
     clock = Clock()
-    needs = sum(room.of_run(cfg, *experiment.size(cfg)).values())
-    print(f"needs about {room.size(needs)} of memory, found {room.size(room.found())}")
     place = site(cfg, folder)
     clock.mark("operators")
     task = experiment.task(cfg, place)

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from experiments.run.config import RunConfig, small_model
-from inf_former_jax.fields import Count, Natural
+from inf_former_jax.fields import Count, Natural, Sample
 from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import presets
@@ -21,8 +21,8 @@ class SortingConfig(RunConfig):
     """n, tokens to sort; with separator and answers n + 20 inputs."""
     train_sequences: Natural = 0
     """Sequences to train on, round and round; 0 = each update has fresh ones."""
-    test_sequences: Count = 800
-    valid_sequences: Count = 160
+    test_sequences: Sample = 800
+    valid_sequences: Sample = 160
     data: str = ""
     """Folder with train.txt, valid.txt and test.txt in the published format; "" = generate."""
 

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated, Literal
 
-from inf_former_jax.fields import Checked, Count, Fraction, NonEmpty, Positive, Range
+from inf_former_jax.fields import Basis, Checked, Count, Fraction, NonEmpty, Positive, Range
 from inf_former_jax.memory.basis import GaussianBasis, check_widths, gaussian_basis
 from inf_former_jax.require import require
 
@@ -16,7 +16,7 @@ class LongTermConfig(Checked):
         ValueError: on construction, for a value that no memory can have.
     """
 
-    num_basis: Count = 512
+    num_basis: Basis = 512
     """N, number of basis functions; a multiple of the number of widths."""
     widths: NonEmpty[Positive] = (0.01, 0.05)
     """Standard deviations of the basis functions, in units of the whole signal."""

@@ -122,12 +122,12 @@ def operator_mib(cfg: LongTermConfig, length: int) -> float:
     return sum(leaf.size for leaf in jax.tree.leaves(shapes(cfg, length))) * 4 / 2**20
 
 
-def check_size(cfg: LongTermConfig, length: int) -> None:
-    """Refuse operators that would take more room than `cfg.max_operator_mib`, with the numbers."""
+def check_size(cfg: LongTermConfig, length: int, name: str = "max_operator_mib") -> None:
+    """Refuse operators that would take more room than `cfg.max_operator_mib`, called `name`."""
     mib = operator_mib(cfg, length)
     found = (
         f"{cfg.max_operator_mib} for the operators of {cfg.num_contractions} contractions (N = "
         f"{cfg.num_basis}, L = {length}, M = {cfg.num_samples}), which take up to {mib:,.1f} MiB"
     )
     accepted = "that much, or a smaller horizon, num_basis or num_samples"
-    require(mib <= cfg.max_operator_mib, "max_operator_mib", found, accepted)
+    require(mib <= cfg.max_operator_mib, name, found, accepted)

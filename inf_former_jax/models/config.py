@@ -126,7 +126,7 @@ class ModelConfig(Checked):
             accepted = "0 without a short-term or long-term memory"
             require(carried, "memory_gradient", self.memory_gradient, accepted)
         if self.long_term is not None:
-            check_size(self.long_term, self.segment_len)
+            check_size(self.long_term, self.segment_len, "long_term.max_operator_mib")
         if self.compressed is not None:
             rate, length = self.compressed.rate, self.compressed.length
             require(not self.same_length, "same_length", True, "False beside a compressed memory")

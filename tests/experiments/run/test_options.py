@@ -68,6 +68,8 @@ def test_options_are_fields(words, expected):
         ("--steps", "steps: found no value, accepted: a whole number ≥ 1"),
         ("--steps --fresh", "steps: found no value, accepted: a whole number ≥ 1"),
         ("--steps 1.5", "steps: found 1.5, accepted: a whole number ≥ 1"),
+        ("--steps 1_0", "steps: found 1_0, accepted: a whole number ≥ 1"),
+        ("--steps １", "steps: found １, accepted: a whole number ≥ 1"),
         ("--steps -2", "steps: found -2, accepted: a whole number ≥ 1"),
         ("--widths", "widths: found none, accepted: one or more"),
         ("--widths 1 x", "widths: found x, accepted: a number > 0"),

@@ -41,9 +41,9 @@ def test_parameters_optimiser_and_memory_are_exact(name, preset):
 HUGE = {
     "sorting": "--model.vocab-size 2000000000; --model.d-model 2000000000; --length 2000000000; "
     "--model.num-layers 2000000000; --model.long-term.bins 2000000000; --batch-size 2000000000; "
-    "--test-sequences 2000000000; --model.d-inner 2000000000; "
+    "--model.d-inner 2000000000; "
     "paper-4k --model.long-term.num-samples 2000000000 --model.long-term.contraction power",
-    "recall": "--task.segments 2000000000 --task.num-keys 2000000000; --test-documents 2000000000; "
+    "recall": "--task.segments 2000000000 --task.num-keys 2000000000; "
     "--model.memory-gradient 2000000000 --batch-size 2000000",
     "questions": "--train-documents 2000000000",
     "language_modeling": "--segments 2000000000; --model.max-position 2000000000",
@@ -67,6 +67,21 @@ def test_what_there_is_no_room_for_is_refused_at_once(name, words, tmp_path, cap
         assert ", found " in error and error.endswith("smaller sizes, or --any-size to try\n")
         _, cfg = cli.parse(experiment, "", [*words.split(), "--any-size"])
         training.check_room(experiment, cfg)
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "accepted"),
+    [
+        ("sorting", "--valid-sequences 1000000000", "[1, 1000000]"),
+        ("recall", "--test-documents 2000000000", "[1, 1000000]"),
+        ("sorting", "--model.long-term.num-basis 30000", "[1, 16384]"),
+    ],
+)
+def test_what_would_take_days_is_refused_at_once(name, words, accepted, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.parse(EXPERIMENTS[name], "", words.split())
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and error.endswith(f"a whole number in {accepted}\n")
 
 
 @pytest.mark.parametrize(
