@@ -140,6 +140,9 @@ def checked(name: str, hint: Any, value: Any) -> Any:
             _require_in(name, hint, accepted, value)
     else:
         require(isinstance(value, kind), name, repr(value), describe(hint))
+        if kind is str:  # what no file and no tokeniser could take
+            half = any("\ud800" <= one <= "\udfff" for one in value)
+            require(not half and "\0" not in value, name, repr(value), "UTF-8 without NUL")
     return value
 
 

@@ -108,20 +108,30 @@ def parse_json(text: str, name: str, accepted: str = "a JSON object") -> dict[st
     """The JSON object that a text spells.
 
     Raises:
-        ValueError: no JSON, another value than an object, or one that is nested too deeply.
+        ValueError: no JSON, another value than an object, one that is nested too deeply, has a name
+            twice, a number that float64 cannot hold, or a text that UTF-8 cannot.
     """
 
     found, value = "", None
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(
+            text,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            object_pairs_hook=_names_once,
+        )
+        if "\\u" in text:  # only an escape can spell half a character
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} column {error.colno}"
         found = f"damaged JSON ({error.msg} at {place})" if text.strip() else "no JSON"
     except RecursionError:
         found = "JSON nested too deeply"
+    except UnicodeEncodeError as error:
+        found = f"damaged JSON (half a character, {error.object[error.start]!a})"
     except ValueError as error:  # also an integer of more digits than Python converts
         found = f"damaged JSON ({error})"
-    if isinstance(value, dict) and _depth(value) <= _DEPTH:
+    if not found and isinstance(value, dict) and _depth(value) <= _DEPTH:
         return value
     found = found or ("JSON nested too deeply" if isinstance(value, dict) else reprlib.repr(value))
     raise ValueError(f"{name}: found {found}, accepted: {accepted}")
@@ -129,6 +139,20 @@ def parse_json(text: str, name: str, accepted: str = "a JSON object") -> dict[st
 
 def _refuse_constant(constant: str):
     raise ValueError(f"{constant} is no number of JSON")
+
+
+def _finite(number: str) -> float:
+    if math.isinf(value := float(number)):
+        raise ValueError(f"{number} is too large")
+    return value
+
+
+def _names_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if len(whole := dict(pairs)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{reprlib.repr(twice)} is there twice")
+    return whole
 
 
 def _depth(value: Any) -> int:

@@ -92,6 +92,8 @@ def test_values_are_kept_in_one_form(given, kept):
         ("number", True, "1 or 2"),
         ("flag", 1, "a bool"),
         ("text", 1, "a text"),
+        ("text", "caf\udce9", "UTF-8 without NUL"),  # bytes of a command line that are no UTF-8
+        ("text", "a\0", "UTF-8 without NUL"),
         ("inner", {}, "a Inner"),
     ],
 )

@@ -80,6 +80,12 @@ def test_bytes_that_are_no_text_are_named(tmp_path, read):
         ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "JSON nested too deeply"),
         ('{"a": ' + "[" * 64 + "]" * 64 + "}", "JSON nested too deeply"),
         ('{"a": ' + "1" * 10_000 + "}", "damaged JSON .*digits"),
+        ('{"a": 1e999}', "damaged JSON .1e999 is too large"),
+        ('{"a": [-1e999]}', "damaged JSON .-1e999 is too large"),
+        ('{"a": 1, "b": 2, "a": 1}', "damaged JSON .'a' is there twice"),
+        ('{"b": [{"a": 1, "a": 1}]}', "damaged JSON .'a' is there twice"),
+        (r'{"a": ["\ud800"]}', r"damaged JSON .half a character, '\\ud800'"),
+        (r'{"\uDFFF\ud83d": 1}', r"damaged JSON .half a character, '\\udfff'"),
     ],
 )
 def test_what_is_no_json_object_is_refused(tmp_path, text, found):
@@ -95,6 +101,7 @@ def test_json_is_written_strictly_and_read_again(tmp_path):
     files.write_json(path, content)
     assert files.read_json(path) == {"a": [1.5, None, [None, "é\u2028"]], "b": None}
     assert files.read_json(path) == json.loads(path.read_bytes())
+    assert files.parse_json(r'{"a": "\ud83d\ude00"}', "a pair") == {"a": "😀"}
     deepest = '{"a": ' + "[" * 63 + "]" * 63 + "}"
     assert files.parse_json(deepest, "deepest")
 

@@ -99,8 +99,8 @@ def resolved(cfg: _Config, more_ids: int = 0) -> _Config:
         return cfg
     tokenizer = cfg.tokenizer or cfg.init_from
     if is_run(cfg.init_from):
-        fields = folders.read_config(Path(cfg.init_from))
-        given = folders.from_json(LanguageModelingConfig, fields).model
+        fields, path = folders.read_config(Path(cfg.init_from)), f"{cfg.init_from}/config.json"
+        given = folders.from_json(LanguageModelingConfig, fields, path).model
         if not cfg.tokenizer and isinstance(tokenizer_of_run(cfg.init_from), Bytes):
             tokenizer = "bytes"
     else:

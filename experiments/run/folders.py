@@ -9,6 +9,7 @@ import os
 import platform
 import shlex
 import subprocess
+import textwrap
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -78,19 +79,27 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return fields
 
 
-def from_json(kind: type[Config], fields: Mapping[str, Any]) -> Config:
+def from_json(
+    kind: type[Config], fields: Mapping[str, Any], path: str | Path = "config.json"
+) -> Config:
     """The config that `to_json` turned into these fields; PLACE has its defaults.
+
+    Args:
+        path: where the fields come from, for errors.
 
     Raises:
         ValueError: the fields are those of another kind of config, or of another version.
     """
     try:
         return dacite.from_dict(kind, dict(fields), dacite.Config(cast=[tuple], strict=True))
+    except dacite.UnexpectedDataError as error:
+        names = textwrap.shorten(", ".join(sorted(error.keys)), 60, placeholder=" …")
+        found = f"a config of another experiment or version ({names})"
     except (dacite.DaciteError, TypeError) as error:
-        found = " ".join(str(error).split())
-        raise ValueError(f"config.json: found {found}, accepted: a {kind.__name__}") from None
+        found = textwrap.shorten(str(error), 200, placeholder=" …")
     except ValueError as error:  # a value that its field forbids
-        raise ValueError(f"config.json: {error}") from None
+        raise ValueError(f"{path}: {error}") from None
+    raise ValueError(f"{path}: found {found}, accepted: a {kind.__name__}")
 
 
 def numbered(folder: Path) -> Path:
@@ -144,7 +153,9 @@ def open_run(folder: Path, config: Any) -> Iterator[dict[str, Any] | None]:
 
 def _open(folder: Path, config: Any, held: contextlib.ExitStack) -> dict[str, Any] | None:
     """`open_run`, in the first process; `held` keeps the lock."""
-    if folder.exists() and (not folder.is_dir() or any(map(_counts, folder.iterdir()))):
+    is_folder = folder.is_dir() or not folder.exists()
+    require(is_folder, "out", f"{folder}, which is a file", "a folder")
+    if folder.exists() and any(map(_counts, folder.iterdir())):
         _changes_of(folder, config)  # refused before any file of the folder is touched
     held.enter_context(_locked(make(folder)))
     new = to_json(config)
@@ -155,7 +166,7 @@ def _open(folder: Path, config: Any, held: contextlib.ExitStack) -> dict[str, An
     read_rows(folder / "metrics.jsonl")
     result = read_result(folder)
     if result is not None:
-        _changes(result["settings"], config, f"{folder} with the result")
+        _changes(result["settings"], config, f"{folder} with the result", folder / "result.json")
         if changed and _has_more_to_do(result, new):
             (folder / "result.json").replace(folder / f"result-{result['steps']}.json")
             result = None
@@ -172,14 +183,21 @@ def _counts(path: Path) -> bool:
 
 def _changes_of(folder: Path, config: Any) -> list[str]:
     """What a config changes of a run's; ValueError if some of it must stay."""
-    return _changes(read_config(folder), config, f"{folder} with a run")
+    fields, saved = read_config(folder), folder / "checkpoints"
+    is_folder = saved.is_dir() or not os.path.lexists(saved)
+    require(is_folder, str(saved), "no folder", "a folder; delete it, and the run begins anew")
+    return _changes(fields, config, f"{folder} with a run", folder / "config.json")
 
 
-def _changes(fields: dict[str, Any], config: Any, what: str) -> list[str]:
-    old, new = _completed(fields, type(config)), to_json(config)
+def _changes(fields: dict[str, Any], config: Any, what: str, path: Path) -> list[str]:
+    """What a config changes of these fields; those that an older version had not are defaults."""
+    for part in ("loop", "checkpoint"):  # of every version, and their changes are accepted
+        require(part in fields, f"{path}: {part}", "nothing", "a part of every config")
+    old, new = to_json(from_json(type(config), fields, path)), to_json(config)
     changed = differences(old, new)
     fixed = [change for change in changed if not _may_change(change.split(": ")[0], old, new)]
-    found = f"{what} of another config: {'; '.join(fixed)}"
+    more = f" and {len(fixed) - 5} more" if fixed[5:] else ""
+    found = f"{what} of another config: {'; '.join(fixed[:5])}{more}"
     require(not fixed, "out", found, "the same config, another folder, or --fresh")
     return changed
 
@@ -224,14 +242,6 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _completed(fields: dict[str, Any], kind: type) -> dict[str, Any]:
-    """A config of an older version with the defaults of the fields that it did not have."""
-    try:
-        return to_json(from_json(kind, fields))
-    except ValueError:
-        return fields
-
-
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file, whole or not at all; of several processes only the first one."""
     if not jax.process_index():
@@ -249,16 +259,28 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     Raises:
         ValueError: it is damaged.
     """
-    path, accepted = folder / "result.json", "a result; without the file, the run makes it again"
+    path, accepted = folder / "result.json", "a result; delete the file, and the run makes it again"
     try:
         result = files.read_json(path, accepted)
     except FileNotFoundError:
         return None
     digest = result.pop("digest", None)
     old = digest is None and "changes" not in result  # version 0.2 wrote neither
-    whole = "settings" in result if old else digest == _digest(result)
+    kinds_hold = all(isinstance(result.get(name), kind) for name, kind in _OF_EVERY_RESULT.items())
+    whole = kinds_hold if old else digest == _digest(result)
     require(whole, str(path), "other figures than were written", accepted)
     return result
+
+
+#: What a run writes whatever its task, by which a result of version 0.2 is known.
+_OF_EVERY_RESULT: dict[str, Any] = {
+    "settings": dict,
+    "steps": int,
+    "curve": list,
+    "training_seconds": int | float,
+    "test": dict,
+    "seconds_until": dict,
+}
 
 
 def _digest(content: Mapping[str, Any]) -> int:

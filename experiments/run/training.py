@@ -234,7 +234,7 @@ def load(
         ValueError: the folder holds no run, or none of its checkpoints is whole.
     """
     folder = Path(folder)
-    cfg = folders.from_json(kind, folders.read_config(folder))
+    cfg = folders.from_json(kind, folders.read_config(folder), folder / "config.json")
     saved, restored = folder / "checkpoints", None
     if saved.is_dir():
         mesh, tx = sharding.make_mesh(), optim.optimizer(cfg.optim)

@@ -16,13 +16,14 @@ def accuracy_curve(
     curve: Sequence[Sequence[float]],
     baselines: Mapping[str, float],
     points: Mapping[str, float],
+    last: int,
 ) -> None:
     """Accuracy against step, with horizontal baselines and final figures.
 
     Args:
-        curve: (step, validation accuracy in [0, 1], …).
+        curve: (step, validation accuracy in [0, 1], …); none if metrics.jsonl was lost.
         baselines: label → accuracy of a predictor that needs no training.
-        points: label → accuracy on the test sequences at the end.
+        points: label → accuracy on the test sequences after the `last` step.
     """
     with picture(path) as axes:
         steps = [row[0] for row in curve]
@@ -39,7 +40,7 @@ def accuracy_curve(
                 color="0.3",
             )
         for marker, (label, value) in zip("*Xsd", points.items(), strict=False):
-            axes.plot(steps[-1:], [value], marker, markersize=10, label=f"{label} {value:.3f}")
+            axes.plot([last], [value], marker, markersize=10, label=f"{label} {value:.3f}")
         axes.set(title=title, xlabel="step", ylabel="accuracy of the 20 answers", ylim=(0, 1.05))
         axes.legend(loc="upper left", bbox_to_anchor=(0.0, 0.92), fontsize=8)
 
@@ -64,9 +65,9 @@ def comparison(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
             style = {"color": colors[model.removesuffix(EMPTIED)], "marker": "."}
             style["linestyle"] = "--" if model.endswith(EMPTIED) else "-"
             for run in runs[max(runs)]:
-                steps, accuracy, seconds = zip(*run["curve"], strict=True)
-                by_step.plot(steps, accuracy, **style)
-                by_minute.plot([s / 60 for s in seconds], accuracy, **style)
+                accuracy = [row[1] for row in run["curve"]]
+                by_step.plot([row[0] for row in run["curve"]], accuracy, **style)
+                by_minute.plot([row[2] / 60 for row in run["curve"]], accuracy, **style)
             lengths, found = sorted(runs), [_accuracies(runs[length]) for length in sorted(runs)]
             means, spread = (
                 [statistics.mean(a) for a in found],

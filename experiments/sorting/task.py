@@ -91,7 +91,7 @@ def report(preset: str, folder: Path, result: Mapping[str, Any]) -> None:
         [(label, f"{value:.3f}") for label, value in (points | baselines).items()],
     )
     path, title = folder / "accuracy.png", f"Sorting, {preset}"
-    plots.accuracy_curve(path, title, result["curve"], baselines, points)
+    plots.accuracy_curve(path, title, result["curve"], baselines, points, result["steps"])
     until = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result["seconds_until"].items())
     print(f"seconds from the start until: {until}")
     print(f"{folder}/result.json, {path}")

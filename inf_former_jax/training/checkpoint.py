@@ -254,7 +254,9 @@ class Checkpoints:
                 self._set_aside(damaged)
                 return state
         if steps:
-            raise CheckpointError(f"checkpoints of steps {steps}: none of them is whole and finite")
+            found = f"checkpoints of steps {steps}: none of them is whole and finite"
+            accepted = "one that is; delete the folder, and the run begins anew"
+            raise CheckpointError(f"{self._folder}: found {found}, accepted: {accepted}")
         return None
 
     def _set_aside(self, steps: Sequence[int]) -> None:

@@ -77,7 +77,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _row(line: str, name: str) -> dict[str, Any]:
-    accepted = "a row with step, split and figures; without the line, the run goes on"
+    accepted = "a row with step, split and figures; delete the line, and the run goes on"
     row = files.parse_json(line, name, accepted)
     step, split = row.get("step"), row.get("split")
     require(type(step) is int and step >= 0, name, f"step {step!r}", accepted)

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.language_modeling.config import LanguageModelingConfig
 from experiments.run import folders, training
 from experiments.sorting import data
 from experiments.sorting.config import PRESETS, SortingConfig
@@ -132,6 +133,50 @@ def test_a_folder_of_an_older_version_is_taken_with_the_defaults(tmp_path):
         opened(tmp_path, dataclasses.replace(config, seed=1))
 
 
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        ({"seed": 0.0}, "wrong value type .*seed"),
+        ({"loop": None}, "wrong value type .*loop"),
+        ({"loop": {"minutes": "x"}}, r"wrong value type .*loop\.minutes"),
+        ({"checkpoint": {"every": 0}}, r"0, accepted: a whole number ≥ 1"),
+        ({"checkpoint": ...}, "nothing"),
+        ({"loop": ...}, "nothing"),
+        ({"model": ...}, "missing value .*model"),
+        ({"colour": 1}, r"a config of another experiment or version \(colour\)"),
+    ],
+)
+def test_a_damaged_config_is_refused_also_where_it_may_change(tmp_path, damage, found):
+    config = PRESETS["vanilla"][1]
+    opened(tmp_path, config)
+    fields = folders.to_json(config) | damage
+    whole = {name: value for name, value in fields.items() if value is not ...}
+    files.write_json(tmp_path / "config.json", whole)
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match=f"^{tmp_path}/config.json: .*found {found}") as refused:
+        opened(tmp_path, config)
+    assert len(str(refused.value)) < 300 + len(str(tmp_path)) and contents(tmp_path) == before
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path):
+    run = tmp_path / "run"
+    run.write_text("")
+    with pytest.raises(ValueError, match=f"^out: found {run}, which is a file, accepted: a folder"):
+        opened(run, VANILLA)
+    run.unlink()
+    opened(run, VANILLA)
+    (run / "checkpoints").write_text("")
+    with pytest.raises(ValueError, match=f"^{run}/checkpoints: found no folder, accepted: "):
+        opened(run, VANILLA)
+
+
+def test_a_run_of_another_experiment_is_named_with_its_folder(tmp_path):
+    opened(tmp_path, VANILLA)
+    found = rf"^{tmp_path}/config.json: found a config of another experiment .*\(length, .*\), acc"
+    with pytest.raises(ValueError, match=found):
+        training.load(LanguageModelingConfig, tmp_path)
+
+
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
     """Under a file, and where the system denies it: option, found, accepted."""
     (tmp_path / "file").write_text("")
@@ -227,7 +272,8 @@ def test_more_updates_are_the_same_run_at_a_constant_rate_only(tmp_path):
 
 
 def result_of(config, steps, seconds):
-    return {"settings": folders.to_json(config), "steps": steps, "training_seconds": seconds}
+    run = {"settings": folders.to_json(config), "steps": steps, "training_seconds": seconds}
+    return run | {"curve": [], "test": {}, "seconds_until": {}}
 
 
 @pytest.mark.parametrize(
@@ -260,8 +306,14 @@ def test_a_result_is_known_by_its_digest(tmp_path):
     path.write_text(path.read_text().replace("digest", "eigest"))
     with pytest.raises(ValueError, match=r"result.json: found other figures than were writ"):
         folders.read_result(tmp_path)
-    path.write_text(json.dumps(result_of(VANILLA, 400, 1.0)))
-    assert folders.read_result(tmp_path) == result_of(VANILLA, 400, 1.0)
+    old = result_of(VANILLA, 400, 1.0)
+    path.write_text(json.dumps(old))
+    assert folders.read_result(tmp_path) == old
+    for name in old:
+        for damaged in ({**old, name: None}, {key: old[key] for key in old if key != name}):
+            path.write_text(json.dumps(damaged))
+            with pytest.raises(ValueError, match=r"result.json: found other figures than were w"):
+                folders.read_result(tmp_path)
 
 
 def test_the_result_of_another_config_is_refused(tmp_path):

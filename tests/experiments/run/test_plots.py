@@ -53,6 +53,16 @@ def test_sorting_names_the_models_in_order_at_the_longest_length(drawn, tmp_path
     assert (tmp_path / "comparison.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_a_run_whose_metrics_were_lost_has_its_picture_without_a_course(drawn, tmp_path):
+    sorting_plots.accuracy_curve(tmp_path / "a.png", "", [], {"chance": 0.1}, {"test": 0.5}, 7)
+    lost = sorted_by("vanilla", 10, 0.5) | {"curve": []}
+    sorting_plots.comparison(tmp_path / "b.png", [lost])
+    language_plots.perplexity(tmp_path / "c.png", "", read_by(0, 2.0) | {"curve": []})
+    (points,) = (line for line in drawn[0].axes[0].get_lines() if line.get_label() == "test 0.500")
+    assert [*points.get_xdata(), *points.get_ydata()] == [7, 0.5]
+    assert [len(figure.axes[0].get_lines()[0].get_xdata()) for figure in drawn] == [0, 0, 0]
+
+
 def read_by(seed, *losses):
     places = {"by_segment": {"first": list(range(len(losses))), "loss": losses}}
     return {
