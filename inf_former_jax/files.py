@@ -108,8 +108,8 @@ def parse_json(text: str, name: str, accepted: str = "a JSON object") -> dict[st
     """The JSON object that a text spells.
 
     Raises:
-        ValueError: no JSON, another value than an object, one that is nested too deeply, has a name
-            twice, a number that float64 cannot hold, or a text that UTF-8 cannot.
+        ValueError: no JSON, another value than an object, one that is nested too deeply, or one
+            with a name that is there twice or a number that float64 cannot hold.
     """
 
     found, value = "", None
@@ -120,18 +120,14 @@ def parse_json(text: str, name: str, accepted: str = "a JSON object") -> dict[st
             parse_float=_finite,
             object_pairs_hook=_names_once,
         )
-        if "\\u" in text:  # only an escape can spell half a character
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} column {error.colno}"
         found = f"damaged JSON ({error.msg} at {place})" if text.strip() else "no JSON"
     except RecursionError:
         found = "JSON nested too deeply"
-    except UnicodeEncodeError as error:
-        found = f"damaged JSON (half a character, {error.object[error.start]!a})"
     except ValueError as error:  # also an integer of more digits than Python converts
         found = f"damaged JSON ({error})"
-    if not found and isinstance(value, dict) and _depth(value) <= _DEPTH:
+    if isinstance(value, dict) and _depth(value) <= _DEPTH:
         return value
     found = found or ("JSON nested too deeply" if isinstance(value, dict) else reprlib.repr(value))
     raise ValueError(f"{name}: found {found}, accepted: {accepted}")
@@ -166,8 +162,12 @@ def _depth(value: Any) -> int:
 
 
 def json_text(content: Any, indent: int | None = None) -> str:
-    """Strict JSON of a value; a number that is not finite becomes null."""
-    return json.dumps(_strict(content), indent=indent, ensure_ascii=False, allow_nan=False)
+    """Strict JSON of a value; a number that is not finite becomes null.
+
+    Half a character is written as JSON escapes it, since UTF-8 cannot hold it: `\\ud800`.
+    """
+    text = json.dumps(_strict(content), indent=indent, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _strict(content: Any) -> Any:
