@@ -5,7 +5,8 @@ so the same bytes give the same text everywhere. JSON is strict (RFC 8259): `NaN
 refused when it is read, and written as null. `printable` is how such a text is shown.
 
 Errors are ValueErrors "name: found X, accepted: Y". What the system refuses, such as a folder in
-the place of a file, is one too. Only a file that is not there is a FileNotFoundError.
+the place of a file, is one too. Only a file that is not there is a FileNotFoundError. A place that
+cannot be written to is an `Unwritable`, and a full disk stays the system's OSError.
 """
 
 import contextlib
@@ -24,8 +25,16 @@ from typing import IO, Any
 #: Marks what is being written in the name of a file or folder; a kill may leave one behind.
 PARTIAL = ".partial-"
 
+#: A full disk, and a user's share of it that is used up: what is asked for is right.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 _MARK = b"\xef\xbb\xbf"  # the byte order mark in UTF-8
+_PLACE = "a file in a folder that can be made and written to"
 _DEPTH = 64  # arrays and objects inside each other; files of this project have at most 8
+
+
+class Unwritable(OSError, ValueError):
+    """The system refuses a place where a file or folder is to be written."""
 
 
 def read_bytes(path: str | os.PathLike, accepted: str = "a file that can be read") -> bytes:
@@ -195,17 +204,37 @@ def writing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
 
     Until then the bytes are in another file beside it, so an error or a kill leaves an old file as
     it was. The folder is made if needed. A link is followed: what it points to is replaced.
+
+    Raises:
+        ValueError: nothing can have this name.
+        Unwritable: a folder is there, its folder cannot be made, or the system refuses to write.
+        OSError: the disk is full.
     """
     target, partial = _target_and_partial(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    with placing(path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file = open(partial, "xb")  # noqa: SIM115
     try:
-        with open(partial, "xb") as file:
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())  # a rename may otherwise reach the disk before the bytes do
-        os.replace(partial, target)
+        with placing(path):
+            os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def placing(path: str | os.PathLike, accepted: str = _PLACE) -> Iterator[None]:
+    """Turn what the system refuses while a place is made into an `Unwritable` that names it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise
+        found = (error.strerror or str(error)).lower()
+        raise Unwritable(f"{path}: found {found}, accepted: {accepted}") from None
 
 
 def require_writable(path: str | os.PathLike, name: str) -> None:
@@ -230,6 +259,7 @@ def require_writable(path: str | os.PathLike, name: str) -> None:
 
 
 def _target_and_partial(path: str | os.PathLike) -> tuple[Path, Path]:
+    _require_name(path, _PLACE)
     target = Path(os.path.realpath(path))
     return target, target.with_name(f"{target.name}{PARTIAL}{uuid.uuid4().hex}")
 
@@ -251,6 +281,7 @@ def reading(path: str | os.PathLike, accepted: str = "a file that can be read") 
         FileNotFoundError: nothing is there.
         ValueError: anything else.
     """
+    _require_name(path, accepted)
     try:
         yield
     except FileNotFoundError as error:
@@ -260,6 +291,16 @@ def reading(path: str | os.PathLike, accepted: str = "a file that can be read") 
     except OSError as error:
         found = (error.strerror or str(error)).lower()
         raise ValueError(f"{path}: found {found}, accepted: {accepted}") from None
+
+
+def _require_name(path: str | os.PathLike, accepted: str) -> None:
+    """Refuse a path that no file can have: with a NUL, or with half a character."""
+    try:
+        found = "a NUL in the path" if b"\0" in os.fsencode(path) else ""
+    except UnicodeEncodeError:
+        found = "half a character (a surrogate) in the path"
+    if found:
+        raise ValueError(f"{printable(str(path))}: found {found}, accepted: {accepted}")
 
 
 def printable(text: str) -> str:

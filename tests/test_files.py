@@ -1,7 +1,10 @@
 """Files are read whole or refused by name, and written whole or not at all."""
 
+import errno
 import json
 import os
+import re
+from pathlib import Path
 
 import pytest
 
@@ -50,6 +53,14 @@ def test_a_place_that_cannot_be_written_is_refused_before(tmp_path):
         assert f"found {place} ({found})" in str(refused.value)
     files.require_writable(tmp_path / "file", "memory_out")
     files.require_writable(tmp_path / "new", "memory_out")
+    for place, found in (
+        (tmp_path, "is a directory"),
+        (tmp_path / "file" / "more", "file exists"),
+        (tmp_path / "file" / "more" / "more", "not a directory"),
+        (Path("/proc/x/y"), "no such file or directory"),
+    ):
+        with pytest.raises(files.Unwritable, match=f"^{place}: found {found}, accepted: a file in"):
+            files.write_text(place, "new")
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("file", "kept")]
 
 
@@ -115,6 +126,32 @@ def test_a_file_that_was_not_finished_changes_nothing(tmp_path):
         assert [name for name in os.listdir(tmp_path) if files.PARTIAL in name]
         raise ZeroDivisionError
     assert os.listdir(tmp_path) == ["text"] and path.read_bytes() == b"old\r\n"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_stays_the_systems_error(tmp_path, monkeypatch, number):
+    def full(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    for step in ("mkdir", "replace"):
+        with monkeypatch.context() as patched:
+            patched.setattr(*((Path, step) if step == "mkdir" else (os, step)), full)
+            with pytest.raises(OSError, match=os.strerror(number)) as stopped:
+                files.write_text(tmp_path / "text", "new")
+        assert stopped.value.errno == number and not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("name, found", [("a\0b", "a NUL"), ("a\ud800b", "half a character")])
+def test_a_path_that_no_file_can_have_is_refused(tmp_path, name, found):
+    shown = re.escape(files.printable(str(tmp_path / name)))
+    for use in (
+        files.read_bytes,
+        lambda path: files.write_text(path, ""),
+        lambda path: files.require_writable(path, "memory_out"),
+    ):
+        with pytest.raises(ValueError, match=f"^{shown}: found {found}.* in the path, accepted: "):
+            use(tmp_path / name)
+    assert not os.listdir(tmp_path)
 
 
 def test_a_damaged_line_hides_no_other(tmp_path):

@@ -22,7 +22,7 @@ from inf_former_jax.data import text
 from inf_former_jax.data.batches import check_tokens
 from inf_former_jax.data.text import SKIP, Skip
 from inf_former_jax.data.tokens import Tokenizer
-from inf_former_jax.files import PARTIAL, digest, json_text, read_json, reading, write_json, writing
+from inf_former_jax.files import PARTIAL, digest, json_text, placing, read_json, write_json, writing
 from inf_former_jax.require import require
 
 _VERSION = 2  # of readers and entries: a new number makes every entry stale
@@ -147,7 +147,7 @@ def _load(entry: Path, key: str, kind: np.dtype) -> TokenizedSplit | None:
 
 def _build(entry: Path, key: str, kind: np.dtype, write: Callable) -> TokenizedSplit:
     partial = entry.with_name(f"{entry.name}{PARTIAL}{uuid.uuid4().hex}")
-    with reading(entry.parent, "a folder that can be written"):
+    with placing(entry.parent, "a folder that can be made and written to"):
         partial.mkdir(parents=True)
     try:
         _write(partial, key, write)
