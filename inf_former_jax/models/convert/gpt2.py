@@ -37,7 +37,9 @@ def load(
     """A GPT-2 as (configuration, parameters of `Decoder`), and its memory if `save` wrote one.
 
     A plain one comes with segments as long as its table of positions and without any memory.
-    Half-precision tensors become float32; embd_pdrop is taken to be resid_pdrop.
+    Half-precision tensors become float32; others keep their dtype, and their numbers must be finite
+    in the one that JAX computes in (float32 for float64, unless x64 is on). embd_pdrop is
+    taken to be resid_pdrop.
 
     Args:
         path_or_tensors: a folder with model.safetensors (or its index) and config.json, the file
@@ -53,10 +55,10 @@ def load(
         FileNotFoundError: no such file or folder.
     """
     if isinstance(path_or_tensors, Mapping):
-        options, tensors, where = {}, path_or_tensors, "tensors"
+        options, tensors, where, config = {}, path_or_tensors, "tensors", "tensors"
     else:
         path = Path(path_or_tensors)
-        tensors, options, where = gpt2_files.read_folder(path, num_heads is None)
+        tensors, options, where, config = gpt2_files.read_folder(path, num_heads is None)
     tensors = own(tensors)
     told, tied = sizes(tensors, where), is_tied(tensors)
     tied = options.get("tie_word_embeddings", tied)
@@ -66,7 +68,7 @@ def load(
         del tensors["lm_head.weight"]
     published = max(told["d_model"] // 64, 1)
     heads = options.get("n_head", published) if num_heads is None else num_heads
-    cfg = gpt2_options.configuration(told, heads, tied, options, where)
+    cfg = gpt2_options.configuration(told, heads, tied, options, where, config)
     return cfg, unpack(cfg, tensors, where)
 
 
@@ -137,12 +139,12 @@ def save(
         eos, bos: ids of the tokens at the end and the beginning of a text, for config.json.
 
     Raises:
-        ValueError: cfg is no GPT-2, params are not its parameters, an id is not one of its own, or
-            tokenizer names none.
+        ValueError: cfg is no GPT-2, params are not its parameters, an id is not one of its own,
+            tokenizer names none, or the folder cannot be made or written to.
     """
     for name, token in {"eos": eos, "bos": bos}.items():
-        fits = token is None or 0 <= token < cfg.vocab_size
-        require(fits, name, token, f"an id 0 … {cfg.vocab_size - 1}")
+        fits = token is None or (type(token) is int and 0 <= token < cfg.vocab_size)
+        require(fits, name, repr(token), f"an id 0 … {cfg.vocab_size - 1}")
     tokens = {"eos_token_id": eos, "bos_token_id": bos}
     given = {name: token for name, token in tokens.items() if token is not None}
     options = gpt2_options.options_of(cfg, **given)

@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,8 @@ _TOKENIZER |= {"special_tokens_map.json", "added_tokens.json"}
 _DIGEST = "digest"
 
 
-def read_folder(path: Path, needed: bool) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """(tensors by their names, options by one name each, what to name in errors).
+def read_folder(path: Path, needed: bool) -> tuple[dict[str, Any], dict[str, Any], str, str]:
+    """(tensors by their names, options by one name each, where the tensors and the options are).
 
     Args:
         path: a folder, or the safetensors file in it.
@@ -42,7 +42,8 @@ def read_folder(path: Path, needed: bool) -> tuple[dict[str, Any], dict[str, Any
     if path.is_dir():
         path, index = folder / _WEIGHTS, folder / _INDEX
         if index.is_file() and not path.is_file():
-            return _read_shards(index), _read_options(folder / _CONFIG, needed), str(index)
+            tensors, options = _read_shards(index), _read_options(folder / _CONFIG, needed)
+            return tensors, options, str(index), str(folder / _CONFIG)
         pickled = next((f for f in sorted(folder.iterdir()) if f.suffix in _PICKLES), None)
         require(path.is_file() or pickled is None, str(pickled), "a pickle", _CONVERT)
     tensors, digest = _read_tensors(path)
@@ -50,7 +51,7 @@ def read_folder(path: Path, needed: bool) -> tuple[dict[str, Any], dict[str, Any
     told = options.get(OURS, {}).get(WEIGHTS, digest)
     place = f"{folder / _CONFIG}: {OURS}: {WEIGHTS}"
     require(digest in (None, told), place, f"{told}, another save's", f"{digest}, of {path.name}")
-    return tensors, options, str(path)
+    return tensors, options, str(path), str(folder / _CONFIG)
 
 
 def _read_options(path: Path, needed: bool) -> dict[str, Any]:
@@ -122,7 +123,7 @@ def write_folder(
         _check_kept_tokenizer(folder, options["vocab_size"])
     digest = digest_of(tensors)
     options = {**options, OURS: {**options[OURS], WEIGHTS: digest}}
-    old = set(_shards(folder)) | {"generation_config.json"}
+    old = _shards(folder) | {"generation_config.json"}
     if tokenizer is not None:
         old |= _TOKENIZER - content.keys()
     # The last to take their places are config.json and, before it, the weights.
@@ -131,15 +132,22 @@ def write_folder(
     with contextlib.ExitStack() as stack:
         for name, raw in whole.items():
             stack.enter_context(writing(folder / name)).write(raw)
-    for name in old:
+    for name in old - whole.keys():
         (folder / name).unlink(missing_ok=True)
 
 
-def _shards(folder: Path) -> Iterator[str]:
-    """An old index and the files that it names, which the one new file replaces."""
-    if (folder / _INDEX).is_file():
-        yield _INDEX
-        yield from (file.name for file in folder.iterdir() if _SHARD.fullmatch(file.name))
+def _shards(folder: Path) -> set[str]:
+    """An old index and the files of weights that it names, which the one new file replaces."""
+    index = folder / _INDEX
+    if not index.is_file():
+        return set()
+    named: Any = None
+    with contextlib.suppress(ValueError):  # a damaged index names none
+        named = read_json(index).get("weight_map")
+    files = list(named.values()) if isinstance(named, dict) else []
+    there = {file.name for file in folder.glob("*.safetensors")}
+    shards = {name for name in there if name in files or _SHARD.fullmatch(name)}
+    return {_INDEX, *shards}
 
 
 def _tokenizer_files(path: Path) -> dict[str, bytes]:

@@ -95,7 +95,8 @@ def _whole(shape: tuple[int, ...], *path: str) -> Place:
 def unpack(cfg: ModelConfig, tensors: Tensors, where: str) -> dict:
     """Parameters of `Decoder` from tensors by their names, which `own` has stripped.
 
-    Half-precision tensors become float32, others keep their dtype.
+    Half-precision tensors become float32, others keep their dtype. All numbers must be finite in
+    the dtype that JAX computes in, which is float32 for float64 unless x64 is on.
 
     Raises:
         ValueError: a tensor is missing, unknown, of another shape or kind, or has a number that is
@@ -112,9 +113,12 @@ def unpack(cfg: ModelConfig, tensors: Tensors, where: str) -> dict:
         floating = jnp.issubdtype(tensor.dtype, np.floating)
         require(floating, f"{where}: {name}", tensor.dtype, "floating-point numbers")
         tensor = tensor.astype(np.float32) if tensor.dtype.itemsize < 4 else tensor
-        if not np.isfinite(tensor).all():
-            wrong = tensor[~np.isfinite(tensor)]
-            require(False, f"{where}: {name}", f"{wrong.size} times {wrong[0]}", "finite numbers")
+        kind = jax.dtypes.canonicalize_dtype(tensor.dtype)
+        with np.errstate(over="ignore"):
+            wrong = tensor[~np.isfinite(tensor.astype(kind, copy=False))]
+        if wrong.size:
+            found, accepted = f"{wrong.size} times {wrong[0]}", f"finite numbers of {kind}"
+            require(False, f"{where}: {name}", found, accepted)
         tensor = tensor.T if transposed else tensor
         for path, part in zip(paths, np.split(tensor, len(paths), axis=-1), strict=True):
             params[path] = part.reshape(leaf)

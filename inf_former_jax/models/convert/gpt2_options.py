@@ -86,14 +86,24 @@ def canonical(options: Mapping[str, Any], where: str) -> dict[str, Any]:
     require(isinstance(tied, bool), f"{where}: tie_word_embeddings", repr(tied), "true or false")
     ours = options.setdefault(OURS, {})
     require(isinstance(ours, dict), f"{where}: {OURS}", repr(ours), "an object")
+    weights = ours.get(WEIGHTS, "")
+    require(isinstance(weights, str), f"{where}: {OURS}: {WEIGHTS}", repr(weights), "a text")
     options.setdefault("n_head", 12)
     return options
 
 
 def configuration(
-    told: Mapping[str, int], num_heads: Any, tied: bool, options: Mapping[str, Any], where: str
+    told: Mapping[str, int],
+    num_heads: Any,
+    tied: bool,
+    options: Mapping[str, Any],
+    where: str,
+    config: str,
 ) -> ModelConfig:
     """The configuration of tensors with the sizes `told` and of canonical options, or of none.
+
+    Args:
+        where, config: what to name in errors of the tensors, and of the options.
 
     Raises:
         ValueError: options that contradict the tensors, or that no model can have.
@@ -106,10 +116,10 @@ def configuration(
         found, accepted = f"{told[size]} in the tensors", f"{value!r} as config.json says"
         require(_is(value, told[size]), f"{where}: {name}", found, accepted)
     fits = type(num_heads) is int and num_heads > 0 and width % num_heads == 0
-    require(fits, f"{where}: num_heads", repr(num_heads), f"a divisor of the width {width}")
+    require(fits, f"{config}: num_heads", repr(num_heads), f"a divisor of the width {width}")
     activation, known = options.get("activation_function", "gelu_new"), " or ".join(_ACTIVATIONS)
     holds = isinstance(activation, str) and activation in _ACTIVATIONS
-    require(holds, f"{where}: activation_function", repr(activation), known)
+    require(holds, f"{config}: activation_function", repr(activation), known)
     changes: dict[str, Any] = {
         **told,
         "num_heads": num_heads,
@@ -123,9 +133,9 @@ def configuration(
     for name, value in options.get(OURS, {}).items():
         if name != WEIGHTS:
             accepted = "a field that GPT-2 has no option for"
-            require(name in _FIELDS, f"{where}: {OURS}: {name}", "such a field", accepted)
-            changes[name] = _memory(name, value, where)
-    return _made(presets.gpt2, changes, f"{where}: config.json")
+            require(name in _FIELDS, f"{config}: {OURS}: {name}", "such a field", accepted)
+            changes[name] = _memory(name, value, config)
+    return _made(presets.gpt2, changes, config)
 
 
 def _memory(name: str, value: Any, where: str) -> Any:

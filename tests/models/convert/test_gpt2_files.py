@@ -161,6 +161,8 @@ def test_other_names_of_options_are_understood(tmp_path):
         ({"scale_attn_weights": 1}, "scale_attn_weights: found 1, accepted: True"),
         ({"activation_function": None}, "activation_function: found None, accepted: gelu_new or"),
         ({"inf_former": 5}, "inf_former: found 5, accepted: an object"),
+        ({"inf_former": {"weights": 5}}, "inf_former: weights: found 5, accepted: a text"),
+        ({"resid_pdrop": 0.1, "inf_former": {"segment_len": -1}}, "segment_len: found -1"),
         ({"inf_former": {"long_term": 5}}, "inf_former: long_term: found 5, accepted: an object"),
         (
             {"inf_former": {"long_term": {"a": 5}}},
@@ -174,7 +176,9 @@ def test_other_names_of_options_are_understood(tmp_path):
 def test_options_of_wrong_types_are_refused(tmp_path, options, match):
     with pytest.raises(ValueError, match=f"{match}.*") as refused:
         gpt2.load(folder(tmp_path / "given", **options))
-    assert damage.DIALECT.fullmatch(str(refused.value)) and str(tmp_path) in str(refused.value)
+    assert damage.DIALECT.fullmatch(str(refused.value))
+    place = "model.safetensors" if "n_inner" in options else "config.json"
+    assert str(refused.value).startswith(f"{tmp_path / 'given' / place}: ")
 
 
 def test_a_null_n_inner_is_four_times_the_width(tmp_path):
@@ -198,6 +202,17 @@ def test_weights_that_are_no_numbers_are_refused(number):
         match = rf"h\.1\.ln_2\.bias: found 2 times {number}, accepted: finite numbers"
         with pytest.raises(ValueError, match=match):
             gpt2.load(wrong, num_heads=HEADS)
+
+
+def test_weights_that_overflow_where_they_are_computed_are_refused():
+    """Numbers of float64 beyond float32, unless float64 is what is computed in."""
+    wrong = tensors(dtype=np.float64)
+    wrong["h.1.ln_2.bias"][3] = 7e299
+    match = r"h\.1\.ln_2\.bias: found 1 times 7e\+299, accepted: finite numbers of float32"
+    with pytest.raises(ValueError, match=match):
+        gpt2.load(wrong, num_heads=HEADS)
+    with jax.enable_x64(True):
+        assert gpt2.load(wrong, num_heads=HEADS)[1]["positions"].dtype == np.float64
 
 
 @pytest.mark.parametrize(
@@ -243,11 +258,17 @@ def names(path):
 def test_a_saved_model_takes_the_place_of_all_that_was_there(tmp_path):
     """A sharded one with a tokeniser of two files, by one with two other files."""
     path = tokenizer(sharded(tmp_path / "model"), "old")
+    index = json.loads((path / "model.safetensors.index.json").read_text())["weight_map"]
+    for number, file in enumerate(sorted({*index.values()})):  # of another tool
+        (path / file).rename(path / f"part{number}.safetensors")
+        index = {k: f"part{number}.safetensors" if v == file else v for k, v in index.items()}
+    index_of(path, index | {"a": "README.md", "b": "../given/x.safetensors", "c": None})
     (path / "generation_config.json").write_text('{"eos_token_id": 3}')
     (path / "README.md").write_text("mine")
     given = tmp_path / "given"
     given.mkdir()
     (given / "vocab.json").write_text("{}")
+    (given / "x.safetensors").write_text("not of this folder")
     (given / "merges.txt").write_text("#version: 0.2\n")
     cfg, params = gpt2.load(tensors(seed=5, dtype=np.float32), num_heads=HEADS)
     gpt2.save(cfg, params, path, tokenizer=given, eos=7, bos=8)
@@ -256,7 +277,7 @@ def test_a_saved_model_takes_the_place_of_all_that_was_there(tmp_path):
     assert names(path) == ours | {"README.md"}
     config = json.loads((path / "config.json").read_text())
     assert (config["eos_token_id"], config["bos_token_id"]) == (7, 8)
-    assert (path / "vocab.json").read_bytes() == b"{}"
+    assert (path / "vocab.json").read_bytes() == b"{}" and (given / "x.safetensors").exists()
     gpt2.save(cfg, params, path, tokenizer=path)  # its own
     assert names(path) == ours | {"README.md"}
     gpt2.save(cfg, params, path)  # as many ids: the tokeniser stays
@@ -278,10 +299,13 @@ def test_what_cannot_be_saved_leaves_the_folder_as_it_was(tmp_path):
         ({"tokenizer": tmp_path / "gone"}, "gone: found nothing, accepted: a tokenizer.json"),
         ({"eos": 41}, "^eos: found 41, accepted: an id 0 … 40"),
         ({"bos": -1}, "^bos: found -1, accepted: an id 0 … 40"),
+        ({"eos": True}, "^eos: found True, accepted: an id 0 … 40"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=match):
             gpt2.save(larger, grown, path, **options)
         assert {file.name: file.read_bytes() for file in path.iterdir()} == before
+    with pytest.raises(ValueError, match=r"config.json: found file exists, accepted: "):
+        gpt2.save(cfg, params, path / "config.json")
     gpt2.save(larger, grown, path, tokenizer=tokenizer(tmp_path / "new", "new"))
     assert gpt2.load(path)[0].vocab_size == VOCAB + 1
     assert (path / "tokenizer.json").read_text() == '{"new": 1}'
