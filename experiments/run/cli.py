@@ -18,6 +18,7 @@ from experiments.run.experiment import Config, Experiment
 from experiments.run.options import HELP, HELP_ALL, Options, applied, help_text
 from experiments.run.stopping import INTERRUPTED
 from inf_former_jax.files import printable
+from inf_former_jax.generate import NonFiniteState
 from inf_former_jax.require import require
 from inf_former_jax.training.checkpoint import CheckpointError
 from inf_former_jax.training.loop import Interrupted
@@ -39,9 +40,13 @@ _KEPT = "the same command goes on from the last good checkpoint"
 def refusals() -> Iterator[None]:
     """Turn an error at the door into one line on standard error and exit status 2.
 
-    A full disk has status 4.
+    A full disk has status 4, and a NaN in what is written status 1.
     """
-    with _one_line(ValueError, OSError, status=REFUSED), _one_line_if_full():
+    with (
+        _one_line(ValueError, OSError, status=REFUSED),
+        _one_line(NonFiniteState, status=STOPPED),
+        _one_line_if_full(),
+    ):
         yield
 
 
@@ -53,7 +58,7 @@ def stops() -> Iterator[None]:
     written, such as on a full disk.
     """
     with (
-        _one_line(NonFiniteError, status=STOPPED),
+        _one_line(NonFiniteError, NonFiniteState, status=STOPPED),
         _one_line(Interrupted, status=INTERRUPTED, advice=_SAVED),
         _one_line(CheckpointError, status=REFUSED),
         _one_line(OSError, status=NO_FILE, advice=_KEPT),

@@ -8,13 +8,14 @@
 next token from its logits, and `generation` reads a prompt and says new tokens.
 """
 
-from inf_former_jax.generate.decoding import DecodeState, start
+from inf_former_jax.generate.decoding import DecodeState, NonFiniteState, start
 from inf_former_jax.generate.generation import generate, stream
 from inf_former_jax.generate.sampling import Sampling, sample
 from inf_former_jax.generate.saved import load_state, save_state
 
 __all__ = [
     "DecodeState",
+    "NonFiniteState",
     "Sampling",
     "generate",
     "load_state",

@@ -16,6 +16,10 @@ from inf_former_jax.models.decoder import Decoder, Distances
 from inf_former_jax.models.open_segment import Cache
 
 
+class NonFiniteState(ValueError):
+    """A NaN or an infinity appeared in the logits or in another part of a state."""
+
+
 class DecodeState(NamedTuple):
     """All that a conversation carries, of constant size; rows lead in every leaf.
 

@@ -19,6 +19,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from inf_former_jax.generate.decoding import (
     Constants,
     DecodeState,
+    NonFiniteState,
     Piece,
     distances,
     extend,
@@ -68,6 +69,8 @@ def generate(
 
     Raises:
         ValueError: before anything is computed, for arguments that do not fit the decoder.
+        NonFiniteState: the weights, or the state that was given, led to a NaN or an infinity among
+            the logits. No token is drawn from such ones.
     """
     steps = stream(
         decoder,
@@ -166,6 +169,7 @@ def _steps(
     if prompt.reply_types is not None:
         types = jnp.asarray(prompt.reply_types, jnp.int32)[:, None]
     for step in range(num_tokens):
+        _require_finite(state)
         counts = (~ended).astype(jnp.int32)
         logits = state.cache.logits
         tokens, ended = next_tokens(logits, sample_key, step, tokens, ended, sampling)
@@ -175,7 +179,19 @@ def _steps(
         yield tokens
         if sampling.stop and bool(ended.all()):
             break
+    _require_finite(state)
     return state
+
+
+def _require_finite(state: DecodeState) -> None:
+    """Refuse logits of the next token that are not finite; names the first row and its place."""
+    logits = np.asarray(state.cache.logits)
+    rows = np.flatnonzero(~np.isfinite(logits).all(axis=-1))
+    for row in rows[:1].tolist():
+        number = logits[row][~np.isfinite(logits[row])][0]
+        place = int(state.memory.seen[row]) + int(state.position[row])
+        name = f"logits of row {row} after {place} tokens"
+        raise NonFiniteState(f"{name}: found {number}, accepted: finite numbers")
 
 
 def _lengths(

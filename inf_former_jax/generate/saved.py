@@ -9,12 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from inf_former_jax.files import decode, digest_of, json_text, parse_json, reading, writing
-from inf_former_jax.generate.decoding import DecodeState, start
+from inf_former_jax.generate.decoding import DecodeState, NonFiniteState, start
 from inf_former_jax.memory.state import MAX_SEEN
 from inf_former_jax.models.decoder import Decoder
 from inf_former_jax.require import require, require_same
 
-_ACCEPTED = "a file of save_state"
+_ACCEPTED, _OTHER = "a file of save_state", "another kind of file"
+
+#: How an .npz begins, with members and without.
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 
 #: The member that tells the model, as JSON; the others are the leaves by their paths.
 _MODEL = "model"
@@ -39,10 +42,19 @@ def save_state(
     Args:
         decoder, params: the model that has read it. Its configuration and a digest of its weights
             are kept, so that `load_state` refuses another model.
+
+    Raises:
+        NonFiniteState: a leaf has a NaN or an infinity, from which nothing can go on.
+        ValueError: the file cannot be written there.
     """
+    leaves = _by_path(jax.device_get(state))
+    for name, leaf in leaves.items():
+        wrong = np.asarray(leaf)[~np.isfinite(leaf)]
+        if wrong.size:
+            raise NonFiniteState(f"state{name}: found {wrong[0]}, accepted: finite numbers")
     told = np.frombuffer(json_text(_model(decoder, params)).encode(), np.uint8)
     with writing(path) as file:
-        np.savez(file, **{_MODEL: told}, **_by_path(jax.device_get(state)))
+        np.savez(file, **{_MODEL: told}, **leaves)
 
 
 def load_state(
@@ -77,6 +89,10 @@ def load_state(
     dtype = jax.dtypes.canonicalize_dtype(np.float64 if double else np.float32)
     target = jax.eval_shape(lambda: start(decoder, batch, dtype))
     expected = _by_path(target)
+    strange = sorted(name for name in found if not name.startswith("."))
+    for name in strange[:1]:
+        accepted = f"those of {_ACCEPTED}"
+        require(False, f"{path}: member {name!r}", "such a member", accepted)
     require_same(f"{path}: state", _described(found), _described(expected))
     leaves = {name: found[name] for name in expected}
     _check_values(path, leaves, decoder.cfg.segment_len)
@@ -108,12 +124,17 @@ def _model(decoder: Decoder | None, params: Any) -> dict[str, Any]:
 def _read(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """The members of an .npz file."""
     with reading(path, _ACCEPTED), open(path, "rb") as file:
+        require(file.read(4) in _ZIP, str(path), _OTHER, _ACCEPTED)
+        file.seek(0)
         try:
             with np.load(file, allow_pickle=False) as members:
-                return {name: np.asanyarray(member) for name, member in members.items()}
+                found = {name: np.asanyarray(member) for name, member in members.items()}
         except Exception as error:  # a dozen kinds, by which part is damaged
-            found = " ".join(str(error).split()) or type(error).__name__
+            damage = " ".join(str(error).split()) or type(error).__name__
+            found = f"a damaged one ({damage})"
             raise ValueError(f"{path}: found {found}, accepted: {_ACCEPTED}") from None
+    require(any(name.startswith(".") for name in found), str(path), _OTHER, _ACCEPTED)
+    return found
 
 
 def _told(path: str | os.PathLike, member: np.ndarray | None) -> dict[str, Any]:

@@ -405,6 +405,21 @@ def test_types_of_another_shape_are_refused(types, reply_types, match):
         )
 
 
+@pytest.mark.parametrize("num_tokens", [0, 4])
+def test_nothing_is_said_after_a_nan(sticky, num_tokens):
+    """Of a state, and of parameters; the row and what it has read are named."""
+    read = sticky.run(sticky.fresh(), prompts(1, 5), 0)[1]
+    wrong = read._replace(cache=read.cache._replace(logits=read.cache.logits.at[1, 2].set(-np.inf)))
+    match = r"^logits of row 1 after 5 tokens: found -inf, accepted: finite numbers$"
+    with pytest.raises(generate.NonFiniteState, match=match):
+        sticky.run(wrong, prompts(1, 5)[:, :0], num_tokens)
+    params = jax.tree.map(lambda leaf: leaf + np.nan, sticky.params)
+    with pytest.raises(generate.NonFiniteState, match="row 0 after 5 tokens: found nan"):
+        generate.generate(
+            sticky.decoder, params, sticky.fresh(), prompts(1, 5), num_tokens, jax.random.key(0)
+        )
+
+
 def test_padding_may_be_any_number(sticky):
     """What is beyond a row's length is not looked at."""
     lengths, prompt = np.array([3, 5, 1]), prompts(1, 5)

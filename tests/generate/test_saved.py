@@ -221,6 +221,21 @@ def test_zips_of_every_kind(book, tmp_path):
     np.savez(pickled, **arrays | {".position": np.array([None] * B, object)})
     array = io.BytesIO()
     np.save(array, arrays[".position"])
+    texts, more = tmp_path / "texts.zip", arrays | {"extra": np.ones(2)}
+    with zipfile.ZipFile(texts, "w") as archive:
+        archive.writestr("a.txt", "text")
+    for wrong, found in (
+        (b"some text", "another kind of file, accepted: a file of save_state"),
+        (array.getvalue(), "another kind of file, accepted: a file of save_state"),
+        (texts.read_bytes(), "another kind of file, accepted: a file of save_state"),
+        (whole[:99], r"a damaged one \(.*\), accepted: a file of save_state"),
+    ):
+        path.write_bytes(wrong)
+        with pytest.raises(ValueError, match=rf"^{path}: found {found}$"):
+            load(path, params=PARAMS)
+    path.write_bytes(zipped(more))
+    with pytest.raises(ValueError, match=r"book\.npz: member 'extra': found such a member, acc"):
+        load(path, params=PARAMS)
     for wrong in (
         marked(whole, 8, 10, 99),  # an unknown method
         marked(whole, 6, 8, 1),  # encrypted
@@ -275,6 +290,16 @@ def test_damaged_files_are_refused_or_say_the_same(book, tmp_path_factory, data)
     assert answer is None or not changed
     if answer is not None:
         assert_same(answer, a_state())
+
+
+@pytest.mark.parametrize("number", [np.nan, -np.inf])
+def test_a_state_that_is_not_finite_is_not_saved(book, tmp_path, number):
+    path, state = tmp_path / "book.npz", a_state()
+    path.write_bytes(book.read_bytes())
+    state.cache.logits[1, 2] = number
+    with pytest.raises(generate.NonFiniteState, match=rf"state\.cache\.logits: found {number}, "):
+        generate.save_state(path, state)
+    assert path.read_bytes() == book.read_bytes()
 
 
 def test_an_error_while_it_is_written_leaves_the_old_file(book, tmp_path, monkeypatch):

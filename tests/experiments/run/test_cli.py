@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from experiments.run import cli
+from inf_former_jax.files import Unwritable
+from inf_former_jax.generate import NonFiniteState
 from inf_former_jax.training.checkpoint import CheckpointError
 from inf_former_jax.training.loop import Interrupted
 from inf_former_jax.training.metrics import NonFiniteError
@@ -45,6 +47,8 @@ STORED = ValueError("RESOURCE_EXHAUSTED: Failed to write 5 bytes: No space left 
         (FULL, 4),
         (QUOTA, 4),
         (caused(ValueError("out: found x, accepted: a folder"), FULL), 4),
+        (Unwritable("x: found file exists, accepted: a file"), 2),
+        (NonFiniteState("logits of row 0 after 3 tokens: found nan, accepted: finite numbers"), 1),
     ],
 )
 def test_statuses_at_the_door(capsys, error, status):
@@ -55,6 +59,8 @@ def test_statuses_at_the_door(capsys, error, status):
     ("error", "status"),
     [
         (NonFiniteError("step 3: NaN or infinity in loss"), 1),
+        (NonFiniteState("logits of row 0 after 3 tokens: found nan, accepted: finite numbers"), 1),
+        (Unwritable("x: found permission denied, accepted: a file"), 4),
         (CheckpointError("none of them is whole"), 2),
         (Interrupted("SIGTERM after step 3"), 3),
         (FULL, 4),
