@@ -147,7 +147,7 @@ def _load(entry: Path, key: str, kind: np.dtype) -> TokenizedSplit | None:
 
 def _build(entry: Path, key: str, kind: np.dtype, write: Callable) -> TokenizedSplit:
     partial = entry.with_name(f"{entry.name}{PARTIAL}{uuid.uuid4().hex}")
-    with placing(entry.parent, "a folder that can be made and written to"):
+    with placing(entry.parent, "a folder that can be written to"):
         partial.mkdir(parents=True)
     try:
         _write(partial, key, write)
