@@ -37,6 +37,10 @@ class Unwritable(OSError, ValueError):
     """The system refuses a place where a file or folder is to be written."""
 
 
+class Changed(OSError, ValueError):
+    """A file was written to by another while it was read."""
+
+
 def read_bytes(path: str | os.PathLike, accepted: str = "a file that can be read") -> bytes:
     """The bytes of a file.
 

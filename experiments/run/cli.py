@@ -182,12 +182,12 @@ def start(
     with contextlib.ExitStack() as held:
         with refusals():
             room = training.check_room(experiment, cfg)
-            if not jax.process_index():
-                print(room, flush=True)
             experiment.check(cfg)
             result = held.enter_context(folders.open_run(folder, cfg))
         if result is not None:
             return result, True
         provenance = folders.provenance(experiment.name, preset, argv)
+        if not jax.process_index():
+            print(room, flush=True)
         with stops():
             return training.run(experiment, cfg, folder, provenance), False

@@ -22,7 +22,16 @@ from inf_former_jax.data import text
 from inf_former_jax.data.batches import check_tokens
 from inf_former_jax.data.text import SKIP, Skip
 from inf_former_jax.data.tokens import Tokenizer
-from inf_former_jax.files import PARTIAL, digest, json_text, placing, read_json, write_json, writing
+from inf_former_jax.files import (
+    PARTIAL,
+    Changed,
+    digest,
+    json_text,
+    placing,
+    read_json,
+    write_json,
+    writing,
+)
 from inf_former_jax.require import require
 
 _VERSION = 2  # of readers and entries: a new number makes every entry stale
@@ -43,10 +52,13 @@ class TokenizedSplit(NamedTuple):
         """The tokens at places, an index or a slice of `tokens`.
 
         Raises:
-            ValueError: a token beyond the vocabulary: the file was written to after it was mapped.
+            Changed: a token beyond the vocabulary: the file was written to after it was mapped.
         """
         found = self.tokens[places]
-        check_tokens(found, self.vocab_size, "tokens of the cache")
+        try:
+            check_tokens(found, self.vocab_size, "tokens of the cache")
+        except ValueError as error:
+            raise Changed(str(error)) from None
         return found.astype(np.int32)
 
 

@@ -186,7 +186,10 @@ BAD = {
         ["--model.vocab-size", "256"],
         ["model.vocab_size", "found 256", "257 or more", "bytes"],
     ),
-    "no documents": (["--test-documents", "0"], ["test_documents", "found 0", "number ≥ 1"]),
+    "no documents": (
+        ["--test-documents", "0"],
+        ["test_documents", "found 0", "number in [1, 1000000]"],
+    ),
     "batch and mesh": (["--batch-size", "12"], ["batch_size", "found 12", "multiple"]),
 }
 

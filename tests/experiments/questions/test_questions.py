@@ -262,7 +262,10 @@ BAD = {
     "many questions": (["--task.questions", "3"], ["questions", "at most the 2 facts", "found 3"]),
     "few sentences": (["--task.sentences", "1"], ["sentences", "2 or more", "found 1"]),
     "small vocabulary": (["--model.vocab-size", "259"], ["tokenizer", "found one of 257", "256"]),
-    "no documents": (["--test-documents", "0"], ["test_documents", "found 0", "number ≥ 1"]),
+    "no documents": (
+        ["--test-documents", "0"],
+        ["test_documents", "found 0", "number in [1, 1000000]"],
+    ),
     "no training": (["--train-documents", "0"], ["train_documents", "found 0", "number ≥ 1"]),
     "no batch": (["--batch-size", "0"], ["batch_size", "found 0", "number ≥ 1"]),
     "batch and mesh": (["--batch-size", "12"], ["batch_size", "found 12", "multiple"]),

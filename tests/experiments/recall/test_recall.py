@@ -124,7 +124,10 @@ BAD = {
         ["--model.vocab-size", "9"],
         ["model.vocab_size", "found 9", "10 or more"],
     ),
-    "no documents": (["--test-documents", "0"], ["test_documents", "found 0", "number ≥ 1"]),
+    "no documents": (
+        ["--test-documents", "0"],
+        ["test_documents", "found 0", "number in [1, 1000000]"],
+    ),
     "no batch": (["--batch-size", "0"], ["batch_size", "found 0", "number ≥ 1"]),
     "batch and mesh": (["--batch-size", "12"], ["batch_size", "found 12", "multiple"]),
     "seed": (["--seed", "-1"], ["seed", "found -1", "number in [0, "]),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from experiments.run import cli
-from inf_former_jax.files import Unwritable
+from inf_former_jax.files import Changed, Unwritable
 from inf_former_jax.generate import NonFiniteState
 from inf_former_jax.training.checkpoint import CheckpointError
 from inf_former_jax.training.loop import Interrupted
@@ -61,6 +61,7 @@ def test_statuses_at_the_door(capsys, error, status):
         (NonFiniteError("step 3: NaN or infinity in loss"), 1),
         (NonFiniteState("logits of row 0 after 3 tokens: found nan, accepted: finite numbers"), 1),
         (Unwritable("x: found permission denied, accepted: a file"), 4),
+        (Changed("tokens of the cache[1]: found 65535, accepted: a token id in 0..256"), 4),
         (CheckpointError("none of them is whole"), 2),
         (Interrupted("SIGTERM after step 3"), 3),
         (FULL, 4),

@@ -121,7 +121,7 @@ BAD = {
     "batch and mesh": (["--batch-size", "12"], ["batch", "found 12", "multiple", "8"]),
     "mesh": (["--mesh-model", "3"], ["mesh", "found 3", "divisor of 8"]),
     "no batch": (["--batch-size", "0"], ["batch", "0"]),
-    "no test": (["--test-sequences", "0"], ["test", "found 0", "number ≥ 1"]),
+    "no test": (["--test-sequences", "0"], ["test", "found 0", "number in [1, 1000000]"]),
     "rate": (["--optim.learning-rate", "-1"], ["learning_rate", "found -1", "> 0"]),
     "warm-up": (["--optim.warmup-steps", "4"], ["warmup_steps", "found 4", "< steps"]),
     "seed": (["--seed", "-1"], ["seed", "found -1", "number in [0, "]),
