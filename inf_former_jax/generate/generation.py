@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from inf_former_jax.generate.decoding import (
     Constants,
@@ -70,7 +70,7 @@ def generate(
     Raises:
         ValueError: before anything is computed, for arguments that do not fit the decoder.
         NonFiniteState: the weights, or the state that was given, led to a NaN or an infinity among
-            the logits. No token is drawn from such ones.
+            the logits.
     """
     steps = stream(
         decoder,
@@ -84,6 +84,7 @@ def generate(
         operators=operators,
         types=types,
         reply_types=reply_types,
+        wait=False,
         **options,
     )
     columns = []
@@ -112,12 +113,17 @@ def stream(
     operators: Operators | None = None,
     types: Int[AnyArray, "B T"] | None = None,
     reply_types: Int[AnyArray, " B"] | None = None,
+    wait: bool = True,
     **options: Any,
 ) -> Generator[Int[Array, " B"], None, DecodeState]:
     """`generate`, whose arguments and errors these are, a step at a time: yields tokens [B].
 
     It ends early once all rows have met a stop token. The state is what the generator returns:
     `state = yield from stream(...)`, or the value of its StopIteration.
+
+    Args:
+        wait: whether the logits of a token are looked at before it is yielded, for which the device
+            is waited for. Otherwise those of all tokens are looked at in the end.
     """
     cfg = decoder.cfg
     sampling = dataclasses.replace(sampling or Sampling(), **options)
@@ -134,7 +140,7 @@ def stream(
         require(num_tokens == 0, "reply_types", "none", "ids [B] for a prompt with types")
     if operators is None:
         operators = jax.device_put(write_operators(cfg))
-    return _steps(decoder, params, state, checked, num_tokens, key, sampling, operators)
+    return _steps(decoder, params, state, checked, num_tokens, key, sampling, operators, wait)
 
 
 class _Prompt(NamedTuple):
@@ -155,6 +161,7 @@ def _steps(
     key: Any,
     sampling: Sampling,
     operators: Operators | None,
+    wait: bool,
 ) -> Generator[Int[Array, " B"], None, DecodeState]:
     sample_key, location_key = jax.random.split(key)
     constants = Constants(operators, distances(decoder, params), location_key)
@@ -165,11 +172,14 @@ def _steps(
         state = extend(decoder, params, state, piece, constants, number)
         number += 1
     tokens, ended = (jnp.zeros(len(prompt.lengths), dtype) for dtype in (jnp.int32, bool))
-    types = None
+    types, finite = None, []
     if prompt.reply_types is not None:
         types = jnp.asarray(prompt.reply_types, jnp.int32)[:, None]
     for step in range(num_tokens):
-        _require_finite(state)
+        if wait:
+            _require_finite(state)
+        else:
+            finite.append(_all_finite(state.cache.logits))
         counts = (~ended).astype(jnp.int32)
         logits = state.cache.logits
         tokens, ended = next_tokens(logits, sample_key, step, tokens, ended, sampling)
@@ -179,8 +189,16 @@ def _steps(
         yield tokens
         if sampling.stop and bool(ended.all()):
             break
+    for step in np.flatnonzero(~np.array(jax.device_get(finite), bool))[:1].tolist():
+        name = f"logits of token {step + 1}"
+        raise NonFiniteState(f"{name}: found NaN or infinity, accepted: finite numbers")
     _require_finite(state)
     return state
+
+
+@jax.jit
+def _all_finite(logits: Float[Array, "B V"]) -> Bool[Array, ""]:
+    return jnp.isfinite(logits).all()
 
 
 def _require_finite(state: DecodeState) -> None:

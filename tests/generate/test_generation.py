@@ -410,14 +410,16 @@ def test_nothing_is_said_after_a_nan(sticky, num_tokens):
     """Of a state, and of parameters; the row and what it has read are named."""
     read = sticky.run(sticky.fresh(), prompts(1, 5), 0)[1]
     wrong = read._replace(cache=read.cache._replace(logits=read.cache.logits.at[1, 2].set(-np.inf)))
-    match = r"^logits of row 1 after 5 tokens: found -inf, accepted: finite numbers$"
-    with pytest.raises(generate.NonFiniteState, match=match):
+    row = r"^logits of row 1 after 5 tokens: found -inf, accepted: finite numbers$"
+    first = "^logits of token 1: found NaN or infinity, accepted: finite numbers$"
+    with pytest.raises(generate.NonFiniteState, match=first if num_tokens else row):
         sticky.run(wrong, prompts(1, 5)[:, :0], num_tokens)
     params = jax.tree.map(lambda leaf: leaf + np.nan, sticky.params)
+    given = sticky.decoder, params, sticky.fresh(), prompts(1, 5), num_tokens, jax.random.key(0)
     with pytest.raises(generate.NonFiniteState, match="row 0 after 5 tokens: found nan"):
-        generate.generate(
-            sticky.decoder, params, sticky.fresh(), prompts(1, 5), num_tokens, jax.random.key(0)
-        )
+        next(generate.stream(*given))
+    with pytest.raises(generate.NonFiniteState, match="token 1" if num_tokens else "row 0 after 5"):
+        generate.generate(*given)
 
 
 def test_padding_may_be_any_number(sticky):
