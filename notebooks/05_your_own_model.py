@@ -1,9 +1,8 @@
 # %% [markdown]
 # # 5. A memory for your own model
 #
-# The transformer below is plain Linen: pre-norm, causal within a segment, blind to every earlier
-# one. Lines that end in `# +` give it the ∞-former's memory. The layer needs the queries that a
-# block has anyway, and a `write` of what leaves. The caller carries one memory a layer.
+# This transformer is plain Linen, causal, blind to earlier segments. Lines that end in `# +` give
+# it the ∞-former's memory, which needs the queries of a block and a `write` of what leaves.
 
 # %%
 import flax.linen as nn
@@ -26,12 +25,13 @@ OPERATORS = jax.device_put(long_term.operators(MEMORY, T))  # + of writes of T v
 # ## The model
 #
 # `LongTermAttention` takes queries [B, H, T, K], projected and unscaled. Its context [B, T, E] is
-# added to the local attention's. Write what the next segment will no longer see. Here that is the
-# block's whole input; with a window of earlier segments, it is what falls out of the window.
+# added to the local attention's. Write what the next segment will not see: here the whole input.
 
 
 # %%
 class Block(nn.Module):
+    """Attention within a segment and to the memory, then feed-forward: (outputs, memory)."""
+
     @nn.compact
     def __call__(self, x, memory, operators):  # x [B, T, E]
         y = nn.LayerNorm()(x)
@@ -46,6 +46,8 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
+    """Embeddings, one block and logits: (logits, the block's memory)."""
+
     @nn.compact
     def __call__(self, tokens, memory, operators):  # tokens [B, T] -> logits [B, T, SYMBOLS]
         x = nn.Embed(SYMBOLS + 2, E, embedding_init=nn.initializers.normal(1.0))(tokens)
@@ -56,9 +58,8 @@ class Transformer(nn.Module):
 # %% [markdown]
 # ## Train and test it
 #
-# A document has three segments: one announces a symbol among noise, one is noise, the last asks
-# for the symbol. Segments share nothing but the memory. `long_term.reset(memory, rows)` empties the
-# rows [B] in which a document begins.
+# Of a document's three segments one announces a symbol among noise, one is noise, the last asks for
+# it. `long_term.reset(memory, rows)` empties the memory of rows [B] in which a document begins.
 
 
 # %%
@@ -82,6 +83,7 @@ def run(params, tokens, symbol, operators, empty=False):
 
 @jax.jit
 def update(params, state, tokens, symbol, operators):
+    """One update on documents [3, B, T]: (parameters, optimiser's state, accuracy before it)."""
     grads, right = jax.grad(run, has_aux=True)(params, tokens, symbol, operators)
     changes, state = optimiser.update(grads, state)
     return optax.apply_updates(params, changes), state, right
@@ -114,6 +116,5 @@ plt.show()
 # %%
 x, q = jnp.ones((B, T, E)), jnp.ones((B, H, T, E // H))
 layer = nnx.bridge.ToNNX(LongTermAttention(MEMORY), rngs=nnx.Rngs(0)).lazy_init(q, fresh)
-memory = layer(fresh, x, operators=OPERATORS, method="write")
-context, memory, _ = layer(q, memory)
+context, _, _ = layer(q, layer(fresh, x, operators=OPERATORS, method="write"))
 print(f"context {context.shape}; parameters {list(nnx.state(layer, nnx.Param))}")

@@ -70,7 +70,7 @@ def flipped(raw: bytes, byte: int) -> bytes:
     """Another bit of one byte, which is counted round and round."""
     changed = bytearray(raw)
     if raw:
-        changed[byte % len(raw)] ^= 1 << byte % 7
+        changed[byte % len(raw)] ^= 1 << byte % 8
     return bytes(changed)
 
 

@@ -197,7 +197,12 @@ def opens(tree: ast.Module) -> bool:
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) != "files"
     }
     paths = {f"{how}_{what}" for how in ("read", "write") for what in ("text", "bytes")}
-    return "open" in names or bool(methods & paths)
+    opened = {ast.unparse(node.value) for node in functions if _is_open(node)}
+    return "open" in names or bool(methods & paths) or bool(opened - {"block", "decoder"})
+
+
+def _is_open(node: ast.expr) -> bool:
+    return isinstance(node, ast.Attribute) and node.attr == "open"
 
 
 def test_files_go_through_one_door():

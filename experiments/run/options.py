@@ -3,6 +3,7 @@
 What a field accepts is its annotation (`inf_former_jax.fields`), what it is for the text below it.
 """
 
+import argparse
 import ast
 import dataclasses
 import difflib
@@ -11,7 +12,7 @@ import inspect
 import re
 import shutil
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 from inf_former_jax.fields import Checked, Required, describe, hints, plain, require_given
@@ -96,47 +97,55 @@ def applied(config: Options, argv: Sequence[str]) -> Options:
     Raises:
         ValueError: an option that is not there, or a value that is not accepted.
     """
-    known = {option.flag(): (option, True) for option in offered(config)}
-    switches = [option for option, _ in known.values() if option.hint is bool]
-    known |= {option.flag("no-"): (option, False) for option in switches}
-    changes: dict[str, Any] = {}
-    words = list(argv)
-    while words:
-        flag, equals, value = words.pop(0).partition("=")
-        option, on = known.get(flag.replace("_", "-"), (None, True))
-        if option is None:
-            near = difflib.get_close_matches(flag, known, 1, cutoff=0.8)
-            accepted = " or ".join([*near, f"what {HELP_ALL} shows"])
-            raise ValueError(f"option: found {flag}, accepted: {accepted}")
-        given = [value] if equals else []
-        while words and not equals and _more(option.hint, given) and not _is_flag(words[0], known):
-            given.append(words.pop(0))
-        place = changes
-        for name in option.path[:-1]:
-            place = place.setdefault(name, {})
-        place[option.path[-1]] = on if option.hint is bool and not given else _read(option, given)
-    new = _replaced(config, changes)
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    # Also -1e-3 and -inf are values, not options (Python 3.14 knows the former).
+    parser._negative_number_matcher = re.compile(r"-(\d|\.\d|inf|nan)")
+    flags: list[str] = []
+    for option in offered(config):
+        for no in ("", "no-") if option.hint is bool else ("",):
+            flags.append(option.flag(no))
+            names = dict.fromkeys((flags[-1], "--" + flags[-1][2:].replace("-", "_")))
+            parser.add_argument(*names, action=_Set, option=option, on=not no)
+    given, rest = parser.parse_known_args(argv)
+    if rest:
+        flag = rest[0].partition("=")[0]
+        near = difflib.get_close_matches(flag, flags, 1, cutoff=0.8)
+        accepted = " or ".join([*near, f"what {HELP_ALL} shows"])
+        raise ValueError(f"option: found {flag}, accepted: {accepted}")
+    new = _replaced(config, vars(given))
     require_given(new)
     return new
 
 
-def _more(hint: Any, given: list[str]) -> bool:
-    """Whether an option takes one more word."""
-    return get_origin(plain(hint)) is tuple or (plain(hint) is not bool and not given)
+class _Set(argparse.Action):
+    """Puts the value of an option where a config has it: {"model": {"long_term": {"tau": .9}}}.
+
+    It takes all words that follow. So whatever is wrong with them is a ValueError of `_read`, which
+    argparse lets through.
+    """
+
+    def __init__(self, option_strings: Sequence[str], dest: str, option: Option, on: bool):
+        super().__init__(option_strings, dest, nargs="*", default=argparse.SUPPRESS)
+        self.option, self.on = option, on
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        place = vars(namespace)
+        for name in self.option.path[:-1]:
+            place = place.setdefault(name, {})
+        place[self.option.path[-1]] = _read(self.option, values, self.on)
 
 
-def _is_flag(word: str, known: Mapping[str, Any]) -> bool:
-    return word.partition("=")[0].replace("_", "-") in known
-
-
-def _read(option: Option, given: list[str]) -> Any:
-    """The value that the words of an option spell."""
+def _read(option: Option, words: Sequence[str], on: bool) -> Any:
+    """The value that the words of an option spell; `on` is that of a switch."""
     hint = plain(option.hint)
     if get_origin(hint) is tuple:
-        return tuple(_spelt(option.name, get_args(hint)[0], word) for word in given)
-    require(hint is not bool, option.name, " ".join(given), "no value")
-    require(bool(given), option.name, "no value", describe(option.hint))
-    return _spelt(option.name, option.hint, given[0])
+        return tuple(_spelt(option.name, get_args(hint)[0], word) for word in words)
+    said = " ".join(words)
+    if hint is bool:
+        require(not words, option.name, said, "no value")
+        return on
+    require(len(words) == 1, option.name, said or "no value", describe(option.hint))
+    return _spelt(option.name, option.hint, words[0])
 
 
 def _spelt(name: str, hint: Any, word: str) -> Any:

@@ -1,7 +1,6 @@
 """How much memory a run needs, before any of it is taken, and how much there is.
 
-Parameters, optimiser and memory are exact. Activations are about right: XLA's temporaries of the
-CPU presets are between .85 and 1.15 of them.
+Parameters, optimiser and memory are exact. Activations are an estimate of XLA's temporaries.
 """
 
 import contextlib

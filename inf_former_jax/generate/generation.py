@@ -7,7 +7,7 @@ calls in a row, the second without a prompt, say what one call would.
 """
 
 import dataclasses
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -176,10 +176,9 @@ def _steps(
     if prompt.reply_types is not None:
         types = jnp.asarray(prompt.reply_types, jnp.int32)[:, None]
     for step in range(num_tokens):
+        finite.append(_finite(state.cache.logits))
         if wait:
-            _require_finite(state)
-        else:
-            finite.append(_all_finite(state.cache.logits))
+            _require_finite(finite[-1:], step)
         counts = (~ended).astype(jnp.int32)
         logits = state.cache.logits
         tokens, ended = next_tokens(logits, sample_key, step, tokens, ended, sampling)
@@ -189,27 +188,24 @@ def _steps(
         yield tokens
         if sampling.stop and bool(ended.all()):
             break
-    for step in np.flatnonzero(~np.array(jax.device_get(finite), bool))[:1].tolist():
-        name = f"logits of token {step + 1}"
-        raise NonFiniteState(f"{name}: found NaN or infinity, accepted: finite numbers")
-    _require_finite(state)
+    _require_finite([*finite, _finite(state.cache.logits)])
     return state
 
 
 @jax.jit
-def _all_finite(logits: Float[Array, "B V"]) -> Bool[Array, ""]:
-    return jnp.isfinite(logits).all()
+def _finite(logits: Float[Array, "B V"]) -> Bool[Array, " B"]:
+    return jnp.isfinite(logits).all(axis=-1)
 
 
-def _require_finite(state: DecodeState) -> None:
-    """Refuse logits of the next token that are not finite; names the first row and its place."""
-    logits = np.asarray(state.cache.logits)
-    rows = np.flatnonzero(~np.isfinite(logits).all(axis=-1))
-    for row in rows[:1].tolist():
-        number = logits[row][~np.isfinite(logits[row])][0]
-        place = int(state.memory.seen[row]) + int(state.position[row])
-        name = f"logits of row {row} after {place} tokens"
-        raise NonFiniteState(f"{name}: found {number}, accepted: finite numbers")
+def _require_finite(steps: Sequence[Bool[Array, " B"]], first: int = 0) -> None:
+    """Refuse logits that are not finite, naming the first token and row.
+
+    Args:
+        steps: whether the logits of each row are finite, of successive tokens from `first` on.
+    """
+    for step, row in np.argwhere(~np.stack(jax.device_get(steps)))[:1].tolist():
+        name = f"logits of row {row} for token {first + step + 1}"
+        raise NonFiniteState(f"{name}: found NaN or infinity, accepted: finite numbers")
 
 
 def _lengths(

@@ -92,7 +92,8 @@ def sample(
     if temperature == 0:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
     # Below the largest one, so that no division overflows; and float32 knows no smaller divisor.
-    logits = jnp.asarray(logits, jnp.float32)
+    logits = jnp.asarray(logits)
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     logits -= logits.max(axis=-1, keepdims=True)
     logits /= max(temperature, float(jnp.finfo(jnp.float32).tiny))
     if top_k == 0 and top_p == 1:

@@ -31,8 +31,6 @@ from inf_former_jax import files
 from inf_former_jax.fields import Checked, Count
 
 log = logging.getLogger(__name__)
-# orbax warns whenever a folder is opened to be read.
-logging.getLogger("absl").addFilter(lambda row: "Given directory is read only" not in row.msg)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from inf_former_jax.data import text, tokens
+from inf_former_jax.data import text
 from inf_former_jax.data.splits import tokenize
 from inf_former_jax.data.text import Skip
 from inf_former_jax.data.tokens import END, Bytes, load_bpe, train_bpe
 from tests.data.damage import BOM, damaged, mutated, put, refusals
+from tests.data.test_tokens import ALPHABET
 
 # tmp_path is of the test, not of the example; each example has a folder of its own in it.
 fuzz = functools.partial(
@@ -127,16 +128,18 @@ def test_tokenisers(fresh, definition, data):
     assert load_bpe(folder / "again.json").fingerprint == tokenizer.fingerprint
 
 
+_WHOLE = [*ALPHABET, "ab", "th", END]
+VOCABULARY = json.dumps({token: number for number, token in enumerate(_WHOLE)}).encode()
+
+
 @fuzz(max_examples=40)
 @given(
-    vocab=damaged(b"") | mutated({"a": 0, "b": 1}) | st.none(),
+    vocab=damaged(VOCABULARY) | mutated(json.loads(VOCABULARY)) | st.just(VOCABULARY),
     merges=damaged(b"#version: 0.2\na b\nt h\n") | st.sampled_from([b"a b c\n", b"a\n", b"\n"]),
 )
 def test_vocabularies_and_merges(fresh, vocab, merges):
     folder = fresh()
-    whole = [*tokens._library().pre_tokenizers.ByteLevel.alphabet(), "ab", "th", END]
-    ids = json.dumps({token: number for number, token in enumerate(whole)}).encode()
-    put(folder / "vocab.json", ids if vocab is None else vocab)
+    put(folder / "vocab.json", vocab)
     put(folder / "merges.txt", merges)
     with refusals(folder) as refused:
         tokenizer = load_bpe(folder)

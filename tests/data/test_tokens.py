@@ -231,7 +231,8 @@ def test_a_definition_that_loses_text_is_refused(tmp_path, found, change):
     write_pair(tmp_path)
     spec = json.loads(tokens._from_pair(tmp_path / "vocab.json", tmp_path / "merges.txt"))
     tokens.ByteLevelBpe(json.dumps(spec | sequence(SPLIT, BYTE_LEVEL)), "lossless")
-    with pytest.raises(ValueError, match=f"^here: found {found}.*, accepted: a.* "):
+    accepted = "an end that is no text's" if "encoded" in found else "a byte-level BPE without loss"
+    with pytest.raises(ValueError, match=f"^here: found {found}.*, accepted: {accepted}$"):
         tokens.ByteLevelBpe(json.dumps(spec | change), "here")
 
 
@@ -273,7 +274,7 @@ def test_files_that_are_no_tokeniser(tmp_path):
         load_bpe(tmp_path)
     write_pair(tmp_path)
     (tmp_path / "vocab.json").write_text('{"a": -1}')
-    with pytest.raises(ValueError, match=r"found .*, accepted: "):
+    with pytest.raises(ValueError, match=r"found 'a' with the id -1, accepted: integers 0\.\."):
         load_bpe(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{", encoding="utf-8")
     with pytest.raises(

@@ -175,10 +175,7 @@ def test_numbers_that_no_state_has_are_refused(book, tmp_path, name, value, acce
         load(path, accept="any")
     said = str(refused.value)
     assert said.startswith(f"{path}: state{name}: found {np.asarray(value, arrays[name].dtype)}, ")
-    assert said.endswith(f"accepted: finite numbers from {accepted}") or accepted in (
-        "-inf to inf",
-        "0 to inf",
-    )
+    assert said.endswith(f"accepted: finite numbers from {accepted}")
 
 
 def zipped(arrays, compression=zipfile.ZIP_DEFLATED, texts=False):

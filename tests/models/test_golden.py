@@ -15,14 +15,7 @@ from inf_former_jax.models.convert import published
 from tests import golden
 from tests.golden import relative_error
 
-BOTH = pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["x64", "f32"])
-
-
-def gradients_of(names, *in_float32):
-    """All files in float64, which shows a wrong formula; a few in float32, which shows a type."""
-    cases = [(name, np.float64) for name in names] + [(name, np.float32) for name in in_float32]
-    return pytest.mark.parametrize(("name", "dtype"), cases)
-
+pytestmark = pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["x64", "f32"])
 
 # Largest relative error: (float64, float32).
 ONE_STEP = (1e-8, 1e-4)
@@ -149,13 +142,12 @@ def check_attention(arrays, s, memory, context, info):
 ATTENTION = ["e_ltm_forward_0", "e_ltm_forward_1", "e_ltm_forward_2", "e_ltm_forward_4"]
 
 
-def test_every_softmax_file_is_tested():
+def test_every_softmax_file_is_tested(dtype):
     """File 3 alone is left out: continuous sparsemax is not part of the library."""
     names = sorted(path.stem for path in golden.FOLDER.glob("e_*.npz"))
     assert [n for n in names if str(golden.load(n)["norm"]) == "softmax"] == ATTENTION
 
 
-@BOTH
 @pytest.mark.parametrize("name", [*ATTENTION, "h_gpt2_forward"])
 def test_attention(name, dtype):
     """Three segments with the memory carried; the sticky file with the published locations."""
@@ -172,7 +164,7 @@ def test_attention(name, dtype):
             check_attention(arrays, s, memory, context, info)
 
 
-@gradients_of(ATTENTION, "e_ltm_forward_4")
+@pytest.mark.parametrize("name", ATTENTION)
 def test_gradients_of_attention(name, dtype):
     """Of the last segment, the memory before it being constant."""
     arrays = golden.load(name)
@@ -271,7 +263,6 @@ def check_long_term(arrays, s, output):
     check(total / count, arrays[f"kl_reg_{s}"].mean(), OUTPUT)
 
 
-@BOTH
 @pytest.mark.parametrize("name", DECODERS)
 def test_decoder(name, dtype):
     with golden.precision(dtype):
@@ -289,7 +280,7 @@ def test_decoder(name, dtype):
         check(layer.fifo.swapaxes(0, 1), arrays[f"final_mems_{i}"], OUTPUT)
 
 
-@gradients_of(DECODERS, "f_memtransformer_1", "g_transformerxl_1")
+@pytest.mark.parametrize("name", DECODERS)
 def test_gradients_of_the_decoder(name, dtype):
     """Of the last segment's total loss; memory that the segment before it made is a constant."""
     with golden.precision(dtype):
@@ -302,7 +293,6 @@ def test_gradients_of_the_decoder(name, dtype):
         check_trees(grads, case.expected_gradients(), GRADIENT)
 
 
-@BOTH
 def test_the_loader_of_one_attention(dtype):
     """`published.long_term_params` agrees with the renaming written out above."""
     arrays = golden.load("e_ltm_forward_0")

@@ -153,7 +153,7 @@ def test_reading_warns_of_nothing(two_steps, caplog):
 def test_any_flipped_byte_of_the_digest_is_damage(two_steps):
     """It is never another architecture, and never accepted."""
     path = two_steps / "2" / "digest" / "metadata"
-    for byte in range(0, path.stat().st_size, 7):
+    for byte in range(0, path.stat().st_size, 5):
         with damaged(path, byte):
             assert_equal_bits(read(two_steps), state(1.0))
 

@@ -62,9 +62,11 @@ def test_what_is_not_finite_is_named(change, named):
 def test_an_evaluation_whose_loss_is_not_finite_is_named():
     """A perplexity may be infinite: it is the exponential of a finite loss."""
     check_figures(12, "test", {"loss": 800.0, "perplexity": math.inf})
-    for bad in ({"loss": math.nan}, {"loss": math.inf, "kl": 0.1}):
-        with pytest.raises(NonFiniteError, match=r"^step 12: NaN or infinity in loss of test data"):
-            check_figures(12, "test", bad)
+    for name in ("loss", "kl", "reconstruction"):
+        for bad in (math.nan, math.inf):
+            match = rf"^step 12: NaN or infinity in {name} of test data"
+            with pytest.raises(NonFiniteError, match=match):
+                check_figures(12, "test", {"loss": 0.5, "kl": 0.1} | {name: bad})
 
 
 def test_each_row_is_on_disk_when_written(tmp_path):

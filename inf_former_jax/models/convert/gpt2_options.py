@@ -158,7 +158,7 @@ def _made(kind: Callable[..., Any], fields: Mapping[str, Any], place: str) -> An
         return kind(**fields)
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from None
-    except TypeError:  # a value of a type with which nothing can be compared
+    except TypeError:  # the same, where annotations are checked at run time
         found, accepted = reprlib.repr(dict(fields)), "numbers, true or false, and names"
         raise ValueError(f"{place}: found {found}, accepted: {accepted}") from None
 

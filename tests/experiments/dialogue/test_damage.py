@@ -1,5 +1,7 @@
 """Damaged conversations: refused in the dialect or read as what they say."""
 
+import json
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -8,7 +10,7 @@ from experiments.dialogue.corpus import read, statistics
 from experiments.dialogue.records import SPEAKERS, Reading
 from experiments.dialogue.stream import Encoder, Layout, segments
 from inf_former_jax.data.tokens import Bytes
-from tests.data.damage import damaged, mutated, put, refusals
+from tests.data.damage import VALUES, damaged, mutated, put, refusals
 
 TURNS = [{"speaker": "user1", "text": "What é?"}, {"speaker": 1, "text": "A b.", "section": 1}]
 LINE = {
@@ -49,11 +51,12 @@ def test_conversations(fresh, place, data, skip_odd):
     """What is accepted has words, speakers and sections, and becomes tokens of the vocabulary."""
     folder = fresh()
     record = {"train.jsonl": LINE, "WikiData/a.json": WIKI}.get(place, TALK)
-    content = data.draw(damaged(WHOLE) | mutated(record) | mutated(record))
+    values = VALUES | st.sampled_from(["0", "1", "2", "3"])
+    content = data.draw(damaged(WHOLE) | mutated(record, values) | mutated(record, values))
     put(folder / place, content)
     if place != "train.jsonl":
         other = "Conversations/train/b.json" if "Wiki" in place else "WikiData/b.json"
-        put(folder / other, data.draw(mutated(TALK if "Wiki" in place else WIKI)))
+        put(folder / other, json.dumps(TALK if "Wiki" in place else WIKI).encode())
     with refusals(folder) as refused:
         found = read(folder, "train", Reading(skip_odd=skip_odd))
     if refused:

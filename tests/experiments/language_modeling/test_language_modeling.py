@@ -248,7 +248,10 @@ def test_the_memory_of_a_text_can_be_looked_into(remembering, tmp_path, capsys):
         (["--data", "/nowhere"], "data: found /nowhere, accepted: a folder with train, valid"),
         (["--model.vocab-size", "100"], "tokenizer: found one of 257 tokens, accepted: at most"),
         (["--tokenizer", "/nowhere"], "/nowhere: found no tokeniser, accepted: tokenizer.json"),
-        (["--init-from", "/nowhere"], "found nothing, accepted: a whole safetensors file"),
+        (
+            ["--init-from", "/nowhere"],
+            "/nowhere: found nothing, accepted: a whole safetensors file",
+        ),
         (["--model.segment-len", "256"], "model.segment_len: found 256"),
         (["--segments", "0"], "segments: found 0, accepted: a whole number ≥ 1"),
         (["--test-characters", "-1"], "test_characters: found -1, accepted: a whole number ≥ 0"),

@@ -97,6 +97,19 @@ class Undisturbed(NamedTuple):
     training: float  # seconds from its first line on, which comes before the updates
 
 
+def newest(out: Path) -> int:
+    """The step of the newest checkpoint that is whole; 0 = none."""
+    names = [path.name for path in out.glob("checkpoints/*")]
+    return max((int(name) for name in names if name.isdecimal()), default=0)
+
+
+def require_went_on(said: str, saved: int) -> None:
+    """Assert that a run which came as far as to say so began with the newest checkpoint."""
+    if " updates of " in said:
+        going_on = f"; going on after update {saved}\n" if saved else " tokens\n"
+        assert going_on in said, f"step {saved} was saved: {said}"
+
+
 def undisturbed(root: Path, *options: str) -> Undisturbed:
     """The second of two, which finds its programs compiled, as all later ones do."""
     cache = root / "cache"
@@ -132,6 +145,7 @@ def drill(
 
     out = root / f"stopped-{runs}"
     for moment in range(moments):
+        saved = newest(out)
         process = start(out, *whole.options, cache=whole.cache)
         while number == signal.SIGTERM and not listens(process):
             time.sleep(0.001)
@@ -147,6 +161,7 @@ def drill(
         allowed = (0, -9) if number == signal.SIGKILL else (0, 3)
         assert process.returncode in allowed, f"status {process.returncode}: {said}"
         assert "Traceback" not in said, said
+        require_went_on(said, saved)
         lines = said.strip().splitlines()
         since = "training" if trains else "the start"
         say(f"{moment + 1}: {after:.2f} s after {since}, status {process.returncode}: {lines[-1:]}")
@@ -155,8 +170,10 @@ def drill(
             runs += 1
             out = root / f"stopped-{runs}"
     if process.returncode:
+        saved = newest(out)
         said = finish(start(out, *whole.options, cache=whole.cache))
         assert "Traceback" not in said, said
+        require_went_on(said, saved)
         compare(out)
         runs += 1
     return runs

@@ -344,6 +344,14 @@ def saved(tmp_path_factory):
     return path, cfg, params
 
 
+def copy_of(folder, tmp_path_factory):
+    """A folder whose files one example may damage."""
+    copied = tmp_path_factory.getbasetemp() / "damaged"
+    shutil.rmtree(copied, ignore_errors=True)
+    shutil.copytree(folder, copied)
+    return copied
+
+
 def written(path, raw):
     path.write_bytes(raw)
     return damage.answer(lambda: gpt2.load(path.parent))
@@ -354,8 +362,7 @@ def written(path, raw):
 def test_damaged_weights_are_refused_or_the_same(saved, tmp_path_factory, data):
     """Any byte of what `save` wrote: its digest tells."""
     path, cfg, params = saved
-    copied = tmp_path_factory.getbasetemp() / "weights"
-    shutil.copytree(path, copied, dirs_exist_ok=True)
+    copied = copy_of(path, tmp_path_factory)
     raw = data.draw(damage.bytes_of((path / "model.safetensors").read_bytes()))
     answer = written(copied / "model.safetensors", raw)
     if answer is not None:
@@ -368,8 +375,7 @@ def test_damaged_weights_are_refused_or_the_same(saved, tmp_path_factory, data):
 def test_damaged_configs_are_refused_or_say_what_they_say(saved, tmp_path_factory, data):
     """Bytes and single options, at any depth: a model of other options is never the saved one."""
     path, _, params = saved
-    copied = tmp_path_factory.getbasetemp() / "options"
-    shutil.copytree(path, copied, dirs_exist_ok=True)
+    copied = copy_of(path, tmp_path_factory)
     whole = (path / "config.json").read_text()
     if data.draw(st.booleans()):
         answer = written(copied / "config.json", data.draw(damage.bytes_of(whole.encode())))
@@ -381,10 +387,10 @@ def test_damaged_configs_are_refused_or_say_what_they_say(saved, tmp_path_factor
             if not isinstance(place[name], dict) or data.draw(st.booleans()):
                 break
             place = place[name]
-        place[name] = data.draw(damage.VALUES)
+        place[name] = data.draw(damage.VALUES | st.just(place[name]))
         answer = written(copied / "config.json", json.dumps(options).encode())
     if answer is not None:
-        assert damage.answer(lambda: gpt2.save(*answer, copied / "again")) is None
+        gpt2.save(*answer, copied / "again")
         assert gpt2.load(copied / "again")[0] == answer[0]
         same(answer[1], params)
 
@@ -403,7 +409,7 @@ def test_damaged_indices_are_refused_or_the_same(tmp_path_factory, data):
             sorted({*told["weight_map"].values(), ".", "config.json"})
         )
         name = data.draw(st.sampled_from(sorted(told["weight_map"])))
-        told["weight_map"][name] = data.draw(value)
+        told["weight_map"][name] = data.draw(value | st.just(told["weight_map"][name]))
         raw = json.dumps(data.draw(st.sampled_from([told, told["weight_map"]]))).encode()
     answer = written(index, raw)
     if answer is not None:
