@@ -12,13 +12,14 @@ import jax
 
 from experiments.benchmark.inference import generation, gpt2, stream
 from experiments.benchmark.memory import memory, operators
+from experiments.benchmark.processes import presets
 from experiments.benchmark.steps import DTYPES, SCHEDULES, config, memory_gradient, steps
 from experiments.benchmark.timing import BenchmarkConfig
 from experiments.results.benchmark import benchmark_rows
 from experiments.run import cli, folders, plots, tables
 from inf_former_jax.require import require
 
-_FUNCTIONS = (gpt2, stream, steps, memory_gradient, generation, memory, operators)
+_FUNCTIONS = (presets, gpt2, stream, steps, memory_gradient, generation, memory, operators)
 MEASURES = {function.__name__: function for function in _FUNCTIONS}
 
 
@@ -34,8 +35,12 @@ def main(argv: list[str] | None = None) -> None:
     origin = folders.provenance("benchmark", "", argv) | {"settings": folders.to_json(cfg)}
     # Large pages change what a CPU needs for large arrays.
     origin["glibc_tunables"] = os.environ.get("GLIBC_TUNABLES", "")
-    optimised = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", optimised or cfg.quick)
+    # A program that was compiled before would be read from the cache, not compiled.
+    changed = {"jax_enable_compilation_cache": False}
+    changed = {"jax_disable_most_optimizations": True} if cfg.quick else changed
+    before = {name: jax.config.read(name) for name in changed}
+    for name, value in changed.items():
+        jax.config.update(name, value)
     try:
         for name in cfg.measure:
             found = {name: MEASURES[name](cfg)}
@@ -45,7 +50,8 @@ def main(argv: list[str] | None = None) -> None:
             plots.bars(folder / f"{name}.png", name, {row.what: row.figures for row in rows})
             print(f"{folder}/{name}.json, {folder}/{name}.png")
     finally:
-        jax.config.update("jax_disable_most_optimizations", optimised)
+        for name, value in before.items():
+            jax.config.update(name, value)
 
 
 def check(cfg: BenchmarkConfig) -> None:

@@ -4,6 +4,8 @@ Everything that a formula names is an array: the samples of the old signal, the 
 the expectations of all queries. JAX differentiates it, without rules, chunks or operators that are
 combined beforehand. With uniform locations and fixed contraction, and in rows that were written to
 before, the results are those of `LongTermAttention`.
+
+`step_operations` counts the products of a whole training step in the same manner.
 """
 
 from collections.abc import Mapping
@@ -11,11 +13,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory.basis import HIGHEST, AnyArray, evaluate, expectation
 from inf_former_jax.memory.density import uniform_locations
 from inf_former_jax.memory.long_term import LongTermConfig, LongTermMemory
+from inf_former_jax.models.config import ModelConfig
+from inf_former_jax.training.forward import LOSS, PADDING, by_segment
 
 
 class LiteralAttention(NamedTuple):
@@ -60,3 +66,74 @@ class LiteralAttention(NamedTuple):
         values = jnp.einsum("bne,ehk->bnhk", coeffs, params["value"], precision=HIGHEST)
         z = jnp.einsum("bhtn,bnhk->bthk", expected, values, precision=HIGHEST)
         return jnp.einsum("bthk,hke->bte", z, params["out"], precision=HIGHEST), None, None
+
+
+def step_operations(model: ModelConfig, batch: Batch) -> int:
+    """Multiplications and additions of a training step by the paper's formulas, each as it is.
+
+    Every segment is run by itself. Keys and values of the short-term memory are projected anew,
+    scores of all its keys are formed, and a write and a read are those of `LiteralAttention`.
+    Segments without loss are run forward: but for the last layer, of which only the memory is
+    needed. What is not there yet is not counted: an empty window, or a signal before its first
+    write. Memory that earlier segments left is a constant, so that it has no gradient.
+    """
+    (rows, count, length), total = batch.tokens.shape, 0
+    age = np.zeros(rows, int)  # segments of the document before this one
+    remembers = bool(model.mem_len or model.long_term or model.compressed)
+    for number, kind in zip(range(count), np.asarray(by_segment(batch).kind), strict=True):
+        age = np.where(batch.resets[:, number], 0, age)
+        needed = kind == LOSS or (kind != PADDING and remembers)
+        for old in age if needed else ():
+            # Its writes so far: a segment is written as soon as it leaves the window.
+            writes = max(0, int(old) - model.mem_len // length)
+            total += _segment(model, length, int(old) * length, writes, kind == LOSS)
+        # The table of positions is projected once for all rows.
+        if model.position == "relative" and needed:
+            window = min(int(age.max()) * length, model.mem_len)
+            total += _positions(model, window + length, kind == LOSS)
+        age += 1
+    return total
+
+
+def _positions(model: ModelConfig, keys: int, loss: bool) -> int:
+    """R W_R of each layer; its gradient is by the weights alone."""
+    once = 2 * keys * model.d_model * model.num_heads * model.head_dim
+    return once * (2 * model.num_layers if loss else model.num_layers - 1)
+
+
+def _segment(model: ModelConfig, length: int, past: int, writes: int, loss: bool) -> int:
+    """Of one row's segment, after `past` tokens and with its memory written `writes` times."""
+    t, e, a = length, model.d_model, model.num_heads * model.head_dim
+    window, compressed, terms = min(past, model.mem_len), model.compressed, 1
+    rate = compressed.rate if compressed else 1
+    extra = min(writes * t // rate, compressed.length) if compressed else 0
+    keys = extra + window + t
+    if model.position == "relative":
+        terms = 2  # of a score: by content and by position
+    # Forward, and of the gradient: two products for each, but none by what is constant.
+    attention = 4 * t * e * a + 2 * (terms + 1) * t * keys * a  # queries, out; scores, values
+    forward = attention + 4 * keys * e * a + 4 * t * e * model.d_inner
+    backward = 2 * forward - 4 * (keys - t) * e * a
+    write = write_back = 0
+    last = 0  # of the last layer, where there is no loss
+    if compressed and writes:
+        new = t // rate
+        if compressed.function == "convolution":
+            write = write_back = 2 * new * rate * e * e
+        if loss:  # attention to the old vectors and to the new ones
+            forward += 4 * (t + new) * e * a + 4 * t * a * (t + new)
+            backward += 4 * new * e * a + 6 * t * a * new
+    if (memory := model.long_term) and writes:
+        n, heads = memory.num_basis, model.num_heads
+        gate = 6 * t * e * e if memory.gate else 0
+        known = memory.num_samples if writes > 1 else 0  # samples of the old signal
+        write, write_back = gate + 2 * (2 * known + t) * n * e, gate + 2 * t * n * e
+        scores = 2 * n * e * a + 2 * t * n * a + 4 * heads * t * n
+        read = scores + 2 * n * e * a + 2 * t * n * a + 2 * t * a * e
+        forward, backward = forward + read, backward + 2 * read
+        if memory.sticky:
+            last = 2 * t * e * a + scores  # the densities that steer the next write
+    if loss:
+        logits = 6 * t * e * model.vocab_size
+        return logits + model.num_layers * (forward + backward + write + write_back)
+    return (model.num_layers - 1) * forward + model.num_layers * write + last

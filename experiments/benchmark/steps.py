@@ -1,19 +1,25 @@
 """Training steps: of the sorting presets and a small GPT-2; and with gradients through the memory.
 
 A step is `make_train_step` with the preset's optimiser and objective, on a batch of the preset's
-task: generated sequences for sorting, random tokens for the language model.
+task: generated sequences for sorting and recall, random tokens for the language model. Padding is
+not counted as tokens.
 """
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import AxisType, Mesh
 
+from experiments.benchmark.literal import step_operations
 from experiments.benchmark.timing import TINY, BenchmarkConfig, Case, compile_case, race
 from experiments.language_modeling import config as language_modeling
+from experiments.recall import config as recall
+from experiments.recall import data as pairs
 from experiments.sorting import config as sorting
 from experiments.sorting.data import run_batch
 from inf_former_jax.data.batches import Batch
@@ -35,12 +41,16 @@ TEXT = "gpt2-infinity-lasting"
 
 
 def configs() -> dict[str, Any]:
-    """Name → config: sorting's presets, "small" (5 segments of 128), and TEXT (8 segments)."""
+    """Name → config: sorting's presets, "small" (5 segments of 128), recall's first, and TEXT.
+
+    TEXT has 8 segments.
+    """
     known = {name: config for name, (_, config) in sorting.PRESETS.items()}
     memory = known["infinity-former"].model.long_term
     small = sorting.small(presets.infinity_former(), segment_len=128, mem_len=128, long_term=memory)
     text = replace(language_modeling.PRESETS[TEXT][1], segments=8)
-    return known | {"small": replace(small, length=5 * 128 - 20, batch_size=8), TEXT: text}
+    small = replace(small, length=5 * 128 - 20, batch_size=8)
+    return known | {"small": small, "recall": recall.PRESETS["infinity-former"][1], TEXT: text}
 
 
 def default(platform: str) -> tuple[str, ...]:
@@ -59,7 +69,13 @@ def config(name: str, quick: bool) -> Any:
     found = known[preset]
     if quick:
         model = replace(found.model, **TINY, mem_len=32 if found.model.mem_len else 0)
-        short = {"segments": 2} if preset == TEXT else {"length": 2 * 32 - 20}
+        short: dict[str, Any] = {"length": 2 * 32 - 20}
+        if preset == TEXT:
+            short = {"segments": 2}
+        elif preset == "recall":
+            # Whose vocabulary is that of its task.
+            model = replace(model, vocab_size=found.model.vocab_size)
+            short = {"task": replace(found.task, segments=2)}
         found = replace(found, model=model, batch_size=2, **short)
     return replace(found, batch_size=int(rows)) if rows else found
 
@@ -71,6 +87,11 @@ def batches(preset: Any, rows: int) -> Callable[[np.ndarray], Batch]:
     """
     if isinstance(preset, sorting.SortingConfig):
         return lambda numbers: run_batch(preset, "train", numbers)
+    if isinstance(preset, recall.RecallConfig):
+        task, length = preset.task, preset.model.segment_len
+        return lambda numbers: pairs.batch(
+            pairs.generate(preset.seed, "train", numbers, task, length), length
+        )
     length = preset.segments * preset.model.segment_len + 1
     tokens = np.random.default_rng(0).integers(0, preset.model.vocab_size, rows * length)
     ones, names = np.ones(rows, np.int64), tuple(map(str, range(rows)))
@@ -79,28 +100,47 @@ def batches(preset: Any, rows: int) -> Callable[[np.ndarray], Batch]:
     return lambda numbers: streams.batch(0, numbers)
 
 
-def update(preset: Any, schedule: str, model: ModelConfig) -> tuple[Case, Batch]:
-    """(a training step, its batch of the preset's rows on each device).
+def mesh_of(rows: int) -> Mesh:
+    """As many devices as divide the rows."""
+    count = math.gcd(rows, jax.device_count())
+    kinds, devices = (AxisType.Auto,) * 2, jax.devices()[:count]
+    return jax.make_mesh((count, 1), ("data", "model"), kinds, devices=devices)
+
+
+def tokens_of(batch: Batch) -> int:
+    """The tokens of a batch that are no padding."""
+    return batch.tokens.size if batch.valid is None else int(batch.valid.sum())
+
+
+def update(preset: Any, schedule: str, model: ModelConfig, times: int = 1) -> tuple[Case, Batch]:
+    """(a training step, its batch of the preset's rows).
 
     Each run goes on from the state that the last one left, on the same batch.
+
+    Args:
+        times: as of `compile_case`.
     """
-    mesh = sharding.make_mesh()
-    rows = preset.batch_size * mesh.shape["data"]
-    make = batches(preset, rows)
+    rows = preset.batch_size
+    mesh, make = mesh_of(rows), batches(preset, rows)
     host, batch = make(np.arange(rows)), sharding.place_batch(make, rows, mesh)
     tx, objective = optim.optimizer(preset.optim), replace(preset.objective, schedule=schedule)
     state = init_state(model, tx, rows, 0, mesh)
     ops = sharding.everywhere(operators(model), mesh)
     step = make_train_step(model, tx, objective, sharding.shardings(state, mesh))
     taken = branches_taken(host, schedule, model.memory_gradient)
-    case = compile_case(step, state, batch, ops, taken=taken)
+    case = compile_case(step, state, batch, ops, taken=taken, times=times)
+    held = {"state_mib": _mib(state), "operators_mib": _mib(ops)}
 
     def run():
         nonlocal state
         state, metrics = case.compiled(state, batch, ops)
         return metrics
 
-    return case._replace(run=run), host
+    return case._replace(run=run, known={**case.known, **held}), host
+
+
+def _mib(tree: Any) -> float:
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) / 2**20
 
 
 def branches_taken(batch: Batch, schedule: str, memory_gradient: int = 0) -> list[tuple[int, ...]]:
@@ -123,10 +163,12 @@ def branches_taken(batch: Batch, schedule: str, memory_gradient: int = 0) -> lis
 
 
 def steps(cfg: BenchmarkConfig) -> dict[str, Any]:
-    """One training step of every sorting preset and of a small GPT-2 with memory.
+    """One training step of every sorting preset, of recall and of a small GPT-2 with memory.
 
-    --presets takes NAME or NAME:ROWS; by default those of paper size have one row on a CPU: with
-    the paper's 8 rows they take up to minutes a step there.
+    Beside the floor of our products is that of the paper's formulas, each taken as it is, at the
+    same rate. A form with fewer products lowers the first floor, but not the second. --presets
+    takes NAME or NAME:ROWS; by default those of paper size have one row on a CPU: with the paper's
+    8 rows they take up to minutes a step there.
     """
     quick = ("infinity-former", "transformer-xl") if cfg.quick else ()
     names = cfg.presets or quick or default(jax.default_backend())
@@ -138,13 +180,17 @@ def steps(cfg: BenchmarkConfig) -> dict[str, Any]:
             continue  # which has no such schedule
         dtype, _, fused_by = dtype.partition("+")
         fused = {"fused_attention": True, "fused_by": fused_by} if fused_by else {}
-        cases[label], batch = update(preset, schedule, replace(preset.model, dtype=dtype, **fused))
+        model = replace(preset.model, dtype=dtype, **fused)
+        cases[label], batch = update(preset, schedule, model, cfg.times)
         rows[label] = dict(zip(("preset", "schedule", "dtype"), label, strict=True))
-        rows[label] |= {"batch": preset.batch_size, "tokens": batch.tokens.size}
+        rows[label] |= {"batch": preset.batch_size, "tokens": tokens_of(batch)}
+        rows[label]["literal_operations"] = step_operations(model, batch)
     timed, _, rates = race(cases, cfg)
     for label, row in rows.items():
         row |= timed[label]
         row["tokens_per_second"] = row["tokens"] / row["seconds"]
+        row["literal_floor"] = row["floor"] * row["literal_operations"] / row["operations"]
+        row["literal_share"] = row["literal_floor"] / row["seconds"]
     return {"rates": rates, "rows": list(rows.values())}
 
 

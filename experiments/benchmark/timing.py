@@ -3,7 +3,8 @@
 A measure is a set of cases: compiled programs, each with a way to run it. They run in turns with
 two probes of the machine's rates, a large matrix product and a sweep over large vectors. Two floors
 follow for each case: its matrix products at the rate of products; and its arguments and results,
-each read or written once, at the rate of bytes.
+each read or written once, at the rate of bytes. A program on several devices is held against probes
+that use as many devices at once.
 """
 
 import collections
@@ -19,11 +20,13 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.interpreters import partial_eval
+from jax.sharding import NamedSharding, PartitionSpec
 
 from inf_former_jax.fields import Checked, Count, NonEmpty, Range
 from inf_former_jax.memory.basis import HIGHEST
 
-MEASURES = ("gpt2", "stream", "steps", "memory_gradient", "generation", "memory", "operators")
+MEASURES = ("presets", "gpt2", "stream", "steps", "memory_gradient")
+MEASURES += ("generation", "memory", "operators")
 
 #: Sizes of a model with `--quick`. A segment of sorting has to hold the 20 answers.
 TINY: dict[str, Any] = {"num_layers": 1, "num_heads": 2, "head_dim": 8, "d_model": 16}
@@ -43,7 +46,8 @@ class BenchmarkConfig(Checked):
     batch: Count = 8
     """B of the measure memory: rows."""
     presets: tuple[str, ...] = ()
-    """Of steps: presets of sorting, small, gpt2-infinity-lasting, also as NAME:ROWS; () = all."""
+    """Of presets and steps: those of sorting, small, recall, gpt2-infinity-lasting, also as
+    NAME:ROWS; () = all."""
     schedules: NonEmpty[str] = ("sequential",)
     """Of steps: sequential, parallel (which not every model has)."""
     dtypes: NonEmpty[str] = ("float32",)
@@ -53,6 +57,11 @@ class BenchmarkConfig(Checked):
     """Tiny shapes, few repeats, programs that are not optimised: that it runs, not how fast."""
     out: str = "runs/benchmark"
     """Folder of NAME.json of each measure."""
+
+    @property
+    def times(self) -> int:
+        """How often a program is traced and compiled, of which the median is reported."""
+        return 1 if self.quick else 3
 
 
 Rows = dict[Any, dict[str, float]]  # label → `row`
@@ -71,25 +80,44 @@ class Case(NamedTuple):
     executions: int = 1  # of the program, in one run
 
 
-def compile_case(function: Any, *arguments: Any, taken: Sequence[Sequence[int]] = ()) -> Case:
-    """A jitted function on these arguments; `taken` is that of `count_products`."""
+def compile_case(
+    function: Any, *arguments: Any, taken: Sequence[Sequence[int]] = (), times: int = 1
+) -> Case:
+    """A jitted function on these arguments; `taken` is that of `count_products`.
+
+    Args:
+        times: how often it is traced and compiled anew, each time with JAX's caches emptied if this
+            is more than once. The medians are reported.
+    """
+    found = [_compiled(function, arguments, times > 1) for _ in range(times)]
+    (traced, compiled), timed = found[-1][0], [seconds for _, seconds in found]
+    trace, compilation = map(statistics.median, zip(*timed, strict=True))
+    # What XLA says of memory is of one device.
+    devices = max(len(where.device_set) for where in jax.tree.leaves(compiled.input_shardings))
+    memory = compiled.memory_analysis()
+    known = {
+        "devices": devices,
+        "temporaries_mib": devices * memory.temp_size_in_bytes / 2**20,
+        "trace": trace,
+        "compile": compilation,
+        "program_bytes": len(compiled.as_text()),
+    }
+    operations = count_products(traced.jaxpr.jaxpr, list(taken))
+    operations = {kind: round(number) for kind, number in operations.items() if number}
+    moved = devices * (memory.argument_size_in_bytes + memory.output_size_in_bytes)
+    return Case(partial(compiled, *arguments), compiled, operations, moved, known)
+
+
+def _compiled(function: Any, arguments: tuple, anew: bool) -> tuple[tuple[Any, Any], list[float]]:
+    """(traced, compiled), and the seconds of each; `anew` with JAX's caches emptied before."""
+    if anew:
+        jax.clear_caches()
     begin = time.perf_counter()
     traced = function.trace(*arguments)
     lowered = traced.lower()
     middle = time.perf_counter()
     compiled = lowered.compile()
-    end = time.perf_counter()
-    memory = compiled.memory_analysis()
-    known = {
-        "temporaries_mib": memory.temp_size_in_bytes / 2**20,
-        "trace": middle - begin,
-        "compile": end - middle,
-        "program_bytes": len(compiled.as_text()),
-    }
-    operations = count_products(traced.jaxpr.jaxpr, list(taken))
-    operations = {kind: round(number) for kind, number in operations.items() if number}
-    moved = memory.argument_size_in_bytes + memory.output_size_in_bytes
-    return Case(partial(compiled, *arguments), compiled, operations, moved, known)
+    return (traced, compiled), [middle - begin, time.perf_counter() - middle]
 
 
 def count_products(jaxpr: Any, taken: list[Sequence[int]]) -> dict[str, float]:
@@ -97,8 +125,9 @@ def count_products(jaxpr: Any, taken: list[Sequence[int]]) -> dict[str, float]:
 
     A kind has a rate of its own: bfloat16, float32, and "float32 default", which accelerators
     compute from fewer bits. Products that no result needs are left out, as XLA leaves them out. The
-    body of a scan counts as often as the scan is long. Each branch of a choice counts by its share
-    of `taken`. Where that is not known, the cheapest branch that has any products counts.
+    body of a scan counts as often as the scan is long, and what devices do apart once for each of
+    them. Each branch of a choice counts by its share of `taken`. Where that is not known, the
+    cheapest branch that has any products counts.
 
     Args:
         taken: for each choice, in the program's order, how often each of its branches is taken. The
@@ -117,7 +146,8 @@ def count_products(jaxpr: Any, taken: list[Sequence[int]]) -> dict[str, float]:
             total[kind] += 2 * terms * math.prod(equation.outvars[0].aval.shape)
         inner = [leaf for leaf in jax.tree.leaves(params) if isinstance(leaf, Jaxpr | ClosedJaxpr)]
         known = name == "cond" and taken and len(taken[0]) == len(inner)
-        times: Sequence[float] = taken.pop(0) if known else [params.get("length", 1)] * len(inner)
+        often = params["mesh"].size if name == "shard_map" else params.get("length", 1)
+        times: Sequence[float] = taken.pop(0) if known else [often] * len(inner)
         counts = [count_products(getattr(p, "jaxpr", p), [] if known else taken) for p in inner]
         if known:
             times = [number / sum(times) for number in times]
@@ -132,8 +162,11 @@ def count_products(jaxpr: Any, taken: list[Sequence[int]]) -> dict[str, float]:
 def race(cases: Mapping[Any, Case], cfg: BenchmarkConfig) -> tuple[Rows, Seconds, Rates]:
     """Time one run of each case, and of this machine's probes, in each turn; one is to warm up."""
     kinds = sorted({kind for case in cases.values() for kind in case.operations})
-    machine = probes(64 if cfg.quick else 2048, kinds)
-    everything = {**machine, **cases}
+    devices = {label: int(case.known.get("devices", 1)) for label, case in cases.items()}
+    size, counts = 64 if cfg.quick else 2048, sorted({*devices.values()} or {1})
+    machines = {count: probes(size, kinds, count) for count in counts}
+    everything = {(n, kind): case for n, found in machines.items() for kind, case in found.items()}
+    everything |= cases
     seconds: Seconds = {label: [] for label in everything}
     for turn in range(1 + (3 if cfg.quick else cfg.repeats)):
         for label, case in everything.items():
@@ -142,9 +175,14 @@ def race(cases: Mapping[Any, Case], cfg: BenchmarkConfig) -> tuple[Rows, Seconds
             if turn:
                 seconds[label].append(time.perf_counter() - begin)
     # The best run counts, since a floor is what no run can be below.
-    rates = {kind: machine[kind].operations[kind] / min(seconds[kind]) for kind in kinds}
-    rates["bytes"] = machine["bytes"].moved / min(seconds["bytes"])
-    return {k: row(case, seconds[k], rates) for k, case in cases.items()}, seconds, rates
+    rates = {}
+    for count, machine in machines.items():
+        rates[count] = {k: machine[k].operations[k] / min(seconds[count, k]) for k in kinds}
+        rates[count]["bytes"] = machine["bytes"].moved / min(seconds[count, "bytes"])
+    rows = {
+        label: row(case, seconds[label], rates[devices[label]]) for label, case in cases.items()
+    }
+    return rows, seconds, rates[max(rates)]
 
 
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
@@ -170,19 +208,26 @@ def row(case: Case, seconds: Sequence[float], rates: Rates) -> dict[str, float]:
     }
 
 
-def probes(size: int, kinds: Sequence[str]) -> dict[Any, Case]:
+def probes(size: int, kinds: Sequence[str], devices: int = 1) -> dict[Any, Case]:
     """What tells this machine's rates: a [size, size] product of each kind, and "bytes".
 
     These are the sum a ← a + 2 b of vectors of 8 size² numbers. It overwrites a, because the pages
     of a fresh array would take most of the time.
+
+    Args:
+        devices: how many work at once: each on a product of its own, and on its share of the sum.
     """
-    cases = {}
+    cases, split = {}, PartitionSpec("each")
+    mesh = jax.make_mesh((devices,), ("each",), devices=jax.devices()[:devices])
+    everywhere = NamedSharding(mesh, split)
     for kind in kinds:
         precision = HIGHEST if kind == "float32" else None
-        factor = jax.random.normal(jax.random.key(0), (size, size), kind.split()[0])
-        multiply = jax.jit(partial(jnp.matmul, precision=precision))
-        cases[kind] = compile_case(multiply, factor, factor)
-    a, b = jnp.ones(8 * size**2, jnp.float32), jnp.ones(8 * size**2, jnp.float32)
+        shape = (devices * size, size)
+        factor = jax.random.normal(jax.random.key(0), shape, kind.split()[0])
+        multiply = partial(jnp.matmul, precision=precision)
+        each = jax.shard_map(multiply, mesh=mesh, in_specs=split, out_specs=split)
+        cases[kind] = compile_case(jax.jit(each), *[jax.device_put(factor, everywhere)] * 2)
+    a, b = (jax.device_put(jnp.ones(8 * size**2, jnp.float32), everywhere) for _ in range(2))
     add = compile_case(jax.jit(lambda a, b: a + 2 * b, donate_argnums=0), a, b)
 
     def sweep():

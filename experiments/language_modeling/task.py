@@ -95,7 +95,9 @@ class LanguageModeling(Task):
         self._steps = {e: evaluation.make_token_step(cfg.model, e) for e in (False, True)}
         tokens = cfg.segments * cfg.model.segment_len
         self.row = f"rows of {tokens:,} tokens of {corpus.name}"
-        self.tokens_per_step = cfg.batch_size * tokens
+        # Padding is not counted. Another text, which is only evaluated, has no train.
+        train = self._streams.get("train")
+        self.tokens_per_step = round(cfg.batch_size * tokens * (train.fill if train else 1))
 
     def batch(self, update: int, rows: np.ndarray) -> Batch:
         """Segments of the training documents, epoch after epoch."""
@@ -157,7 +159,7 @@ class LanguageModeling(Task):
     def results(self, state: TrainState) -> dict[str, Any]:
         """Figures on validation and test documents, with the controls; a sample of text."""
         result: dict[str, Any] = {split: self.controls(state, split) for split in ("valid", "test")}
-        result["fill"] = self._streams["train"].fill
+        result["padding"] = 1 - self._streams["train"].fill
         if self._cfg.sample and not self._cfg.objective.empty_memory:
             result["sample"] = self._sample(state)
         return result

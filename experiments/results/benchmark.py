@@ -46,6 +46,33 @@ def _floors(row: Found, digits: int = 0) -> str:
     return f"{work}, {moved}"
 
 
+def _literal(row: Found) -> str:
+    """The floor of the paper's formulas, which older results have not."""
+    if "literal_floor" not in row:
+        return ""
+    return f", of the literal formulas {_ms(row['literal_floor'])} ({row['literal_share']:.0%})"
+
+
+def _devices(row: Found) -> str:
+    count = row.get("devices", 1)
+    return "" if count == 1 else f" on {count} devices"
+
+
+def _preset_rows(found: Found) -> Iterator[Row]:
+    """What a user asks of each preset."""
+    for row in found["rows"]:
+        what = f"preset `{row['preset'].partition(':')[0]}`, B {row['batch']}{_devices(row)}"
+        median = f"{row['tokens_per_second']:,.0f} tokens/s"
+        state, tables = row["state_mib"], row["operators_mib"]
+        versus = (
+            f"first step after {row['first_step']:.1f} s, {row['first_step_cached']:.1f} with "
+            f"compiled programs at hand; {row['temporaries_mib']:,.0f} MiB of temporaries, "
+            f"{state:,.1f} of state, {tables:,.1f} of operators; a step {_ms(row['seconds'])}, "
+            f"{_floors(row)}{_literal(row)}"
+        )
+        yield Row(what, median, versus, row)
+
+
 def _program(size: int) -> str:
     return f"{size / 2**20:.1f} MiB of HLO"
 
@@ -71,9 +98,9 @@ def _stream_rows(found: Found) -> Iterator[Row]:
 def _step_rows(found: Found) -> Iterator[Row]:
     for row in found["rows"]:
         preset = row["preset"].partition(":")[0]
-        what = f"`{preset}`, B {row['batch']}, {row['schedule']}, {row['dtype']}"
+        what = f"`{preset}`, B {row['batch']}, {row['schedule']}, {row['dtype']}{_devices(row)}"
         versus = (
-            f"{row['tokens_per_second']:,.0f} tokens/s; {_floors(row)}; "
+            f"{row['tokens_per_second']:,.0f} tokens/s; {_floors(row)}{_literal(row)}; "
             f"{row['temporaries_mib']:,.0f} MiB of temporaries; traced in {row['trace']:.1f} s, "
             f"compiled in {row['compile']:.1f} s to {_program(row['program_bytes'])}"
         )
@@ -129,6 +156,7 @@ def _operator_rows(found: Found) -> Iterator[Row]:
 
 #: Measure → its rows, in the order of the table.
 _MEASURES = {
+    "presets": _preset_rows,
     "gpt2": _gpt2_rows,
     "stream": _stream_rows,
     "steps": _step_rows,

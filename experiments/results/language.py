@@ -18,7 +18,7 @@ def _tested(label: str, figure: str, split: str = "test") -> Callable[[Runs], st
 
 
 def _words_per_second(runs: Runs) -> str:
-    # Padding is not words. Newer results say which share of what is read is not padding.
+    # Padding is not words. Results that say which share is not padding count it in their rate.
     rate = statistics.median(run["tokens_per_second"] * run.get("fill", 1.0) for run in runs)
     test = runs[0]["splits"]["test"]
     return f"{rate * test['words'] / test['tokens']:,.0f}"

@@ -29,7 +29,7 @@ def test_every_measure_is_measured_by_default():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--measure", "all"], "measure: found all, accepted: gpt2, stream, steps, "),
+        (["--measure", "all"], "measure: found all, accepted: presets, gpt2, stream, steps, "),
         (["--repeats", "0"], "repeats: found 0, accepted: a whole number ≥ 1"),
         (["--batch", "0"], "batch: found 0, accepted: a whole number ≥ 1"),
         (["--tokens", "9"], "tokens: found 9, accepted: a whole number ≥ 4096"),
@@ -103,6 +103,20 @@ def test_rows_of_the_table_of_steps_and_of_a_stream():
         "| a training step of `paper-4k`, B 1, sequential, float32 | 1,250 ms, least 1,000 | "
         "3,277 tokens/s; floor 250 ms (20%), of bytes 12.5 ms (1%); 123 MiB of temporaries; "
         "traced in 1.3 s, compiled in 5.3 s to 1.5 MiB of HLO | cpu, c, d |",
+    ]
+
+
+def test_rows_of_the_table_of_presets():
+    """Older results of steps know neither devices nor the literal formulas: see above."""
+    row = row_of_floors(0.5) | {"preset": "small", "batch": 8, "devices": 2}
+    row |= {"tokens_per_second": 10240.0, "first_step": 9.84, "first_step_cached": 2.96}
+    row |= {"temporaries_mib": 20.4, "state_mib": 3.14, "operators_mib": 0.5}
+    row |= {"literal_floor": 0.3, "literal_share": 0.6}
+    assert lines(presets={"rows": [row]}) == [
+        "| preset `small`, B 8 on 2 devices | 10,240 tokens/s | first step after 9.8 s, 3.0 with "
+        "compiled programs at hand; 20 MiB of temporaries, 3.1 of state, 0.5 of operators; "
+        "a step 500 ms, floor 250 ms (50%), of bytes 12.5 ms (2%), of the literal formulas "
+        "300 ms (60%) | cpu, c, d |"
     ]
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 from matplotlib.figure import Figure
 
+from experiments.benchmark import timing
 from experiments.benchmark.timing import (
     BenchmarkConfig,
     Case,
@@ -84,6 +85,16 @@ def test_a_compiled_case_knows_its_program():
     assert case.moved == pytest.approx(4 * (6 + 9 + 6), abs=32)  # and pointers
     assert case.run().tolist() == [[3.0] * 3] * 2
     assert case.known["program_bytes"] > 100 and min(case.known.values()) >= 0
+    assert case.known["devices"] == 1
+
+
+def test_compiled_thrice_it_tells_the_medians(monkeypatch):
+    """Of 1, 5 and 3 s to trace, and 2, 2 and 9 s to compile; nothing is known from before."""
+    spent = [0, 1, 3, 3, 8, 10, 10, 13, 22]
+    monkeypatch.setattr(timing.time, "perf_counter", iter(spent).__next__)
+    traces = []
+    case = compile_case(jax.jit(lambda a: traces.append(0) or a + 1), jnp.ones(2), times=3)
+    assert (case.known["trace"], case.known["compile"], len(traces)) == (3, 2, 3)
 
 
 def case_of(operations, moved, executions=1):
@@ -122,6 +133,14 @@ def test_probes_of_a_machine():
         assert jnp.isfinite(found[kind].run()).all()
 
 
+def test_probes_of_devices():
+    """Each has a product of its own and its share of the sum, all at once."""
+    found = probes(8, ["float32"], devices=2)
+    assert found["float32"].operations == {"float32": 2 * 2 * 8**3}
+    assert found["bytes"].moved == pytest.approx(3 * 4 * 8 * 64, rel=0.01)
+    assert found["float32"].known["devices"] == found["bytes"].known["devices"] == 2
+
+
 def test_cases_take_turns():
     """After one turn to warm up; rates are those of the best runs."""
     said = []
@@ -131,10 +150,10 @@ def test_cases_take_turns():
     }
     rows, seconds, rates = race(cases, BenchmarkConfig(quick=True))
     assert said == ["a", "b"] * 4 and [len(seconds[label]) for label in cases] == [3, 3]
-    assert rates["float32"] == 2 * 64**3 / min(seconds["float32"])
+    assert rates["float32"] == 2 * 64**3 / min(seconds[1, "float32"])
     assert set(rates) == {"float32", "bytes"} and rows["a"]["floor"] == 1 / rates["float32"]
     rows, seconds, _ = race({}, BenchmarkConfig(quick=True, repeats=1))
-    assert rows == {} and len(seconds["bytes"]) == 3
+    assert rows == {} and len(seconds[1, "bytes"]) == 3
 
 
 def test_bars_are_as_long_as_the_medians(tmp_path, monkeypatch):
