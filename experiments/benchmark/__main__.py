@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     # A program that was compiled before would be read from the cache, not compiled.
     changed = {"jax_enable_compilation_cache": False}
     changed = {"jax_disable_most_optimizations": True} if cfg.quick else changed
-    before = {name: getattr(jax.config, name) for name in changed}
+    before = {name: jax.config.values[name] for name in changed}
     for name, value in changed.items():
         jax.config.update(name, value)
     try:
