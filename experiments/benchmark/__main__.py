@@ -3,6 +3,7 @@
     python -m experiments.benchmark [--measure NAMES] [--quick]
 
 Each measure writes a file of its own, with its commit; other measures' files are left as they are.
+With --compare COMMIT only training steps are timed, in turns with those of the commit.
 """
 
 import os
@@ -10,6 +11,7 @@ import sys
 
 import jax
 
+from experiments.benchmark import compare
 from experiments.benchmark.inference import generation, gpt2, stream
 from experiments.benchmark.memory import memory, operators
 from experiments.benchmark.processes import presets
@@ -31,6 +33,11 @@ def main(argv: list[str] | None = None) -> None:
     cfg = cli.options(program, about, BenchmarkConfig(), argv)
     with cli.refusals():
         check(cfg)
+        is_file = cfg.compare.endswith(".json")
+        then = compare.stored(cfg.compare) if is_file else {}
+        commit = compare.commit_of(cfg.compare) if cfg.compare and not is_file else ""
+        measures = [name for name in cfg.measure if name in then or not is_file]
+        require(bool(measures), "compare", f"{cfg.compare} of {', '.join(then)}", "of --measure")
         folder = folders.make(cfg.out)
     origin = folders.provenance("benchmark", "", argv) | {"settings": folders.to_json(cfg)}
     # Large pages change what a CPU needs for large arrays.
@@ -42,13 +49,20 @@ def main(argv: list[str] | None = None) -> None:
     for name, value in changed.items():
         jax.config.update(name, value)
     try:
-        for name in cfg.measure:
-            found = {name: MEASURES[name](cfg)}
+        for name in ("compare",) if commit else measures:
+            if commit:
+                with cli.refusals():
+                    found = {name: compare.pairs(cfg, commit)}
+            else:
+                found = {name: MEASURES[name](cfg)}
             folders.write_json(folder / f"{name}.json", origin | {"found": found})
             rows = [*benchmark_rows(found)]
             tables.show(name, ("", "median", ""), [row[:3] for row in rows], 140)
             plots.bars(folder / f"{name}.png", name, {row.what: row.figures for row in rows})
             print(f"{folder}/{name}.json, {folder}/{name}.png")
+            if is_file:
+                header = ("", "then", "now", "then / now", "at one rate")
+                tables.show(cfg.compare, header, compare.beside(then, found, name), 140)
     finally:
         for name, value in before.items():
             jax.config.update(name, value)

@@ -29,7 +29,7 @@ class Worker:
     """
 
     def __init__(self, root: Path, *arguments: str, **environment: str):
-        begin = time.perf_counter()
+        begin, self._name = time.perf_counter(), f"{root}: {' '.join(arguments[:2])}"
         paths = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
             [sys.executable, "-P", worker.__file__, *arguments],
@@ -47,14 +47,16 @@ class Worker:
         if not said.startswith("ready"):
             self.close()
             found = said.removeprefix("error").strip() or f"exit status {self._process.returncode}"
-            require(False, f"{root}: {' '.join(arguments[:2])}", found, "a training step")
+            require(False, self._name, found, "a training step")
         self.tokens, self.devices = map(int, said.split()[1:])
 
     def run(self, updates: int) -> float:
         """Mean seconds of some updates."""
         self._asked.write(f"{updates}\n")
         self._asked.flush()
-        return float(self._answers.readline())
+        said = self._answers.readline()
+        require(bool(said), self._name, "no answer", "seconds of an update")
+        return float(said)
 
     def close(self) -> None:
         """End the process."""

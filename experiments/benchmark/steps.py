@@ -60,6 +60,17 @@ def default(platform: str) -> tuple[str, ...]:
     return names if platform == "cpu" else names + papers
 
 
+def variants(cfg: BenchmarkConfig) -> list[tuple[str, str]]:
+    """(preset, schedule) of every step that is asked for; compressed memories have one schedule."""
+    quick = ("infinity-former", "transformer-xl") if cfg.quick else ()
+    names = cfg.presets or quick or default(jax.default_backend())
+    return [
+        (name, schedule)
+        for name, schedule in itertools.product(names, cfg.schedules)
+        if schedule != "parallel" or not config(name, cfg.quick).model.compressed
+    ]
+
+
 def config(name: str, quick: bool) -> Any:
     """The preset NAME, or NAME:ROWS with so many rows; with `quick` of tiny shapes."""
     preset, colon, rows = name.partition(":")
@@ -170,14 +181,9 @@ def steps(cfg: BenchmarkConfig) -> dict[str, Any]:
     takes NAME or NAME:ROWS; by default those of paper size have one row on a CPU: with the paper's
     8 rows they take up to minutes a step there.
     """
-    quick = ("infinity-former", "transformer-xl") if cfg.quick else ()
-    names = cfg.presets or quick or default(jax.default_backend())
     cases, rows = {}, {}
-    for label in itertools.product(names, cfg.schedules, cfg.dtypes):
-        name, schedule, dtype = label
-        preset = config(name, cfg.quick)
-        if schedule == "parallel" and preset.model.compressed:
-            continue  # which has no such schedule
+    for (name, schedule), dtype in itertools.product(variants(cfg), cfg.dtypes):
+        label, preset = (name, schedule, dtype), config(name, cfg.quick)
         dtype, _, fused_by = dtype.partition("+")
         fused = {"fused_attention": True, "fused_by": fused_by} if fused_by else {}
         model = replace(preset.model, dtype=dtype, **fused)

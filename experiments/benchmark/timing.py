@@ -55,6 +55,9 @@ class BenchmarkConfig(Checked):
     bfloat16+cudnn, a kernel of NVIDIA's for it."""
     quick: bool = False
     """Tiny shapes, few repeats, programs that are not optimised: that it runs, not how fast."""
+    compare: str = ""
+    """A commit, whose training steps then take turns with those of this code; or NAME.json of an
+    earlier measure, beside which the same measure is shown."""
     out: str = "runs/benchmark"
     """Folder of NAME.json of each measure."""
 

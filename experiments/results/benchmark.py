@@ -84,7 +84,7 @@ def _gpt2_rows(found: Found) -> Iterator[Row]:
         if label != "plain":
             versus = f"{found['ratio']:.2f} × plain, in pairs; {versus}"
         what = f"GPT-2 small, one segment of 512 forward, {label}"
-        yield Row(what, _ms(seconds), versus, row)
+        yield Row(what, _ms(seconds), versus, {**row, "seconds": seconds})
 
 
 def _stream_rows(found: Found) -> Iterator[Row]:
@@ -92,7 +92,8 @@ def _stream_rows(found: Found) -> Iterator[Row]:
         median = f"{_ms(row['seconds_per_segment'], 1)}, {1e6 * row['seconds_per_token']:.0f} µs"
         alive = f"{row['live_mib']:.1f} MiB alive, {row['host_mib']:,.0f} of the process"
         what = f"a segment of 128 after {row['tokens']:,} tokens of one document"
-        yield Row(what, f"{median} a token", f"{alive}; {_floors(row)}", row)
+        timed = {**row, "seconds": row["seconds_per_segment"]}
+        yield Row(what, f"{median} a token", f"{alive}; {_floors(row)}", timed)
 
 
 def _step_rows(found: Found) -> Iterator[Row]:
@@ -106,6 +107,21 @@ def _step_rows(found: Found) -> Iterator[Row]:
         )
         median = f"{_ms(row['seconds'])}, least {1e3 * row['least']:,.0f}"
         yield Row(f"a training step of {what}", median, versus, row)
+
+
+def _pair_rows(found: Found) -> Iterator[Row]:
+    """Training steps of another commit and of this one, which took turns."""
+    for row in found["rows"]:
+        what = f"a training step of `{row['preset']}`, {row['schedule']}, beside {found['commit']}"
+        if "refused" in row:
+            yield Row(what, "", row["refused"], {"seconds": 0.0})
+            continue
+        versus = (
+            f"{row['ratio']:.2f} × as fast in pairs, {row['least_ratio']:.2f} by the least; then "
+            f"{_ms(row['then'])} on {row['devices']['then']} devices, now on "
+            f"{row['devices']['now']}; {row['tokens'] / row['seconds']:,.0f} tokens/s"
+        )
+        yield Row(what, _ms(row["seconds"]), versus, row)
 
 
 def _gradient_rows(found: Found) -> Iterator[Row]:
@@ -125,7 +141,7 @@ def _generation_rows(found: Found) -> Iterator[Row]:
         row = found["floors"][label]
         versus += f"; {_floors(row, 2)}; {_program(found['program_bytes'][label])}"
         what = f"a token at {found['context']} of context, {label}"
-        yield Row(what, _ms(seconds, 1), versus, row)
+        yield Row(what, _ms(seconds, 1), versus, {**row, "seconds": seconds})
 
 
 def _memory_rows(found: Found) -> Iterator[Row]:
@@ -160,6 +176,7 @@ _MEASURES = {
     "gpt2": _gpt2_rows,
     "stream": _stream_rows,
     "steps": _step_rows,
+    "compare": _pair_rows,
     "memory_gradient": _gradient_rows,
     "generation": _generation_rows,
     "memory": _memory_rows,
