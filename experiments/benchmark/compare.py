@@ -1,11 +1,10 @@
 """Then and now: a stored result beside this one, and training steps of two commits in turns."""
 
 import contextlib
-import io
 import re
+import shutil
 import statistics
 import subprocess
-import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -89,12 +88,13 @@ def _git(*arguments: str) -> bytes | None:
 @contextlib.contextmanager
 def checkout(commit: str) -> Iterator[Path]:
     """A folder with the code of a commit, for as long as the block lasts."""
-    archive = _git("archive", "--format=tar", commit, "inf_former_jax", "experiments")
-    require(archive is not None, "compare", commit, "a commit with inf_former_jax and experiments")
     with tempfile.TemporaryDirectory() as folder:
-        with tarfile.open(fileobj=io.BytesIO(archive or b"")) as packed:
-            packed.extractall(folder, filter="data")
-        yield Path(folder)
+        archive, code = Path(folder, "code.tar"), Path(folder, "code")
+        parts = "inf_former_jax", "experiments"
+        made = _git("archive", f"--output={archive}", commit, *parts)
+        require(made is not None, "compare", commit, f"a commit with {' and '.join(parts)}")
+        shutil.unpack_archive(archive, code, filter="data")
+        yield code
 
 
 def pairs(cfg: BenchmarkConfig, commit: str) -> dict[str, Any]:
