@@ -16,7 +16,7 @@ from experiments.language_modeling.config import LanguageModelingConfig
 from experiments.language_modeling.corpora import tokenized
 from experiments.language_modeling.start import tokenizer_of_run
 from experiments.language_modeling.task import LanguageModeling, facts, show
-from experiments.run import cli, folders, training
+from experiments.run import cli, devices, folders, training
 from inf_former_jax.data.text import Skip
 from inf_former_jax.fields import Natural, NonEmpty, Required
 from inf_former_jax.memory.state import init
@@ -47,7 +47,11 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
         ValueError: no run, no such text, or a document shorter than two tokens.
     """
     run, _, params, _ = training.load(LanguageModelingConfig, cfg.run, ("params",))
-    run = dataclasses.replace(run, mesh_model=1)  # whatever mesh it was trained on
+    # Whatever mesh it was trained on.
+    run = dataclasses.replace(run, mesh_model=1, devices=0, distributed=False)
+    run, note = devices.settled(run)
+    if note:
+        print(note)
     limits = {str(split): cfg.characters for split in cfg.splits}
     corpus = tokenized(cfg.data, tokenizer_of_run(cfg.run), cfg.cache, limits, cfg)
     task = LanguageModeling(run, corpus, training.site(run, cfg.run))
@@ -65,6 +69,7 @@ def main(argv: Sequence[str]) -> None:
     """The command line: `python -m experiments.language_modeling evaluate [--options]`."""
     program = "python -m experiments.language_modeling evaluate"
     cfg = cli.options(program, __doc__ or "", EvaluateConfig(), argv)
+    devices.offer()
     with cli.refusals():
         folders.read_config(Path(cfg.run))
         folder = folders.make(cfg.out or cfg.run)

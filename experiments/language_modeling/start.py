@@ -136,7 +136,7 @@ def parameters(cfg: TextConfig) -> Any:
         params = gpt2.graft(cfg.model, params, jax.random.key(cfg.seed))
     if cfg.model.vocab_size > given.vocab_size:
         params = gpt2.grow(params, cfg.model.vocab_size, jax.random.key(cfg.seed))
-    mesh, tx = sharding.make_mesh(cfg.mesh_model), optim.optimizer(cfg.optim)
+    mesh, tx = sharding.make_mesh(cfg.mesh_model, cfg.devices), optim.optimizer(cfg.optim)
     wanted = state.abstract_state(cfg.model, tx, cfg.batch_size, mesh).params
     require_same(f"init_from: {cfg.init_from}: ", shapes(params), shapes(wanted))
     return params

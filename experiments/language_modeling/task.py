@@ -79,7 +79,7 @@ def streams(cfg: LanguageModelingConfig, corpus: Corpus) -> dict[str, Streams]:
 
 def _rows(cfg: LanguageModelingConfig, split: TokenizedSplit) -> int:
     """Rows of an evaluation: as many as documents keep busy, in multiples of the data axis."""
-    data = sharding.make_mesh(cfg.mesh_model).shape["data"]
+    data = sharding.make_mesh(cfg.mesh_model, cfg.devices).shape["data"]
     return data * max(1, min(cfg.batch_size, len(split.names)) // data)
 
 

@@ -13,7 +13,7 @@ import jax
 
 import inf_former_jax.contrib.fused_attention
 import inf_former_jax.contrib.pallas_read  # noqa: F401 (both add options of the models)
-from experiments.run import folders, training
+from experiments.run import devices, folders, training
 from experiments.run.experiment import Config, Experiment
 from experiments.run.options import HELP, HELP_ALL, Options, applied, help_text
 from experiments.run.stopping import INTERRUPTED
@@ -156,6 +156,8 @@ def parse(
         require(preset in presets, "preset", preset, ", ".join(presets))
         text, config = presets[preset]
         cfg = options(f"{program} {preset}", text, config, argv[1:] if named else argv)
+        if not cfg.distributed:
+            devices.offer(cfg.devices)
         return preset, experiment.complete(cfg)
 
 
@@ -181,6 +183,7 @@ def start(
     """
     with contextlib.ExitStack() as held:
         with refusals():
+            cfg, note = devices.settled(cfg, folders.devices_before(folder))
             room = training.check_room(experiment, cfg)
             experiment.check(cfg)
             result = held.enter_context(folders.open_run(folder, cfg))
@@ -188,6 +191,6 @@ def start(
             return result, True
         provenance = folders.provenance(experiment.name, preset, argv)
         if not jax.process_index():
-            print(room, flush=True)
+            print(*filter(None, (note, room)), sep="\n", flush=True)
         with stops():
             return training.run(experiment, cfg, folder, provenance), False

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from inf_former_jax.fields import Checked, Count, Seed
+from inf_former_jax.fields import Checked, Count, Natural, Seed
 from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.training.checkpoint import CheckpointConfig
 from inf_former_jax.training.loop import LoopConfig
@@ -31,6 +31,8 @@ class RunConfig(Checked):
     """Start also if more memory seems to be needed than there is."""
     mesh_model: Count = 1
     """Devices along the mesh's model axis; the others split the batch. May change in a run."""
+    devices: Natural = 0
+    """How many devices; 0 = all accelerators, or of a CPU a device a core. May change in a run."""
     tensorboard: bool = False
     """Write TensorBoard events too (extra `tensorboard`). May change in a run."""
     distributed: bool = False

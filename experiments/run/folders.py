@@ -31,7 +31,7 @@ PLACE = ("out", "fresh", "any_size")
 
 #: Fields, with all inside them, that may change when a run goes on: no update depends on them, but
 #: for the order in which a mesh adds numbers up.
-CHANGEABLE = ("loop", "checkpoint", "mesh_model", "tensorboard", "distributed")
+CHANGEABLE = ("loop", "checkpoint", "mesh_model", "devices", "tensorboard", "distributed")
 
 #: The file whose lock the process has that a run folder belongs to.
 LOCK = "lock"
@@ -60,6 +60,14 @@ def read_config(folder: Path) -> dict[str, Any]:
         ValueError: there is none, or it is damaged.
     """
     return {name: value for name, value in _read_config(folder).items() if name != "changes"}
+
+
+def devices_before(folder: Path) -> int:
+    """How many devices the run of a folder has; 0 = it is not known, or there is none yet.
+
+    Runs of older versions had one, if nobody asked for more.
+    """
+    return _read_config(folder).get("devices", 1) if (folder / "config.json").is_file() else 0
 
 
 def changes(folder: Path) -> list[str]:
@@ -194,6 +202,8 @@ def _changes(fields: dict[str, Any], config: Any, what: str, path: Path) -> list
     for part in ("loop", "checkpoint"):  # of every version, and their changes are accepted
         require(part in fields, f"{path}: {part}", "nothing", "a part of every config")
     old, new = to_json(from_json(type(config), fields, path)), to_json(config)
+    if not (old.get("devices") and new.get("devices")):  # 0 says nothing
+        old, new = ({**side, "devices": 0} for side in (old, new))
     changed = differences(old, new)
     fixed = [change for change in changed if not _may_change(change.split(": ")[0], old, new)]
     more = f" and {len(fixed) - 5} more" if fixed[5:] else ""

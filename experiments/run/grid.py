@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Generic
 
-from experiments.run import cli, folders, tables, training
+from experiments.run import cli, devices, folders, tables, training
 from experiments.run.experiment import Config, Experiment
 from inf_former_jax import files
 from inf_former_jax.fields import Range
@@ -74,8 +74,9 @@ class Grid(Generic[Config]):
         options = cli.options(program, self.description, self.options, argv)
         with cli.refusals():
             cells = self.cells(options)
+            devices.offer()
             for cell in {cell.row: cell for cell in cells if cell.independent}.values():
-                config = self.experiment.complete(cell.config)
+                config, _ = devices.settled(self.experiment.complete(cell.config))
                 training.check_room(self.experiment, config)
                 self.experiment.check(config)
             folder = folders.make(options.out)

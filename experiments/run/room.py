@@ -65,7 +65,7 @@ def of_run(cfg: RunConfig, segments: int, data: int = 0) -> dict[str, int]:
         segments: W, of a row in one update.
         data: bytes that are made before the first update.
     """
-    model, devices = cfg.model, jax.local_device_count()
+    model, devices = cfg.model, cfg.devices or jax.local_device_count()
     held = _FLOAT * parameters(model)
     fixed = {
         "parameters": held,

@@ -1,5 +1,6 @@
 """A run of any experiment: train, or go on training, evaluate, write the result; load a run."""
 
+import collections
 import contextlib
 import statistics
 import time
@@ -24,6 +25,9 @@ from inf_former_jax.training.state import TrainState
 
 Figures = TypeVar("Figures")
 
+#: Steps that are begun before the first one of them has ended.
+_AT_ONCE = 8
+
 
 def check(cfg: RunConfig) -> None:
     """Refuse at the door what would fail after minutes, whatever the task.
@@ -33,7 +37,7 @@ def check(cfg: RunConfig) -> None:
             schedule that the model has not, operators that cannot be built, or TensorBoard without
             its package.
     """
-    sharding.local_rows(cfg.batch_size, sharding.make_mesh(cfg.mesh_model))
+    sharding.local_rows(cfg.batch_size, sharding.make_mesh(cfg.mesh_model, cfg.devices))
     if cfg.objective.schedule == "parallel":
         all_segments.check(cfg.model)
     operators(cfg.model)  # cached: the run takes these
@@ -92,7 +96,7 @@ def run(
 
 def site(cfg: RunConfig, folder: str | Path) -> Site:
     """The mesh that a config asks for, with its model's operators on all devices, and a folder."""
-    mesh = sharding.make_mesh(cfg.mesh_model)
+    mesh = sharding.make_mesh(cfg.mesh_model, cfg.devices)
     return Site(Path(folder), mesh, sharding.everywhere(operators(cfg.model), mesh))
 
 
@@ -161,7 +165,7 @@ def _train(cfg: RunConfig, place: Site, task: Task, clock: Clock) -> tuple[Train
                 cfg.loop,
                 begin,
                 cfg.optim.steps,
-                clock.first("first update", train_step),
+                clock.first("first update", _few_at_once(train_step)),
                 updates,
                 place.operators,
                 task.evaluate,
@@ -169,6 +173,23 @@ def _train(cfg: RunConfig, place: Site, task: Task, clock: Clock) -> tuple[Train
                 checkpoints,
             )
         return final, round(checkpoints.seconds, 2)
+
+
+def _few_at_once(train_step: Callable[..., Any]) -> Callable[..., Any]:
+    """The step, which waits for the one that was started _AT_ONCE steps before.
+
+    CPU devices that reduce over each other would wait for ever with 32 steps or more begun.
+    """
+    begun: collections.deque[Any] = collections.deque()
+
+    def waiting(*arguments):
+        result = train_step(*arguments)
+        begun.append(result[1])
+        if len(begun) > _AT_ONCE:
+            jax.block_until_ready(begun.popleft())
+        return result
+
+    return waiting
 
 
 def _begin(cfg: RunConfig, place: Site, task: Task, checkpoints: Checkpoints) -> TrainState:

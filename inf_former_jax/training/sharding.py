@@ -32,18 +32,24 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
 )
 
 
-def make_mesh(model: int = 1) -> Mesh:
-    """All devices as a mesh (data, model), `model` of them along the second axis.
+def make_mesh(model: int = 1, devices: int = 0) -> Mesh:
+    """Devices as a mesh (data, model), `model` of them along the second axis.
 
     `AxisType.Auto`, since JAX's default of explicit axes breaks the relative shift.
 
+    Args:
+        devices: how many, the first ones; 0 = all.
+
     Raises:
-        ValueError: model does not divide the number of devices.
+        ValueError: there are not so many, or model does not divide their number.
     """
-    count = jax.device_count()
+    there = jax.device_count()
+    require(0 <= devices <= there, "devices", devices, f"at most the {there} that JAX has")
+    count = devices or there
     fits = model >= 1 and count % model == 0
     require(fits, "mesh_model", model, f"a divisor of {count} devices")
-    return jax.make_mesh((count // model, model), ("data", "model"), (AxisType.Auto,) * 2)
+    shape, kinds = (count // model, model), (AxisType.Auto,) * 2
+    return jax.make_mesh(shape, ("data", "model"), kinds, devices=jax.devices()[:count])
 
 
 def _path_name(path) -> str:

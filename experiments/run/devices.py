@@ -1,0 +1,99 @@
+"""How many devices a run takes: on a CPU one for each core, if they divide the batch.
+
+XLA's threads keep a second core busy only in large products; two devices, each with half of the
+batch, keep both busy everywhere.
+"""
+
+import contextlib
+import dataclasses
+import os
+from pathlib import Path
+
+import jax
+from jax._src import xla_bridge
+
+from experiments.run.experiment import Config
+from inf_former_jax.require import require
+from inf_former_jax.training import sharding
+
+#: With fewer rows a device, starting and joining programs costs more than a core gives.
+_FEWEST_ROWS = 4
+
+
+#: What a container says of its share: microseconds of processor time, in so many.
+_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+
+
+def cores() -> int:
+    """Cores that this process may use: by its affinity, and by its container's share of time."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with contextlib.suppress(OSError, ValueError):  # no container, or one without a limit: "max"
+        quota, period = map(int, _LIMIT.read_text().split())
+        found = min(found or 1, quota // period)
+    return max(1, found or 1)
+
+
+def offer(count: int = 0) -> None:
+    """Make the CPU so many devices, by default one a core, if JAX has not begun with another.
+
+    A number that is set already, in XLA_FLAGS or in JAX's config, stays. Accelerators do not mind.
+    """
+    if not (_is_set() or xla_bridge.backends_are_initialized()):
+        jax.config.update("jax_num_cpu_devices", count or cores())
+        _offered.append(count)
+
+
+#: The number that `offer` was called with, once it made the devices.
+_offered: list[int] = []
+
+
+def _is_set() -> bool:
+    in_flags = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    return in_flags or jax.config.jax_num_cpu_devices >= 0
+
+
+def best(batch_size: int, model: int, most: int) -> int:
+    """The largest number of devices, at most `most`, that splits a batch evenly in enough rows.
+
+    Args:
+        model: devices along the mesh's model axis, which share rows.
+    """
+    for count in range(most, 1, -1):
+        data, rest = divmod(count, model)
+        if not rest and batch_size % data == 0 and batch_size >= _FEWEST_ROWS * data:
+            return count
+    return 1
+
+
+def settled(cfg: Config, recorded: int = 0) -> tuple[Config, str]:
+    """(the config with the number of its devices, what is to be said of it, if anything).
+
+    Devices that were offered are taken as `best` has it, or as many as a run that goes on had.
+    Others, such as accelerators or those of XLA_FLAGS, are all taken. On several hosts nothing is
+    settled: the mesh spans all of their devices.
+
+    Args:
+        recorded: the number that the run had before; 0 = not known.
+
+    Raises:
+        ValueError: there are not as many devices as the config names, it names some on several
+            hosts, or its batch does not divide among all that there are.
+    """
+    if cfg.distributed:
+        require(not cfg.devices, "devices", f"{cfg.devices} with --distributed", "0, which is all")
+        return cfg, ""
+    count, note, there = cfg.devices, "", jax.device_count()
+    if not count:
+        count = there
+        if _offered and jax.default_backend() == "cpu":
+            known = 0 < recorded <= there
+            count = recorded if known else best(cfg.batch_size, cfg.mesh_model, there)
+            if not known and count < there:
+                note = (
+                    f"devices: {count} for {there} cores, since a batch of {cfg.batch_size} rows "
+                    f"is split evenly, {_FEWEST_ROWS} rows or more a device"
+                )
+    if recorded and count != recorded:
+        note = f"devices: {recorded} → {count}; sums are taken in another order from here on"
+    sharding.make_mesh(cfg.mesh_model, count)
+    return dataclasses.replace(cfg, devices=count), note

@@ -1,0 +1,98 @@
+"""How many devices a run takes; the 8 that tests pretend to have are never changed."""
+
+import dataclasses
+import shlex
+
+import jax
+import pytest
+
+from experiments.run import cli, devices, folders
+from experiments.sorting.config import PRESETS
+from experiments.sorting.task import SORTING
+
+TINY = shlex.split(
+    "--model.num-layers 1 --model.d-model 16 --model.d-inner 16 --model.num-heads 2 "
+    "--model.head-dim 8 --model.segment-len 24 --length 24 --batch-size 4 --test-sequences 8 "
+    "--valid-sequences 8 --optim.steps 6 --optim.warmup-steps 2"
+)
+
+
+@pytest.mark.parametrize(
+    "rows, model, most, count",
+    [
+        (16, 1, 2, 2),
+        (15, 1, 2, 1),  # no even split
+        (15, 1, 4, 3),
+        (1, 1, 2, 1),
+        (16, 1, 64, 4),  # 4 rows a device
+        (256, 1, 64, 64),
+        (6, 1, 2, 1),  # 3 rows a device
+        (16, 2, 2, 2),  # both hold all rows
+        (16, 2, 7, 4),
+        (16, 3, 2, 1),  # refused later: no mesh has 3 of 1
+    ],
+)
+def test_best(rows, model, most, count):
+    assert devices.best(rows, model, most) == count
+
+
+def test_cores_are_those_of_the_process_and_of_its_container(monkeypatch, tmp_path):
+    monkeypatch.setattr(devices.os, "sched_getaffinity", lambda _: set(range(6)))
+    limit = tmp_path / "cpu.max"
+    monkeypatch.setattr(devices, "_LIMIT", limit)
+    for text, count in (None, 6), ("max 100000", 6), ("250000 100000", 2), ("5000 100000", 1):
+        if text:
+            limit.write_text(text)
+        assert devices.cores() == count
+
+
+def test_devices_of_the_user_stay():
+    """conftest names 8 in XLA_FLAGS, and JAX has begun."""
+    there = jax.device_count()
+    devices.offer(3)
+    assert jax.device_count() == there and not devices._offered
+
+
+@pytest.fixture
+def offered(monkeypatch):
+    monkeypatch.setattr(devices, "_offered", [0])
+
+
+def settled(batch_size, recorded=0, **changes):
+    cfg = dataclasses.replace(PRESETS["vanilla"][1], batch_size=batch_size, **changes)
+    cfg, note = devices.settled(cfg, recorded)
+    return cfg.devices, note
+
+
+def test_what_is_settled(offered):
+    """Of 8 devices."""
+    assert settled(32) == (8, "")
+    assert settled(16)[0] == 4 and "4 for 8 cores, since a batch of 16" in settled(16)[1]
+    assert settled(16, recorded=2) == (2, "")
+    assert settled(16, recorded=9)[1].startswith("devices: 9 → 4; sums")
+    assert settled(16, recorded=2, devices=1)[1].startswith("devices: 2 → 1; sums")
+    assert settled(15, distributed=True) == (0, "")
+
+
+def test_all_devices_that_were_not_offered_are_taken():
+    assert settled(16, recorded=2)[0] == settled(15)[0] == 8
+
+
+@pytest.mark.parametrize("changes", [{"devices": 9}, {"devices": 2, "distributed": True}])
+def test_what_is_refused(changes):
+    with pytest.raises(ValueError, match=r"devices: found .*accepted"):
+        settled(16, **changes)
+
+
+@pytest.mark.slow
+def test_a_run_of_two_devices_has_the_figures_of_one(tmp_path):
+    """From the command line to the result, which says how many devices it had."""
+    found = {}
+    for count in (1, 2):
+        words = ["vanilla", *TINY, "--devices", str(count)]
+        preset, cfg = cli.parse(SORTING, None, words)
+        found[count], over = cli.start(SORTING, preset, cfg, tmp_path / str(count), words)
+        assert not over and folders.devices_before(tmp_path / str(count)) == count
+    one, two = (run["test"]["as trained"] for run in found.values())
+    assert two == pytest.approx(one, rel=1e-5)
+    assert found[2]["settings"] == found[1]["settings"] | {"devices": 2}
