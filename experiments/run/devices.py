@@ -4,14 +4,13 @@ XLA's threads keep a second core busy only in large products; two devices, each 
 batch, keep both busy everywhere.
 """
 
-import contextlib
 import dataclasses
 import os
-from pathlib import Path
 
 import jax
 from jax._src import xla_bridge
 
+from experiments.run import room
 from experiments.run.experiment import Config
 from inf_former_jax.require import require
 from inf_former_jax.training import sharding
@@ -20,26 +19,13 @@ from inf_former_jax.training import sharding
 _FEWEST_ROWS = 4
 
 
-#: What a container says of its share: microseconds of processor time, in so many.
-_LIMIT = Path("/sys/fs/cgroup/cpu.max")
-
-
-def cores() -> int:
-    """Cores that this process may use: by its affinity, and by its container's share of time."""
-    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with contextlib.suppress(OSError, ValueError):  # no container, or one without a limit: "max"
-        quota, period = map(int, _LIMIT.read_text().split())
-        found = min(found or 1, quota // period)
-    return max(1, found or 1)
-
-
 def offer(count: int = 0) -> None:
     """Make the CPU so many devices, by default one a core, if JAX has not begun with another.
 
     A number that is set already, in XLA_FLAGS or in JAX's config, stays. Accelerators do not mind.
     """
     if not (_is_set() or xla_bridge.backends_are_initialized()):
-        jax.config.update("jax_num_cpu_devices", count or cores())
+        jax.config.update("jax_num_cpu_devices", count or room.cores())
         _offered.append(count)
 
 

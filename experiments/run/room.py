@@ -1,4 +1,4 @@
-"""How much memory a run needs, before any of it is taken, and how much there is.
+"""How much memory a run needs, before any of it is taken, and how much there is; and cores.
 
 Parameters, optimiser and memory are exact. Activations are an estimate of XLA's temporaries.
 """
@@ -17,6 +17,9 @@ from inf_former_jax.memory import state, write_operators
 from inf_former_jax.models.decoder import ModelConfig
 
 _FLOAT = 4
+
+#: What a container says of its share: microseconds of processor time, in so many.
+_SHARE = Path("/sys/fs/cgroup/cpu.max")
 
 
 def check(needs: Mapping[str, int], advice: str = "smaller sizes") -> None:
@@ -49,6 +52,15 @@ def found() -> int:
         free = next(line for line in lines if line.startswith("MemAvailable"))
         limits.append(int(free.split()[1]) * 1024)
     return min(limits)
+
+
+def cores() -> int:
+    """Cores that this process may use: by its affinity, and by its container's share of time."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with contextlib.suppress(OSError, ValueError):  # no container, or one without a limit: "max"
+        quota, period = map(int, _SHARE.read_text().split())
+        found = min(found or 1, quota // period)
+    return max(1, found or 1)
 
 
 def size(number: float) -> str:

@@ -36,16 +36,6 @@ def test_best(rows, model, most, count):
     assert devices.best(rows, model, most) == count
 
 
-def test_cores_are_those_of_the_process_and_of_its_container(monkeypatch, tmp_path):
-    monkeypatch.setattr(devices.os, "sched_getaffinity", lambda _: set(range(6)))
-    limit = tmp_path / "cpu.max"
-    monkeypatch.setattr(devices, "_LIMIT", limit)
-    for text, count in (None, 6), ("max 100000", 6), ("250000 100000", 2), ("5000 100000", 1):
-        if text:
-            limit.write_text(text)
-        assert devices.cores() == count
-
-
 def test_devices_of_the_user_stay():
     """conftest names 8 in XLA_FLAGS, and JAX has begun."""
     there = jax.device_count()

@@ -175,3 +175,13 @@ def test_hostile_options_are_refused_in_one_line(command):
     needs, pages = room.of_run(cfg, *experiment.size(cfg)), os.sysconf("SC_PHYS_PAGES")
     assert cfg.any_size or sum(needs.values()) <= pages * os.sysconf("SC_PAGE_SIZE")
     assert hash(cfg) == hash(options.applied(config, rest))
+
+
+def test_cores_are_those_of_the_process_and_of_its_container(monkeypatch, tmp_path):
+    monkeypatch.setattr(room.os, "sched_getaffinity", lambda _: set(range(6)))
+    limit = tmp_path / "cpu.max"
+    monkeypatch.setattr(room, "_SHARE", limit)
+    for text, count in (None, 6), ("max 100000", 6), ("250000 100000", 2), ("5000 100000", 1):
+        if text:
+            limit.write_text(text)
+        assert room.cores() == count
