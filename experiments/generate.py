@@ -7,6 +7,11 @@ memory at constant cost a segment; tokens are printed as they come. --memory-out
 read, the open segment included, and --memory-in goes on from there, without the document.
 """
 
+if __name__ == "__main__":  # before JAX is imported, which takes seconds
+    from experiments.run import process
+
+    process.begin()
+
 import dataclasses
 import sys
 from collections.abc import Iterator

@@ -11,9 +11,9 @@ Without --data it reads Shakespeare's plays. Writes config, metrics, figures and
 """
 
 if __name__ == "__main__":  # before JAX is imported, which takes seconds
-    from experiments.run import stopping
+    from experiments.run import process
 
-    stopping.install()
+    process.begin()
 
 from collections.abc import Sequence
 

@@ -9,9 +9,9 @@ before every segment. Writes config, metrics, a figure and a picture to `runs/pa
 """
 
 if __name__ == "__main__":  # before JAX is imported, which takes seconds
-    from experiments.run import stopping
+    from experiments.run import process
 
-    stopping.install()
+    process.begin()
 
 from collections.abc import Sequence
 

@@ -9,9 +9,9 @@ picture to `runs/recall/PRESET-seed`.
 """
 
 if __name__ == "__main__":  # before JAX is imported, which takes seconds
-    from experiments.run import stopping
+    from experiments.run import process
 
-    stopping.install()
+    process.begin()
 
 from collections.abc import Sequence
 

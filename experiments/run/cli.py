@@ -13,7 +13,7 @@ import jax
 
 import inf_former_jax.contrib.fused_attention
 import inf_former_jax.contrib.pallas_read  # noqa: F401 (both add options of the models)
-from experiments.run import devices, folders, training
+from experiments.run import devices, folders, process, training
 from experiments.run.experiment import Config, Experiment
 from experiments.run.options import HELP, HELP_ALL, Options, applied, help_text
 from experiments.run.stopping import INTERRUPTED
@@ -29,7 +29,9 @@ from inf_former_jax.training.metrics import NonFiniteError
 REFUSED, STOPPED, NO_FILE = 2, 1, 4
 _STATUSES = (
     "exit status: 0 done, 1 a NaN stopped the run, 2 something is refused, 3 a signal came, "
-    "4 a file cannot be written"
+    "4 a file cannot be written\n"
+    "compiled programs are kept in ~/.cache/inf_former_jax; JAX_COMPILATION_CACHE_DIR is another "
+    "folder,\nand with JAX_ENABLE_COMPILATION_CACHE=false nothing is kept"
 )
 
 _SAVED = "saved: the same command goes on from there"
@@ -116,6 +118,7 @@ def main(
         argv: None = the program's own.
         commands: name → the command line of what else there is.
     """
+    process.imported()
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in commands:
         return commands[argv[0]](argv[1:])
@@ -163,6 +166,7 @@ def parse(
 
 def options(program: str, description: str | None, config: Options, argv: Sequence[str]) -> Options:
     """The config with `--options` applied; what is not accepted is refused as `parse` does."""
+    process.imported()
     asked = {*argv} & {*HELP, HELP_ALL}
     if asked:
         print(help_text(program, description, config, HELP_ALL in asked))

@@ -35,7 +35,7 @@ _offered: list[int] = []
 
 def _is_set() -> bool:
     in_flags = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    return in_flags or jax.config.jax_num_cpu_devices >= 0
+    return in_flags or xla_bridge.num_cpu_devices.value >= 0
 
 
 def best(batch_size: int, model: int, most: int) -> int:

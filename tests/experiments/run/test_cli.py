@@ -83,7 +83,7 @@ def test_what_is_no_known_end_stays_an_error():
 def test_a_signal_before_anything_is_imported_has_status_3():
     """Nothing is said but one line; a second signal is never needed."""
     program = (
-        "from experiments.run import stopping; stopping.install(); "
+        "from experiments.run import process; process.begin(); "
         "import os, signal, sys; assert 'jax' not in sys.modules; print('begun'); "
         "os.kill(os.getpid(), signal.SIGTERM); print('never')"
     )
@@ -100,4 +100,4 @@ def test_every_command_of_runs_begins_with_that(name):
     source = (ROOT / "experiments" / name / "__main__.py").read_text(encoding="utf-8")
     code = source.split('"""', 2)[2].strip()
     begin = 'if __name__ == "__main__":  # before JAX is imported, which takes seconds\n'
-    assert code.startswith(begin) and "stopping.install()" in code
+    assert code.startswith(begin) and "process.begin()" in code

@@ -1,0 +1,85 @@
+"""What a command does before it imports JAX, which takes seconds: signals, and compiled programs.
+
+Only for a process that is one command: `if __name__ == "__main__": process.begin()`.
+"""
+
+import contextlib
+import gc
+import os
+import sys
+import warnings
+from pathlib import Path
+
+from experiments.run import stopping
+
+#: Bytes of compiled programs that are kept; those that were made first go first.
+_MOST = 512 * 2**20
+
+
+def begin() -> None:
+    """Signals end the process with status 3, and compiled programs are kept for the next one.
+
+    Until `imported` nothing is collected: what is imported stays, and to look through it again and
+    again takes a quarter of the time until --help.
+    """
+    stopping.install()
+    keep_programs()
+    gc.disable()
+
+
+def imported() -> None:
+    """All is imported: garbage is collected again, and what was imported is not looked through."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
+
+
+def keep_programs() -> None:
+    """Let JAX keep what it compiles in the user's cache folder, so that a next start is quick.
+
+    JAX's own variables win: JAX_COMPILATION_CACHE_DIR is another folder, and
+    JAX_ENABLE_COMPILATION_CACHE=false keeps nothing. A folder that cannot be written or holds
+    damaged programs costs a line, and programs are compiled anew.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    folder = (Path(base) if base.startswith("/") else Path.home() / ".cache") / "inf_former_jax"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OSError(0, "not writable")
+    except OSError as error:
+        return _say(f"{folder} ({error.strerror})")
+    _forget_oldest(folder)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
+    shown, said = warnings.showwarning, []
+
+    def show(message, *rest, **more):
+        if "persistent compilation cache" not in str(message):
+            return shown(message, *rest, **more)
+        if not said:  # JAX warns of every program
+            said.append(_say(f"{folder} with damaged programs, or a full disk"))
+
+    warnings.showwarning = show
+
+
+def _say(found: str) -> None:
+    print(
+        f"compiled programs are not kept: found {found}, accepted: a folder that can be written; "
+        "delete it, or set JAX_ENABLE_COMPILATION_CACHE=false",
+        file=sys.stderr,
+    )
+
+
+def _forget_oldest(folder: Path) -> None:
+    """Remove programs until no more than _MOST bytes are left; another process may do the same."""
+    with contextlib.suppress(OSError):
+        found = [(file.stat(), file.path) for file in os.scandir(folder) if file.is_file()]
+        left = sum(stat.st_size for stat, _ in found)
+        for stat, path in sorted(found, key=lambda one: one[0].st_mtime):
+            if left <= _MOST:
+                break
+            os.unlink(path)
+            left -= stat.st_size
