@@ -124,6 +124,11 @@ def _pair_rows(found: Found) -> Iterator[Row]:
         yield Row(what, _ms(row["seconds"]), versus, row)
 
 
+def _accelerator_rows(row: Found) -> Iterator[Row]:
+    """An option on an accelerator, and whether to use it."""
+    yield Row(f"{row['option']}, {row['preset']}", row["verdict"], row["measured"], row)
+
+
 def _gradient_rows(found: Found) -> Iterator[Row]:
     for task, by_segments in found.items():
         for segments, row in by_segments.items():
@@ -177,6 +182,7 @@ _MEASURES = {
     "stream": _stream_rows,
     "steps": _step_rows,
     "compare": _pair_rows,
+    "accelerator": _accelerator_rows,
     "memory_gradient": _gradient_rows,
     "generation": _generation_rows,
     "memory": _memory_rows,

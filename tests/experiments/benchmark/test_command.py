@@ -120,6 +120,11 @@ def test_rows_of_the_table_of_presets():
     ]
 
 
+def test_row_of_the_table_of_an_accelerator():
+    row = {"option": "model.remat", "preset": "small", "measured": "3 ms", "verdict": "use"}
+    assert lines(accelerator=row) == ["| model.remat, small | use | 3 ms | cpu, c, d |"]
+
+
 def test_rows_of_the_table_of_the_memory_and_its_operators():
     def form(seconds, megabytes):
         return row_of_floors(seconds) | {"temporaries_mb": megabytes}
