@@ -18,7 +18,7 @@ from experiments.benchmark.processes import presets
 from experiments.benchmark.steps import DTYPES, SCHEDULES, config, memory_gradient, steps
 from experiments.benchmark.timing import BenchmarkConfig
 from experiments.results.benchmark import benchmark_rows
-from experiments.run import cli, folders, plots, tables
+from experiments.run import cli, devices, folders, plots, tables
 from inf_former_jax.require import require
 
 _FUNCTIONS = (presets, gpt2, stream, steps, memory_gradient, generation, memory, operators)
@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> None:
         measures = [name for name in cfg.measure if name in then or not is_file]
         require(bool(measures), "compare", f"{cfg.compare} of {', '.join(then)}", "of --measure")
         folder = folders.make(cfg.out)
+    devices.offer()
     origin = folders.provenance("benchmark", "", argv) | {"settings": folders.to_json(cfg)}
     # Large pages change what a CPU needs for large arrays.
     origin["glibc_tunables"] = os.environ.get("GLIBC_TUNABLES", "")

@@ -6,20 +6,20 @@ not counted as tokens.
 """
 
 import itertools
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 
 from experiments.benchmark.literal import step_operations
 from experiments.benchmark.timing import TINY, BenchmarkConfig, Case, compile_case, race
 from experiments.language_modeling import config as language_modeling
 from experiments.recall import config as recall
 from experiments.recall import data as pairs
+from experiments.run import devices
 from experiments.sorting import config as sorting
 from experiments.sorting.data import run_batch
 from inf_former_jax.data.batches import Batch
@@ -112,10 +112,8 @@ def batches(preset: Any, rows: int) -> Callable[[np.ndarray], Batch]:
 
 
 def mesh_of(rows: int) -> Mesh:
-    """As many devices as divide the rows."""
-    count = math.gcd(rows, jax.device_count())
-    kinds, devices = (AxisType.Auto,) * 2, jax.devices()[:count]
-    return jax.make_mesh((count, 1), ("data", "model"), kinds, devices=devices)
+    """The devices that a run with so many rows takes by default."""
+    return sharding.make_mesh(1, devices.best(rows, 1, jax.device_count()))
 
 
 def tokens_of(batch: Batch) -> int:

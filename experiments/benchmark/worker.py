@@ -37,6 +37,9 @@ def main(name: str, schedule: str, quick: str, asked: Iterable[str] = sys.stdin)
         for module in ("optim", "sharding", "state", "step")
     )
     operators = first_of("inf_former_jax.models.decoder", "inf_former_jax.models").operators
+    devices = first_of("experiments.run.devices", "experiments")
+    if hasattr(devices, "offer"):
+        devices.offer()  # as a run does, from the commit on that has it
     preset = steps.config(name, bool(int(quick)))
     rows, model = preset.batch_size, preset.model
     mesh = steps.mesh_of(rows) if hasattr(steps, "mesh_of") else sharding.make_mesh()
