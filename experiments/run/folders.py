@@ -67,7 +67,10 @@ def devices_before(folder: Path) -> int:
 
     Runs of older versions had one, if nobody asked for more.
     """
-    return _read_config(folder).get("devices", 1) if (folder / "config.json").is_file() else 0
+    if not (folder / "config.json").is_file():
+        return 0
+    count = _read_config(folder).get("devices", 1)
+    return count if isinstance(count, int) else 0  # `open_run` refuses what is no number
 
 
 def changes(folder: Path) -> list[str]:

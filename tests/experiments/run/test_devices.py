@@ -86,3 +86,11 @@ def test_a_run_of_two_devices_has_the_figures_of_one(tmp_path):
     one, two = (run["test"]["as trained"] for run in found.values())
     assert two == pytest.approx(one, rel=1e-5)
     assert found[2]["settings"] == found[1]["settings"] | {"devices": 2}
+
+
+@pytest.mark.parametrize("text, count", [("{}", 1), ('{"devices": 2}', 2), ('{"devices": "x"}', 0)])
+def test_devices_of_a_run_that_goes_on(tmp_path, text, count):
+    """One of an older version had one."""
+    assert folders.devices_before(tmp_path) == 0
+    (tmp_path / "config.json").write_text(text)
+    assert folders.devices_before(tmp_path) == count
