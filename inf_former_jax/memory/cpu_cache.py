@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 #: Numbers of a float32 temporary that stay in a core's cache.
-CACHE_NUMBERS = 2**17
+CACHE_NUMBERS = 2**19
 
 
 def in_cached_pieces(function: Callable[..., Any], numbers: int, *arrays: Any) -> Any:

@@ -19,7 +19,7 @@ from inf_former_jax.memory.long_term import LongTermConfig, LongTermMemory
 from inf_former_jax.memory.read import expected_value
 from inf_former_jax.memory.reading_basis import reading_basis, to_reading_basis
 from inf_former_jax.models.gate import Gate
-from inf_former_jax.models.projections import F32, FROM_HEADS, TO_HEADS
+from inf_former_jax.models.projections import F32, FROM_HEADS, TO_HEADS, from_heads, to_heads
 
 
 def attention_density(
@@ -80,7 +80,7 @@ def _project(
     cfg: LongTermConfig, params: ReadParams, coeffs: Float[AnyArray, "B N E"]
 ) -> Projected:
     fewer = to_reading_basis(reading_basis(cfg, coeffs.dtype), coeffs)
-    values = jnp.einsum("bne,ehk->bhnk", fewer, params.value, precision=HIGHEST)
+    values = jnp.swapaxes(to_heads(fewer, params.value, precision=HIGHEST), 0, 1)
     return Projected(_reduced_keys(coeffs, params.key, params.mu, params.sigma), values)
 
 
@@ -115,7 +115,7 @@ class LongTermRead(nn.Module):
         density = _density(cfg, q, projected.keys)
         functions = reading_basis(cfg, memory.coeffs.dtype).functions
         z = expected_value(functions, density, projected.values, read=cfg.read)
-        return jnp.einsum("bhtk,hke->bte", z, params.out, precision=HIGHEST), density
+        return from_heads(jnp.swapaxes(z, 0, 1), params.out, HIGHEST), density
 
     def project(self, memory: LongTermMemory) -> Projected:
         """What all queries of a segment share."""

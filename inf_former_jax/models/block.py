@@ -31,6 +31,7 @@ from inf_former_jax.models.layer_memory.kind import Info, MemoryKind, Read, comb
 from inf_former_jax.models.layer_memory.long_term import LongTerm
 from inf_former_jax.models.local_attention.layer import KeysValues, LocalAttention
 from inf_former_jax.models.open_segment import LayerCache
+from inf_former_jax.models.projections import dense_dot
 from inf_former_jax.models.segment import Segment
 
 
@@ -53,8 +54,8 @@ class Block(nn.Module):
         dtype = compute_dtype(cfg)
         self.norm_attention = layer_norm(dtype=dtype)
         self.norm_feed_forward = layer_norm(dtype=dtype)
-        self.inner = nn.Dense(cfg.d_inner, dtype=dtype)
-        self.outer = nn.Dense(cfg.d_model, dtype=dtype)
+        self.inner = nn.Dense(cfg.d_inner, dtype=dtype, dot_general=dense_dot)
+        self.outer = nn.Dense(cfg.d_model, dtype=dtype, dot_general=dense_dot)
 
     def __call__(
         self, x: Float[Array, "B T E"], memory: LayerMemory, segment: Segment

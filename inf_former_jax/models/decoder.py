@@ -319,8 +319,7 @@ class Decoder(nn.Module):
             x = dropout(x, cfg.dropout, dropout_keys, cfg.num_layers - 1, "output")
         if not cfg.tied:
             return self.logits(x)
-        contracted = (((2,), (1,)), ((), ()))
-        return exact_dot(x, self.embed.embedding.astype(x.dtype), contracted)
+        return exact_dot(x, self.embed.embedding.astype(x.dtype).T, None)
 
 
 _EMBEDDING = nn.initializers.normal(0.02)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from inf_former_jax.memory.basis import HIGHEST, AnyArray
-from inf_former_jax.models.projections import F32
+from inf_former_jax.models.projections import F32, product
 
 
 def gate_values(
@@ -58,15 +58,14 @@ def winograd(kernel: Float[Array, "3 E E"], x: Float[Array, "B L E"]) -> Float[A
     d0, d1, d2, d3 = (quads[:, :-1, i] for i in range(4))
     d4, d5 = quads[:, 1:, 0], quads[:, 1:, 1]
 
-    def product(d, g):
-        return jnp.einsum("ble,ef->blf", d, g, precision=HIGHEST)
-
     def pair(even, odd, g_even, g_odd):
-        plus, minus = product(even + odd, g_even + g_odd), product(even - odd, g_even - g_odd)
+        plus = product(even + odd, g_even + g_odd, HIGHEST)
+        minus = product(even - odd, g_even - g_odd, HIGHEST)
         return plus + minus, plus - minus
 
     g0, g1, g2 = kernel
-    m0, m5 = product(4 * d0 - 5 * d2 + d4, g0 / 4), product(4 * d1 - 5 * d3 + d5, g2)
+    m0 = product(4 * d0 - 5 * d2 + d4, g0 / 4, HIGHEST)
+    m5 = product(4 * d1 - 5 * d3 + d5, g2, HIGHEST)
     sum12, difference12 = pair(4 * d2 - d4, 4 * d1 - d3, (g0 + g2) / 6, g1 / 6)
     sum34, difference34 = pair(d4 - d2, 2 * (d3 - d1), g0 / 24 + g2 / 6, g1 / 12)
     y = (

@@ -13,7 +13,7 @@ from inf_former_jax.models.config import ModelConfig
 from inf_former_jax.models.local_attention.cached import cached_attention
 from inf_former_jax.models.local_attention.causal import causal_attention
 from inf_former_jax.models.local_attention.scores import Heads
-from inf_former_jax.models.projections import F32, FROM_HEADS, TO_HEADS, to_heads
+from inf_former_jax.models.projections import F32, FROM_HEADS, TO_HEADS, from_heads, to_heads
 from inf_former_jax.models.segment import Segment
 from inf_former_jax.require import require
 
@@ -153,7 +153,7 @@ class LocalAttention(nn.Module):
         return heads._replace(r=r, u=u, w=w)
 
     def _output(self, attended: Float[Array, "H B T K"]) -> Float[Array, "B T E"]:
-        output = jnp.einsum("hbtk,hke->bte", attended, self.out.astype(attended.dtype))
+        output = from_heads(attended, self.out)
         if self.cfg.attention_bias:
             output = output + self.out_bias.astype(output.dtype)[None, None]
         return output
