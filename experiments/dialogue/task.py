@@ -140,7 +140,9 @@ class ConversationTask(Task):
     def __init__(self, cfg: RunConfig, corpus: Corpus, site: Site):
         self._cfg, self._corpus, self._mesh, self._ops = cfg, corpus, site.mesh, site.operators
         self._batches = batches(cfg, corpus)
-        self._steps = {e: evaluation.make_eval_step(cfg.model, e) for e in (False, True)}
+        self._steps = {
+            e: evaluation.make_eval_step(cfg.model, e, mesh=site.mesh) for e in (False, True)
+        }
         self._memory = fresh_memory(cfg.model, cfg.batch_size, site.mesh)
         train = self._batches["train"]
         read = train.num_read / train.steps_per_epoch

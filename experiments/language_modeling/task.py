@@ -92,7 +92,9 @@ class LanguageModeling(Task):
         self._cfg, self._corpus, self._mesh, self._ops = cfg, corpus, site.mesh, site.operators
         self.params, self.facts = params, facts(corpus)
         self._streams = streams(cfg, corpus)
-        self._steps = {e: evaluation.make_token_step(cfg.model, e) for e in (False, True)}
+        self._steps = {
+            e: evaluation.make_token_step(cfg.model, e, site.mesh) for e in (False, True)
+        }
         tokens = cfg.segments * cfg.model.segment_len
         self.row = f"rows of {tokens:,} tokens of {corpus.name}"
         # Padding is not counted. Another text, which is only evaluated, has no train.

@@ -84,7 +84,10 @@ class Passkey(Task):
     def __init__(self, cfg: PasskeyConfig, site: Site):
         self._cfg, self._site = cfg, site
         self._steps = {
-            empty: (evaluation.make_eval_step(cfg.model, empty), make_answer_step(cfg.model, empty))
+            empty: (
+                evaluation.make_eval_step(cfg.model, empty, mesh=site.mesh),
+                make_answer_step(cfg.model, empty),
+            )
             for empty in (False, True)
         }
         self._memory = batches.fresh_memory(cfg.model, cfg.batch_size, site.mesh)

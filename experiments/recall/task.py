@@ -24,7 +24,9 @@ class Recall(Task):
 
     def __init__(self, cfg: RecallConfig, site: Site):
         self._cfg, self._site = cfg, site
-        self._eval_steps = [evaluation.make_eval_step(cfg.model, empty) for empty in (False, True)]
+        self._eval_steps = [
+            evaluation.make_eval_step(cfg.model, empty, mesh=site.mesh) for empty in (False, True)
+        ]
         self._memory = batches.fresh_memory(cfg.model, cfg.batch_size, site.mesh)
         size = cfg.task.segments * cfg.model.segment_len
         self.row = f"documents of {size:,} tokens in {cfg.task.segments} segments"

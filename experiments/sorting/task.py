@@ -26,7 +26,9 @@ class Sorting(Task):
 
     def __init__(self, cfg: SortingConfig, site: Site):
         self._cfg, self._site = cfg, site
-        self._steps = [evaluation.make_eval_step(cfg.model, empty) for empty in (False, True)]
+        self._steps = [
+            evaluation.make_eval_step(cfg.model, empty, mesh=site.mesh) for empty in (False, True)
+        ]
         self._memory = batches.fresh_memory(cfg.model, cfg.batch_size, site.mesh)
         self.row = f"sequences of {cfg.length:,} tokens"
         self.tokens_per_step = cfg.batch_size * (cfg.length + data.VOCAB)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtr
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
 
 from inf_former_jax.memory.basis import AnyArray
 
@@ -156,11 +156,20 @@ def drawn_locations(
 
 
 def random_locations(
-    key: PRNGKeyArray, salience: Float[AnyArray, "B D"], num_samples: int
+    key: PRNGKeyArray | Key[Array, " B"], salience: Float[AnyArray, "B D"], num_samples: int
 ) -> Float[Array, "B M"]:
-    """`drawn_locations` of M fresh uniform draws a row."""
-    shape = (salience.shape[0], num_samples)
-    return drawn_locations(salience, jax.random.uniform(key, shape, salience.dtype))
+    """`drawn_locations` of M fresh uniform draws a row.
+
+    Args:
+        key: one for all rows, or one for each [B]: with these a row's draws do not depend on which
+            rows it is computed with.
+    """
+    batch, dtype = salience.shape[0], salience.dtype
+    if key.ndim and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        draws = jax.vmap(lambda key: jax.random.uniform(key, (num_samples,), dtype))(key)
+    else:  # one, also in the old form of two numbers
+        draws = jax.random.uniform(key, (batch, num_samples), dtype)
+    return drawn_locations(salience, draws)
 
 
 def _uniform_without_salience(salience: AnyArray, locations: Array) -> Array:

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Real
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, Real
 
 from inf_former_jax.memory import write_operators
 from inf_former_jax.memory.basis import HIGHEST, AnyArray, evaluate
@@ -94,7 +94,7 @@ def write(
     operators: Operators | None = None,
     rows: Bool[AnyArray, " B"] | None = None,
     locations: Float[AnyArray, "B M"] | None = None,
-    key: PRNGKeyArray | None = None,
+    key: PRNGKeyArray | Key[Array, " B"] | None = None,
     detach: bool = True,
 ) -> LongTermMemory:
     """Append L vectors a row to the memory: contract the past, regress again (paper §3.2).
@@ -107,7 +107,7 @@ def write(
         operators: `operators(cfg, L)`; pass them inside jit, where None folds in constants.
         rows: which rows write; None = all. The others stay to the bit.
         locations: u, where to read the old signal, overriding the configuration's choice.
-        key: needed if `cfg.sticky` and `cfg.locations == "draw"`.
+        key: needed if `cfg.sticky` and `cfg.locations == "draw"`; one, or one for each row.
         detach: False lets the gradient through the stored coefficients (never through locations).
 
     Raises:
@@ -150,7 +150,7 @@ def contract_past(
     memory: LongTermMemory,
     ops: Operators,
     locations: Float[AnyArray, "B M"] | None = None,
-    key: PRNGKeyArray | None = None,
+    key: PRNGKeyArray | Key[Array, " B"] | None = None,
 ) -> Float[Array, "B N E"]:
     """The contraction: coefficients of the old signal squeezed into [0, τ_k] (paper §3.2).
 
@@ -177,7 +177,7 @@ def contract_past(
 
 
 def _sticky_locations(
-    cfg: LongTermConfig, memory: LongTermMemory, key: PRNGKeyArray | None
+    cfg: LongTermConfig, memory: LongTermMemory, key: PRNGKeyArray | Key[Array, " B"] | None
 ) -> Float[Array, "B M"]:
     """Where a sticky memory reads its old signal: more often where the last segment attended."""
     if cfg.locations == "quantile":

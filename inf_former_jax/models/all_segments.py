@@ -162,7 +162,7 @@ def write_all(
         steer: of a sticky memory, (memory, queries of a segment) -> memory that remembers where
             they looked.
         queries: pytree of leaves [B, W, …].
-        keys: one for each segment [W], if locations are drawn.
+        keys: one for each segment and row [W, B], if locations are drawn.
 
     Returns:
         The memory as each segment reads it, rows [B·W] and no salience; the memory after all.

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from inf_former_jax.memory import long_term, state
 from inf_former_jax.memory.basis import AnyArray
@@ -78,6 +78,7 @@ class Decoder(nn.Module):
         kl_where: Bool[AnyArray, "B T"] | None = None,
         types: Int[AnyArray, "B T"] | None = None,
         distances: Distances | None = None,
+        noise: Noise | None = None,
     ) -> Output:
         """Next-token logits of a segment, and the memory for the next one (SPEC §4).
 
@@ -97,6 +98,7 @@ class Decoder(nn.Module):
             kl_where: queries that count in `aux`; None = as `where`.
             types: ids whose embeddings are added to the tokens': who says them (SPEC §7).
             distances: `distances(T)`, if they are at hand from an earlier segment.
+            noise: `noise(B, train)`, if its keys have been drawn already.
 
         Raises:
             ValueError: tokens or memory of a shape that does not fit the configuration.
@@ -114,7 +116,7 @@ class Decoder(nn.Module):
             memory.seen,
             where,
             operators=operators,
-            noise=self.noise(tokens.shape[0], train),
+            noise=self.noise(tokens.shape[0], train) if noise is None else noise,
             distances=self.distances(tokens.shape[1]) if distances is None else distances,
         )
         logits, layers, info = self._run(Block.__call__, tokens, types, memory, segments)
@@ -210,18 +212,24 @@ class Decoder(nn.Module):
             infos.append(info)
         return self._outputs(x, dropout_keys), tuple(layers), tuple(infos)
 
-    def noise(self, batch: int, train: bool) -> Noise:
-        """The random keys of one segment, drawn in this order."""
+    def noise(self, batch: int, train: bool, first: Int[AnyArray, ""] | int = 0) -> Noise:
+        """The random keys of one segment, drawn in this order.
+
+        Args:
+            first: global number of the first row, where the batch is a part of a larger one.
+        """
         cfg, dropout_keys = self.cfg, None
         if train and max(cfg.dropout, cfg.attention_dropout) > 0:
-            dropout_keys = row_keys(self.make_rng("dropout"), batch)
-        return Noise(dropout_keys, self._location_keys())
+            dropout_keys = row_keys(self.make_rng("dropout"), batch, first)
+        return Noise(dropout_keys, self._location_keys(batch, first))
 
-    def _location_keys(self) -> tuple[PRNGKeyArray | None, ...]:
-        """A key for each layer if sticky locations are drawn."""
+    def _location_keys(self, batch, first=0) -> tuple[Key[Array, " B"] | None, ...]:
+        """Keys of the rows for each layer if sticky locations are drawn."""
         memory = self.cfg.long_term
-        draws = memory is not None and memory.sticky and memory.locations == "draw"
-        return tuple(self.make_rng("locations") if draws else None for _ in self.block)
+        if memory is None or not memory.sticky or memory.locations != "draw":
+            return (None,) * self.cfg.num_layers
+        keys = (self.make_rng("locations") for _ in self.block)
+        return tuple(row_keys(key, batch, first).keys for key in keys)
 
     def distances(self, length: int | None = None) -> Distances:
         """Each layer's projected position table for segments of `length` tokens, or for whole ones.
@@ -244,7 +252,7 @@ class Decoder(nn.Module):
     ) -> tuple[Memory, Cache]:
         """Begin a segment in the given rows: write what is pending, as the call does before it."""
         due = rows & state.has_pending(self.cfg, memory.seen)
-        noise = Noise(None, self._location_keys())
+        noise = Noise(None, self._location_keys(len(rows)))
         segments = self._segments(due, memory.seen, None, operators=operators, noise=noise)
         opened = [
             block.open(layer, part, segment, rows)

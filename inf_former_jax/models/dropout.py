@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from inf_former_jax.memory.basis import AnyArray
 
 #: Places in a layer where units are dropped; the number of a mask is `layer * len(SITES) + site`.
 SITES = ("input", "attention", "context", "hidden", "feed_forward", "output")
@@ -20,9 +22,9 @@ class RowKeys(NamedTuple):
     keys: PRNGKeyArray  # [B]
 
 
-def row_keys(key: PRNGKeyArray, batch: int) -> RowKeys:
-    """Keys of the rows 0 … batch-1, each folded from `key` by the row's number."""
-    return RowKeys(jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(batch)))
+def row_keys(key: PRNGKeyArray, batch: int, first: Int[AnyArray, ""] | int = 0) -> RowKeys:
+    """Keys of the rows first … first + batch - 1, each folded from `key` by the row's number."""
+    return RowKeys(jax.vmap(lambda row: jax.random.fold_in(key, row))(first + jnp.arange(batch)))
 
 
 def dropout(

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from inf_former_jax.memory.basis import AnyArray
 from inf_former_jax.memory.long_term import Operators
@@ -17,13 +17,14 @@ class Noise(NamedTuple):
     """The random keys of one segment."""
 
     dropout: RowKeys | None  # None: nothing is dropped
-    locations: tuple[PRNGKeyArray | None, ...]  # each layer's, where sticky locations are drawn
+    locations: tuple[Key[Array, " B"] | None, ...]  # of each layer, where sticky ones are drawn
 
 
 class Segment(NamedTuple):
     """One segment of B rows, as a layer sees it.
 
-    Where W segments are run at once they are a batch of B·W rows, and `location_key` has W keys.
+    Where W segments are run at once they are a batch of B·W rows, and `location_key` is
+    [W, B].
     """
 
     due: Bool[AnyArray, " B"]  # the row's pending segment is written before this one reads
@@ -33,5 +34,5 @@ class Segment(NamedTuple):
     dropout: RowKeys | None = None  # None: nothing is dropped
     biases: tuple[Float[Array, "H K"], Float[Array, "H K"]] | None = None  # u, w; relative only
     distances: Float[Array, "H P K"] | None = None  # the layer's; relative only
-    location_key: PRNGKeyArray | None = None  # the layer's, where sticky locations are drawn
+    location_key: Key[Array, "*W B"] | None = None  # of the layer, if sticky locations are drawn
     projected: Projected | None = None  # the layer's, of a segment that is read in pieces

@@ -1,15 +1,18 @@
 """Evaluations of a batch: its sums, or figures of every token; without dropout or a gradient."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory.state import Memory
 from inf_former_jax.models import all_segments
 from inf_former_jax.models.decoder import ModelConfig
+from inf_former_jax.training.data_parallel import on_each_device
 from inf_former_jax.training.forward import (
     PADDING,
     ForwardPass,
@@ -28,12 +31,14 @@ def make_eval_step(
     cfg: ModelConfig,
     empty_memory: bool = False,
     schedule: Literal["sequential", "parallel"] = "sequential",
+    mesh: Mesh | None = None,
 ):
     """The jitted `(params, memory, batch, operators, key) -> (sums, memory)`, without dropout.
 
     Args:
         empty_memory: clear the long-term or compressed memory before every segment (the control).
         schedule: as of `Objective`; nothing is differentiated here.
+        mesh: (data, model), over which the rows are split; None on one device.
 
     Raises:
         ValueError: an unknown schedule, or a parallel one with a compressed memory.
@@ -43,26 +48,35 @@ def make_eval_step(
     if schedule == "parallel":
         all_segments.check(cfg)
 
-    def eval_step(params, memory: Memory, batch: Batch, operators, key):
-        key = jax.random.fold_in(key, _EVALUATION)
-        run = ForwardPass(cfg, operators, key, empty_memory=empty_memory)
+    def sums(shared, by_row, first_row):
+        (params, operators, key), (memory, batch) = shared, by_row
+        run = ForwardPass(cfg, operators, key, empty_memory=empty_memory, first_row=first_row)
         schedule = schedule_of(objective, run, params, batch)
         total = batch_sums(schedule, params, memory, by_segment(batch))
         return total.sums, total.memory
 
-    return jax.jit(eval_step)
+    return jax.jit(_as_evaluation(on_each_device(sums, mesh)))
 
 
-def make_token_step(cfg: ModelConfig, empty_memory: bool = False):
+def _as_evaluation(run: Callable[[Any, Any], tuple[Any, Any]]):
+    """`(params, memory, batch, operators, key)` of what takes shared values and those by row."""
+
+    def step(params, memory: Memory, batch: Batch, operators, key):
+        return run((params, operators, jax.random.fold_in(key, _EVALUATION)), (memory, batch))
+
+    return step
+
+
+def make_token_step(cfg: ModelConfig, empty_memory: bool = False, mesh: Mesh | None = None):
     """The jitted `(params, memory, batch, operators, key) -> (TokenFigures, memory)`.
 
     It serves figures by document or by position, which sums do not tell. Arguments as of
     `make_eval_step`; the figures are [B, W, T].
     """
 
-    def token_step(params, memory: Memory, batch: Batch, operators, key):
-        key = jax.random.fold_in(key, _EVALUATION)
-        run = ForwardPass(cfg, operators, key, empty_memory=empty_memory)
+    def figures_of_tokens(shared, by_row, first_row):
+        (params, operators, key), (memory, batch) = shared, by_row
+        run = ForwardPass(cfg, operators, key, empty_memory=empty_memory, first_row=first_row)
         run = run.with_distances(params, batch)
 
         def read(memory: Memory, segment: Segments):
@@ -79,6 +93,7 @@ def make_token_step(cfg: ModelConfig, empty_memory: bool = False):
             return jax.lax.cond(segment.kind > PADDING, read, padding, memory, segment)
 
         memory, figures = jax.lax.scan(body, memory, by_segment(batch))
-        return swap_leading(figures), memory
+        return (), (swap_leading(figures), memory)
 
-    return jax.jit(token_step)
+    step = _as_evaluation(on_each_device(figures_of_tokens, mesh))
+    return jax.jit(lambda *arguments: step(*arguments)[1])

@@ -14,6 +14,7 @@ from inf_former_jax.memory.basis import AnyArray
 from inf_former_jax.memory.state import Memory, empty_long_term, reset
 from inf_former_jax.models.decoder import Decoder, Distances, ModelConfig
 from inf_former_jax.models.output import Output
+from inf_former_jax.models.segment import Noise
 from inf_former_jax.training.objective import Sums, counted_queries, output_sums, zero_sums
 
 Tree = TypeVar("Tree")
@@ -62,6 +63,8 @@ class ForwardPass:
     """Clear the long-term or compressed memory before every segment."""
     distances: Distances | None = None
     """`Decoder.distances` of the parameters, if their gradient is not needed."""
+    first_row: Int[AnyArray, ""] | int = 0
+    """Number of the first row in the whole batch, which random keys depend on."""
 
     def with_distances(self, params: Any, batch: Batch) -> "ForwardPass":
         """The same for constant parameters, whose distances all segments share."""
@@ -101,21 +104,15 @@ class ForwardPass:
 
         Segments that are padding in every row are computed too, but count nowhere.
         """
-        decoder, variables = Decoder(self.cfg), {"params": params}
-        batch = swap_leading(group.batch)
-        rows = batch.tokens.shape[0]
-
-        def noise(number):
-            rngs = self._rngs(number)
-            return decoder.apply(variables, rows, self.train, rngs=rngs, method="noise")
-
+        decoder, batch = Decoder(self.cfg), swap_leading(group.batch)
+        noise = partial(self._noise, params, batch.tokens.shape[0])
         options = self._options(batch) | {
-            "noise": jax.vmap(noise)(group.number),
+            "noise": jax.vmap(lambda number: noise(self._rngs(number)))(group.number),
             "runs": None if batch.valid is None else group.kind > PADDING,
             "empty": self.empty_memory,
             "method": "all_segments",
         }
-        output = decoder.apply(variables, batch.tokens, memory, batch.resets, **options)
+        output = decoder.apply({"params": params}, batch.tokens, memory, batch.resets, **options)
         output = cast(Output, output)
         return output_sums(output, batch), output.memory
 
@@ -136,10 +133,16 @@ class ForwardPass:
         rngs: Mapping[str, PRNGKeyArray] | None = None,
     ) -> Output:
         """What the decoder makes of one segment after `start`; by default with its own keys."""
+        batch = segment.batch
         rngs = self._rngs(segment.number) if rngs is None else rngs
-        options = self._options(segment.batch) | {"train": self.train, "distances": self.distances}
-        apply = partial(Decoder(self.cfg).apply, rngs=rngs, **options)
-        return cast(Output, apply({"params": params}, segment.batch.tokens, memory))
+        noise = self._noise(params, batch.tokens.shape[0], rngs)
+        options = self._options(batch) | {"noise": noise, "distances": self.distances}
+        found = Decoder(self.cfg).apply({"params": params}, batch.tokens, memory, **options)
+        return cast(Output, found)
+
+    def _noise(self, params: Any, rows: int, rngs: Mapping[str, PRNGKeyArray]) -> Noise:
+        apply = partial(Decoder(self.cfg).apply, {"params": params}, rngs=rngs, method="noise")
+        return cast(Noise, apply(rows, self.train, self.first_row))
 
     def _options(self, batch: Batch) -> dict[str, Any]:
         options = {"where": batch.valid, "kl_where": counted_queries(batch), "types": batch.types}

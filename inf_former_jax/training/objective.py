@@ -9,7 +9,6 @@ each part of a batch has a share of J, and the gradient of J is the sum of the s
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
@@ -64,24 +63,24 @@ class Objective(Checked):
         require(not ignored, "segments_at_once", f"{size} with schedule sequential", "0 there")
 
 
-def objective_share(
-    cfg: ModelConfig, objective: Objective, memory: Memory, batch: Batch
-) -> Callable[[Sums], Float[Array, ""]]:
-    """The function from a part's SUMS to its share of the batch's objective J.
+def objective_weights(cfg: ModelConfig, objective: Objective, memory: Memory, batch: Batch) -> Sums:
+    """How much a unit of each of a batch's sums adds to its objective J (`objective_share`).
 
     Args:
         memory: what the batch's first segment starts with.
     """
     weight, queries = _denominators(cfg, memory, batch)
-    per_loss = 1.0 / weight
-    per_kl = objective.kl_weight / (cfg.num_heads * queries)
-    per_reconstruction = objective.reconstruction_weight / queries
+    return {
+        "loss": 1.0 / weight,
+        "kl": objective.kl_weight / (cfg.num_heads * queries),
+        "reconstruction": objective.reconstruction_weight / queries,
+    }
 
-    def share(sums: Sums) -> Float[Array, ""]:
-        task = sums["loss"] * per_loss + sums["kl"] * per_kl
-        return task + sums["reconstruction"] * per_reconstruction
 
-    return share
+def objective_share(weights: Sums, sums: Sums) -> Float[Array, ""]:
+    """The share of J that SUMS of a part of a batch have, by the batch's `objective_weights`."""
+    task = sums["loss"] * weights["loss"] + sums["kl"] * weights["kl"]
+    return task + sums["reconstruction"] * weights["reconstruction"]
 
 
 def _denominators(
