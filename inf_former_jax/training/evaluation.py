@@ -18,6 +18,7 @@ from inf_former_jax.training.forward import (
     ForwardPass,
     Segments,
     by_segment,
+    kinds,
     swap_leading,
 )
 from inf_former_jax.training.objective import Objective, TokenFigures, token_figures
@@ -49,10 +50,10 @@ def make_eval_step(
         all_segments.check(cfg)
 
     def sums(shared, by_row, first_row):
-        (params, operators, key), (memory, batch) = shared, by_row
+        (params, operators, key, kind), (memory, batch) = shared, by_row
         run = ForwardPass(cfg, operators, key, empty_memory=empty_memory, first_row=first_row)
         schedule = schedule_of(objective, run, params, batch)
-        total = batch_sums(schedule, params, memory, by_segment(batch))
+        total = batch_sums(schedule, params, memory, by_segment(batch, kind))
         return total.sums, total.memory
 
     return jax.jit(_as_evaluation(on_each_device(sums, mesh)))
@@ -62,7 +63,8 @@ def _as_evaluation(run: Callable[[Any, Any], tuple[Any, Any]]):
     """`(params, memory, batch, operators, key)` of what takes shared values and those by row."""
 
     def step(params, memory: Memory, batch: Batch, operators, key):
-        return run((params, operators, jax.random.fold_in(key, _EVALUATION)), (memory, batch))
+        shared = params, operators, jax.random.fold_in(key, _EVALUATION), kinds(batch)
+        return run(shared, (memory, batch))
 
     return step
 
@@ -75,7 +77,7 @@ def make_token_step(cfg: ModelConfig, empty_memory: bool = False, mesh: Mesh | N
     """
 
     def figures_of_tokens(shared, by_row, first_row):
-        (params, operators, key), (memory, batch) = shared, by_row
+        (params, operators, key, kind), (memory, batch) = shared, by_row
         run = ForwardPass(cfg, operators, key, empty_memory=empty_memory, first_row=first_row)
         run = run.with_distances(params, batch)
 
@@ -92,7 +94,7 @@ def make_token_step(cfg: ModelConfig, empty_memory: bool = False, mesh: Mesh | N
             memory = run.start(memory, segment.batch.resets)
             return jax.lax.cond(segment.kind > PADDING, read, padding, memory, segment)
 
-        memory, figures = jax.lax.scan(body, memory, by_segment(batch))
+        memory, figures = jax.lax.scan(body, memory, by_segment(batch, kind))
         return (), (swap_leading(figures), memory)
 
     step = _as_evaluation(on_each_device(figures_of_tokens, mesh))

@@ -31,12 +31,24 @@ class Segments(NamedTuple):
     kind: Int[Array, " W"]  # PADDING, CONTEXT or LOSS
 
 
-def by_segment(batch: Batch) -> Segments:
-    """Take a batch apart into its W segments."""
+def kinds(batch: Batch) -> Int[Array, " W"]:
+    """What the segments of a batch are: padding, context or loss.
+
+    It takes all rows to tell: a row counts the tokens of a segment that is padding in itself only.
+    """
     has_loss = jnp.any(batch.weights > 0, axis=2)  # [B, W]
     read = jnp.ones_like(has_loss) if batch.valid is None else batch.valid.any(axis=2)
     # One maximum over rows tells all three kinds: on a mesh it is the only collective.
-    kind = jnp.where(has_loss, LOSS, jnp.where(read, CONTEXT, PADDING)).max(axis=0)
+    return jnp.where(has_loss, LOSS, jnp.where(read, CONTEXT, PADDING)).max(axis=0)
+
+
+def by_segment(batch: Batch, kind: Int[Array, " W"] | None = None) -> Segments:
+    """Take a batch apart into its W segments.
+
+    Args:
+        kind: `kinds` of the whole batch, if this one is a part of its rows.
+    """
+    kind = kinds(batch) if kind is None else kind
     return Segments(swap_leading(batch), jnp.arange(kind.shape[0]), kind)
 
 

@@ -16,7 +16,7 @@ from inf_former_jax.data.batches import Batch
 from inf_former_jax.models import all_segments
 from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.training.data_parallel import mesh_of, on_each_device
-from inf_former_jax.training.forward import ForwardPass, by_segment
+from inf_former_jax.training.forward import ForwardPass, by_segment, kinds
 from inf_former_jax.training.objective import Objective, objective_share, objective_weights
 from inf_former_jax.training.schedules import batch_gradient, schedule_of
 from inf_former_jax.training.state import TrainState
@@ -43,20 +43,18 @@ def make_train_step(
         all_segments.check(cfg)
 
     def gradient(shared, by_row, first_row):
-        (params, operators, key, weights), (memory, batch) = shared, by_row
+        (params, operators, key, weights, kind), (memory, batch) = shared, by_row
         run = ForwardPass(cfg, operators, key, True, objective.empty_memory, first_row=first_row)
-        schedule, share = (
-            schedule_of(objective, run, params, batch),
-            partial(objective_share, weights),
-        )
-        grads, sums, memory = batch_gradient(schedule, share, params, memory, by_segment(batch))
+        schedule = schedule_of(objective, run, params, batch)
+        share, segments = partial(objective_share, weights), by_segment(batch, kind)
+        grads, sums, memory = batch_gradient(schedule, share, params, memory, segments)
         return (grads, sums), memory
 
     def train_step(state: TrainState, batch: Batch, operators):
         params, memory = state.params, state.memory
         key = jax.random.fold_in(state.key, state.step)
         weights = objective_weights(cfg, objective, memory, batch)
-        shared = params, operators, key, weights
+        shared = params, operators, key, weights, kinds(batch)
         run = on_each_device(gradient, mesh_of(placed))
         (grads, sums), memory = run(shared, (memory, batch))
         updates, opt_state = tx.update(grads, state.opt_state, params)

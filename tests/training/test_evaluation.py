@@ -1,5 +1,7 @@
 """Figures by token against the sums of the other evaluation, and against the decoder itself."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory.state import init as init_memory
 from inf_former_jax.memory.state import reset
 from inf_former_jax.models.decoder import Decoder, operators
-from inf_former_jax.training import evaluation
+from inf_former_jax.training import evaluation, sharding
 
 ROWS, SEGMENTS, LENGTH = 2, 5, 8
 
@@ -55,6 +57,23 @@ def test_tokens_sum_to_sums(tiny_model, given, empty):
         # Two programs: float32's rounding, of the largest number that was summed.
         largest = np.abs(other).max(initial=0)
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-6 * largest)
+
+
+def test_each_device_draws_for_its_own_rows(tiny_model, given):
+    """Sticky locations are drawn by the row's number in the whole batch, on any mesh."""
+    params, _, batch = given
+    sticky = dataclasses.replace(tiny_model.long_term, sticky=True, locations="draw")
+    cfg = dataclasses.replace(tiny_model, long_term=sticky)
+    memory, ops = init_memory(cfg, ROWS, jnp.float64), jax.device_put(operators(cfg))
+    mesh = sharding.make_mesh(devices=2)
+    one, two = evaluation.make_token_step(cfg), evaluation.make_token_step(cfg, mesh=mesh)
+    keys = jax.random.split(jax.random.key(2))
+    (expected, after), (other, _) = (one(params, memory, batch, ops, key) for key in keys)
+    found, same = two(params, memory, batch, ops, keys[0])
+    assert np.abs(expected.nats - other.nats)[:, -1].max() > 1e-4
+    pairs = zip(jax.tree.leaves((found, same)), jax.tree.leaves((expected, after)), strict=True)
+    for part, whole in pairs:
+        np.testing.assert_allclose(part, whole, rtol=1e-9, atol=1e-9)
 
 
 def test_tokens_are_the_decoders(tiny_model, given):

@@ -166,11 +166,12 @@ def check_trees(actual, expected, rtol, atol=0.0):
 @pytest.mark.parametrize(
     "shape",
     [
+        (2, 1),
         pytest.param((8, 1), marks=pytest.mark.slow),
         (4, 2),
         pytest.param((2, 4), marks=pytest.mark.slow),
     ],
-    ids=["8x1", "4x2", "2x4"],
+    ids=["2x1", "8x1", "4x2", "2x4"],
 )
 def test_sharded_equals_unsharded(dropping, shape):
     """Dropout included: a row's mask depends on its number in the global batch alone."""
@@ -181,6 +182,26 @@ def test_sharded_equals_unsharded(dropping, shape):
     # Where the gradient is nothing but rounding (1e-18), Adam's ε of 1e-8 still lets 1e-12 pass.
     check_trees(actual, expected, rtol=1e-10, atol=1e-10)
     assert jax.tree.map(lambda leaf: leaf.sharding, actual) == many.placed
+
+
+def test_devices_add_up_once_a_step(dropping):
+    """Nothing is summed or gathered over devices inside a loop or a choice: once is enough."""
+    many = dropping(2, 1)
+    traced = many.train_step.trace(many.fresh(), many.place(random_batch(0)), many.operators)
+    found = collectives(traced.jaxpr.jaxpr)
+    assert found and all(path == ("shard_map",) for path in found)
+
+
+def collectives(jaxpr, path=()):
+    """The names of the operations around each sum or gathering over devices."""
+    for equation in jaxpr.eqns:
+        name = equation.primitive.name
+        if name.startswith(("psum", "all_gather", "ppermute", "all_to_all")):
+            yield path
+        inner = (leaf for leaf in jax.tree.leaves(equation.params) if hasattr(leaf, "eqns"))
+        outer = path if name == "jit" else (*path, name)
+        for jaxpr in inner:
+            yield from collectives(getattr(jaxpr, "jaxpr", jaxpr), outer)
 
 
 def test_dropout_is_on(plain, dropping):
