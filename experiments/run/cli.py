@@ -31,7 +31,7 @@ _STATUSES = (
     "exit status: 0 done, 1 a NaN stopped the run, 2 something is refused, 3 a signal came, "
     "4 a file cannot be written\n"
     "compiled programs are kept in ~/.cache/inf_former_jax; JAX_COMPILATION_CACHE_DIR is another "
-    "folder,\nand with JAX_ENABLE_COMPILATION_CACHE=false nothing is kept"
+    "folder,\nand with --no-keep-programs or JAX_ENABLE_COMPILATION_CACHE=false nothing is kept"
 )
 
 _SAVED = "saved: the same command goes on from there"
@@ -159,6 +159,8 @@ def parse(
         require(preset in presets, "preset", preset, ", ".join(presets))
         text, config = presets[preset]
         cfg = options(f"{program} {preset}", text, config, argv[1:] if named else argv)
+        if not cfg.keep_programs:
+            jax.config.update("jax_enable_compilation_cache", False)
         if not cfg.distributed:
             devices.offer(cfg.devices)
         return preset, experiment.complete(cfg)

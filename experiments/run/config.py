@@ -33,6 +33,8 @@ class RunConfig(Checked):
     """Devices along the mesh's model axis; the others split the batch. May change in a run."""
     devices: Natural = 0
     """How many devices; 0 = all accelerators, or of a CPU a device a core. May change in a run."""
+    keep_programs: bool = True
+    """Keep compiled programs for the next start (docs/how_to/runs.md). May change in a run."""
     tensorboard: bool = False
     """Write TensorBoard events too (extra `tensorboard`). May change in a run."""
     distributed: bool = False

@@ -4,11 +4,11 @@ XLA's threads keep a second core busy only in large products; two devices, each 
 batch, keep both busy everywhere.
 """
 
+import contextlib
 import dataclasses
 import os
 
 import jax
-from jax._src import xla_bridge
 
 from experiments.run import room
 from experiments.run.experiment import Config
@@ -24,7 +24,9 @@ def offer(count: int = 0) -> None:
 
     A number that is set already, in XLA_FLAGS or in JAX's config, stays. Accelerators do not mind.
     """
-    if not (_is_set() or xla_bridge.backends_are_initialized()):
+    if _is_set():
+        return
+    with contextlib.suppress(RuntimeError):  # JAX has begun, and refuses
         jax.config.update("jax_num_cpu_devices", count or room.cores())
         _offered.append(count)
 
@@ -35,7 +37,7 @@ _offered: list[int] = []
 
 def _is_set() -> bool:
     in_flags = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    return in_flags or xla_bridge.num_cpu_devices.value >= 0
+    return in_flags or jax.config.jax_num_cpu_devices >= 0  # pyright: ignore
 
 
 def best(batch_size: int, model: int, most: int) -> int:

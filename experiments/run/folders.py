@@ -31,7 +31,15 @@ PLACE = ("out", "fresh", "any_size")
 
 #: Fields, with all inside them, that may change when a run goes on: no update depends on them, but
 #: for the order in which a mesh adds numbers up.
-CHANGEABLE = ("loop", "checkpoint", "mesh_model", "devices", "tensorboard", "distributed")
+CHANGEABLE = (
+    "loop",
+    "checkpoint",
+    "mesh_model",
+    "devices",
+    "keep_programs",
+    "tensorboard",
+    "distributed",
+)
 
 #: The file whose lock the process has that a run folder belongs to.
 LOCK = "lock"

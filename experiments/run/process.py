@@ -5,7 +5,9 @@ Only for a process that is one command: `if __name__ == "__main__": process.begi
 
 import contextlib
 import gc
+import glob
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -39,7 +41,8 @@ def keep_programs() -> None:
 
     JAX's own variables win: JAX_COMPILATION_CACHE_DIR is another folder, and
     JAX_ENABLE_COMPILATION_CACHE=false keeps nothing. A folder that cannot be written or holds
-    damaged programs costs a line, and programs are compiled anew.
+    damaged programs costs a line, and programs are compiled anew. Damaged ones are removed, since
+    JAX writes over none.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
@@ -54,15 +57,28 @@ def keep_programs() -> None:
     _forget_oldest(folder)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
-    shown, said = warnings.showwarning, []
+    shown, said = warnings.showwarning, set()
 
     def show(message, *rest, **more):
-        if "persistent compilation cache" not in str(message):
+        failed = _FAILED.match(str(message))
+        if failed is None:
             return shown(message, *rest, **more)
-        if not said:  # JAX warns of every program
-            said.append(_say(f"{folder} with damaged programs, or a full disk"))
+        what, name = failed.groups()
+        with contextlib.suppress(OSError):
+            for path in folder.glob(f"{glob.escape(name)}-*") if what == "reading" else ():
+                path.unlink()
+        if what not in said:  # JAX warns of every program
+            said.add(what)
+            if what == "writing":
+                _say(f"{folder} (a full disk)")
+            else:
+                print(f"{folder}: found damaged programs, which are made anew", file=sys.stderr)
 
     warnings.showwarning = show
+
+
+#: What JAX warns of: the program's name is what the names of its files begin with.
+_FAILED = re.compile(r"Error (reading|writing) persistent compilation cache entry for '(.+?)'")
 
 
 def _say(found: str) -> None:

@@ -5,9 +5,11 @@ import subprocess
 import sys
 import warnings
 
+import jax
 import pytest
 
-from experiments.run import process
+from experiments.run import cli, process
+from experiments.sorting.task import SORTING
 from tests.docs.pages import ROOT
 
 
@@ -54,7 +56,8 @@ def test_the_oldest_programs_go_first(cache, monkeypatch):
 
 
 def test_kept_and_damaged_programs_give_the_same_bits(tmp_path):
-    """A second process reads what the first one wrote; a third one finds only garbage."""
+    """A second process reads what the first one wrote; a third one finds only garbage, and says so;
+    a fourth one reads what the third one wrote in its place."""
     program = (
         "from experiments.run import process; process.begin(); import jax; "
         "f = jax.jit(lambda x: jax.numpy.tanh(x @ x.T).sum()); g = jax.jit(lambda x: x.sum() * 3); "
@@ -63,7 +66,7 @@ def test_kept_and_damaged_programs_give_the_same_bits(tmp_path):
     own = {"XDG_CACHE_HOME": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     environment = {name: text for name, text in os.environ.items() if not name.startswith("JAX")}
     said = []
-    for _ in range(3):
+    for _ in range(4):
         command = [sys.executable, "-c", program]
         environment |= own | {"JAX_PLATFORMS": "cpu"}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -74,4 +77,13 @@ def test_kept_and_damaged_programs_give_the_same_bits(tmp_path):
         if len(said) == 2:
             for path in programs:
                 path.write_bytes(b"garbage")
-    assert said == [(said[0][0], 0), (said[0][0], 0), (said[0][0], 1)]
+    assert said == [(said[0][0], lines) for lines in (0, 0, 1, 0)]
+
+
+def test_a_flag_keeps_none():
+    kept = jax.config.jax_enable_compilation_cache
+    try:
+        cli.parse(SORTING, None, ["--no-keep-programs"])
+        assert not jax.config.jax_enable_compilation_cache
+    finally:
+        jax.config.update("jax_enable_compilation_cache", kept)
