@@ -49,8 +49,10 @@ def counted_batches(
 
 
 def fresh_memory(model: ModelConfig, batch_size: int, mesh: Mesh) -> Memory:
-    """The empty memory of a batch, on its devices."""
-    fresh = jax.device_get(state.init(model, batch_size))
-    return sharding.place_batch(
-        lambda rows: jax.tree.map(lambda leaf: leaf[rows], fresh), batch_size, mesh
-    )
+    """The empty memory of a batch, on its devices: zeros of the host, which compile nothing."""
+    shapes = jax.eval_shape(partial(state.init, model, batch_size))
+
+    def zeros(rows):
+        return jax.tree.map(lambda leaf: np.zeros((len(rows), *leaf.shape[1:]), leaf.dtype), shapes)
+
+    return sharding.place_batch(zeros, batch_size, mesh)

@@ -1,6 +1,6 @@
 """The whole train state: one pytree, one checkpoint."""
 
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +25,7 @@ class TrainState(NamedTuple):
     key: PRNGKeyArray
 
 
+@cache
 def abstract_state(
     cfg: ModelConfig, tx: optax.GradientTransformation, batch_size: int, mesh: Mesh
 ) -> TrainState:
