@@ -5,6 +5,7 @@ import contextlib
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -145,17 +146,23 @@ def _train(cfg: RunConfig, place: Site, task: Task, clock: Clock) -> tuple[Train
     def best(row):
         return sign * row[task.best]
 
-    with Checkpoints(place.folder / "checkpoints", cfg.checkpoint, best) as checkpoints:
-        begin = _begin(cfg, place, task, checkpoints)
-        done = int(begin.step)
+    with (
+        Checkpoints(place.folder / "checkpoints", cfg.checkpoint, best) as checkpoints,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        tx, mesh = optim.optimizer(cfg.optim), place.mesh
+        shapes = state.abstract_state(cfg.model, tx, cfg.batch_size, mesh)
+        saved = checkpoints.restore(shapes)
+        done = 0 if saved is None else int(saved.step)
+        placed = sharding.shardings(shapes, mesh)
+        train_step = step.make_train_step(cfg.model, tx, cfg.objective, placed)
+        first = next(batches.placed(task.batch, cfg.batch_size, mesh, done))
+        if done < cfg.optim.steps:
+            compiling = pool.submit(_compile, train_step, shapes, first, place.operators)
+            train_step = _after(compiling, train_step)
+        begin = _begin(cfg, place, task, saved)
         clock.mark("state")
-        train_step = step.make_train_step(
-            cfg.model,
-            optim.optimizer(cfg.optim),
-            cfg.objective,
-            sharding.shardings(begin, place.mesh),
-        )
-        updates = prefetch(batches.placed(task.batch, cfg.batch_size, place.mesh, done))
+        updates = prefetch(batches.placed(task.batch, cfg.batch_size, mesh, done))
         with (
             metrics.MetricsWriter(place.folder, cfg.tensorboard, done) as writer,
             contextlib.closing(updates),
@@ -175,6 +182,21 @@ def _train(cfg: RunConfig, place: Site, task: Task, clock: Clock) -> tuple[Train
         return final, round(checkpoints.seconds, 2)
 
 
+def _compile(train_step: Any, *arguments: Any) -> None:
+    """Compile the step beside what else is made, on the second core; its first call finds it."""
+    train_step.lower(*arguments).compile()
+
+
+def _after(compiling: Future[None], train_step: Callable[..., Any]) -> Callable[..., Any]:
+    """The step, which waits until it is compiled, and raises what its compilation raised."""
+
+    def waiting(*arguments):
+        compiling.result()
+        return train_step(*arguments)
+
+    return waiting
+
+
 def _few_at_once(train_step: Callable[..., Any]) -> Callable[..., Any]:
     """The step, which waits for the one that was started _AT_ONCE steps before.
 
@@ -192,10 +214,9 @@ def _few_at_once(train_step: Callable[..., Any]) -> Callable[..., Any]:
     return waiting
 
 
-def _begin(cfg: RunConfig, place: Site, task: Task, checkpoints: Checkpoints) -> TrainState:
-    """The newest saved state, or a fresh one. Prints the model's size, its mesh and the updates."""
+def _begin(cfg: RunConfig, place: Site, task: Task, begin: TrainState | None) -> TrainState:
+    """The saved state, or a fresh one. Prints the model's size, its mesh and the updates."""
     tx, mesh = optim.optimizer(cfg.optim), place.mesh
-    begin = checkpoints.restore(state.abstract_state(cfg.model, tx, cfg.batch_size, mesh))
     going_on = f"; going on after update {int(begin.step):,}" if begin is not None else ""
     if begin is None:
         begin = state.init_state(cfg.model, tx, cfg.batch_size, cfg.seed, mesh)

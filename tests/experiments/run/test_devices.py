@@ -75,14 +75,20 @@ def test_what_is_refused(changes):
 
 
 @pytest.mark.slow
-def test_a_run_of_two_devices_has_the_figures_of_one(tmp_path):
-    """From the command line to the result, which says how many devices it had."""
+def test_a_run_of_two_devices_has_the_figures_of_one(tmp_path, caplog):
+    """From the command line to the result, which says how many devices it had.
+
+    The step is compiled by another thread, and this one finds it: no log of this thread has it.
+    """
     found = {}
     for count in (1, 2):
         words = ["vanilla", *TINY, "--devices", str(count)]
         preset, cfg = cli.parse(SORTING, None, words)
-        found[count], over = cli.start(SORTING, preset, cfg, tmp_path / str(count), words)
+        with jax.log_compiles():
+            found[count], over = cli.start(SORTING, preset, cfg, tmp_path / str(count), words)
         assert not over and folders.devices_before(tmp_path / str(count)) == count
+    assert "compilation of jit(_fresh_state)" in caplog.text
+    assert "compilation of jit(train_step)" not in caplog.text
     one, two = (run["test"]["as trained"] for run in found.values())
     assert two == pytest.approx(one, rel=1e-5)
     assert found[2]["settings"] == found[1]["settings"] | {"devices": 2}
