@@ -157,7 +157,7 @@ def _train(cfg: RunConfig, place: Site, task: Task, clock: Clock) -> tuple[Train
         placed = sharding.shardings(shapes, mesh)
         train_step = step.make_train_step(cfg.model, tx, cfg.objective, placed)
         first = next(batches.placed(task.batch, cfg.batch_size, mesh, done))
-        if done < cfg.optim.steps:
+        if done < cfg.optim.steps and jax.process_count() == 1:
             compiling = pool.submit(_compile, train_step, shapes, first, place.operators)
             train_step = _after(compiling, train_step)
         begin = _begin(cfg, place, task, saved)
