@@ -8,7 +8,9 @@ STAMP := $(VENV)/.stamp
 FLOOR := .venv-floor
 FLOOR_TESTS := tests/memory tests/models tests/training tests/generate tests/data
 # A file is one worker's: what it compiled stays with it.
-TEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+# Files in the order of tests/conftest.py, longest first.
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
+TEST := $(BIN)/python -m pytest $(TWO)
 # Large arrays in large pages: fewer page faults on a CPU (no effect but on glibc).
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 SHELL := bash
@@ -60,7 +62,7 @@ check-floor:  ## the quick tests of the library with the oldest versions of requ
 	$(PYTHON) -m venv --clear $(FLOOR)
 	sed -E 's/>=([0-9.]+).*/==\1/' requirements.txt > $(FLOOR)/floor.txt
 	$(FLOOR)/bin/python -m pip install --quiet --disable-pip-version-check -c $(FLOOR)/floor.txt '.[dev]'
-	$(FLOOR)/bin/python -m pytest -n 2 --dist loadfile -m "not slow" $(FLOOR_TESTS) $(ARGS)
+	$(FLOOR)/bin/python -m pytest $(TWO) -m "not slow" $(FLOOR_TESTS) $(ARGS)
 
 # The wheel is imported from outside the checkout, so that a file it lacks is missed here.
 wheel: $(STAMP)  ## build the wheel and import it
