@@ -12,11 +12,10 @@ import dataclasses
 import functools
 import json
 import os
-import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -25,17 +24,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.benchmark.processes import ROOT
-from experiments.benchmark.steps import batches, config, mesh_of, update
+from experiments.benchmark.processes import ROOT, Child
+from experiments.benchmark.steps import begin, config, update
 from experiments.benchmark.timing import BenchmarkConfig, Case, compile_case, race, ratio
 from experiments.run import cli, folders, tables
 from inf_former_jax.fields import Checked, Range
 from inf_former_jax.files import write_text
 from inf_former_jax.memory.density import GaussianDensity
 from inf_former_jax.memory.read import expected_value
-from inf_former_jax.models.decoder import ModelConfig, operators
-from inf_former_jax.training import sharding
-from inf_former_jax.training.state import init_state
+from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.training.step import make_train_step
 
 #: An option is used if it is so many times as fast, or takes so much of the default's temporaries.
@@ -69,13 +66,8 @@ class Trial(NamedTuple):
 
 HALF = {"dtype": "bfloat16"}
 FUSED = {"fused_attention": True}
-PAPER, TEXT, SMALL, READ, GOLDEN = (
-    "paper-4k",
-    "gpt2-infinity-lasting",
-    "infinity-former",
-    "read",
-    "f32",
-)
+PAPER, TEXT, SMALL = "paper-4k", "gpt2-infinity-lasting", "infinity-former"
+READ, GOLDEN = "read", "f32"
 PARALLEL = "objective.schedule=parallel"
 
 #: Those of most worth first.
@@ -105,13 +97,6 @@ def changed(model: ModelConfig, changes: Mapping[str, Any]) -> ModelConfig:
     return dataclasses.replace(model, **fields)
 
 
-def training(preset: str, quick: bool, changes: Mapping[str, Any]) -> tuple[Case, float]:
-    """A training step with these changes, and its first loss."""
-    cfg = config(preset, quick)
-    case, _ = update(cfg, changes.get("schedule", "sequential"), changed(cfg.model, changes))
-    return case, float(case.run()["loss"])
-
-
 def reading(chunk: int, quick: bool) -> tuple[Case, float]:
     """A read of paper size and its gradient, in chunks of queries, and its sum."""
     memory, model = config(PAPER, False).model.long_term, config(PAPER, quick).model
@@ -131,12 +116,9 @@ def reading(chunk: int, quick: bool) -> tuple[Case, float]:
 def gradient(preset: str, quick: bool, changes: Mapping[str, Any]) -> np.ndarray:
     """A batch's gradient by all parameters, as what plain descent takes off them."""
     cfg = config(preset, quick)
-    model, rows = changed(cfg.model, changes), cfg.batch_size
-    mesh, tx = mesh_of(rows), optax.sgd(1.0)
-    state = init_state(model, tx, rows, 0, mesh)
+    model, tx = changed(cfg.model, changes), optax.sgd(1.0)
+    _, (state, batch, ops), _ = begin(cfg, model, tx)
     before = jax.device_get(state.params)
-    batch = sharding.place_batch(batches(cfg, rows), rows, mesh)
-    ops = sharding.everywhere(operators(model), mesh)
     after, _ = make_train_step(model, tx, cfg.objective)(state, batch, ops)
     taken = jax.tree.map(np.subtract, before, jax.device_get(after.params))
     return np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(taken)])
@@ -151,15 +133,18 @@ def parity() -> dict[str, Any]:
     return {"measured": said, "verdict": "the same" if not done.returncode else "not the same"}
 
 
-@functools.lru_cache(maxsize=2)  # those in float32 and in bfloat16 are kept on the device
-def _default(preset: str, quick: bool, changes: str) -> tuple[Case, float]:
-    return _case(preset, quick, json.loads(changes))
-
-
-def _case(preset: str, quick: bool, changes: Mapping[str, Any]) -> tuple[Case, float]:
+def case_of(preset: str, quick: bool, changes: Mapping[str, Any]) -> tuple[Case, float]:
+    """(a read, or a training step, with these changes; its sum, or its first loss)."""
     if preset == READ:
         return reading(changes["chunk"], quick)
-    return training(preset, quick, changes)
+    cfg = config(preset, quick)
+    case, _ = update(cfg, changes.get("schedule", "sequential"), changed(cfg.model, changes))
+    return case, float(case.run()["loss"])
+
+
+@functools.lru_cache(maxsize=2)  # those in float32 and in bfloat16 are kept on the device
+def _default(preset: str, quick: bool, changes: str) -> tuple[Case, float]:
+    return case_of(preset, quick, json.loads(changes))
 
 
 def measure(trial: Trial, repeats: int, quick: bool) -> dict[str, Any]:
@@ -167,30 +152,22 @@ def measure(trial: Trial, repeats: int, quick: bool) -> dict[str, Any]:
     if trial.preset == GOLDEN:
         return parity()
     default, expected = _default(trial.preset, quick, json.dumps(trial.default))
-    tried, found = _case(trial.preset, quick, trial.tried)
-    rows, seconds, rates = race(
-        {"default": default, "tried": tried}, BenchmarkConfig(quick=quick, repeats=repeats)
-    )
+    tried, found = case_of(trial.preset, quick, trial.tried)
+    cases, cfg = {"default": default, "tried": tried}, BenchmarkConfig(quick=quick, repeats=repeats)
+    rows, seconds, rates = race(cases, cfg)
     faster = ratio(seconds["default"], seconds["tried"])
     room = tried.known["temporaries_mib"] / max(default.known["temporaries_mib"], 1e-9)
     error = abs(found - expected) / max(abs(expected), 1e-9)
-    said = (
-        f"{faster:.2f} × as fast: {1e3 * rows['tried']['seconds']:.1f} for "
-        f"{1e3 * rows['default']['seconds']:.1f} ms; {room:.2f} of the temporaries; first loss "
-        f"differs by {error:.0e}"
-    )
-    more = {}
+    new, old = (1e3 * rows[name]["seconds"] for name in ("tried", "default"))
+    said = f"{faster:.2f} × as fast: {new:.1f} for {old:.1f} ms; {room:.2f} of the temporaries"
+    said += f"; first loss differs by {error:.0e}"
+    row = {"faster": faster, "room": room, "error": error, "rates": rates, "rows": rows}
     if "fused_by" in trial.tried:
         by_xla = gradient(trial.preset, quick, {**trial.tried, "fused_by": "xla"})
         gap = np.linalg.norm(gradient(trial.preset, quick, trial.tried) - by_xla)
-        more["deviation"] = float(gap / np.linalg.norm(by_xla))
-        said += f"; its gradient differs from that by xla by {more['deviation']:.0e}"
-    return {
-        "measured": said,
-        "verdict": verdict(faster, room, bool(np.isfinite(found))),
-        **{"faster": faster, "room": room, "error": error, "rates": rates, "rows": rows},
-        **more,
-    }
+        row["deviation"] = float(gap / np.linalg.norm(by_xla))
+        said += f"; its gradient differs from that by xla by {row['deviation']:.0e}"
+    return row | {"measured": said, "verdict": verdict(faster, room, bool(np.isfinite(found)))}
 
 
 def verdict(faster: float, room: float, finite: bool) -> str:
@@ -200,48 +177,21 @@ def verdict(faster: float, room: float, finite: bool) -> str:
     return "use where memory is short" if finite and room <= SMALLER else "do not use"
 
 
-class Child:
+def start(cfg: AcceleratorConfig) -> Child:
     """A process that measures trials by number, and may die of one."""
+    command = "-m", "experiments.benchmark.accelerator", "--child", str(cfg.repeats)
+    env = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    return Child(*command, str(int(cfg.quick)), env=env)
 
-    def __init__(self, cfg: AcceleratorConfig):
-        command = [sys.executable, "-m", "experiments.benchmark.accelerator", "--child"]
-        self._process = subprocess.Popen(
-            [*command, str(cfg.repeats), str(int(cfg.quick))],
-            env={**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        assert self._process.stdin and self._process.stdout
-        self._asked, self._answers = self._process.stdin, self._process.stdout
 
-    def measure(self, number: int, seconds: float) -> dict[str, Any] | None:
-        """What the trial with this number found, or why it did not; None = neither in time."""
-        begin, answer = time.monotonic(), b""
-        try:
-            self._asked.write(f"{number}\n".encode())
-            self._asked.flush()
-        except OSError:  # it ended after its last answer
-            return None
-        while not answer.endswith(b"\n"):
-            left = begin + seconds - time.monotonic()
-            if not select.select([self._answers], [], [], max(0.0, left))[0]:
-                return None
-            if not (read := os.read(self._answers.fileno(), 2**16)):
-                return None
-            answer += read
-        return json.loads(answer)
-
-    def close(self) -> str:
-        """End the process, and say how it had ended before, if it had."""
-        try:
-            said = f"the process ended with status {self._process.wait(0.5)}"
-        except subprocess.TimeoutExpired:
-            said = "took too long"
-        self._process.kill()
-        self._process.wait()
-        self._asked.close()
-        self._answers.close()
-        return said
+def end(running: Child) -> str:
+    """End a process, and say how it had ended before, if it had."""
+    try:
+        return f"the process ended with status {running.process.wait(0.5)}"
+    except subprocess.TimeoutExpired:
+        return "took too long"
+    finally:
+        running.close()
 
 
 def child(repeats: int, quick: bool) -> None:
@@ -260,30 +210,27 @@ def child(repeats: int, quick: bool) -> None:
 
 
 def measure_all(
-    cfg: AcceleratorConfig,
-    write: Callable[[int, dict[str, Any]], None],
-    trials: Sequence[Trial] = TRIALS,
-) -> list[dict[str, Any]]:
-    """Every trial in turn, as long as there is time; `write` takes each as soon as it is known."""
-    begin, rows, running = time.monotonic(), [], None
+    cfg: AcceleratorConfig, trials: Sequence[Trial] = TRIALS
+) -> Iterator[dict[str, Any]]:
+    """A row of every trial in turn, as soon as it is known, as long as there is time."""
+    begin, running = time.monotonic(), None
     for number, trial in enumerate(trials):
-        left = 60 * cfg.minutes - (time.monotonic() - begin)
+        asked = time.monotonic()
+        left = 60 * cfg.minutes - (asked - begin)
         row: dict[str, Any] = {"option": trial.option, "preset": trial.preset}
         if left < min(cfg.longest, 6 * cfg.minutes):
-            rows.append(row | {"measured": "no time was left", "verdict": "not measured"})
-            write(number, rows[-1])
+            yield row | {"measured": "no time was left", "verdict": "not measured"}
             continue
-        running = running or Child(cfg)
-        start = time.monotonic()
-        found = running.measure(number, min(left, cfg.longest))
-        if found is None:
-            found = {"measured": running.close(), "verdict": "not available"}
+        running = running or start(cfg)
+        running.ask(number)
+        if said := running.answer(min(left, cfg.longest)):
+            row |= json.loads(said)
+        else:
+            row |= {"measured": end(running), "verdict": "not available"}
             running = None
-        rows.append(row | found | {"seconds": time.monotonic() - start})
-        write(number, rows[-1])
+        yield row | {"seconds": time.monotonic() - asked}
     if running:
         running.close()
-    return rows
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -298,11 +245,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the device's memory is the child's
     origin = folders.provenance("accelerator", "", argv) | {"settings": folders.to_json(cfg)}
 
-    def write(number: int, row: dict[str, Any]) -> None:
-        folders.write_json(folder / f"{number:02}.json", origin | {"found": {"accelerator": row}})
+    rows = []
+    for row in measure_all(cfg):
+        path = folder / f"{len(rows):02}.json"
+        folders.write_json(path, origin | {"found": {"accelerator": row}})
         print(f"{row['option']}, {row['preset']}: {row['measured']}: {row['verdict']}", flush=True)
-
-    rows = measure_all(cfg, write)
+        rows.append(row)
     header = ("option", "measured on", "measured", "verdict")
     cells = [[str(row[name]) for name in ("option", "preset", *header[2:])] for row in rows]
     write_text(folder / "verdicts.md", tables.markdown(header, cells) + "\n")

@@ -132,6 +132,9 @@ def generation(cfg: BenchmarkConfig) -> dict[str, Any]:
     sizes: dict[str, Any] = {"num_layers": 4, "num_heads": 4, "head_dim": 64, "d_model": 256}
     sizes |= {"d_inner": 1024, "vocab_size": 2048, "segment_len": 512}
     model = presets.gpt2_infinity_lasting(**TINY if cfg.quick else sizes)
+    if cfg.quick and model.long_term:
+        small = replace(model.long_term, num_basis=64, num_samples=64)
+        model = replace(model, long_term=small)
     cases = forms(model)
     rows, seconds, _ = race(cases, cfg)
     return {

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import statistics
 import subprocess
 import sys
@@ -20,7 +21,40 @@ from inf_former_jax.require import require
 ROOT = Path(__file__).parents[2]
 
 
-class Worker:
+class Child:
+    """A process of Python that answers each line with a line; both are read as they come."""
+
+    def __init__(self, *command: str, **options: Any):
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.process = subprocess.Popen([sys.executable, *command], **pipes, **options)
+
+    def ask(self, line: Any) -> None:
+        """Write a line, unless it has ended."""
+        assert self.process.stdin
+        with contextlib.suppress(OSError):
+            self.process.stdin.write(f"{line}\n".encode())
+            self.process.stdin.flush()
+
+    def answer(self, seconds: float | None = None) -> str:
+        """Its next line; "" if it ended without one, or gave none in these seconds."""
+        assert self.process.stdout
+        said, end = b"", time.monotonic() + (seconds or 0)
+        while not said.endswith(b"\n"):
+            left = None if seconds is None else max(0.0, end - time.monotonic())
+            if not select.select([self.process.stdout], [], [], left)[0]:
+                return ""
+            if not (read := os.read(self.process.stdout.fileno(), 2**16)):
+                return ""
+            said += read
+        return said.decode()
+
+    def close(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.communicate()
+
+
+class Worker(Child):
     """A process that runs `worker.py` on a checkout's code; `seconds` is how long it took to be
     ready: the whole way from the start of Python to the end of the first update.
 
@@ -31,37 +65,23 @@ class Worker:
     def __init__(self, root: Path, *arguments: str, **environment: str):
         begin, self._name = time.perf_counter(), f"{root}: {' '.join(arguments[:2])}"
         paths = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", worker.__file__, *arguments],
-            cwd=root,
-            env={**os.environ, **environment, "PYTHONPATH": paths},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        assert self._process.stdin and self._process.stdout
-        self._asked, self._answers = self._process.stdin, self._process.stdout
-        said = self._answers.readline()
+        env = {**os.environ, **environment, "PYTHONPATH": paths}
+        command = "-P", worker.__file__, *arguments
+        super().__init__(*command, cwd=root, env=env, stderr=subprocess.DEVNULL)
+        said = self.answer()
         self.seconds = time.perf_counter() - begin
         if not said.startswith("ready"):
             self.close()
-            found = said.removeprefix("error").strip() or f"exit status {self._process.returncode}"
+            found = said.removeprefix("error").strip() or f"exit status {self.process.returncode}"
             require(False, self._name, found, "a training step")
         self.tokens, self.devices = map(int, said.split()[1:])
 
     def run(self, updates: int) -> float:
         """Mean seconds of some updates."""
-        self._asked.write(f"{updates}\n")
-        self._asked.flush()
-        said = self._answers.readline()
+        self.ask(updates)
+        said = self.answer()
         require(bool(said), self._name, "no answer", "seconds of an update")
         return float(said)
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.communicate()
 
 
 @contextlib.contextmanager

@@ -121,6 +121,15 @@ def tokens_of(batch: Batch) -> int:
     return batch.tokens.size if batch.valid is None else int(batch.valid.sum())
 
 
+def begin(preset: Any, model: ModelConfig, tx: Any) -> tuple[Batch, tuple[Any, Any, Any], Mesh]:
+    """(the batch on the host, what a step takes: state, batch, operators; where they are)."""
+    rows = preset.batch_size
+    mesh, make = mesh_of(rows), batches(preset, rows)
+    state, batch = init_state(model, tx, rows, 0, mesh), sharding.place_batch(make, rows, mesh)
+    ops = sharding.everywhere(operators(model), mesh)
+    return make(np.arange(rows)), (state, batch, ops), mesh
+
+
 def update(preset: Any, schedule: str, model: ModelConfig, times: int = 1) -> tuple[Case, Batch]:
     """(a training step, its batch of the preset's rows).
 
@@ -129,12 +138,8 @@ def update(preset: Any, schedule: str, model: ModelConfig, times: int = 1) -> tu
     Args:
         times: as of `compile_case`.
     """
-    rows = preset.batch_size
-    mesh, make = mesh_of(rows), batches(preset, rows)
-    host, batch = make(np.arange(rows)), sharding.place_batch(make, rows, mesh)
     tx, objective = optim.optimizer(preset.optim), replace(preset.objective, schedule=schedule)
-    state = init_state(model, tx, rows, 0, mesh)
-    ops = sharding.everywhere(operators(model), mesh)
+    host, (state, batch, ops), mesh = begin(preset, model, tx)
     step = make_train_step(model, tx, objective, sharding.shardings(state, mesh))
     taken = branches_taken(host, schedule, model.memory_gradient)
     case = compile_case(step, state, batch, ops, taken=taken, times=times)

@@ -92,9 +92,17 @@ def compile_case(
         times: how often it is traced and compiled anew, each time with JAX's caches emptied if this
             is more than once. The medians are reported.
     """
-    found = [_compiled(function, arguments, times > 1) for _ in range(times)]
-    (traced, compiled), timed = found[-1][0], [seconds for _, seconds in found]
-    trace, compilation = map(statistics.median, zip(*timed, strict=True))
+    spent = []
+    for _ in range(times):
+        if times > 1:
+            jax.clear_caches()
+        begin = time.perf_counter()
+        traced = function.trace(*arguments)
+        lowered = traced.lower()
+        middle = time.perf_counter()
+        compiled = lowered.compile()
+        spent.append((middle - begin, time.perf_counter() - middle))
+    trace, compilation = map(statistics.median, zip(*spent, strict=True))
     # What XLA says of memory is of one device.
     devices = max(len(where.device_set) for where in jax.tree.leaves(compiled.input_shardings))
     memory = compiled.memory_analysis()
@@ -109,18 +117,6 @@ def compile_case(
     operations = {kind: round(number) for kind, number in operations.items() if number}
     moved = devices * (memory.argument_size_in_bytes + memory.output_size_in_bytes)
     return Case(partial(compiled, *arguments), compiled, operations, moved, known)
-
-
-def _compiled(function: Any, arguments: tuple, anew: bool) -> tuple[tuple[Any, Any], list[float]]:
-    """(traced, compiled), and the seconds of each; `anew` with JAX's caches emptied before."""
-    if anew:
-        jax.clear_caches()
-    begin = time.perf_counter()
-    traced = function.trace(*arguments)
-    lowered = traced.lower()
-    middle = time.perf_counter()
-    compiled = lowered.compile()
-    return (traced, compiled), [middle - begin, time.perf_counter() - middle]
 
 
 def count_products(jaxpr: Any, taken: list[Sequence[int]]) -> dict[str, float]:

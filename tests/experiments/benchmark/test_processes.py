@@ -50,7 +50,7 @@ def test_a_worker_answers_until_it_is_closed(script, tmp_path):
         assert (one.tokens, one.devices) == (640, 2)
         assert [one.run(5), one.run(20)] == [0.5, 2.0]
         assert one.seconds > 0
-    assert one._process.returncode == -9
+    assert one.process.returncode == -9
 
 
 @pytest.mark.parametrize(
