@@ -76,6 +76,7 @@ _LONGEST = (
     "models/test_golden.py",
     "generate/test_generation.py",
     "training/test_step.py",
+    "models/test_remat.py",
     "training/test_memory_gradient.py",
     "run/test_processes.py",
     "docs/test_pages.py",
