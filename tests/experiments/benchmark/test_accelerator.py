@@ -73,7 +73,7 @@ def test_a_child_says_what_fails(monkeypatch):
     """An error is an answer, in one line of at most 200 characters; what is printed is none."""
 
     def fail(trial, repeats, quick):
-        print("noise")
+        os.write(1, b"noise\n")
         if trial is accelerator.TRIALS[3]:
             raise RuntimeError("RESOURCE_EXHAUSTED\n" + "x" * 500)
         return {"measured": f"{repeats} {quick}", "verdict": "use"}
@@ -91,7 +91,7 @@ def test_a_child_says_what_fails(monkeypatch):
         for one in (write, out, err):
             os.close(one)
     with os.fdopen(read) as answers:
-        lines = [json.loads(line) for line in answers if line.startswith("{")]
+        lines = [json.loads(line) for line in answers]
     assert lines == [
         {"measured": "RuntimeError: RESOURCE_EXHAUSTED", "verdict": "not available"},
         {"measured": "7 False", "verdict": "use"},
