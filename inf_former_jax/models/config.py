@@ -70,7 +70,7 @@ class ModelConfig(Checked):
     dtype: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: embeddings, local attention, feed-forward and output matrix compute in it.
     Parameters, statistics, softmax, logits and all of the long-term memory stay float32."""
-    query_chunk: Count = 128
+    query_chunk: Count = 256
     """Number of queries whose local attention scores exist at a time."""
     fused_attention: bool = False
     """Local attention by `jax.nn.dot_product_attention`, which knows no attention_dropout. Segments
