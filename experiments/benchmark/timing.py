@@ -92,7 +92,7 @@ def compile_case(
         times: how often it is traced and compiled anew, each time with JAX's caches emptied if this
             is more than once. The medians are reported.
     """
-    spent = []
+    spent, traced, compiled = [], None, None
     for _ in range(times):
         if times > 1:
             jax.clear_caches()
@@ -102,6 +102,7 @@ def compile_case(
         middle = time.perf_counter()
         compiled = lowered.compile()
         spent.append((middle - begin, time.perf_counter() - middle))
+    assert traced is not None and compiled is not None
     trace, compilation = map(statistics.median, zip(*spent, strict=True))
     # What XLA says of memory is of one device.
     devices = max(len(where.device_set) for where in jax.tree.leaves(compiled.input_shardings))

@@ -223,7 +223,9 @@ class Decoder(nn.Module):
             dropout_keys = row_keys(self.make_rng("dropout"), batch, first)
         return Noise(dropout_keys, self._location_keys(batch, first))
 
-    def _location_keys(self, batch, first=0) -> tuple[Key[Array, " B"] | None, ...]:
+    def _location_keys(
+        self, batch: int, first: Int[AnyArray, ""] | int = 0
+    ) -> tuple[Key[Array, " B"] | None, ...]:
         """Keys of the rows for each layer if sticky locations are drawn."""
         memory = self.cfg.long_term
         if memory is None or not memory.sticky or memory.locations != "draw":

@@ -35,7 +35,8 @@ def product(
         sums: the dtype in which products are added up, and of the result; None = that of x and W.
     """
     rows = jnp.reshape(x, (-1, x.shape[-1]))
-    return _product(rows, jnp.asarray(kernel), precision, sums).reshape(*x.shape[:-1], -1)
+    found: Any = _product(rows, jnp.asarray(kernel), precision, sums)
+    return found.reshape(*x.shape[:-1], -1)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -1,7 +1,6 @@
 """The forward pass of a batch: its segments, and the sums and the memory that they give."""
 
 import dataclasses
-from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -142,7 +141,7 @@ class ForwardPass:
         params: Any,
         memory: Memory,
         segment: Segments,
-        rngs: Mapping[str, PRNGKeyArray] | None = None,
+        rngs: dict[str, PRNGKeyArray] | None = None,
     ) -> Output:
         """What the decoder makes of one segment after `start`; by default with its own keys."""
         batch = segment.batch
@@ -152,7 +151,7 @@ class ForwardPass:
         found = Decoder(self.cfg).apply({"params": params}, batch.tokens, memory, **options)
         return cast(Output, found)
 
-    def _noise(self, params: Any, rows: int, rngs: Mapping[str, PRNGKeyArray]) -> Noise:
+    def _noise(self, params: Any, rows: int, rngs: dict[str, PRNGKeyArray]) -> Noise:
         apply = partial(Decoder(self.cfg).apply, {"params": params}, rngs=rngs, method="noise")
         return cast(Noise, apply(rows, self.train, self.first_row))
 

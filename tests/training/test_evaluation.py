@@ -62,6 +62,7 @@ def test_tokens_sum_to_sums(tiny_model, given, empty):
 def test_each_device_draws_for_its_own_rows(tiny_model, given):
     """Sticky locations are drawn by the row's number in the whole batch, on any mesh."""
     params, _, batch = given
+    batch = batch._replace(resets=batch.resets & (np.arange(SEGMENTS) == 0))  # both rows contract
     sticky = dataclasses.replace(tiny_model.long_term, sticky=True, locations="draw")
     cfg = dataclasses.replace(tiny_model, long_term=sticky)
     memory, ops = init_memory(cfg, ROWS, jnp.float64), jax.device_put(operators(cfg))
@@ -70,7 +71,7 @@ def test_each_device_draws_for_its_own_rows(tiny_model, given):
     keys = jax.random.split(jax.random.key(2))
     (expected, after), (other, _) = (one(params, memory, batch, ops, key) for key in keys)
     found, same = two(params, memory, batch, ops, keys[0])
-    assert np.abs(expected.nats - other.nats)[:, -1].max() > 1e-4
+    assert np.abs(expected.nats - other.nats)[:, -1].max(axis=1).min() > 1e-4
     pairs = zip(jax.tree.leaves((found, same)), jax.tree.leaves((expected, after)), strict=True)
     for part, whole in pairs:
         np.testing.assert_allclose(part, whole, rtol=1e-9, atol=1e-9)
