@@ -43,8 +43,8 @@ class LoopConfig(Checked):
     eval_every: Count = 500
     """Updates between evaluations on validation data."""
     minutes: NonNegative = 0.0
-    """Stop after this many minutes of training, compile and earlier runs included; 0 = no limit.
-    On several hosts the first one's clock decides, when a row is due."""
+    """Stop after this many minutes of training, earlier runs and waiting for the compilation
+    included; 0 = no limit. On several hosts the first one's clock decides, when a row is due."""
 
 
 class Interrupted(RuntimeError):
