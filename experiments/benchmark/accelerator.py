@@ -28,7 +28,7 @@ from experiments.benchmark.processes import ROOT, Child
 from experiments.benchmark.steps import begin, config, update
 from experiments.benchmark.timing import BenchmarkConfig, Case, compile_case, race, ratio
 from experiments.run import cli, folders, tables
-from inf_former_jax.fields import Checked, Range
+from inf_former_jax.fields import Checked, Count, Range
 from inf_former_jax.files import write_text
 from inf_former_jax.memory.density import GaussianDensity
 from inf_former_jax.memory.read import expected_value
@@ -47,7 +47,7 @@ class AcceleratorConfig(Checked):
     """Of all measures together."""
     longest: Annotated[float, Range(0, ends="(]")] = 100.0
     """Seconds after which a measure is given up."""
-    repeats: int = 7
+    repeats: Count = 7
     """Turns of an option and the default."""
     quick: bool = False
     """Tiny shapes: that it runs, not how fast."""
@@ -79,7 +79,7 @@ TRIALS = (
     Trial("model.fused-attention, float32", PAPER, FUSED),
     Trial("long_term.read=kernel", PAPER, {"read": "kernel"}),
     Trial("model.fused-attention, bfloat16", PAPER, HALF | FUSED, HALF),
-    *(Trial(f"model.query-chunk={n}", PAPER, {"query_chunk": n}) for n in (1024, 512, 256)),
+    *(Trial(f"model.query-chunk={n}", PAPER, {"query_chunk": n}) for n in (1024, 512, 128)),
     *(Trial(f"a read in chunks of {n}", READ, {"chunk": n}, {"chunk": 256}) for n in (1024, 64)),
     Trial("model.remat", PAPER, {"remat": True}),
     Trial(PARALLEL, "paper-16k:1", {"schedule": "parallel"}),
