@@ -16,6 +16,7 @@ from typing import Any
 from experiments.benchmark import worker
 from experiments.benchmark.steps import steps
 from experiments.benchmark.timing import BenchmarkConfig
+from experiments.run import process
 from inf_former_jax.require import require
 
 ROOT = Path(__file__).parents[2]
@@ -105,7 +106,7 @@ def first_steps(name: str, cfg: BenchmarkConfig) -> dict[str, float]:
         with tempfile.TemporaryDirectory() as cache:
             for seconds in found.values():
                 arguments = name, "sequential", str(int(cfg.quick))
-                with working(ROOT, *arguments, JAX_COMPILATION_CACHE_DIR=cache) as one:
+                with working(ROOT, *arguments, **process.kept_in(cache)) as one:
                     seconds.append(one.seconds)
     return {label: statistics.median(seconds) for label, seconds in found.items()}
 

@@ -141,7 +141,7 @@ def update(preset: Any, schedule: str, model: ModelConfig, times: int = 1) -> tu
     tx, objective = optim.optimizer(preset.optim), replace(preset.objective, schedule=schedule)
     host, (state, batch, ops), mesh = begin(preset, model, tx)
     step = make_train_step(model, tx, objective, sharding.shardings(state, mesh))
-    taken = branches_taken(host, schedule, model.memory_gradient)
+    taken = branches_taken(host, schedule, model.memory_gradient, mesh.shape["data"])
     case = compile_case(step, state, batch, ops, taken=taken, times=times)
     held = {"state_mib": _mib(state), "operators_mib": _mib(ops)}
 
@@ -157,16 +157,22 @@ def _mib(tree: Any) -> float:
     return sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) / 2**20
 
 
-def branches_taken(batch: Batch, schedule: str, memory_gradient: int = 0) -> list[tuple[int, ...]]:
+def branches_taken(
+    batch: Batch, schedule: str, memory_gradient: int = 0, devices: int = 1
+) -> list[tuple[int, ...]]:
     """How often an update takes each branch of its schedule's choices, in the program's order.
 
     A group of segments has a branch for each start of its gradient, and one more for padding
     (`schedules.branch_taken`). A smaller first group has a choice of its own, before the others'.
+
+    Args:
+        devices: those that share the rows. Each takes as many segments at once as suit its own.
     """
     kinds = by_segment(batch).kind
     size, starts_of = memory_gradient + 1, schedules.all_or_none
     if schedule == "parallel":
-        size, starts_of = schedules.segments_at_once(batch), schedules.first_middle_last
+        of_one = jax.tree.map(lambda leaf: leaf[: len(leaf) // devices], batch)
+        size, starts_of = schedules.segments_at_once(of_one), schedules.first_middle_last
     rest, counts = len(kinds) % size, []
     for groups in ([kinds[:rest]] if rest else [], kinds[rest:].reshape(-1, size)):
         if len(groups):

@@ -118,7 +118,6 @@ def main(
         argv: None = the program's own.
         commands: name → the command line of what else there is.
     """
-    process.imported()
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in commands:
         return commands[argv[0]](argv[1:])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+from optax import GradientTransformation
 
 from experiments.run import batches, folders, room
 from experiments.run.config import RunConfig
@@ -160,7 +161,7 @@ def _train(cfg: RunConfig, place: Site, task: Task, clock: Clock) -> tuple[Train
         if done < cfg.optim.steps and jax.process_count() == 1:
             compiling = pool.submit(_compile, train_step, shapes, first, place.operators)
             train_step = _after(compiling, train_step)
-        begin = _begin(cfg, place, task, saved)
+        begin = _begin(cfg, place, task, tx, saved)
         clock.mark("state")
         updates = prefetch(batches.placed(task.batch, cfg.batch_size, mesh, done))
         with (
@@ -200,7 +201,7 @@ def _after(compiling: Future[None], train_step: Callable[..., Any]) -> Callable[
 def _few_at_once(train_step: Callable[..., Any]) -> Callable[..., Any]:
     """The step, which waits for the one that was started _AT_ONCE steps before.
 
-    CPU devices that reduce over each other would wait for ever with 32 steps or more begun.
+    CPU devices that sum over each other were seen to wait for ever with 32 steps or more begun.
     """
     begun: collections.deque[Any] = collections.deque()
 
@@ -214,9 +215,11 @@ def _few_at_once(train_step: Callable[..., Any]) -> Callable[..., Any]:
     return waiting
 
 
-def _begin(cfg: RunConfig, place: Site, task: Task, begin: TrainState | None) -> TrainState:
+def _begin(
+    cfg: RunConfig, place: Site, task: Task, tx: GradientTransformation, begin: TrainState | None
+) -> TrainState:
     """The saved state, or a fresh one. Prints the model's size, its mesh and the updates."""
-    tx, mesh = optim.optimizer(cfg.optim), place.mesh
+    mesh = place.mesh
     going_on = f"; going on after update {int(begin.step):,}" if begin is not None else ""
     if begin is None:
         begin = state.init_state(cfg.model, tx, cfg.batch_size, cfg.seed, mesh)

@@ -54,7 +54,7 @@ class Objective(Checked):
     """
     segments_at_once: Natural = 0
     """Segments that the parallel schedule takes at a time. 0 = all of a batch, but on a CPU as
-    many as have 1,024 tokens in all rows."""
+    many as have 1,024 tokens in all rows of a device."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -118,6 +118,13 @@ def test_branches_taken_by_groups(batch, segments, taken):
         assert branches_taken(padded(batch), "parallel") == taken
 
 
+def test_branches_taken_on_devices(batch):
+    """Each device runs as many segments at once as its own rows let it."""
+    with mock.patch.object(schedules, "CACHED_TOKENS", batch.tokens[:, 0].size):
+        assert branches_taken(padded(batch), "parallel", devices=1) == [(1, 1, 1)]
+        assert branches_taken(padded(batch), "parallel", devices=2) == [(0, 0, 1), (0, 1, 0, 0)]
+
+
 def test_default_presets():
     """All of them; on a CPU those of paper size with one row, elsewhere also with eight."""
     on_cpu, elsewhere = default("cpu"), default("gpu")

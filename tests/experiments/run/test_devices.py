@@ -6,7 +6,7 @@ import shlex
 import jax
 import pytest
 
-from experiments.run import cli, devices, folders
+from experiments.run import cli, devices, folders, training
 from experiments.sorting.config import PRESETS
 from experiments.sorting.task import SORTING
 
@@ -100,3 +100,12 @@ def test_devices_of_a_run_that_goes_on(tmp_path, text, count):
     assert folders.devices_before(tmp_path) == 0
     (tmp_path / "config.json").write_text(text)
     assert folders.devices_before(tmp_path) == count
+
+
+def test_few_steps_are_begun_at_once(monkeypatch):
+    """Each step but the first eight waits for the one that was begun eight steps before."""
+    waited = []
+    monkeypatch.setattr(jax, "block_until_ready", waited.append)
+    step = training._few_at_once(lambda number: (None, number))
+    assert [step(number)[1] for number in range(12)] == [*range(12)]
+    assert waited == [0, 1, 2, 3]
