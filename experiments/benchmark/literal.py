@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from inf_former_jax.data.batches import Batch
-from inf_former_jax.memory.basis import HIGHEST, AnyArray, evaluate, expectation
+from inf_former_jax.memory.arrays import HIGHEST, AnyArray
+from inf_former_jax.memory.basis import evaluate, expectation
 from inf_former_jax.memory.density import uniform_locations
 from inf_former_jax.memory.long_term import LongTermConfig, LongTermMemory
 from inf_former_jax.models.config import ModelConfig

@@ -23,7 +23,7 @@ from jax.interpreters import partial_eval
 from jax.sharding import NamedSharding, PartitionSpec
 
 from inf_former_jax.fields import Checked, Count, NonEmpty, Range
-from inf_former_jax.memory.basis import HIGHEST
+from inf_former_jax.memory.arrays import HIGHEST
 
 MEASURES = ("presets", "gpt2", "stream", "steps", "memory_gradient")
 MEASURES += ("generation", "memory", "operators")

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.memory.arrays import AnyArray
 from inf_former_jax.models.local_attention.layer import FUSED
 from inf_former_jax.models.local_attention.scores import Heads, by_key, scaled_queries
 

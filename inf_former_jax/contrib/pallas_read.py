@@ -18,7 +18,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
 
-from inf_former_jax.memory.basis import HIGHEST, AnyArray, GaussianBasis, expectation
+from inf_former_jax.memory.arrays import HIGHEST, AnyArray
+from inf_former_jax.memory.basis import GaussianBasis, expectation
 from inf_former_jax.memory.density import GaussianDensity
 from inf_former_jax.memory.read import READERS, density_gradient
 from inf_former_jax.require import require

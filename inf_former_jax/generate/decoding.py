@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Int, PRNGKeyArray
 
 from inf_former_jax.memory import state as memory_state
-from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.memory.arrays import AnyArray
 from inf_former_jax.memory.long_term import Operators
 from inf_former_jax.memory.state import Memory
 from inf_former_jax.models import open_segment

@@ -26,7 +26,7 @@ from inf_former_jax.generate.decoding import (
     start,
 )
 from inf_former_jax.generate.sampling import Sampling, next_tokens
-from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.memory.arrays import AnyArray
 from inf_former_jax.memory.long_term import Operators
 from inf_former_jax.models.config import ModelConfig
 from inf_former_jax.models.decoder import Decoder

@@ -3,8 +3,9 @@
 import dataclasses
 from typing import Annotated, Literal
 
-from inf_former_jax.fields import Basis, Checked, Count, Fraction, NonEmpty, Positive, Range
-from inf_former_jax.memory.basis import GaussianBasis, check_widths, gaussian_basis
+from inf_former_jax.fields import Basis as NumBasis
+from inf_former_jax.fields import Checked, Count, Fraction, Natural, NonEmpty, Positive, Range
+from inf_former_jax.memory.basis import Basis, check_widths, gaussian_basis, rectangular_basis
 from inf_former_jax.require import require
 
 
@@ -16,10 +17,16 @@ class LongTermConfig(Checked):
         ValueError: on construction, for a value that no memory can have.
     """
 
-    num_basis: Basis = 512
+    num_basis: NumBasis = 512
     """N, number of basis functions; a multiple of the number of widths."""
+    functions: Literal["gaussian", "rectangular"] = "gaussian"
+    """ψ, the basis: Gaussian densities (paper), or 1 on one of N equal cells."""
     widths: NonEmpty[Positive] = (0.01, 0.05)
-    """Standard deviations of the basis functions, in units of the whole signal."""
+    """Standard deviations of Gaussian basis functions, in units of the whole signal."""
+    fit: Literal["points", "intervals"] = "points"
+    """How vectors become coefficients. points: they sit at times, and a ridge regression goes near
+    them (paper). intervals: each covers its own part of the time, and nothing is lost but detail
+    that the basis cannot hold."""
     ridge: Positive = 1.0
     """λ of the ridge regression."""
     tau: Fraction = 0.75
@@ -50,30 +57,116 @@ class LongTermConfig(Checked):
     """Power contraction: from this further write on, τ_k no longer changes."""
     max_operator_mib: Count = 256
     """Largest size of all operators together, in MiB; larger ones are refused."""
+    density: Literal["gaussian", "gibbs"] = "gaussian"
+    """Where a query looks. gaussian: one place, by two numbers (paper). gibbs: wherever the signal
+    is like what it asks for, by a softmax over cells of the signal."""
+    content_heads: Natural = 0
+    """How many heads of a layer, the first ones, read by content (gibbs) beside the others."""
+    cells: Natural = 0
+    """R, on how many equal cells the signal is read by content; 0 = N. The rectangular basis has N
+    of its own."""
+    temperature: Positive = 1.0
+    """What scores of content are divided by, beside √K; more looks at more places."""
+    learn_temperature: bool = False
+    """Reading by content: a factor of the temperature for each head, which begins at 1."""
+    age_bias: Literal["none", "linear", "cells"] = "none"
+    """Reading by content: what a head adds to the scores for the age of a cell, which content
+    cannot tell. linear: a learned slope; cells: a learned number for each cell."""
+    turn_queries: bool = False
+    """Reading by content: a learned K×K matrix for each head between the layer's queries and the
+    memory. It begins near the identity."""
+    projections: Literal["own", "attention"] = "own"
+    """Reading by content: keys, values and output by matrices of the memory's own, or by those of
+    the layer's attention. The latter needs no training, so a frozen model can read its memory."""
+    joined: bool = False
+    """Reading by content: the cells are further keys and values in the softmax of local attention,
+    so that memory and window compete. False: the memory's context is added."""
     read: Literal["chunks", "kernel"] = "chunks"
     """How queries read. chunks: compiled by XLA. kernel: a Pallas kernel for GPUs (CUDA, ROCm),
     after `import inf_former_jax.contrib.pallas_read`; other devices interpret it, slowly."""
 
     def __post_init__(self):
         super().__post_init__()
-        check_widths(self.num_basis, self.widths)
+        self._check_basis()
         self._check_contraction()
+        self._check_density()
+
+    def _check_basis(self):
+        """Refuse a basis that cannot be, and what it would ignore."""
+        if self.functions == "gaussian":
+            check_widths(self.num_basis, self.widths)
+            return
+        self._refuse_ignored(("widths",), f"functions = {self.functions}")
+        if self.fit == "intervals":
+            self._refuse_ignored(("ridge",), f"functions = {self.functions} and fit = intervals")
 
     def _check_contraction(self):
         """Refuse a tau without fixed contraction; power or horizon without power contraction."""
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        for name in ("tau",) if self.contraction == "power" else ("power", "horizon"):
-            found = f"{getattr(self, name)} with contraction = {self.contraction}"
-            accepted = f"only its default {defaults[name]} there, since it would be ignored"
-            require(getattr(self, name) == defaults[name], name, found, accepted)
-        last = self.tau_of(self.num_contractions)
+        ignored = ("tau",) if self.contraction == "power" else ("power", "horizon")
+        self._refuse_ignored(ignored, f"contraction = {self.contraction}")
+        if self.fit == "intervals" and not self.sticky:
+            why = "fit = intervals and a memory that is not sticky"
+            self._refuse_ignored(("num_samples",), why)
+        if not self.tabled:
+            why = "functions = rectangular and fit = intervals"
+            self._refuse_ignored(("horizon", "max_operator_mib"), why)
+        last = self.tau_of(self.horizon)
         accepted = "a power with 0 < τ_k < 1 for every k up to horizon"
         require(0 < self.tau_of(1) <= last < 1, "power", self.power, accepted)
 
+    def _check_density(self):
+        """Refuse ways to read by content where nothing is, and what it would ignore."""
+        by_content = self.density == "gibbs" or self.content_heads > 0
+        if self.density == "gibbs":
+            self._refuse_ignored(("content_heads",), "density = gibbs, where every head is one")
+        if not by_content:
+            self._refuse_ignored(_OF_CONTENT, "no head that reads by content")
+        if self.read == "kernel":
+            fits = not by_content and self.functions == "gaussian"
+            found = "kernel with another density or basis"
+            require(fits, "read", found, "kernel with Gaussian densities on a Gaussian basis")
+        if self.cells:
+            found = f"{self.cells} with num_basis {self.num_basis}"
+            require(self.cells >= self.num_basis, "cells", found, "0 or at least num_basis")
+            exact = self.functions == "rectangular"
+            require(not exact, "cells", f"{found} rectangular functions", "0 there")
+        if self.joined:
+            found = f"True with content_heads {self.content_heads}"
+            require(self.density == "gibbs", "joined", found, "True with density = gibbs")
+        if self.projections == "attention":
+            found = "attention with turn_queries"
+            require(not self.turn_queries, "projections", found, "own there")
+            found = f"attention with content_heads {self.content_heads}"
+            require(self.density == "gibbs", "projections", found, "own, or density = gibbs")
+
+    def _refuse_ignored(self, names: tuple[str, ...], where: str):
+        """Refuse another value than the default for fields that would be ignored."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in names:
+            found = f"{getattr(self, name)} with {where}"
+            accepted = f"only its default {defaults[name]} there, since it would be ignored"
+            require(getattr(self, name) == defaults[name], name, found, accepted)
+
     @property
-    def basis(self) -> GaussianBasis:
+    def basis(self) -> Basis:
         """The basis ψ that the coefficients belong to."""
+        if self.functions == "rectangular":
+            return rectangular_basis(self.num_basis)
         return gaussian_basis(self.num_basis, self.widths)
+
+    @property
+    def tabled(self) -> bool:
+        """Whether writes use operators from tables; else they compare edges (`fit.cells`)."""
+        return not (self.functions == "rectangular" and self.fit == "intervals")
+
+    @property
+    def content_cells(self) -> int:
+        """R, how many cells the signal is read on by content."""
+        return self.cells or self.num_basis
+
+    def num_content_heads(self, heads: int) -> int:
+        """How many of a layer's heads read by content."""
+        return heads if self.density == "gibbs" else self.content_heads
 
     @property
     def num_contractions(self) -> int:
@@ -84,5 +177,17 @@ class LongTermConfig(Checked):
         """τ_k: the k-th further write of a row squeezes the past into [0, τ_k]; k ≥ 1."""
         if self.contraction == "fixed":
             return self.tau
-        k = min(k, self.horizon)
+        k = min(k, self.horizon) if self.tabled else k
         return (k / (k + 1)) ** self.power
+
+
+#: Fields that only heads that read by content know.
+_OF_CONTENT = (
+    "cells",
+    "temperature",
+    "learn_temperature",
+    "age_bias",
+    "turn_queries",
+    "projections",
+    "joined",
+)

@@ -13,9 +13,9 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
-from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.memory.arrays import AnyArray
 from inf_former_jax.memory.config import LongTermConfig
-from inf_former_jax.memory.density import GaussianDensity, interval_sum
+from inf_former_jax.memory.density import Density, interval_sum
 from inf_former_jax.require import require, require_at_least
 
 
@@ -59,13 +59,13 @@ def token_edges(cfg: LongTermConfig, writes: int, length: int) -> Float[np.ndarr
 
 def coverage(
     cfg: LongTermConfig,
-    density: GaussianDensity,
+    density: Density,
     lengths: Sequence[int],
     *,
     segment_len: int,
     where: Bool[AnyArray, "B T"] | None = None,
 ) -> Coverage:
-    """`(1/HT) Σ_heads Σ_queries ∫_w N(t; μ, σ²) dt` of each written token's cell w (SPEC §3).
+    """`(1/HT) Σ_heads Σ_queries ∫_w p(t) dt` of each written token's cell w (SPEC §3).
 
     Args:
         density: fields [B, H, T], of queries that read after exactly these writes.
@@ -82,7 +82,7 @@ def coverage(
         require(0 <= length <= segment_len, "lengths", length, accepted)
     borders = token_edges(cfg, len(lengths), segment_len)
     sums = _interval_sum(density, np.concatenate([[-np.inf], borders, [np.inf]]), where)
-    batch, heads, queries = np.shape(density.mean)
+    batch, heads, queries = density.mean.shape
     counts = np.full(batch, queries) if where is None else np.asarray(where).sum(1)
     share = np.asarray(sums) / np.maximum(heads * counts, 1)[:, None]
     written = share[:, 1:-1]

@@ -19,6 +19,7 @@ with operators that depend on the configuration and on the row's number of write
 Each of them returns a new `LongTermMemory`.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -28,15 +29,17 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, Real
 
 from inf_former_jax.memory import write_operators
-from inf_former_jax.memory.basis import HIGHEST, AnyArray, evaluate
+from inf_former_jax.memory.arrays import HIGHEST, AnyArray
+from inf_former_jax.memory.basis import evaluate
 from inf_former_jax.memory.config import LongTermConfig
 from inf_former_jax.memory.density import (
-    GaussianDensity,
+    Density,
     bin_sum,
     normalise,
     quantile_locations,
     random_locations,
 )
+from inf_former_jax.memory.fit import cells
 from inf_former_jax.memory.operator_tables import by_writes, shape
 from inf_former_jax.memory.write_operators import Operators
 from inf_former_jax.memory.write_operators import operators as operators  # offered here, too
@@ -121,7 +124,7 @@ def write(
     past = contract_past(cfg, memory, ops, locations, key)
     past = jax.lax.stop_gradient(past) if detach else past
     writes = jnp.asarray(memory.writes)
-    written = memory._replace(coeffs=past + fit_new(ops, writes, x), writes=writes + 1)
+    written = memory._replace(coeffs=past + fit_new(cfg, ops, writes, x), writes=writes + 1)
     return written if rows is None else select_rows(rows, written, memory)
 
 
@@ -137,11 +140,15 @@ def checked_operators(
     require(num_basis == cfg.num_basis, "memory", memory.coeffs.shape, f"N = {cfg.num_basis}")
     accepted = f"[{batch}, L, {dim}] as the memory"
     require((x.shape[0], x.shape[2]) == (batch, dim), "x", x.shape, accepted)
-    found, expected = shape(operators.new), (cfg.num_contractions, x.shape[1], num_basis)
-    require(found == expected, "operators", found, f"{expected} for this x")
-    needed = operators.past if cfg.sticky else operators.decay
     accepted = "operators(cfg, L) of this one"
-    require(needed is not None, "operators", "those of another configuration", accepted)
+    found, expected = operators.first.shape, (1, x.shape[1], num_basis)
+    if cfg.tabled:
+        needed = operators.past if cfg.sticky else operators.decay
+        fits = operators.new is not None and needed is not None
+        require(fits, "operators", "those of another configuration", accepted)
+        assert operators.new is not None
+        found, expected = shape(operators.new), (cfg.num_contractions, x.shape[1], num_basis)
+    require(found == expected, "operators", found, f"{expected} for this x")
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, memory.coeffs.dtype), operators)
 
 
@@ -161,7 +168,9 @@ def contract_past(
     index = jnp.clip(writes - 1, 0, cfg.num_contractions - 1)
     if locations is None and cfg.sticky:
         locations = _sticky_locations(cfg, memory, key)
-    if locations is None:
+    if not cfg.tabled:
+        past = _squeezed(cfg, memory, locations)
+    elif locations is None:
         assert ops.decay is not None
         past = by_writes(ops.decay, index, memory.coeffs)
     else:
@@ -176,6 +185,19 @@ def contract_past(
     return jnp.where((writes == 0)[:, None, None], 0.0, past)
 
 
+def _squeezed(
+    cfg: LongTermConfig, memory: LongTermMemory, locations: Float[AnyArray, "B M"] | None
+) -> Float[Array, "B N E"]:
+    """`contract_past` on cells: all of the past, or what it holds at the locations."""
+    samples = jnp.asarray(memory.coeffs)
+    if locations is not None:
+        at = jax.lax.stop_gradient(jnp.asarray(locations)) * cfg.num_basis
+        cell = jnp.clip(at.astype(jnp.int32), 0, cfg.num_basis - 1)
+        samples = jnp.take_along_axis(samples, cell[..., None], axis=1)
+    by = cells.squeeze_of(cfg, jnp.maximum(memory.writes, 1), samples.dtype)
+    return cells.squeeze(cfg.num_basis, samples, by, cfg.tau_of(1))
+
+
 def _sticky_locations(
     cfg: LongTermConfig, memory: LongTermMemory, key: PRNGKeyArray | Key[Array, " B"] | None
 ) -> Float[Array, "B M"]:
@@ -187,9 +209,12 @@ def _sticky_locations(
     return random_locations(key, memory.salience, cfg.num_samples)
 
 
-@jax.jit  # without it every eager call would compile the branches anew
+@partial(jax.jit, static_argnums=0)  # without it every eager call would compile the branches anew
 def fit_new(
-    ops: Operators, writes: Int[AnyArray, " B"], x: Real[AnyArray, "B L E"]
+    cfg: LongTermConfig,
+    ops: Operators,
+    writes: Int[AnyArray, " B"],
+    x: Real[AnyArray, "B L E"],
 ) -> Float[Array, "B N E"]:
     """`G_kᵀ X` of each row, k its number of writes so far: what a write adds to the past.
 
@@ -199,6 +224,9 @@ def fit_new(
     """
 
     def further_only(x):
+        if ops.new is None:
+            by = cells.squeeze_of(cfg, jnp.maximum(writes, 1), x.dtype)
+            return cells.append(cfg.num_basis, x, by, cfg.tau_of(1))
         return by_writes(ops.new, jnp.clip(writes - 1, 0, shape(ops.new)[0] - 1), x)
 
     def both(x):
@@ -214,7 +242,7 @@ def fit_new(
 
 def remember(
     memory: LongTermMemory,
-    density: GaussianDensity,
+    density: Density,
     where: Bool[AnyArray, "B T"] | None = None,
 ) -> LongTermMemory:
     """Store where the queries of this segment attended, to steer the next write (paper §3.3).

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from inf_former_jax.memory.basis import HIGHEST, AnyArray
+from inf_former_jax.memory.arrays import HIGHEST, AnyArray
 
 # A product of two thin operators is kept if it takes at most this share of the work of one.
 _LARGEST_SHARE = 0.5

@@ -8,19 +8,22 @@ CPU a chunk holds the queries of a few heads, whose expectations stay in the cac
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from inf_former_jax.memory.basis import HIGHEST, AnyArray, GaussianBasis, expectation
+from inf_former_jax.memory.arrays import HIGHEST, AnyArray
+from inf_former_jax.memory.basis import Basis, GaussianBasis
 from inf_former_jax.memory.cpu_cache import in_cached_pieces
 from inf_former_jax.memory.density import GaussianDensity
+from inf_former_jax.memory.density.kind import LocatedDensity
 from inf_former_jax.require import require
 
 #: Other ways to read, by their name in `LongTermConfig.read`. This floor does not import `contrib`;
 #: a module of `contrib` adds its function here when it is imported.
-READERS: dict[str, Callable[[GaussianBasis, GaussianDensity, Array], Array]] = {}
+READERS: dict[str, Callable[[Any, Any, Array], Array]] = {}
 
 # A product has at least this many rows: the queries of all heads that are read together. On a CPU
 # products of fewer rows are slower, although they need less of the cache.
@@ -28,8 +31,8 @@ _ROWS = 1024
 
 
 def expected_value(
-    basis: GaussianBasis,
-    density: GaussianDensity,
+    basis: Basis,
+    density: LocatedDensity,
     values: Float[AnyArray, "B H N K"],
     chunk: int = 256,
     read: str = "chunks",
@@ -55,7 +58,7 @@ def expected_value(
         return jnp.asarray(x).reshape(-1, *x.shape[2:])
 
     turned = jnp.swapaxes(values, 2, 3)
-    z = _read(basis, flat(density.mean), flat(density.var), flat(turned), chunk)
+    z = _read(basis, jax.tree.map(flat, density), flat(turned), chunk)
     return jnp.swapaxes(z.reshape(*values.shape[:2], *z.shape[1:]), 2, 3)
 
 
@@ -82,56 +85,75 @@ def density_gradient(
     return by_mean, 0.5 * total(g * (delta**2 * inverse - 1.0) * inverse)
 
 
-def _by_chunks(basis: GaussianBasis, mean: Array, var: Array, values: Array, chunk: int) -> Array:
+def _by_chunks(basis: Basis, density: LocatedDensity, values: Array, chunk: int) -> Array:
     """z [G, K, T] of densities [G, T] over values [G, K, N].
 
     N is the last axis of both factors, with which a CPU multiplies narrow heads fastest.
     """
 
-    def read_heads(mean, var, values):
+    def read_heads(density, values):
         def read_chunk(density):
-            r = expectation(basis, *density)
+            r = basis.expectation(density)
             return jnp.einsum("gkn,gtn->gkt", values, r, precision=HIGHEST)
 
-        chunks = _chunks(mean, chunk, 0.5), _chunks(var, chunk, 1.0)
-        return _joined(jax.lax.map(read_chunk, chunks), mean.shape[1])
+        found = jax.lax.map(read_chunk, _density_chunks(density, chunk))
+        return _joined(found, density.mean.shape[1])
 
-    expectations = min(chunk, mean.shape[1]) * values.shape[-1]  # of one head, at a time
-    return in_cached_pieces(read_heads, expectations, mean, var, values)
+    expectations = min(chunk, density.mean.shape[1]) * values.shape[-1]  # of a head, at a time
+    return in_cached_pieces(read_heads, expectations, density, values)
 
 
-def _forward(basis, mean, var, values, chunk):
-    return _read(basis, mean, var, values, chunk), (basis, mean, var, values)
+def _forward(basis, density, values, chunk):
+    return _read(basis, density, values, chunk), (basis, density, values)
 
 
 def _backward(chunk, residuals, cotangent):
-    basis, mean, var, values = residuals
+    basis, density, values = residuals
     cotangent = jnp.swapaxes(cotangent, 1, 2)
-    # A matrix product with ones: XLA's own sums along the last axis are slow on a CPU.
-    total = partial(jnp.dot, b=jnp.ones(values.shape[-1], values.dtype), precision=HIGHEST)
 
-    def differentiate_heads(mean, var, values, cotangent):
+    def differentiate_heads(density, values, cotangent):
         def differentiate_chunk(grad_values, inputs):
-            mean, var, ct = inputs
-            r = expectation(basis, mean, var)
+            density, ct = inputs
+            r, pull_back = _expectation_vjp(basis, density)
             # XLA transposes the first operand of this product. So that is ct, the smaller one: it
             # has K columns, r has N.
             grad_values += jnp.einsum("gtk,gtn->gkn", ct, r, precision=HIGHEST)
-            g = r * jnp.einsum("gtk,gkn->gtn", ct, values, precision=HIGHEST)
-            return grad_values, density_gradient(basis, mean, var, g, total)
+            return grad_values, pull_back(jnp.einsum("gtk,gkn->gtn", ct, values, precision=HIGHEST))
 
-        chunks = _chunks(mean, chunk, 0.5), _chunks(var, chunk, 1.0), _chunks(cotangent, chunk, 0.0)
+        chunks = _density_chunks(density, chunk), _chunks(cotangent, chunk, 0.0)
         zeros = jnp.zeros_like(values)
         grad_values, by_chunk = jax.lax.scan(differentiate_chunk, zeros, chunks)
-        return *(_joined(grad, mean.shape[1]) for grad in by_chunk), grad_values
+        length = density.mean.shape[1]
+        return jax.tree.map(lambda grad: _joined(grad, length), by_chunk), grad_values
 
-    arrays = mean, var, values, cotangent
-    expectations = min(chunk, mean.shape[1]) * values.shape[-1]
+    arrays = density, values, cotangent
+    expectations = min(chunk, density.mean.shape[1]) * values.shape[-1]
     return None, *in_cached_pieces(differentiate_heads, expectations, *arrays)
 
 
-_read = jax.custom_vjp(_by_chunks, nondiff_argnums=(4,))
+_read = jax.custom_vjp(_by_chunks, nondiff_argnums=(3,))
 _read.defvjp(_forward, _backward)
+
+
+def _expectation_vjp(basis: Basis, density: LocatedDensity) -> tuple[Array, Callable[[Array], Any]]:
+    """Expectations r, and from a cotangent of r to that of the density.
+
+    Gaussian densities on a Gaussian basis have a form that needs no second exponential.
+    """
+    if not (isinstance(basis, GaussianBasis) and isinstance(density, GaussianDensity)):
+        r, pull_back = jax.vjp(basis.expectation, density)
+        return r, lambda cotangent: pull_back(cotangent)[0]
+    r = jnp.asarray(basis.expectation(density))
+    # A matrix product with ones: XLA's own sums along the last axis are slow on a CPU.
+    total = partial(jnp.dot, b=jnp.ones(r.shape[-1], r.dtype), precision=HIGHEST)
+    mean, var = density
+    return r, lambda ct: GaussianDensity(*density_gradient(basis, mean, var, r * ct, total))
+
+
+def _density_chunks(density: LocatedDensity, chunk: int) -> Any:
+    """Densities [G, T] as [chunks, G, t]; the last chunk is filled up with any valid ones."""
+    mean, var = _chunks(density.mean, chunk, 0.5), _chunks(density.var, chunk, 1.0)
+    return type(density)(mean, var)
 
 
 def _chunks(x: Array, chunk: int, fill: float) -> Array:

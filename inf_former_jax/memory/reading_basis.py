@@ -22,7 +22,8 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from inf_former_jax.memory.basis import HIGHEST, AnyArray, GaussianBasis, evaluate
+from inf_former_jax.memory.arrays import HIGHEST, AnyArray
+from inf_former_jax.memory.basis import Basis, GaussianBasis, evaluate
 from inf_former_jax.memory.config import LongTermConfig
 
 # The change of basis is work, too: it is made only if it saves a quarter of all functions.
@@ -32,10 +33,11 @@ _LARGEST_SHARE = 0.75
 class ReadingBasis(NamedTuple):
     """The functions that a signal is read on, and how its coefficients are moved to them."""
 
-    functions: GaussianBasis  # R functions, those of each width one after the other
+    functions: Basis  # R functions, those of each width one after the other
     weights: tuple[Float[np.ndarray, "n r"] | None, ...] | None
     """For each width, how much each of its n old functions puts on each of the r new ones; None
     where the functions of that width stay. None altogether: the signal's own basis stays."""
+    count: int  # R
 
 
 @lru_cache(maxsize=8)
@@ -45,12 +47,14 @@ def reading_basis(cfg: LongTermConfig, dtype: DTypeLike) -> ReadingBasis:
     They span the memory's signals to the rounding of the dtype. The functions of a width stay
     where the grid would need as many.
     """
+    if not isinstance(cfg.basis, GaussianBasis):
+        return ReadingBasis(cfg.basis, None, cfg.num_basis)
     error, loc = float(jnp.finfo(dtype).eps) / 16, np.asarray(cfg.basis.loc)
     grids = [_grid(loc[i :: len(cfg.widths)], width, error) for i, width in enumerate(cfg.widths)]
     functions = GaussianBasis(*map(np.concatenate, zip(*(grid[0] for grid in grids), strict=True)))
     if len(functions.loc) > _LARGEST_SHARE * cfg.num_basis:
-        return ReadingBasis(cfg.basis, None)
-    return ReadingBasis(functions, tuple(weights for _, weights in grids))
+        return ReadingBasis(cfg.basis, None, cfg.num_basis)
+    return ReadingBasis(functions, tuple(weights for _, weights in grids), len(functions.loc))
 
 
 def _grid(

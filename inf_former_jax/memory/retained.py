@@ -22,7 +22,7 @@ from jaxtyping import Float, Real
 from inf_former_jax.memory.basis import evaluate, expectation
 from inf_former_jax.memory.config import LongTermConfig
 from inf_former_jax.memory.density import uniform_locations
-from inf_former_jax.memory.write_operators import write_operator
+from inf_former_jax.memory.write_operators import decay_operator, write_operator
 from inf_former_jax.require import require, require_at_least
 
 #: ε = RELATIVE_NOISE · tr(S)/N is added to S, since float32 holds the coefficients no better.
@@ -107,9 +107,13 @@ def _moments(
     second, first = g_new.T @ g_new, g_new.T @ averages
     progress(1)
     for k in range(1, writes):
-        g_past, g_new = operator(min(k, cfg.num_contractions))
-        assert g_past is not None
-        decay = g_past.T @ np.asarray(evaluate(cfg.basis, locations()))
+        which = min(k, cfg.num_contractions) if cfg.tabled else k
+        g_past, g_new = operator(which)
+        if cfg.fit == "intervals" and not cfg.sticky:
+            decay = decay_operator(cfg, length, which)
+        else:
+            assert g_past is not None
+            decay = g_past.T @ np.asarray(evaluate(cfg.basis, locations()))
         second = decay @ second @ decay.T + g_new.T @ g_new
         second = (second + second.T) / 2
         first = np.concatenate([g_new.T @ averages, decay @ first], axis=1)
@@ -155,7 +159,7 @@ def _best_density(
     smallest = math.sqrt(cfg.min_var)
     scales = np.unique(np.maximum(SCALES, smallest))
     # As a function of μ, E_p[ψ_j] is a Gaussian as wide as p and ψ_j together.
-    narrowest = math.hypot(scales[0], min(cfg.widths))
+    narrowest = math.hypot(scales[0], cfg.basis.narrowest())
     means = np.linspace(0.0, 1.0, max(points, math.ceil(2 / narrowest) + 1))
 
     def read_out(mean, scale):

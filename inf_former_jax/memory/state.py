@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from inf_former_jax.memory import long_term
-from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.memory.arrays import AnyArray
 from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.long_term import LongTermConfig, LongTermMemory
 

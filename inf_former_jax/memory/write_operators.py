@@ -1,6 +1,6 @@
 """The linear operators of a long-term memory's writes (paper §3.1, §3.2).
 
-A row's k-th further write squeezes the past into [0, τ_k] and regresses it and the new vectors
+A row's k-th further write squeezes the past into [0, τ_k] and fits it and the new vectors
 again. Its operators depend on the configuration and on k only, never on data:
 
     G = [G_past (M rows); G_new (L rows)],    A = G_pastᵀ Ψ(u),    C ← sg(A C) + G_newᵀ X.
@@ -22,10 +22,11 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from inf_former_jax.memory import regression
-from inf_former_jax.memory.basis import AnyArray, evaluate
+from inf_former_jax.memory.arrays import AnyArray
+from inf_former_jax.memory.basis import evaluate
 from inf_former_jax.memory.config import LongTermConfig
 from inf_former_jax.memory.density import uniform_locations
+from inf_former_jax.memory.fit import intervals, ridge
 from inf_former_jax.memory.operator_tables import Table, compact
 from inf_former_jax.require import require
 
@@ -38,7 +39,7 @@ class Operators(NamedTuple):
     """
 
     first: Float[AnyArray, "1 L N"]  # G of a row's first write, the plain fit
-    new: Table  # [K, L, N] G_new of the new vectors of a further one
+    new: Table | None  # [K, L, N] G_new of the new vectors of a further one
     decay: Float[AnyArray, "K N N"] | None  # Aᵀ of the uniform grid u_m = m/M: C ← A C + …
     past: Float[AnyArray, "K M N"] | None  # G_past of samples read at given or sticky locations
 
@@ -47,21 +48,54 @@ def write_operator(
     cfg: LongTermConfig, length: int, k: int
 ) -> tuple[Float[np.ndarray, "M N"] | None, Float[np.ndarray, "L N"]]:
     """(G_past, G_new) of a row's k-th further write, in float64; k = 0 is (None, first fit)."""
+    if cfg.fit == "intervals":
+        return _interval_operator(cfg, length, k)
     if k == 0:
-        zeros = regression.first_fit_padding(length) if cfg.padding else ()
-        times = regression.first_fit_times(length)
-        return None, regression.ridge_operator(cfg.basis, times, cfg.ridge, zeros)
-    times = np.concatenate(regression.write_times(cfg.tau_of(k), cfg.num_samples, length))
+        zeros = ridge.first_fit_padding(length) if cfg.padding else ()
+        times = ridge.first_fit_times(length)
+        return None, ridge.ridge_operator(cfg.basis, times, cfg.ridge, zeros)
+    times = np.concatenate(ridge.write_times(cfg.tau_of(k), cfg.num_samples, length))
     zeros_gram = _padding_gram(cfg, length)
-    g = regression.ridge_operator(cfg.basis, times, cfg.ridge, zeros_gram=zeros_gram)
+    g = ridge.ridge_operator(cfg.basis, times, cfg.ridge, zeros_gram=zeros_gram)
     return g[: cfg.num_samples], g[cfg.num_samples :]
+
+
+def _interval_operator(
+    cfg: LongTermConfig, length: int, k: int
+) -> tuple[Float[np.ndarray, "M N"] | None, Float[np.ndarray, "L N"]]:
+    """`write_operator` where each vector, and each sample of the past, covers an interval."""
+    tau = 0.0 if k == 0 else cfg.tau_of(k)
+    past = tau * np.arange(cfg.num_samples + 1) / cfg.num_samples
+    edges = intervals.interval_edges(tau, length)
+    g_past, g_new = (intervals.projection(cfg.basis, e, **_nearest(cfg)) for e in (past, edges))
+    return None if k == 0 else g_past, g_new
+
+
+def _nearest(cfg: LongTermConfig) -> dict[str, Any]:
+    """How the nearest signal is found: functions that overlap need a ridge, of N points."""
+    if cfg.functions != "gaussian":
+        return {}
+    return {"ridge": cfg.ridge / cfg.num_basis, "whole_line": cfg.padding}
+
+
+def decay_operator(cfg: LongTermConfig, length: int, k: int) -> Float[np.ndarray, "N N"]:
+    """A of a row's k-th further write that reads the past everywhere alike, in float64; k ≥ 1.
+
+    As points, the past is read on the uniform grid: `A = G_pastᵀ Ψ(u)`. As intervals, all of it is
+    taken.
+    """
+    if cfg.fit == "intervals":
+        return intervals.decay(cfg.basis, cfg.tau_of(k), **_nearest(cfg))
+    g_past, _ = write_operator(cfg, length, k)
+    assert g_past is not None
+    return g_past.T @ np.asarray(evaluate(cfg.basis, uniform_locations(cfg.num_samples)))
 
 
 @lru_cache(maxsize=4)
 def _padding_gram(cfg: LongTermConfig, length: int) -> Float[np.ndarray, "N N"]:
     """What the zero padding adds to the normal matrix of every further write alike."""
-    zeros = regression.write_padding(cfg.num_samples, length) if cfg.padding else np.zeros(0)
-    return regression.gram(cfg.basis, zeros)
+    zeros = ridge.write_padding(cfg.num_samples, length) if cfg.padding else np.zeros(0)
+    return ridge.gram(cfg.basis, zeros)
 
 
 def operators(cfg: LongTermConfig, length: int, dtype: DTypeLike | None = None) -> Operators:
@@ -82,13 +116,16 @@ def operators(cfg: LongTermConfig, length: int, dtype: DTypeLike | None = None) 
 @lru_cache(maxsize=8)
 def _operators(cfg: LongTermConfig, length: int, dtype: np.dtype) -> Operators:
     tables = jax.tree.map(lambda table: np.empty(table.shape), shapes(cfg, length))
-    psi = np.asarray(evaluate(cfg.basis, uniform_locations(cfg.num_samples)))  # Ψ(u) [M, N]
     _, tables.first[0] = write_operator(cfg, length, 0)
+    if not cfg.tabled:
+        return tables._replace(first=tables.first.astype(dtype))
+    psi = np.asarray(evaluate(cfg.basis, uniform_locations(cfg.num_samples)))  # Ψ(u) [M, N]
     for k in range(cfg.num_contractions):
         g_past, tables.new[k] = write_operator(cfg, length, k + 1)
         assert g_past is not None
         if tables.decay is not None:
-            tables.decay[k] = psi.T @ g_past
+            points = cfg.fit == "points"
+            tables.decay[k] = psi.T @ g_past if points else decay_operator(cfg, length, k + 1).T
         if tables.past is not None:
             tables.past[k] = g_past
     # Only G_new has a rank so low that two thin products are much less work than one.
@@ -109,6 +146,8 @@ def shapes(cfg: LongTermConfig, length: int) -> Operators:
 
     # A uniform memory with one contraction has room for G_past: locations may be given to it.
     any_locations = cfg.sticky or cfg.contraction == "fixed"
+    if not cfg.tabled:
+        return Operators(matrices(1, length), None, None, None)
     return Operators(
         first=matrices(1, length),
         new=matrices(count, length),

@@ -33,7 +33,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from inf_former_jax.memory import long_term, state
-from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.memory.arrays import AnyArray
 from inf_former_jax.memory.long_term import LongTermConfig, LongTermMemory, Operators
 from inf_former_jax.memory.state import Memory, MemoryConfig
 from inf_former_jax.models.config import ModelConfig
@@ -171,7 +171,7 @@ def write_all(
     ops = long_term.checked_operators(cfg, memory, operators, x[:, 0])
     # Rows in which nothing is written count as further writes: they need no first fit.
     writes = jnp.where(course.due, course.writes, 1)
-    new = long_term.fit_new(ops, writes.reshape(-1), x.reshape(-1, *shape))
+    new = long_term.fit_new(cfg, ops, writes.reshape(-1), x.reshape(-1, *shape))
     new = new.reshape(batch, count, *new.shape[1:])
     new = jnp.where(course.due[..., None, None], new, 0.0)
     runs = jnp.ones(count, bool) if course.runs is None else course.runs

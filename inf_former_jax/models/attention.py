@@ -1,91 +1,126 @@
 """Attention over the unbounded past (paper §3.1): the ∞-former's memory as a layer.
 
-One Gaussian density a head and query, over the continuous signal of the long-term memory. Its
-context is *added* to the local attention's, without a gate.
+Each head and query has a density over the continuous signal of the long-term memory: one that two
+numbers locate (`memory_read.located`), or a softmax over the signal's cells by what they hold
+(`memory_read.content`). The context is *added* to the local attention's, without a gate, or its
+cells are joined to the keys of local attention.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from inf_former_jax.memory import density as densities
 from inf_former_jax.memory import long_term
-from inf_former_jax.memory.basis import HIGHEST, AnyArray
-from inf_former_jax.memory.density import GaussianDensity
+from inf_former_jax.memory.arrays import HIGHEST, AnyArray
+from inf_former_jax.memory.content import ContentRead, cell_signal, content_read
+from inf_former_jax.memory.density import Density, MixedDensity
 from inf_former_jax.memory.long_term import LongTermConfig, LongTermMemory
-from inf_former_jax.memory.read import expected_value
-from inf_former_jax.memory.reading_basis import reading_basis, to_reading_basis
 from inf_former_jax.models.gate import Gate
+from inf_former_jax.models.memory_read import content, located
+from inf_former_jax.models.memory_read.content import ContentMemory, ContentParams
+from inf_former_jax.models.memory_read.located import LocatedMemory
+from inf_former_jax.models.memory_read.located import attention_density as attention_density
 from inf_former_jax.models.projections import F32, FROM_HEADS, TO_HEADS, from_heads, to_heads
-
-
-def attention_density(
-    cfg: LongTermConfig,
-    q: Float[AnyArray, "B H T K"],
-    coeffs: Float[AnyArray, "B N E"],
-    key: Float[Array, "E H K"],
-    mu: Float[Array, " N"],
-    sigma: Float[Array, " N"],
-) -> GaussianDensity:
-    """Each query's density `N(μ, σ²)` without forming keys or scores (paper §3.1; SPEC §2).
-
-    `μ = sigmoid(w_μ · s)`, `σ² = max(softplus(w_σ · s), σ²_min)` with scores `s = C W_K q / √K`.
-    Since `w · s = q · (W_Kᵀ Cᵀ w) / √K`, the N coefficients are reduced first: neither keys
-    [B,N,H,K] nor scores [B,H,T,N] ever exist.
-    """
-    return _density(cfg, q, _reduced_keys(coeffs, key, mu, sigma))
-
-
-def _reduced_keys(
-    coeffs: Float[AnyArray, "B N E"],
-    key: Float[Array, "E H K"],
-    mu: Float[Array, " N"],
-    sigma: Float[Array, " N"],
-) -> Float[Array, "B 2 H K"]:
-    """`W_Kᵀ Cᵀ w / √K` for w_μ and w_σ."""
-    reducers = jnp.stack([mu, sigma])
-    reduced = jnp.einsum("dn,bne->bde", reducers, coeffs, precision=HIGHEST)
-    return jnp.einsum("bde,ehk->bdhk", reduced, key, precision=HIGHEST) * key.shape[-1] ** -0.5
-
-
-def _density(
-    cfg: LongTermConfig, q: Float[AnyArray, "B H T K"], reduced_keys: Float[AnyArray, "B 2 H K"]
-) -> GaussianDensity:
-    located, spread = jnp.einsum("bhtk,bdhk->dbht", q, reduced_keys, precision=HIGHEST)
-    var = jnp.maximum(jax.nn.softplus(spread), cfg.min_var)
-    return GaussianDensity(jax.nn.sigmoid(located), var)
+from inf_former_jax.require import require
 
 
 class Projected(NamedTuple):
     """What any query needs of a long-term memory: the same until the next write."""
 
-    keys: Float[AnyArray, "B 2 H K"]  # reduced by w_μ and w_σ
-    values: Float[AnyArray, "B H R K"]  # V = C W_V, C on the `reading_basis`
+    located: LocatedMemory | None  # of the heads that look at a place
+    content: ContentMemory | None  # of the heads that look for content, which are the first
+
+
+class LayerProjections(NamedTuple):
+    """The matrices of a layer's own attention, by which its memory can be read (SPEC §9)."""
+
+    keys_values: Callable[[Array], tuple[Array, Array]]  # [B, R, E] -> two of [H, B, R, K]
+    output: Callable[[Array], Array]  # [H, B, T, K] -> [B, T, E]
 
 
 class ReadParams(NamedTuple):
-    """The parameters of a read."""
+    """The parameters of a read. Absent ones are the layer's own, or no head needs them."""
 
-    key: Float[Array, "E H K"]
-    value: Float[Array, "E H K"]
-    out: Float[Array, "H K E"]
-    mu: Float[Array, " N"]
-    sigma: Float[Array, " N"]
+    key: Float[Array, "E H K"] | None = None
+    value: Float[Array, "E H K"] | None = None
+    out: Float[Array, "H K E"] | None = None
+    mu: Float[Array, " N"] | None = None
+    sigma: Float[Array, " N"] | None = None
+    turn: Float[Array, "h K K"] | None = None
+    age: Float[Array, "h R"] | Float[Array, " h"] | None = None
+    log_temperature: Float[Array, " h"] | None = None
 
 
-def _project(
-    cfg: LongTermConfig, params: ReadParams, coeffs: Float[AnyArray, "B N E"]
+class Found(NamedTuple):
+    """What queries find in a memory."""
+
+    context: Float[Array, "B T E"] | None  # None if it is joined to local attention
+    joined: ContentRead | None
+    density: Density
+
+
+def project(
+    cfg: LongTermConfig,
+    params: ReadParams,
+    coeffs: Float[AnyArray, "B N E"],
+    layer: LayerProjections | None = None,
 ) -> Projected:
-    fewer = to_reading_basis(reading_basis(cfg, coeffs.dtype), coeffs)
-    values = jnp.swapaxes(to_heads(fewer, params.value, precision=HIGHEST), 0, 1)
-    return Projected(_reduced_keys(coeffs, params.key, params.mu, params.sigma), values)
+    """What all queries of a segment share: keys and values of the signal, for each kind of head."""
+    by_place = by_content = None
+    if params.key is None:
+        assert layer is not None
+        keys, values = layer.keys_values(cell_signal(cfg, coeffs))
+        return Projected(None, ContentMemory(*(jnp.swapaxes(x, 0, 1) for x in (keys, values))))
+    assert params.value is not None
+    heads = params.key.shape[1]
+    count = cfg.num_content_heads(heads)
+    if count:
+        signal = cell_signal(cfg, coeffs)
+        kernels = params.key[:, :count], params.value[:, :count]
+        projected = (to_heads(signal, kernel, precision=HIGHEST) for kernel in kernels)
+        by_content = ContentMemory(*(jnp.swapaxes(x, 0, 1) for x in projected))
+    if count < heads:
+        assert params.mu is not None and params.sigma is not None
+        kernels = params.key[:, count:], params.value[:, count:]
+        by_place = located.project(cfg, coeffs, *kernels, params.mu, params.sigma)
+    return Projected(by_place, by_content)
+
+
+def projected_shapes(cfg: LongTermConfig, heads: int, width: int, dtype: DTypeLike) -> Projected:
+    """The shapes of `project`'s leaves without B, in their places."""
+    count, by_place, by_content = cfg.num_content_heads(heads), None, None
+    if count:
+        by_content = ContentMemory(*((count, cfg.content_cells, width),) * 2)  # type: ignore
+    if count < heads:
+        by_place = located.shapes(cfg, heads - count, width, dtype)
+    return Projected(by_place, by_content)
+
+
+def densities_of(
+    cfg: LongTermConfig, params: ReadParams, q: Float[AnyArray, "B H T K"], projected: Projected
+) -> Density:
+    """Where each query looks (paper §3.1; SPEC §9)."""
+    count = cfg.num_content_heads(q.shape[1])
+    by_place = by_content = None
+    if projected.content is not None:
+        learned = ContentParams(params.turn, params.age, params.log_temperature)
+        by_content = content.density(cfg, learned, q[:, :count], projected.content.keys)
+    if projected.located is not None:
+        by_place = located.density(cfg, q[:, count:], projected.located.keys)
+    if by_content is None:
+        assert by_place is not None
+        return by_place
+    return by_content if by_place is None else MixedDensity(by_content, by_place)
 
 
 class LongTermRead(nn.Module):
-    """Continuous attention of given queries over a long-term memory (paper §3.1; SPEC §2)."""
+    """Attention of given queries over a long-term memory (paper §3.1; SPEC §2, §9)."""
 
     cfg: LongTermConfig
 
@@ -95,35 +130,74 @@ class LongTermRead(nn.Module):
         q: Float[AnyArray, "B H T K"],
         memory: LongTermMemory,
         projected: Projected | None = None,
-    ) -> tuple[Float[Array, "B T E"], GaussianDensity]:
-        """The context `concat_heads(E_p[ψ]ᵀ C W_V) W_O`, and the densities p.
+        layer: LayerProjections | None = None,
+    ) -> Found:
+        """The context `concat_heads(z) W_O` of what each head reads, and the densities.
 
         Args:
-            projected: `project(memory)`, if it is at hand.
+            projected: `project` of the memory, if it is at hand.
+            layer: the layer's own attention, for `cfg.projections = attention`.
+
+        Raises:
+            ValueError: without the layer where it is needed.
         """
         cfg, (_, heads, _, width), dim = self.cfg, q.shape, memory.coeffs.shape[-1]
-        scatter = nn.initializers.normal(cfg.num_basis**-0.5)
-        params = ReadParams(
-            key=self.param("key", TO_HEADS, (dim, heads, width), F32),
-            value=self.param("value", TO_HEADS, (dim, heads, width), F32),
-            out=self.param("out", FROM_HEADS, (heads, width, dim), F32),
-            mu=self.param("mu", scatter, (cfg.num_basis,), F32),
-            sigma=self.param("sigma", scatter, (cfg.num_basis,), F32),
-        )
+        params = ReadParams(**self._created(heads, width, dim))
+        found = "none with projections = attention"
+        require(params.key is not None or layer is not None, "layer", found, "the layer's own")
         if projected is None:
-            projected = _project(cfg, params, memory.coeffs)
-        density = _density(cfg, q, projected.keys)
-        functions = reading_basis(cfg, memory.coeffs.dtype).functions
-        z = expected_value(functions, density, projected.values, read=cfg.read)
-        return from_heads(jnp.swapaxes(z, 0, 1), params.out, HIGHEST), density
+            projected = project(cfg, params, memory.coeffs, layer)
+        density, values = densities_of(cfg, params, q, projected), []
+        by_content, by_place = density, density
+        if isinstance(density, MixedDensity):
+            by_content, by_place = density.content, density.located
+        if projected.content is not None:
+            read = content_read(by_content, projected.content.values)  # type: ignore[arg-type]
+            if cfg.joined:
+                return Found(None, read, density)
+            values.append(read.value)
+        if projected.located is not None:
+            values.append(located.read(cfg, by_place, projected.located))  # type: ignore[arg-type]
+        z = values[0] if len(values) == 1 else jnp.concatenate(values, axis=1)
+        z = jnp.swapaxes(z, 0, 1)
+        if params.out is None:
+            assert layer is not None
+            return Found(layer.output(z), None, density)
+        return Found(from_heads(z, params.out, HIGHEST), None, density)
 
-    def project(self, memory: LongTermMemory) -> Projected:
+    def _created(self, heads: int, width: int, dim: int) -> dict[str, Array]:
+        cfg, shapes = self.cfg, {}
+        count, own = cfg.num_content_heads(heads), cfg.projections == "own"
+        if own:
+            shapes["key"] = TO_HEADS, (dim, heads, width)
+            shapes["value"] = TO_HEADS, (dim, heads, width)
+        if own and not cfg.joined:
+            shapes["out"] = FROM_HEADS, (heads, width, dim)
+        if count < heads:
+            scatter = nn.initializers.normal(cfg.num_basis**-0.5)
+            shapes["mu"] = shapes["sigma"] = scatter, (cfg.num_basis,)
+        if cfg.turn_queries:
+            shapes["turn"] = _near_identity, (count, width, width)
+        if cfg.age_bias != "none":
+            cells = (cfg.content_cells,) if cfg.age_bias == "cells" else ()
+            shapes["age"] = nn.initializers.zeros, (count, *cells)
+        if cfg.learn_temperature:
+            shapes["log_temperature"] = nn.initializers.zeros, (count,)
+        return {name: self.param(name, init, shape, F32) for name, (init, shape) in shapes.items()}
+
+    def project(self, memory: LongTermMemory, layer: LayerProjections | None = None) -> Projected:
         """What all queries of a segment share."""
-        return _project(self.cfg, self.params(), memory.coeffs)
+        return project(self.cfg, self.params(), memory.coeffs, layer)
 
     def params(self) -> ReadParams:
         """The parameters, which the first call has created."""
-        return ReadParams(**self.variables["params"])
+        return ReadParams(**self.variables.get("params", {}))
+
+
+def _near_identity(key: Array, shape: tuple[int, ...], dtype: Any) -> Float[Array, "H K K"]:
+    """The identity and, of the size that a query has, noise."""
+    width = shape[-1]
+    return jnp.eye(width, dtype=dtype)[None] + jax.random.normal(key, shape, dtype) * width**-0.5
 
 
 class LongTermAttention(nn.Module):
@@ -164,44 +238,69 @@ class LongTermAttention(nn.Module):
         memory: LongTermMemory,
         *,
         where: Bool[AnyArray, "B T"] | None = None,
+        layer: LayerProjections | None = None,
     ) -> tuple[Float[Array, "B T E"], LongTermMemory, dict[str, Any]]:
         """Read: (context, memory with this attention remembered if sticky, info).
 
         Args:
             q: projected queries, before any 1/√K and without position biases.
             where: queries that count for the salience; padding does not.
+            layer: the layer's own attention, for `cfg.projections = attention`.
 
         Returns:
             Context and info as `attend` gives them.
+
+        Raises:
+            ValueError: a memory whose cells are joined to local attention, for which the block
+                calls `attend`.
         """
-        context, info = self.attend(q, memory)
+        accepted = "False; a block joins what `attend` finds to its own attention"
+        require(not self.cfg.joined, "joined", True, accepted)
+        found, info = self.attend(q, memory, layer=layer)
+        assert found.context is not None
         if self.cfg.sticky:
             memory = long_term.remember(memory, info["density"], where)
-        return context, memory, info
+        return found.context, memory, info
 
     def attend(
         self,
         q: Float[AnyArray, "B H T K"],
         memory: LongTermMemory,
         projected: Projected | None = None,
-    ) -> tuple[Float[Array, "B T E"], dict[str, Any]]:
-        """Read without remembering: (context, info).
+        layer: LayerProjections | None = None,
+    ) -> tuple[Found, dict[str, Any]]:
+        """Read without remembering: (what is found, info).
 
         Args:
             projected: `LongTermRead.project` of the memory, made once for a segment that is read in
                 pieces.
+            layer: the layer's own attention, for `cfg.projections = attention`.
 
         Returns:
-            The context is 0 in rows whose memory is empty. info["density"] has fields [B, H, T];
-            info["kl"] [B, H, T] is each one's KL from the prior, 0 in empty rows.
+            The context is 0 in rows whose memory is empty, and nothing of such a row is joined.
+            info["density"] holds the densities of [B, H, T]; info["kl"] [B, H, T] is each one's KL
+            from the prior, 0 in empty rows and of heads that read by content.
         """
         if self.is_initializing():
             self.gated(memory.coeffs[:, :1])  # so that init by this call alone makes all parameters
-        context, density = self.read(q, memory, projected)
+        found = self.read(q, memory, projected, layer)
         holds = (jnp.asarray(memory.writes) > 0)[:, None, None]
-        kl = densities.kl(density, self.cfg.prior_scale, self.cfg.prior_mean)
-        info = {"density": density, "kl": jnp.where(holds, kl, 0.0)}
-        return jnp.where(holds, context, 0.0), info
+        kl = self._kl(found.density, q.shape[:3])
+        info = {"density": found.density, "kl": jnp.where(holds, kl, 0.0)}
+        if found.joined is not None:
+            logsum = jnp.where(holds, found.joined.logsum, -jnp.inf)
+            return found._replace(joined=found.joined._replace(logsum=logsum)), info
+        return found._replace(context=jnp.where(holds, found.context, 0.0)), info
+
+    def _kl(self, density: Density, shape: tuple[int, ...]) -> Float[Array, "B H T"]:
+        """Only a located density has a prior."""
+        count = self.cfg.num_content_heads(shape[1])
+        zeros = jnp.zeros((shape[0], count, shape[2]))
+        if count == shape[1]:
+            return zeros
+        by_place = density.located if isinstance(density, MixedDensity) else density
+        kl = densities.kl(by_place, self.cfg.prior_scale, self.cfg.prior_mean)  # type: ignore[arg-type]
+        return jnp.concatenate([zeros.astype(kl.dtype), kl], axis=1) if count else kl
 
     def gated(self, x: Float[AnyArray, "B L E"]) -> Float[AnyArray, "B L E"]:
         """What is written of x: smoothed by the gate, if there is one (SPEC §3)."""

@@ -19,11 +19,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from inf_former_jax.memory import state
-from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.memory.arrays import AnyArray
 from inf_former_jax.memory.state import LayerMemory
 from inf_former_jax.models import open_segment
 from inf_former_jax.models.all_segments import Course
-from inf_former_jax.models.attention import LongTermAttention
+from inf_former_jax.models.attention import LayerProjections, LongTermAttention
 from inf_former_jax.models.config import ModelConfig, compute_dtype
 from inf_former_jax.models.dropout import dropout
 from inf_former_jax.models.layer_memory.compressed import Compressed, Compression
@@ -49,7 +49,7 @@ class Block(nn.Module):
             kinds.append(Compressed(cfg, self.compression, self._reconstruction))
         if cfg.long_term is not None:
             self.long_term = LongTermAttention(cfg.long_term)
-            kinds.append(LongTerm(cfg, self.long_term))
+            kinds.append(LongTerm(cfg, self.long_term, self._projections()))
         self.kinds: tuple[MemoryKind, ...] = tuple(kinds)
         dtype = compute_dtype(cfg)
         self.norm_attention = layer_norm(dtype=dtype)
@@ -110,8 +110,9 @@ class Block(nn.Module):
         if window is not None:
             keys = jnp.concatenate([window[0], keys], axis=2)
             values = jnp.concatenate([window[1], values], axis=2)
-        attended, q = self.attention(inputs, (keys, values), segment)
+        q = self.attention.queries(inputs)
         read = combined(kind.read(memory, q, segment) for kind in self.kinds)
+        attended = self.attention(q, (keys, values), segment, read.joined)
         return self._rest(x, attended, read.context, segment), read
 
     def _push(self, memory: LayerMemory, x: AnyArray | None, mass: AnyArray | None) -> LayerMemory:
@@ -125,9 +126,8 @@ class Block(nn.Module):
     ) -> tuple[LayerMemory, LayerCache]:
         """Begin a segment in the given rows: the memory and the cache as it finds them."""
         memory, _ = self._write(memory, segment)
-        projected = None
-        if memory.long_term is not None:
-            projected = self.long_term.read.project(memory.long_term)
+        found = [kind.project(memory) for kind in self.kinds]
+        projected = next((one for one in found if one is not None), None)
         window = self._window(memory)
         return memory, open_segment.opened(cache, rows, window, projected)
 
@@ -145,9 +145,9 @@ class Block(nn.Module):
         keys_values = self.attention.keys_values(inputs)
         cache = open_segment.append(cache, x, keys_values, slots, segment.where)
         keys, values = (jnp.moveaxis(part, 2, 0) for part in (cache.keys, cache.values))
-        attended, q = self.attention.cached(inputs, (keys, values), segment, slots)
-        segment = segment._replace(projected=cache.projected)
+        q, segment = self.attention.queries(inputs), segment._replace(projected=cache.projected)
         read = combined(kind.read(memory, q, segment) for kind in self.kinds)
+        attended = self.attention.cached(q, (keys, values), segment, slots, read.joined)
         if cache.mass is not None and read.mass is not None:
             cache = cache._replace(mass=cache.mass + read.mass.astype(cache.mass.dtype))
         return self._rest(x, attended, read.context, segment), cache
@@ -167,6 +167,14 @@ class Block(nn.Module):
             return None
         inputs = self._normed_before(window if dtype is None else window.astype(dtype))
         return self.attention.keys_values(inputs)
+
+    def _projections(self) -> LayerProjections:
+        """Those of local attention, which sees inputs after the norm where it comes before."""
+
+        def keys_values(x):
+            return self.attention.keys_values(self._normed_before(x))
+
+        return LayerProjections(keys_values, self.attention.output)
 
     def _reconstruction(self, x: AnyArray, old: Array, new: Array) -> Float[Array, "B T"]:
         """`LocalAttention.reconstruction` of vectors before the norm, which is detached, too."""

@@ -127,6 +127,12 @@ class ModelConfig(Checked):
             require(carried, "memory_gradient", self.memory_gradient, accepted)
         if self.long_term is not None:
             check_size(self.long_term, self.segment_len, "long_term.max_operator_mib")
+            count, heads = self.long_term.content_heads, self.num_heads
+            accepted = f"fewer than num_heads {heads}; density = gibbs where all are"
+            require(count < heads, "long_term.content_heads", count, accepted)
+            found = "True beside fused_attention, which does not say what its scores sum to"
+            fits = not (self.long_term.joined and self.fused_attention)
+            require(fits, "long_term.joined", found, "False there")
         if self.compressed is not None:
             rate, length = self.compressed.rate, self.compressed.length
             require(not self.same_length, "same_length", True, "False beside a compressed memory")

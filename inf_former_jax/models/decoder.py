@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from inf_former_jax.memory import long_term, state
-from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.memory.arrays import AnyArray
 from inf_former_jax.memory.long_term import Operators, select_rows
 from inf_former_jax.memory.state import LayerMemory, Memory
 from inf_former_jax.models import all_segments

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.memory.arrays import AnyArray
 
 #: Places in a layer where units are dropped; the number of a mask is `layer * len(SITES) + site`.
 SITES = ("input", "attention", "context", "hidden", "feed_forward", "output")

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from inf_former_jax.memory.basis import HIGHEST, AnyArray
+from inf_former_jax.memory.arrays import HIGHEST, AnyArray
 from inf_former_jax.models.projections import F32, product
 
 

@@ -15,10 +15,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from inf_former_jax.memory import state
-from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.memory.arrays import AnyArray
 from inf_former_jax.memory.long_term import select_rows
-from inf_former_jax.memory.reading_basis import reading_basis
-from inf_former_jax.models.attention import Projected
+from inf_former_jax.models.attention import Projected, projected_shapes
 from inf_former_jax.models.config import ModelConfig
 
 
@@ -49,9 +48,8 @@ def init(cfg: ModelConfig, batch: int, dtype: Any = jnp.float32) -> Cache:
         slots, heads = state.window_len(cfg) + cfg.segment_len, (cfg.num_heads, cfg.head_dim)
         long_term, projected, mass = cfg.long_term, None, None
         if long_term is not None:
-            functions = len(reading_basis(long_term, dtype).functions.loc)
-            values = zeros(cfg.num_heads, functions, cfg.head_dim)
-            projected = Projected(zeros(2, *heads), values)
+            shapes = projected_shapes(long_term, cfg.num_heads, cfg.head_dim, dtype)
+            projected = jax.tree.map(lambda shape: zeros(*shape), shapes, is_leaf=_is_shape)
             mass = zeros(long_term.bins) if long_term.sticky else None
         return LayerCache(
             keys=zeros(slots, *heads),
@@ -114,3 +112,7 @@ def append(
     return cache._replace(
         keys=put(cache.keys, keys, slots), values=put(cache.values, values, slots), inputs=inputs
     )
+
+
+def _is_shape(node: Any) -> bool:
+    return type(node) is tuple

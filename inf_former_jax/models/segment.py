@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.memory.arrays import AnyArray
 from inf_former_jax.memory.long_term import Operators
 from inf_former_jax.models.attention import Projected
 from inf_former_jax.models.dropout import RowKeys

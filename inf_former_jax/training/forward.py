@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from inf_former_jax.data.batches import Batch
-from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.memory.arrays import AnyArray
 from inf_former_jax.memory.state import Memory, empty_long_term, reset
 from inf_former_jax.models.decoder import Decoder, Distances, ModelConfig
 from inf_former_jax.models.output import Output

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.fields import Checked, Natural, NonNegative
-from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.memory.arrays import AnyArray
 from inf_former_jax.memory.state import Memory, advance, has_pending
 from inf_former_jax.models import all_segments
 from inf_former_jax.models.decoder import ModelConfig

@@ -110,7 +110,8 @@ def test_rows_that_begin_beside_rows_that_go_on():
     assert isinstance(ops.new, LowRank)
     x = random(B, LENGTH, E).astype(np.float32)
     mixed, going_on, beginning = (
-        long_term.fit_new(ops, jnp.array(writes), x) for writes in ([1, 0, 7], [1, 2, 7], [0, 0, 0])
+        long_term.fit_new(SMOOTH, ops, jnp.array(writes), x)
+        for writes in ([1, 0, 7], [1, 2, 7], [0, 0, 0])
     )
     for b, (alike, table) in enumerate(
         [(going_on, exact.new), (beginning, exact.first), (going_on, exact.new)]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from inf_former_jax.memory import compressed, state
-from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.memory.arrays import AnyArray
 from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.state import LayerMemory, MemoryConfig
 from inf_former_jax.models.layer_memory.kind import Info, MemoryKind

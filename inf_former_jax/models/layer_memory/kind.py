@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Array, Float
 
-from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.memory.arrays import AnyArray
+from inf_former_jax.memory.content import ContentRead
 from inf_former_jax.memory.state import LayerMemory
 from inf_former_jax.models.all_segments import Course
+from inf_former_jax.models.attention import Projected
 from inf_former_jax.models.segment import Segment
 
 #: Diagnostics and terms of the loss, by name.
@@ -18,6 +20,7 @@ class Read(NamedTuple):
     """What queries find in a memory."""
 
     context: Float[Array, "B T E"] | None  # is added to local attention's output
+    joined: ContentRead | None  # is joined to local attention's keys and values
     mass: Float[Array, "B D"] | None  # sticky: how much attention fell on each bin
     info: Info
 
@@ -57,7 +60,11 @@ class MemoryKind:
 
     def read(self, memory: LayerMemory, q: Float[Array, "B H T K"], segment: Segment) -> Read:
         """What projected queries find, before any 1/√K and without position biases."""
-        return Read(None, None, {})
+        return Read(None, None, None, {})
+
+    def project(self, memory: LayerMemory) -> Projected | None:
+        """What all queries of a segment share, for one that is read in pieces."""
+        return None
 
     def remember(self, memory: LayerMemory, mass: Float[AnyArray, "B D"] | None) -> LayerMemory:
         """The memory told where attention fell in the segment that has been read."""
@@ -66,10 +73,11 @@ class MemoryKind:
 
 def combined(reads: Iterable[Read]) -> Read:
     """All reads as one: their contexts are added."""
-    context, mass, info = None, None, {}
+    context, joined, mass, info = None, None, None, {}
     for read in reads:
         if read.context is not None:
             context = read.context if context is None else context + read.context
+        joined = read.joined if joined is None else joined
         mass = read.mass if mass is None else mass
         info |= read.info
-    return Read(context, mass, info)
+    return Read(context, joined, mass, info)

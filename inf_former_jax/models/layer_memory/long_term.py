@@ -2,16 +2,21 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from inf_former_jax.memory import density, long_term, state
-from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.memory.arrays import AnyArray
 from inf_former_jax.memory.state import LayerMemory
 from inf_former_jax.models import all_segments
 from inf_former_jax.models.all_segments import Course
-from inf_former_jax.models.attention import LongTermAttention, attention_density
+from inf_former_jax.models.attention import (
+    LayerProjections,
+    LongTermAttention,
+    Projected,
+    densities_of,
+    project,
+)
 from inf_former_jax.models.config import ModelConfig
 from inf_former_jax.models.layer_memory.kind import Info, MemoryKind, Read
 from inf_former_jax.models.segment import Segment
@@ -23,6 +28,8 @@ class LongTerm(MemoryKind):
 
     cfg: ModelConfig
     attention: LongTermAttention
+    layer: LayerProjections
+    """The layer's own attention, by whose matrices a memory may be read."""
 
     def write(
         self, memory: LayerMemory, segment: Segment, x: Float[AnyArray, "B T E"] | None = None
@@ -57,7 +64,7 @@ class LongTerm(MemoryKind):
             def attend(memory, queries):
                 q, where = queries
                 coeffs = memory.coeffs
-                p = attention_density(cfg, q, coeffs, params.key, params.mu, params.sigma)
+                p = densities_of(cfg, params, q, project(cfg, params, coeffs, self.layer))
                 return long_term.remember(memory, p, where)
 
             steer = attend
@@ -74,14 +81,19 @@ class LongTerm(MemoryKind):
         return found._replace(long_term=each), after._replace(long_term=last)
 
     def read(self, memory: LayerMemory, q: Float[Array, "B H T K"], segment: Segment) -> Read:
-        """The context under one density for each head and query, in float32 at least."""
+        """What each head and query finds under its density, in float32 at least."""
         cfg, mass = self.attention.cfg, None
         assert memory.long_term is not None
         q = _at_least_float32(q)
-        context, info = self.attention.attend(q, memory.long_term, segment.projected)
+        found, info = self.attention.attend(q, memory.long_term, segment.projected, self.layer)
         if cfg.sticky:
             mass = density.bin_sum(info["density"], cfg.bins, segment.where)
-        return Read(context, mass, info)
+        return Read(found.context, found.joined, mass, info)
+
+    def project(self, memory: LayerMemory) -> Projected:
+        """What all queries of a segment share, for one that is read in pieces."""
+        assert memory.long_term is not None
+        return self.attention.read.project(memory.long_term, self.layer)
 
     def remember(self, memory: LayerMemory, mass: Float[AnyArray, "B D"] | None) -> LayerMemory:
         """Where attention fell steers the next write of a sticky memory."""

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.memory.arrays import AnyArray
 from inf_former_jax.models.local_attention.scores import Heads, joined, scores
 
 
@@ -16,7 +16,7 @@ def cached_attention(
     *,
     same_length: int = 0,
     chunk: int = 128,
-) -> Float[Array, "H B T K"]:
+) -> tuple[Float[Array, "H B T K"], Float[Array, "H B T"]]:
     """`causal.causal_attention` of queries at any slots of a cache; the slots may differ by row.
 
     Args:
@@ -30,13 +30,14 @@ def cached_attention(
         piece = heads._replace(q=heads.q[:, :, start : start + chunk])
         distance = slots[:, start : start + chunk, None] - keys[None, None]
         outputs.append(_attend(piece, distance, first, same_length))
-    return joined(outputs)
+    values, logsums = zip(*outputs, strict=True)
+    return joined(list(values)), joined([part[..., None] for part in logsums])[..., 0]
 
 
 def _attend(
     heads: Heads, distance: Int[AnyArray, "B T S"], first: Int[AnyArray, " B"], same_length: int
-) -> Float[Array, "H B T K"]:
-    """Attention given the distance of each query from each key."""
+) -> tuple[Float[Array, "H B T K"], Float[Array, "H B T"]]:
+    """(attention, log Σ exp of the scores) given the distance of each query from each key."""
     content, position = scores(heads)
     if position is not None:
         farthest = position.shape[-1] - 1
@@ -48,5 +49,7 @@ def _attend(
     filled = np.arange(heads.k.shape[2])[None] >= first[:, None]  # [B, S]
     visible &= filled[:, None]
     wide = content.astype(jnp.promote_types(content.dtype, jnp.float32))
-    probs = jax.nn.softmax(jnp.where(visible[None], wide, -jnp.inf), axis=-1)
-    return jnp.einsum("hbts,hbsk->hbtk", probs.astype(heads.v.dtype), heads.v)
+    masked = jnp.where(visible[None], wide, -jnp.inf)
+    probs = jax.nn.softmax(masked, axis=-1)
+    value = jnp.einsum("hbts,hbsk->hbtk", probs.astype(heads.v.dtype), heads.v)
+    return value, jax.nn.logsumexp(masked, axis=-1)

@@ -2,9 +2,10 @@
 
 The scores are [H, B, T, S] numbers, far more than anything else in a layer. A custom VJP forms
 those of a chunk of queries, uses them, and forms them again in the backward pass. With the weights
-`p = exp(s - log Σ exp s)`, `z = p v` and the cotangent g of z (Dao et al. 2022, §3.1),
+`p = exp(s - Z)`, `Z = log Σ exp s`, `z = p v` and the cotangents g of z and h of Z (Dao et al.
+2022, §3.1),
 
-    ∂v = pᵀ g,    ∂s = p ⊙ (g vᵀ - (g · z) 1ᵀ).
+    ∂v = pᵀ g,    ∂s = p ⊙ (g vᵀ - (g · z - h) 1ᵀ).
 """
 
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.memory.arrays import AnyArray
 from inf_former_jax.memory.cpu_cache import in_cached_pieces
 from inf_former_jax.models.dropout import RowKeys, dropout
 from inf_former_jax.models.local_attention.scores import (
@@ -46,8 +47,10 @@ def causal_attention(
     rate: float = 0.0,
     dropout_keys: RowKeys | None = None,
     layer: int = 0,
-) -> Float[Array, "H B T K"]:
-    """Attention of T queries over [window (S - T) | segment (T)], by the scores of `scores.py`.
+) -> tuple[Float[Array, "H B T K"], Float[Array, "H B T"]]:
+    """(attention of T queries over [window (S - T) | segment (T)], log Σ exp of their scores).
+
+    The scores are those of `scores.py`.
 
     A query sees a key iff their distance d ≥ 0, the key is filled and, with same_length,
     d < same_length. Each chunk of queries is computed on the keys that any of them sees.
@@ -65,7 +68,8 @@ def causal_attention(
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _causal(heads, filled, dropout_keys, settings):
-    return _forward(heads, filled, dropout_keys, settings)[0]
+    output, logsum = _forward(heads, filled, dropout_keys, settings)[0]
+    return output, logsum
 
 
 def _forward(heads, filled, dropout_keys, settings):
@@ -74,12 +78,13 @@ def _forward(heads, filled, dropout_keys, settings):
 
     numbers = jnp.arange(heads.q.shape[0])
     output, logsum = in_cached_pieces(attend, _scores_of_a_head(heads, settings), heads, numbers)
-    return output, (heads, filled, dropout_keys, output, logsum)
+    return (output, logsum[..., 0]), (heads, filled, dropout_keys, output, logsum)
 
 
-def _backward(settings, residuals, cotangent):
-    heads, filled, dropout_keys, output, logsum = residuals
+def _backward(settings, residuals, cotangents):
+    (heads, filled, dropout_keys, output, logsum), (cotangent, by_logsum) = residuals, cotangents
     mean = (output.astype(logsum.dtype) * cotangent.astype(logsum.dtype)).sum(-1, keepdims=True)
+    mean = mean - by_logsum[..., None]
 
     def gradients(heads, numbers, *by_query):
         return _gradients(heads, numbers, by_query, filled, dropout_keys, settings)
@@ -144,7 +149,7 @@ def _gradients(heads, numbers, by_query, filled, dropout_keys, settings):
     """Cotangents of the heads with these numbers.
 
     Args:
-        by_query: log Σ exp of the scores, g · z, and g.
+        by_query: Z, g · z - h, and g.
     """
     grads, grad_q = jax.tree.map(jnp.zeros_like, heads), []
     scale, narrow = heads.q.shape[-1] ** -0.5, heads.v.dtype

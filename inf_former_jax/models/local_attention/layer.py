@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from inf_former_jax.memory import compressed
-from inf_former_jax.memory.basis import AnyArray
+from inf_former_jax.memory.arrays import AnyArray
+from inf_former_jax.memory.content import ContentRead, join
 from inf_former_jax.models.config import ModelConfig
 from inf_former_jax.models.local_attention.cached import cached_attention
 from inf_former_jax.models.local_attention.causal import causal_attention
@@ -57,44 +58,51 @@ class LocalAttention(nn.Module):
             self.out_bias = self.param("out_bias", zeros, (cfg.d_model,), F32)
 
     def __call__(
-        self, x: Float[AnyArray, "B T E"], keys_values: KeysValues, segment: Segment
-    ) -> tuple[Float[Array, "B T E"], Float[Array, "B H T K"]]:
-        """The attention's output, and the projected queries, for the long-term memory to use.
+        self,
+        q: Float[AnyArray, "B H T K"],
+        keys_values: KeysValues,
+        segment: Segment,
+        joined: ContentRead | None = None,
+    ) -> Float[Array, "B T E"]:
+        """The attention's output.
 
         Args:
-            keys_values: of [compressed | short-term | x], S + T rows, oldest first.
+            q: `queries` of the inputs.
+            keys_values: of [compressed | short-term | inputs], S + T rows, oldest first.
+            joined: what the same queries found among further keys.
         """
-        heads, cfg = self._heads(x, keys_values, segment), self.cfg
+        heads, cfg = self._heads(q, keys_values, segment), self.cfg
         if cfg.fused_attention:
             accepted = "after `import inf_former_jax.contrib.fused_attention` only"
             require(cfg.fused_by in FUSED, "fused_attention", True, accepted)
-            attended = FUSED[cfg.fused_by](heads, segment.filled, self._same_length())
-        else:
-            attended = causal_attention(
-                heads,
-                segment.filled,
-                same_length=self._same_length(),
-                chunk=cfg.query_chunk,
-                rate=cfg.attention_dropout,
-                dropout_keys=segment.dropout,
-                layer=self.layer,
-            )
-        return self._output(attended), jnp.swapaxes(heads.q, 0, 1)
+            return self.output(FUSED[cfg.fused_by](heads, segment.filled, self._same_length()))
+        attended = causal_attention(
+            heads,
+            segment.filled,
+            same_length=self._same_length(),
+            chunk=cfg.query_chunk,
+            rate=cfg.attention_dropout,
+            dropout_keys=segment.dropout,
+            layer=self.layer,
+        )
+        return self._joined_output(*attended, joined)
 
     def cached(
         self,
-        x: Float[AnyArray, "B T E"],
+        q: Float[AnyArray, "B H T K"],
         keys_values: KeysValues,
         segment: Segment,
         slots: Int[AnyArray, "B T"],
-    ) -> tuple[Float[Array, "B T E"], Float[Array, "B H T K"]]:
+        joined: ContentRead | None = None,
+    ) -> Float[Array, "B T E"]:
         """What the call returns, for inputs at any slots of a cache: see `cached_attention`.
 
         Args:
             keys_values: of the cache, S + T slots.
-            slots: where the keys of x stand in it.
+            slots: where the keys of the inputs stand in it.
+            q, joined: as of the call.
         """
-        heads, cfg = self._heads(x, keys_values, segment), self.cfg
+        heads, cfg = self._heads(q, keys_values, segment), self.cfg
         window = keys_values[0].shape[2] - cfg.segment_len
         attended = cached_attention(
             heads,
@@ -103,7 +111,7 @@ class LocalAttention(nn.Module):
             same_length=self._same_length(),
             chunk=cfg.query_chunk,
         )
-        return self._output(attended), jnp.swapaxes(heads.q, 0, 1)
+        return self._joined_output(*attended, joined)
 
     def keys_values(self, x: Float[AnyArray, "B S E"]) -> KeysValues:
         """The keys and values of inputs."""
@@ -145,14 +153,20 @@ class LocalAttention(nn.Module):
     def _same_length(self) -> int:
         return self.cfg.mem_len if self.cfg.same_length else 0
 
-    def _heads(self, x: AnyArray, keys_values: KeysValues, segment: Segment) -> Heads:
-        heads = Heads(to_heads(x, *self._projections()[0]), *keys_values)
+    def _heads(self, q: AnyArray, keys_values: KeysValues, segment: Segment) -> Heads:
+        heads = Heads(jnp.swapaxes(q, 0, 1), *keys_values)
         if segment.biases is None or segment.distances is None:
             return heads
-        r, u, w = (part.astype(x.dtype) for part in (segment.distances, *segment.biases))
+        r, u, w = (part.astype(q.dtype) for part in (segment.distances, *segment.biases))
         return heads._replace(r=r, u=u, w=w)
 
-    def _output(self, attended: Float[Array, "H B T K"]) -> Float[Array, "B T E"]:
+    def _joined_output(
+        self, z: Float[Array, "H B T K"], logsum: Float[Array, "H B T"], other: ContentRead | None
+    ) -> Float[Array, "B T E"]:
+        return self.output(z if other is None else join(z, logsum, other))
+
+    def output(self, attended: Float[Array, "H B T K"]) -> Float[Array, "B T E"]:
+        """What the heads attended to, as channels again."""
         output = from_heads(attended, self.out)
         if self.cfg.attention_bias:
             output = output + self.out_bias.astype(output.dtype)[None, None]

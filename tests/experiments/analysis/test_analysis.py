@@ -10,7 +10,7 @@ from experiments.analysis import __main__ as analysis
 from experiments.analysis import choose
 from experiments.analysis.choose import ChooseConfig
 from experiments.analysis.search import climb
-from inf_former_jax.memory import regression
+from inf_former_jax.memory.fit import ridge as regression
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.memory.regression import degrees_of_freedom
 from inf_former_jax.memory.retained import retention

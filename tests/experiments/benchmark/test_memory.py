@@ -19,7 +19,7 @@ from experiments.benchmark.memory import (
     tiny,
 )
 from experiments.benchmark.timing import count_products
-from inf_former_jax.memory import regression
+from inf_former_jax.memory.fit import ridge as regression
 from tests.golden import relative_error
 
 pytestmark = pytest.mark.slow  # together more than ten seconds

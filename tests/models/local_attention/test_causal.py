@@ -28,7 +28,7 @@ def heads(relative, dtype=np.float64, queries=QUERIES, memory=KEYS - QUERIES):
 
 
 def naive(heads, filled, same_length, keep=None):
-    """The formula of the docstring, key by key; JAX differentiates it."""
+    """(z, Z) by the formula of the docstring, key by key; JAX differentiates it."""
     q, k, v, r, u, w = heads
     (*_, length, width), total = q.shape, k.shape[2]
     distance = np.arange(total - length, total)[:, None] - np.arange(total)[None]
@@ -39,17 +39,20 @@ def naive(heads, filled, same_length, keep=None):
         scores += jnp.einsum("hbtk,htsk->hbts", q + w[:, None, None], at)
     seen = (distance >= 0) & ((distance < same_length) if same_length else True)
     mask = seen[None] & (np.arange(total)[None, None] >= (total - length - filled)[:, None, None])
-    probs = jax.nn.softmax(jnp.where(mask[None], scores / width**0.5, -jnp.inf), axis=-1)
-    return jnp.einsum("hbts,hbsk->hbtk", probs if keep is None else probs * keep, v)
+    masked = jnp.where(mask[None], scores / width**0.5, -jnp.inf)
+    probs = jax.nn.softmax(masked, axis=-1)
+    z = jnp.einsum("hbts,hbsk->hbtk", probs if keep is None else probs * keep, v)
+    return z, jax.nn.logsumexp(masked, axis=-1)
 
 
 def gradients(of, heads):
-    """(values, gradient) of a random weighing of the output."""
-    weights = np.random.default_rng(1).normal(size=heads.q.shape)
+    """(values, gradient) of a random weighing of all outputs."""
+    rng = np.random.default_rng(1)
 
     def weighed(heads):
         out = of(heads)
-        return (out * weights).sum(), out
+        terms = [(leaf * rng.normal(size=leaf.shape)).sum() for leaf in jax.tree.leaves(out)]
+        return sum(terms), out
 
     (_, out), grads = jax.jit(jax.value_and_grad(weighed, has_aux=True))(heads)
     return out, grads
@@ -107,7 +110,7 @@ def test_dropout_is_of_the_probabilities():
         even = jax.tree.map(jnp.zeros_like, given)  # every key that is seen weighs the same
         for key in range(keys):
             one = even._replace(v=even.v.at[:, :, key].set(1.0))
-            keep[..., key] = np.asarray(shown(one)[..., 0]) * counts
+            keep[..., key] = np.asarray(shown(one)[0][..., 0]) * counts
         seen = np.arange(keys) <= keys - queries + np.arange(queries)[:, None]
         values = np.unique(np.round(keep[:, :, seen], 12))
         np.testing.assert_allclose(values, [0, 1 / (1 - rate)], atol=1e-12)
@@ -124,7 +127,7 @@ def test_bfloat16_is_near_float32():
     narrow = heads(True, jnp.bfloat16, queries=CHUNK)
     wide = jax.tree.map(lambda leaf: leaf.astype(np.float32), narrow)
     found, expected = ours(narrow), ours(wide)
-    assert found[0].dtype == jnp.bfloat16
+    assert found[0][0].dtype == jnp.bfloat16
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert np.abs(np.asarray(a, np.float32) - b).max() < 3e-2 * np.abs(b).max()
 
@@ -134,7 +137,7 @@ def test_bfloat16_is_near_float32():
 def test_fused_attention_is_the_same(relative, memory, same_length):
     """With a window and without. Softmax is float32's there, whatever the inputs are."""
     given, filled = heads(relative, np.float32, memory=memory), np.minimum(FILLED, memory)
-    expected = gradients(lambda h: naive(h, filled, same_length), given)
+    expected = gradients(lambda h: naive(h, filled, same_length)[0], given)
     found = gradients(lambda h: fused_attention(h, filled, same_length=same_length), given)
     assert_same(found, expected, 1e-5)
 

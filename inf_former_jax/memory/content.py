@@ -1,0 +1,142 @@
+"""Reading the signal by content, recomputed instead of stored (SPEC §9).
+
+`z = Σ_r w_r V_r` with the weights `w = softmax(q·K_r/√K + b_r)` of a Gibbs density over R cells.
+They are [B, H, T, R] numbers. A custom VJP forms those of a chunk of queries, uses them, and forms
+them again in the backward pass. With `Z = log Σ exp` of the scores s and the cotangents g of z and
+h of Z,
+
+    ∂V = wᵀ g,    ∂s = w ⊙ (g Vᵀ - (g·z - h) 1ᵀ).
+
+Z lets another softmax be joined: of two attentions (z, Z) and (z', Z') over different keys, the one
+over all of them is `z + sigmoid(Z' - Z) (z' - z)`.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from inf_former_jax.memory.arrays import HIGHEST, AnyArray
+from inf_former_jax.memory.config import LongTermConfig
+from inf_former_jax.memory.cpu_cache import in_cached_pieces
+from inf_former_jax.memory.density import GibbsDensity
+
+
+def cell_signal(cfg: LongTermConfig, coeffs: Float[AnyArray, "B N E"]) -> Float[Array, "B R E"]:
+    """The signal on R equal cells: at their midpoints, `x̄(t_r) = Cᵀ ψ(t_r)`.
+
+    On the rectangular basis these are the coefficients themselves.
+    """
+    if cfg.functions == "rectangular":
+        return jnp.asarray(coeffs)
+    middles = (np.arange(cfg.content_cells) + 0.5) / cfg.content_cells
+    psi = jnp.asarray(cfg.basis.evaluate(middles), coeffs.dtype)
+    return jnp.einsum("rn,bne->bre", psi, coeffs, precision=HIGHEST)
+
+
+class ContentRead(NamedTuple):
+    """What queries find by content, and how much there was to find."""
+
+    value: Float[Array, "B H T K"]  # z
+    logsum: Float[Array, "B H T"]  # Z, the logarithm of the sum of exponentials
+
+
+def content_read(
+    density: GibbsDensity, values: Float[AnyArray, "B H R K"], chunk: int = 256
+) -> ContentRead:
+    """`z = Σ_r w_r V_r` and `Z = log Σ_r exp(s_r)` of each density (SPEC §9).
+
+    Args:
+        values: V, the projected signal of each head on each cell.
+        chunk: queries whose weights exist at a time; any T is accepted.
+    """
+    queries, keys, bias = map(jnp.asarray, density)
+
+    def flat(x):  # [B, H, …] as [G, …]: heads of rows are independent of each other
+        return x.reshape(-1, *x.shape[2:])
+
+    bias = jnp.broadcast_to(bias[None], keys.shape[:3])
+    z, logsum = _read(*map(flat, (queries, keys, bias, jnp.asarray(values))), chunk)
+    shape = queries.shape[:3]
+    return ContentRead(z.reshape(*shape, -1), logsum.reshape(shape))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _read(queries, keys, bias, values, chunk):
+    """(z [G, T, K], Z [G, T]) of queries [G, T, K] on cells [G, R, K]."""
+
+    def read_heads(queries, keys, bias, values):
+        found = []
+        for start in range(0, queries.shape[1], chunk):
+            scores = _scores(queries[:, start : start + chunk], keys, bias)
+            top = scores.max(axis=-1, keepdims=True)
+            weights = jnp.exp(scores - top)
+            total = weights.sum(axis=-1, keepdims=True)
+            z = jnp.einsum("gtr,grk->gtk", weights, values, precision=HIGHEST) / total
+            found.append((z, (top + jnp.log(total))[..., 0]))
+        return jax.tree.map(lambda *parts: _joined(parts), *found)
+
+    numbers = min(chunk, queries.shape[1]) * keys.shape[1]
+    return in_cached_pieces(read_heads, numbers, queries, keys, bias, values)
+
+
+def _forward(queries, keys, bias, values, chunk):
+    z, logsum = _read(queries, keys, bias, values, chunk)
+    return (z, logsum), (queries, keys, bias, values, z, logsum)
+
+
+def _backward(chunk, residuals, cotangents):
+    def differentiate_heads(queries, keys, bias, values, z, logsum, g, h):
+        grad_queries: list[Any] = []
+        grads = tuple(map(jnp.zeros_like, (keys, bias, values)))
+        excess = (g * z).sum(axis=-1) - h
+        for start in range(0, queries.shape[1], chunk):
+            at = slice(start, start + chunk)
+            weights = jnp.exp(_scores(queries[:, at], keys, bias) - logsum[:, at, None])
+            by_value = jnp.einsum("gtk,grk->gtr", g[:, at], values, precision=HIGHEST)
+            by_score = weights * (by_value - excess[:, at, None])
+            grad_queries.append(jnp.einsum("gtr,grk->gtk", by_score, keys, precision=HIGHEST))
+            more = (
+                _sum_over_queries(queries[:, at], by_score),
+                by_score.sum(axis=1),
+                _sum_over_queries(g[:, at], weights),
+            )
+            grads = jax.tree.map(jnp.add, grads, more)
+        return _joined(grad_queries), *grads
+
+    numbers = min(chunk, residuals[0].shape[1]) * residuals[1].shape[1]
+    return in_cached_pieces(differentiate_heads, numbers, *residuals, *cotangents)
+
+
+_read.defvjp(_forward, _backward)
+
+
+def _scores(queries: Array, keys: Array, bias: Array) -> Array:
+    return jnp.einsum("gtk,grk->gtr", queries, keys, precision=HIGHEST) + bias[:, None]
+
+
+def _sum_over_queries(
+    x: Float[Array, "G T K"], weights: Float[Array, "G T R"]
+) -> Float[Array, "G R K"]:
+    """`Σ_t weights_tr x_t`. XLA transposes the first operand, so the smaller one stands there."""
+    return jnp.swapaxes(jnp.einsum("gtk,gtr->gkr", x, weights, precision=HIGHEST), 1, 2)
+
+
+def _joined(parts: Any) -> Array:
+    return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
+
+
+def join(
+    z: Float[Array, "H B T K"], logsum: Float[Array, "H B T"], other: ContentRead
+) -> Float[Array, "H B T K"]:
+    """The attention over the keys of two, by their values and sums.
+
+    Args:
+        other: of the same queries; Z' = -∞ where it has no key.
+    """
+    share = jax.nn.sigmoid(jnp.swapaxes(other.logsum, 0, 1) - logsum)[..., None]
+    value = jnp.swapaxes(other.value, 0, 1)
+    return z + (share * (value - z)).astype(z.dtype)

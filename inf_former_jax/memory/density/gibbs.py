@@ -1,0 +1,80 @@
+"""Gibbs densities: the content of the signal decides where to look (SPEC §9; Santos et al. 2025).
+
+`p(t) ∝ exp(q·K(t)/√K + b(t))` with the keys `K(t) = W_Kᵀ x̄(t)` of the signal. They are constant on
+each of R equal cells of [0, 1]. On the rectangular basis these are the basis' own N cells and the
+density is exact; on any other basis the signal is taken at R midpoints. So a density is the softmax
+over R cells, divided by their width.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from inf_former_jax.memory.arrays import HIGHEST, AnyArray
+
+
+class GibbsDensity(NamedTuple):
+    """Gibbs densities of H heads and T queries on R cells, by what they are the softmax of."""
+
+    queries: Float[AnyArray, "B H T K"]  # q/√K, divided by the temperature
+    keys: Float[AnyArray, "B H R K"]
+    bias: Float[AnyArray, "H R"]  # b, added to the scores of each cell
+
+    @property
+    def mean(self) -> Float[Array, "B H T"]:
+        """μ, the expected time."""
+        return jnp.einsum("bhtr,r->bht", self.weights(), self._middles(), precision=HIGHEST)
+
+    @property
+    def var(self) -> Float[Array, "B H T"]:
+        """σ², the variance of the time: between the cells' middles, and inside of a cell."""
+        away = self._middles()[None, None, None] - self.mean[..., None]
+        inside = 1 / (12 * self.keys.shape[2] ** 2)
+        return jnp.einsum("bhtr,bhtr->bht", self.weights(), away**2, precision=HIGHEST) + inside
+
+    def weights(self) -> Float[Array, "B H T R"]:
+        """The mass of each cell. A read does not form them all: `memory.content.content_read`."""
+        scores = jnp.einsum("bhtk,bhrk->bhtr", self.queries, self.keys, precision=HIGHEST)
+        return jax.nn.softmax(scores + jnp.asarray(self.bias)[None, :, None], axis=-1)
+
+    def below(self, edges: Float[Any, " J"]) -> Float[Array, "B H T J"]:
+        """The mass below each edge, which may be infinite."""
+        return _below(self.weights(), edges)
+
+    def sums_below(
+        self, edges: Float[Any, " J"], where: Bool[AnyArray, "B T"] | None = None
+    ) -> Float[Array, "B J"]:
+        """The mass of all queries below each edge; the weights of one head exist at a time."""
+
+        def of_head(total, head):
+            queries, keys, bias = (leaf[None] for leaf in head)
+            one = GibbsDensity(*(jnp.swapaxes(x, 0, 1) for x in (queries, keys)), bias)
+            weights = one.weights()[:, 0]
+            if where is not None:
+                weights = jnp.where(jnp.asarray(where)[:, :, None], weights, 0.0)
+            return total + weights.sum(axis=1), None
+
+        batch, _, cells, _ = self.keys.shape
+        by_head = jnp.swapaxes(self.queries, 0, 1), jnp.swapaxes(self.keys, 0, 1), self.bias
+        zeros = jnp.zeros((batch, cells), jnp.result_type(*self))
+        total, _ = jax.lax.scan(of_head, zeros, jax.tree.map(jnp.asarray, by_head))
+        return _below(total, edges)
+
+    def of_heads(self, start: int, stop: int) -> "GibbsDensity":
+        """The densities of these heads."""
+        queries, keys, bias = self
+        return GibbsDensity(queries[:, start:stop], keys[:, start:stop], bias[start:stop])
+
+    def _middles(self) -> Float[Array, " R"]:
+        cells = self.keys.shape[2]
+        return (jnp.arange(cells, dtype=jnp.result_type(*self)) + 0.5) / cells
+
+
+def _below(mass: Float[Array, "*batch R"], edges: Float[Any, " J"]) -> Float[Array, "*batch J"]:
+    """The mass below each edge: whole cells, and the part of a cell that an edge cuts."""
+    cells = mass.shape[-1]
+    place = jnp.clip(jnp.asarray(edges, mass.dtype), 0.0, 1.0) * cells
+    share = jnp.clip(place[None] - jnp.arange(cells, dtype=mass.dtype)[:, None], 0.0, 1.0)
+    return jnp.matmul(mass, share, precision=HIGHEST)

@@ -1,0 +1,71 @@
+"""Where a write reads the old signal: on a grid, or where attention fell (paper §3.2, §3.3)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key, PRNGKeyArray
+
+from inf_former_jax.memory.arrays import AnyArray
+from inf_former_jax.memory.density.salience import normalise
+
+
+def uniform_locations(num_samples: int) -> Float[np.ndarray, " M"]:
+    """`u_m = m/M`, m = 1..M: the grid on which a memory without salience is read (paper §3.2)."""
+    return np.arange(1, num_samples + 1) / num_samples
+
+
+def quantile_locations(salience: Float[AnyArray, "B D"], num_samples: int) -> Float[Array, "B M"]:
+    """M sorted locations with the salience's density: its quantiles at `(m - ½)/M` (SPEC §3).
+
+    `interp(q, cumsum(p), edges)`, linear inside a bin. Deterministic and without the repeats of
+    random draws. Rows without salience get `u_m = m/M`.
+    """
+    levels = (np.arange(num_samples) + 0.5) / num_samples
+    edges = np.linspace(0.0, 1.0, salience.shape[-1] + 1)
+
+    def quantiles(p):
+        cumulative = jnp.concatenate([jnp.zeros(1, p.dtype), jnp.cumsum(p)])
+        return jnp.interp(jnp.asarray(levels, p.dtype), cumulative, jnp.asarray(edges, p.dtype))
+
+    return _uniform_without_salience(salience, jax.vmap(quantiles)(normalise(salience)))
+
+
+def drawn_locations(
+    salience: Float[AnyArray, "B D"], uniforms: Float[AnyArray, "B M"]
+) -> Float[Array, "B M"]:
+    """M sorted locations by inversion of uniform draws: *left edges* of bins, as published (§3.3).
+
+    With M > D there are at least M - D repeats and nothing beyond 1 - 1/D; `quantile_locations`
+    has neither defect. Rows without salience get `u_m = m/M`.
+    """
+    bins = salience.shape[-1]
+
+    def draw(p, uniforms):
+        return jnp.searchsorted(jnp.cumsum(p), uniforms, side="right")
+
+    drawn = jax.vmap(draw)(normalise(salience), jnp.asarray(uniforms))
+    # A cumulative sum that rounds to below 1 would put the largest draws into a bin D.
+    left_edges = jnp.minimum(drawn, bins - 1).astype(salience.dtype) / bins
+    return _uniform_without_salience(salience, jnp.sort(left_edges, axis=-1))
+
+
+def random_locations(
+    key: PRNGKeyArray | Key[Array, " B"], salience: Float[AnyArray, "B D"], num_samples: int
+) -> Float[Array, "B M"]:
+    """`drawn_locations` of M fresh uniform draws a row.
+
+    Args:
+        key: one for all rows, or one for each [B]: with these a row's draws do not depend on which
+            rows it is computed with.
+    """
+    batch, dtype = salience.shape[0], salience.dtype
+    if key.ndim and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        draws = jax.vmap(lambda key: jax.random.uniform(key, (num_samples,), dtype))(key)
+    else:  # one, also in the old form of two numbers
+        draws = jax.random.uniform(key, (batch, num_samples), dtype)
+    return drawn_locations(salience, draws)
+
+
+def _uniform_without_salience(salience: AnyArray, locations: Array) -> Array:
+    grid = jnp.asarray(uniform_locations(locations.shape[-1]), locations.dtype)[None, :]
+    return jnp.where(salience.sum(axis=-1, keepdims=True) > 0, locations, grid)

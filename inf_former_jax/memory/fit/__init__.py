@@ -1,0 +1,8 @@
+"""How vectors become coefficients of the signal: one file a way (paper §3.1, §3.2; SPEC §1, §9).
+
+    ridge       as points: vectors sit at times, and a ridge regression goes near them (paper)
+    intervals   each vector covers an interval of its own, and the signal is the nearest one
+    cells       intervals on the rectangular basis, inside the traced program, without tables
+
+Either way a write is linear in what is stored and in what is new.
+"""

@@ -1,0 +1,7 @@
+"""How the heads of a layer read its long-term memory (paper §3.1; SPEC §2, §9): one file a way.
+
+    located   a density that two numbers a query locate: the paper's Gaussian
+    content   a softmax over cells of the signal, by what they hold
+
+`models.attention` puts them together: a layer may have heads of both.
+"""

@@ -1,0 +1,55 @@
+"""Heads that look for content: a softmax over cells of the signal (SPEC §9)."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from inf_former_jax.memory.arrays import HIGHEST, AnyArray
+from inf_former_jax.memory.config import LongTermConfig
+from inf_former_jax.memory.density import GibbsDensity
+
+
+class ContentMemory(NamedTuple):
+    """What any query of these heads needs of a long-term memory: the same until the next write."""
+
+    keys: Float[AnyArray, "B H R K"]
+    values: Float[AnyArray, "B H R K"]
+
+
+class ContentParams(NamedTuple):
+    """What these heads learn beside their projections; None = not learned."""
+
+    turn: Float[Array, "H K K"] | None = None  # of queries
+    age: Float[Array, "H R"] | Float[Array, " H"] | None = None  # a number a cell, or a slope
+    temperature: Float[Array, " H"] | None = None  # logarithm of its factor
+
+
+def density(
+    cfg: LongTermConfig,
+    params: ContentParams,
+    q: Float[AnyArray, "B H T K"],
+    keys: Float[AnyArray, "B H R K"],
+) -> GibbsDensity:
+    """The densities `softmax(q̃·K_r / (θ√K) + b_r)` of queries q̃, turned if that is learned.
+
+    θ is the temperature. b is a number of each cell or `slope · (t_r - 1)`, t_r the cell's middle:
+    the newest cell has none, and with a positive slope older ones have less weight.
+    """
+    if params.turn is not None:
+        q = jnp.einsum("bhtk,hkl->bhtl", q, params.turn, precision=HIGHEST)
+    scaled = jnp.asarray(q) * (q.shape[-1] ** -0.5 / cfg.temperature)
+    if params.temperature is not None:
+        scaled = scaled * jnp.exp(-params.temperature)[None, :, None, None]
+    return GibbsDensity(scaled, keys, _bias(params.age, keys))
+
+
+def _bias(age: Array | None, keys: AnyArray) -> Float[Array, "H R"]:
+    _, heads, cells, _ = keys.shape
+    if age is None:
+        return jnp.zeros((heads, cells), keys.dtype)
+    if age.ndim == 2:
+        return age
+    middles = (np.arange(cells) + 0.5) / cells
+    return age[:, None] * jnp.asarray(middles - 1, keys.dtype)[None]
