@@ -31,10 +31,11 @@ from experiments.sorting.data import run_batch
 from inf_former_jax.fields import Checked, Count, Required
 from inf_former_jax.memory import state
 from inf_former_jax.memory.coverage import segment_edges
-from inf_former_jax.memory.density import GaussianDensity, bin_mass
+from inf_former_jax.memory.density import Density, bin_mass
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models.decoder import Decoder, operators
 from inf_former_jax.models.gate import gate_values
+from inf_former_jax.models.projections import from_heads
 from inf_former_jax.require import require
 
 _TIME_BINS = 64
@@ -57,12 +58,12 @@ class MemoryConfig(Checked):
 class Use(NamedTuple):
     """What a layer does with its memory in one segment."""
 
-    density: GaussianDensity  # of each query, [B, H, T]
+    density: Density  # of each query, [B, H, T]
     share: Float[Array, "B T"]  # |context of the memory| / |context of local attention|
     gate: Float[Array, "B L E"] | None  # values at the write before it; None without a gate
 
 
-#: Modules of a block, and the methods that return their context first.
+#: Modules of a block, and the methods that return their context.
 _CONTEXTS = {"attention": "__call__", "long_term": "attend"}
 
 
@@ -79,7 +80,9 @@ def _read_segment(decoder: Decoder, params, memory, tokens, ops, key):
     uses = []
     for j, layer in enumerate(memory.layers):
         block = collections["intermediates"][f"block_{j}"]
-        local, context = (block[name][method][0][0] for name, method in _CONTEXTS.items())
+        local = block["attention"]["__call__"][0]
+        found, _ = block["long_term"]["attend"][0]
+        context = _context(params[f"block_{j}"], found)
         share = jnp.linalg.norm(context, axis=-1) / jnp.linalg.norm(local, axis=-1)
         gate = params[f"block_{j}"]["long_term"].get("gate")
         if gate is not None:
@@ -89,11 +92,19 @@ def _read_segment(decoder: Decoder, params, memory, tokens, ops, key):
     return out.memory, uses
 
 
-def _heads(cfg: LongTermConfig, densities: GaussianDensity, writes: int) -> list[dict[str, Any]]:
+def _context(block: Any, found: Any) -> Float[Array, "B T E"]:
+    """What the memory adds; of one that is joined, what it would add if it were read alone."""
+    if found.context is not None:
+        return found.context
+    assert found.joined is not None
+    return from_heads(jnp.swapaxes(found.joined.value, 0, 1), block["attention"]["out"])
+
+
+def _heads(cfg: LongTermConfig, densities: Density, writes: int) -> list[dict[str, Any]]:
     """Of each head: its densities' middle and width, and their mass by time and by age."""
     times, found = np.linspace(0, 1, _TIME_BINS + 1), []
     for head in range(densities.mean.shape[1]):
-        density = GaussianDensity(*(field[:, head : head + 1] for field in densities))
+        density = densities.part(slice(head, head + 1))
         scales = np.sqrt(np.asarray(density.var))
         mass = np.asarray(bin_mass(density, _TIME_BINS)).mean(0)
         earlier = np.interp(segment_edges(cfg, writes), times, np.append(0, np.cumsum(mass)))
@@ -168,7 +179,7 @@ def look(run: Path, sequences: int = 64, segments: int = 65) -> dict[str, Any]:
     layers = []
     for layer in zip(*uses[-writes:], strict=True):
         density, share, _ = layer[-1]
-        at_answers = GaussianDensity(*(field[:, :, asked] for field in density))
+        at_answers = density.part(slice(None), asked)
         layers.append(
             {
                 "heads": _heads(long_term, at_answers, writes),

@@ -103,7 +103,7 @@ def stream(memory: LongTermConfig, x: Float[np.ndarray, "W L E"]) -> dict[str, A
 
 def _further(exact: Operators, write: int) -> tuple[np.ndarray, np.ndarray]:
     """(Aᵀ, G_new) of write number `write`, counted from 0; beyond the table, its last ones."""
-    assert exact.decay is not None
+    assert exact.decay is not None and exact.new is not None
     k = min(write, len(exact.decay)) - 1
     return np.asarray(exact.decay[k]), np.asarray(dense(exact.new)[k])
 

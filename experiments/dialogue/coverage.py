@@ -17,7 +17,7 @@ from experiments.dialogue.corpus import Corpus
 from experiments.dialogue.replies import Reply
 from experiments.language_modeling.sample import Writer, pieces
 from inf_former_jax.memory.coverage import coverage
-from inf_former_jax.memory.density import GaussianDensity
+from inf_former_jax.memory.density import Density
 from inf_former_jax.memory.long_term import Operators
 from inf_former_jax.memory.state import Memory, init
 from inf_former_jax.models.decoder import Decoder, Output
@@ -78,7 +78,7 @@ def covered(model: Writer, corpus: Corpus, replies: Sequence[Reply]) -> list[Cov
 @partial(jax.jit, static_argnums=0)
 def _read(
     decoder: Decoder, params: Any, memory: Memory, tokens: Array, types: Array, ops: Operators
-) -> tuple[Memory, list[GaussianDensity]]:
+) -> tuple[Memory, list[Density]]:
     """The memory after a segment, and the densities of each layer."""
     out = decoder.apply({"params": params}, tokens[None], memory, operators=ops, types=types[None])
     out = cast(Output, out)
@@ -104,12 +104,11 @@ def _parts(model: Writer, tokens: np.ndarray, types: np.ndarray, first: int) -> 
         assert written is not None
         lengths, masses = [length] * int(written.writes[0]), np.zeros((cfg.num_layers, 0))
         if lengths:
-            layers = [GaussianDensity(*map(np.asarray, density)) for density in densities]
             where = queries[None]
             masses = np.stack(
                 [
                     coverage(memory_cfg, layer, lengths, segment_len=length, where=where).tokens[0]
-                    for layer in layers
+                    for layer in densities
                 ]
             )
         parts.append(Part(masses, int(queries.sum())))

@@ -59,13 +59,15 @@ def content_read(
         return x.reshape(-1, *x.shape[2:])
 
     bias = jnp.broadcast_to(bias[None], keys.shape[:3])
-    z, logsum = _read(*map(flat, (queries, keys, bias, jnp.asarray(values))), chunk)
+    arrays = map(flat, (queries, keys, bias, jnp.asarray(values)))
+    found: Any = _read(*arrays, chunk)
+    z, logsum = found
     shape = queries.shape[:3]
     return ContentRead(z.reshape(*shape, -1), logsum.reshape(shape))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _read(queries, keys, bias, values, chunk):
+def _read(queries: Any, keys: Any, bias: Any, values: Any, chunk: int) -> Any:
     """(z [G, T, K], Z [G, T]) of queries [G, T, K] on cells [G, R, K]."""
 
     def read_heads(queries, keys, bias, values):
@@ -84,7 +86,8 @@ def _read(queries, keys, bias, values, chunk):
 
 
 def _forward(queries, keys, bias, values, chunk):
-    z, logsum = _read(queries, keys, bias, values, chunk)
+    found: Any = _read(queries, keys, bias, values, chunk)
+    z, logsum = found
     return (z, logsum), (queries, keys, bias, values, z, logsum)
 
 

@@ -142,18 +142,19 @@ def _expectation_vjp(basis: Basis, density: LocatedDensity) -> tuple[Array, Call
     """
     if not (isinstance(basis, GaussianBasis) and isinstance(density, GaussianDensity)):
         r, pull_back = jax.vjp(basis.expectation, density)
-        return r, lambda cotangent: pull_back(cotangent)[0]
+        return jnp.asarray(r), lambda cotangent: pull_back(cotangent)[0]
     r = jnp.asarray(basis.expectation(density))
     # A matrix product with ones: XLA's own sums along the last axis are slow on a CPU.
     total = partial(jnp.dot, b=jnp.ones(r.shape[-1], r.dtype), precision=HIGHEST)
-    mean, var = density
+    mean, var = map(jnp.asarray, density)
     return r, lambda ct: GaussianDensity(*density_gradient(basis, mean, var, r * ct, total))
 
 
 def _density_chunks(density: LocatedDensity, chunk: int) -> Any:
     """Densities [G, T] as [chunks, G, t]; the last chunk is filled up with any valid ones."""
     mean, var = _chunks(density.mean, chunk, 0.5), _chunks(density.var, chunk, 1.0)
-    return type(density)(mean, var)
+    kind: Any = type(density)
+    return kind(mean, var)
 
 
 def _chunks(x: Array, chunk: int, fill: float) -> Array:

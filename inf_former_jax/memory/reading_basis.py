@@ -37,7 +37,7 @@ class ReadingBasis(NamedTuple):
     weights: tuple[Float[np.ndarray, "n r"] | None, ...] | None
     """For each width, how much each of its n old functions puts on each of the r new ones; None
     where the functions of that width stay. None altogether: the signal's own basis stays."""
-    count: int  # R
+    size: int  # R
 
 
 @lru_cache(maxsize=8)

@@ -290,6 +290,7 @@ class LongTermAttention(nn.Module):
         if found.joined is not None:
             logsum = jnp.where(holds, found.joined.logsum, -jnp.inf)
             return found._replace(joined=found.joined._replace(logsum=logsum)), info
+        assert found.context is not None
         return found._replace(context=jnp.where(holds, found.context, 0.0)), info
 
     def _kl(self, density: Density, shape: tuple[int, ...]) -> Float[Array, "B H T"]:

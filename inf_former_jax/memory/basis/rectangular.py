@@ -23,19 +23,19 @@ class RectangularBasis(NamedTuple):
 
     def narrowest(self) -> float:
         """The width of a cell, 1/N."""
-        return 1 / self.count
+        return 1 / self.size
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """N."""
         return len(self.edges) - 1
 
     def evaluate(self, t: Real[AnyArray, "*batch"] | float) -> Float[AnyArray, "*batch N"]:
         """1 in t's cell, 0 elsewhere; outside of [0, 1] all are 0."""
-        xp, t, cells = beside(t, np.arange(self.count))
-        inside = (t >= 0) & (t <= 1)
-        cell = xp.minimum(xp.floor(t * self.count), self.count - 1)
-        return ((cell == cells) & inside).astype(t.dtype)
+        xp, at, cells = beside(t, np.arange(self.size))
+        inside = (at >= 0) & (at <= 1)
+        cell = xp.minimum(xp.floor(at * self.size), self.size - 1)
+        return ((cell == cells) & inside).astype(at.dtype)
 
     def expectation(self, density: LocatedDensity) -> Float[AnyArray, "*batch N"]:
         """The density's mass on each cell."""

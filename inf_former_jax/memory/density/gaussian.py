@@ -52,9 +52,9 @@ class GaussianDensity(NamedTuple):
             below = jnp.where(jnp.asarray(where)[:, None, :, None], below, 0.0)
         return 0.5 * below.sum(axis=(1, 2))
 
-    def of_heads(self, start: int, stop: int) -> "GaussianDensity":
-        """The densities of these heads, of fields [B, H, T]."""
-        return GaussianDensity(*(field[:, start:stop] for field in self))
+    def part(self, heads: slice, queries: Any = slice(None)) -> "GaussianDensity":
+        """The densities of these heads and queries, of fields [B, H, T]."""
+        return GaussianDensity(*(field[:, heads][:, :, queries] for field in self))
 
 
 def kl(

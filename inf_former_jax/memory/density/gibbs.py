@@ -49,9 +49,8 @@ class GibbsDensity(NamedTuple):
         """The mass of all queries below each edge; the weights of one head exist at a time."""
 
         def of_head(total, head):
-            queries, keys, bias = (leaf[None] for leaf in head)
-            one = GibbsDensity(*(jnp.swapaxes(x, 0, 1) for x in (queries, keys)), bias)
-            weights = one.weights()[:, 0]
+            queries, keys, bias = head
+            weights = GibbsDensity(queries[:, None], keys[:, None], bias[None]).weights()[:, 0]
             if where is not None:
                 weights = jnp.where(jnp.asarray(where)[:, :, None], weights, 0.0)
             return total + weights.sum(axis=1), None
@@ -62,10 +61,10 @@ class GibbsDensity(NamedTuple):
         total, _ = jax.lax.scan(of_head, zeros, jax.tree.map(jnp.asarray, by_head))
         return _below(total, edges)
 
-    def of_heads(self, start: int, stop: int) -> "GibbsDensity":
-        """The densities of these heads."""
-        queries, keys, bias = self
-        return GibbsDensity(queries[:, start:stop], keys[:, start:stop], bias[start:stop])
+    def part(self, heads: slice, queries: Any = slice(None)) -> "GibbsDensity":
+        """The densities of these heads and queries."""
+        q, keys, bias = self
+        return GibbsDensity(q[:, heads][:, :, queries], keys[:, heads], bias[heads])
 
     def _middles(self) -> Float[Array, " R"]:
         cells = self.keys.shape[2]

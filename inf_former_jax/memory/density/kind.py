@@ -35,8 +35,12 @@ class Density(Protocol):
         """
         ...
 
-    def of_heads(self, start: int, stop: int) -> "Density":
-        """The densities of these heads."""
+    def part(self, heads: slice, queries: Any = slice(None)) -> "Density":
+        """The densities of these heads and queries.
+
+        Args:
+            queries: an index of T: a slice, places, or a mask.
+        """
         ...
 
 

@@ -36,9 +36,13 @@ class MixedDensity(NamedTuple):
         """The mass of all queries and heads below each edge, up to one constant."""
         return self.content.sums_below(edges, where) + self.located.sums_below(edges, where)
 
-    def of_heads(self, start: int, stop: int) -> Density:
-        """The densities of these heads, which must be of one kind."""
+    def part(self, heads: slice, queries: Any = slice(None)) -> Density:
+        """The densities of these heads and queries; of one kind if the heads are."""
         first = self.content.keys.shape[1]
+        start, stop, _ = heads.indices(first + self.located.mean.shape[1])
+        content = self.content.part(slice(min(start, first), min(stop, first)), queries)
+        rest = slice(max(start - first, 0), max(stop - first, 0))
         if stop <= first:
-            return self.content.of_heads(start, stop)
-        return self.located.of_heads(start - first, stop - first)
+            return content
+        located = self.located.part(rest, queries)
+        return located if start >= first else MixedDensity(content, located)

@@ -69,7 +69,7 @@ class _Parts(NamedTuple):
 
 def _parts(count: int, old: int, by: Squeeze, least: float) -> _Parts:
     widest = old / (count * least)  # old cells that a new one covers, at most
-    ratio = old / count / by.tau
+    ratio = old / count / jnp.asarray(by.tau)
     first, fraction = _multiples(count, ratio, widest)
     terms = int(widest) + 2
     offset = jnp.arange(terms, dtype=ratio.dtype)

@@ -79,7 +79,7 @@ def project(
 
 def shapes(cfg: LongTermConfig, heads: int, width: int, dtype: DTypeLike) -> Any:
     """The shapes of a `LocatedMemory`'s fields without B."""
-    functions = reading_basis(cfg, dtype).count
+    functions = reading_basis(cfg, dtype).size
     return LocatedMemory((2, heads, width), (heads, functions, width))  # type: ignore[arg-type]
 
 
