@@ -30,6 +30,7 @@ class MemorySettings:
     prior_scale: float = 0.05
     prior_mean: float | None = None
     padding: bool = True
+    sparsemax: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,29 @@ def expectation_by_quadrature(basis: Basis, mean: float, var: float, points=40_0
     """E_p[ψ] as a sum over a grid of ±12 standard deviations: [N]."""
     t = np.linspace(mean - 12 * math.sqrt(var), mean + 12 * math.sqrt(var), points)
     return (normal(t, mean, var)[:, None] * evaluate(basis, t)).sum(0) * (t[1] - t[0])
+
+
+def sparsemax(t, mean, var) -> np.ndarray:
+    """The truncated parabola [-(t-μ)²/(2σ²) - κ]_+, κ = -½ (3/(2σ))^{2/3}."""
+    kappa = -0.5 * (1.5 / np.sqrt(var)) ** (2 / 3)
+    return np.maximum(-((t - mean) ** 2) / (2 * var) - kappa, 0)
+
+
+def sparsemax_integral(function, mean: float, var: float, panels: int) -> np.ndarray:
+    """∫ p(t) f(t) dt, f: times [P] -> [P, N], by 8 Gauss-Legendre nodes in each of the panels."""
+    kappa = -0.5 * (1.5 / math.sqrt(var)) ** (2 / 3)
+    half_width = math.sqrt(-2 * kappa * var)
+    nodes, weights = np.polynomial.legendre.leggauss(8)
+    middles = (np.arange(panels) + 0.5) / panels * 2 - 1
+    t = mean + half_width * (middles[:, None] + nodes / panels).ravel()
+    return (sparsemax(t, mean, var) * np.tile(weights, panels) * half_width / panels) @ function(t)
+
+
+def sparsemax_expectation(basis: Basis, mean: np.ndarray, var: np.ndarray) -> np.ndarray:
+    """E_p[ψ] of truncated parabolas by quadrature: [...] -> [..., N]."""
+    pairs = zip(np.ravel(mean), np.ravel(var), strict=True)
+    r = [sparsemax_integral(lambda t: evaluate(basis, t), *pair, 500) for pair in pairs]
+    return np.reshape(r, (*np.shape(mean), len(basis.loc)))
 
 
 def ridge_operator(basis: Basis, times: np.ndarray, ridge: float) -> np.ndarray:
@@ -274,7 +298,8 @@ def read(cfg: MemorySettings, weights: Weights, memory: LongTerm, q: np.ndarray)
         return Read(np.zeros((q.shape[1], len(weights["attn_out.weight"]))), zeros, zeros, zeros)
     mean, var = densities(cfg, weights, memory.coeffs, q)
     values = split_heads(memory.coeffs @ weights["proj_value.weight"].T, len(q))
-    r = expectation(gaussian_basis(cfg.num_basis, cfg.widths), mean, var)
+    expected = sparsemax_expectation if cfg.sparsemax else expectation
+    r = expected(gaussian_basis(cfg.num_basis, cfg.widths), mean, var)
     heads = np.einsum("htn,nhk->thk", r, values).reshape(q.shape[1], -1)
     divergence = kl(mean, var, cfg.prior_scale, cfg.prior_mean)
     return Read(heads @ weights["attn_out.weight"].T, mean, var, divergence)

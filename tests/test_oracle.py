@@ -129,7 +129,16 @@ def attention_rows(name):
     return arrays, x, q
 
 
-@pytest.mark.parametrize("file", [0, 1, 2, 4])  # 3 is sparsemax
+def test_sparsemax():
+    arrays = golden.load("b_continuous_attention")
+    loc, scale = (
+        np.concatenate([arrays[f"{p}_{k}"] for p in ("psi1", "psi2")]) for k in ("mu", "sigma")
+    )
+    r = oracle.sparsemax_expectation(oracle.Basis(loc, scale), arrays["mu"], arrays["sigma_sq"])
+    check(r, arrays["sparsemax_gauss2_r"])
+
+
+@pytest.mark.parametrize("file", range(5))
 def test_long_term_attention(file):
     arrays, x, q = attention_rows(f"e_ltm_forward_{file}")
     prior = float(arrays["kl_mu_0"])
@@ -137,6 +146,7 @@ def test_long_term_attention(file):
         arrays,
         prior_scale=float(arrays["kl_sigma_0"]),
         prior_mean=None if np.isnan(prior) else prior,
+        sparsemax=str(arrays["norm"]) == "sparsemax",
     )
     weights = golden.under(arrays, "param.")
     for b in range(x.shape[1]):

@@ -57,9 +57,10 @@ class LongTermConfig(Checked):
     """Power contraction: from this further write on, τ_k no longer changes."""
     max_operator_mib: Count = 256
     """Largest size of all operators together, in MiB; larger ones are refused."""
-    density: Literal["gaussian", "gibbs"] = "gaussian"
-    """Where a query looks. gaussian: one place, by two numbers (paper). gibbs: wherever the signal
-    is like what it asks for, by a softmax over cells of the signal."""
+    density: Literal["gaussian", "sparsemax", "gibbs"] = "gaussian"
+    """Where a query looks. gaussian: one place, by two numbers (paper). sparsemax: one place, by a
+    parabola that is 0 outside of its support (continuous sparsemax). gibbs: wherever the signal is
+    like what it asks for, by a softmax over cells of the signal."""
     content_heads: Natural = 0
     """How many heads of a layer, the first ones, read by content (gibbs) beside the others."""
     cells: Natural = 0
@@ -122,7 +123,7 @@ class LongTermConfig(Checked):
         if not by_content:
             self._refuse_ignored(_OF_CONTENT, "no head that reads by content")
         if self.read == "kernel":
-            fits = not by_content and self.functions == "gaussian"
+            fits = self.density == self.functions == "gaussian" and not by_content
             found = "kernel with another density or basis"
             require(fits, "read", found, "kernel with Gaussian densities on a Gaussian basis")
         if self.cells:

@@ -53,6 +53,10 @@ KINDS = {
         "mem_len": 0,
         "long_term": dataclasses.replace(STICKY, contraction="power"),
     },
+    "sparsemax": {"long_term": dataclasses.replace(STICKY, density="sparsemax")},
+    "sparsemax-cells": {
+        "long_term": LongTermConfig(num_basis=8, functions="rectangular", density="sparsemax"),
+    },
     "uniform-mem-2T": {"mem_len": 2 * T, "long_term": MEMORY},
     "gpt2": {**GPT2, "long_term": None},
     "vanilla": {"mem_len": 0, "long_term": None},

@@ -8,7 +8,7 @@ import pytest
 
 from inf_former_jax.memory import long_term, regression
 from inf_former_jax.memory.basis import GaussianBasis, evaluate, expectation
-from inf_former_jax.memory.density import GaussianDensity, bin_mass, drawn_locations, kl
+from inf_former_jax.memory.density import LOCATED, GaussianDensity, bin_mass, drawn_locations, kl
 from inf_former_jax.memory.operator_tables import dense
 from tests import golden
 from tests.golden import relative_error
@@ -75,22 +75,33 @@ def test_basis(dtype):
     check(expectations, arrays["gauss_integrate_psi_gaussian"], ONE_STEP)
 
 
-def softmax_basis(arrays, name):
+def gaussian_basis_of(arrays, name):
     """psi1 alone, or psi1 then psi2."""
-    parts = ["psi1"] if name == "softmax_gauss" else ["psi1", "psi2"]
+    parts = ["psi1", "psi2"] if name.endswith("gauss2") else ["psi1"]
     loc, scale = (np.concatenate([arrays[f"{p}_{k}"] for p in parts]) for k in ("mu", "sigma"))
     return GaussianBasis(loc, scale)
 
 
-@pytest.mark.parametrize("name", ["softmax_gauss", "softmax_gauss2"])
+def sines_then_cosines(arrays, density):
+    cosine, sine = density.waves(arrays["psi3_sine_omega"])
+    return jax.numpy.concatenate([sine, cosine], axis=-1)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["softmax_gauss", "softmax_gauss2", "sparsemax_gauss", "sparsemax_gauss2", "sparsemax_sincos"],
+)
 def test_expectation_and_its_gradients(name, dtype):
     """Autodiff of the closed form against the published covariance formula, in (μ, σ²) and θ."""
     arrays = golden.load("b_continuous_attention")
-    basis = softmax_basis(arrays, name)
+    kind = LOCATED["gaussian" if name.startswith("softmax") else "sparsemax"]
+    of = gaussian_basis_of(arrays, name).expectation
+    if name.endswith("sincos"):
+        of = partial(sines_then_cosines, arrays)
     cotangent = arrays[f"{name}_cotangent"].astype(dtype)
 
     def objective(mean, var):
-        r = expectation(basis, mean, var)
+        r = of(kind(mean, var))
         return (r * cotangent).sum(), r
 
     def objective_of_theta(theta):

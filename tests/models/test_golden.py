@@ -62,6 +62,7 @@ def attention_config(arrays) -> long_term.LongTermConfig:
         # The published GPT-2 copy inverts the test: a prior mean of -1 adds the mean's term.
         prior_mean=None if np.isnan(arrays["kl_mu_0"]) else float(arrays["kl_mu_0"]),
         gate=bool(arrays["use_mask"]),
+        density="sparsemax" if str(arrays.get("norm")) == "sparsemax" else "gaussian",
     )
 
 
@@ -139,13 +140,13 @@ def check_attention(arrays, s, memory, context, info):
         check(flat(info["kl"]), arrays[f"kl_reg_{s}"], one)
 
 
-ATTENTION = ["e_ltm_forward_0", "e_ltm_forward_1", "e_ltm_forward_2", "e_ltm_forward_4"]
+ATTENTION = [f"e_ltm_forward_{i}" for i in range(5)]
 
 
-def test_every_softmax_file_is_tested(dtype):
-    """File 3 alone is left out: continuous sparsemax is not part of the library."""
-    names = sorted(path.stem for path in golden.FOLDER.glob("e_*.npz"))
-    assert [n for n in names if str(golden.load(n)["norm"]) == "softmax"] == ATTENTION
+def test_both_densities_are_tested(dtype):
+    """No file is left out, and one of them is of continuous sparsemax."""
+    assert sorted(path.stem for path in golden.FOLDER.glob("e_*.npz")) == ATTENTION
+    assert [str(golden.load(name)["norm"]) for name in ATTENTION].count("sparsemax") == 1
 
 
 @pytest.mark.parametrize("name", [*ATTENTION, "h_gpt2_forward"])

@@ -2,6 +2,7 @@
 
     kind        the protocol that each density answers
     gaussian    N(t; μ, σ²), the paper's; the KL from a prior
+    sparsemax   a truncated parabola: attention that ends
     gibbs       ∝ exp(q·K(t)): content decides where to look
     mixed       both in one layer
     salience    how much attention falls on parts of time
@@ -25,6 +26,7 @@ from inf_former_jax.memory.density.salience import bin_mass as bin_mass
 from inf_former_jax.memory.density.salience import bin_sum as bin_sum
 from inf_former_jax.memory.density.salience import interval_sum as interval_sum
 from inf_former_jax.memory.density.salience import normalise as normalise
+from inf_former_jax.memory.density.sparsemax import SparsemaxDensity as SparsemaxDensity
 
 #: Densities that a μ and a σ² locate, by their name in `LongTermConfig.density`.
-LOCATED = {"gaussian": GaussianDensity}
+LOCATED = {"gaussian": GaussianDensity, "sparsemax": SparsemaxDensity}

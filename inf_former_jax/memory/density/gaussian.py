@@ -63,7 +63,8 @@ def kl(
     """`KL(N(μ,σ²) ‖ N(μ_0,σ_0²))` of each density, in nats (paper §3.1, "KL regularization").
 
     `½(σ²/σ_0² - log(σ²/σ_0²) - 1 + (μ-μ_0)²/σ_0²)`; without prior_mean (μ_0) the last term is
-    dropped, so that only the width is regularised.
+    dropped, so that only the width is regularised. Densities of another kind pay the same for the
+    same μ and σ², as published.
     """
     mean, var = jnp.asarray(density.mean), jnp.asarray(density.var)
     ratio = var / prior_scale**2
