@@ -5,7 +5,13 @@ from typing import Annotated, Literal
 
 from inf_former_jax.fields import Basis as NumBasis
 from inf_former_jax.fields import Checked, Count, Fraction, Natural, NonEmpty, Positive, Range
-from inf_former_jax.memory.basis import Basis, check_widths, gaussian_basis, rectangular_basis
+from inf_former_jax.memory.basis import (
+    Basis,
+    check_widths,
+    fourier_basis,
+    gaussian_basis,
+    rectangular_basis,
+)
 from inf_former_jax.require import require
 
 
@@ -18,9 +24,11 @@ class LongTermConfig(Checked):
     """
 
     num_basis: NumBasis = 512
-    """N, number of basis functions; a multiple of the number of widths."""
-    functions: Literal["gaussian", "rectangular"] = "gaussian"
-    """ψ, the basis: Gaussian densities (paper), or 1 on one of N equal cells."""
+    """N, number of basis functions; a multiple of the number of widths of Gaussian ones, odd for
+    Fourier's."""
+    functions: Literal["gaussian", "rectangular", "fourier"] = "gaussian"
+    """ψ, the basis. gaussian: Gaussian densities (paper). rectangular: 1 on one of N equal cells.
+    fourier: a constant, and cosines and sines of period 1."""
     widths: NonEmpty[Positive] = (0.01, 0.05)
     """Standard deviations of Gaussian basis functions, in units of the whole signal."""
     fit: Literal["points", "intervals"] = "points"
@@ -34,7 +42,7 @@ class LongTermConfig(Checked):
     num_samples: Count = 512
     """M, locations at which a further write reads the old signal."""
     padding: bool = True
-    """Pin the signal to zero outside [0, 1], as published."""
+    """Pin the signal to zero outside [0, 1], as published. Periodic functions cannot be."""
     sticky: bool = False
     """Read the old signal where attention fell, instead of on a uniform grid (paper §3.3)."""
     locations: Literal["quantile", "draw"] = "quantile"
@@ -98,6 +106,10 @@ class LongTermConfig(Checked):
             check_widths(self.num_basis, self.widths)
             return
         self._refuse_ignored(("widths",), f"functions = {self.functions}")
+        if self.functions == "fourier":
+            fourier_basis(self.num_basis)
+            found = "True with functions = fourier"
+            require(not self.padding, "padding", found, "False")
         if self.fit == "intervals":
             self._refuse_ignored(("ridge",), f"functions = {self.functions} and fit = intervals")
 
@@ -153,6 +165,8 @@ class LongTermConfig(Checked):
         """The basis ψ that the coefficients belong to."""
         if self.functions == "rectangular":
             return rectangular_basis(self.num_basis)
+        if self.functions == "fourier":
+            return fourier_basis(self.num_basis)
         return gaussian_basis(self.num_basis, self.widths)
 
     @property

@@ -266,6 +266,17 @@ KINDS = {
             num_basis=4, functions="rectangular", density="sparsemax", num_samples=6, bins=5
         ),
     },
+    "waves": {
+        "long_term": LongTermConfig(
+            num_basis=5, functions="fourier", padding=False, num_samples=6, bins=5, sticky=True
+        ),
+    },
+    "waves, intervals": {
+        "long_term": LongTermConfig(
+            num_basis=5, functions="fourier", padding=False, fit="intervals", density="sparsemax"
+        ),
+        "mem_len": 0,
+    },
     "drawn": {
         **GPT2,
         "long_term": dataclasses.replace(STICKY.long_term, locations="draw"),

@@ -15,6 +15,8 @@ from jaxtyping import Float, Real
 
 from inf_former_jax.memory.arrays import HIGHEST as HIGHEST
 from inf_former_jax.memory.arrays import AnyArray as AnyArray
+from inf_former_jax.memory.basis.fourier import FourierBasis as FourierBasis
+from inf_former_jax.memory.basis.fourier import fourier_basis as fourier_basis
 from inf_former_jax.memory.basis.gaussian import GaussianBasis as GaussianBasis
 from inf_former_jax.memory.basis.gaussian import check_widths as check_widths
 from inf_former_jax.memory.basis.gaussian import gaussian_basis as gaussian_basis

@@ -51,7 +51,7 @@ class SparsemaxDensity(NamedTuple):
     def half_width(self) -> Float[AnyArray, "*batch"]:
         """a: the density is 0 outside of μ ± a."""
         xp = jnp if isinstance(self.mean, jax.Array) else np
-        return xp.cbrt(1.5 * xp.asarray(self.var, xp.asarray(self.mean).dtype))
+        return xp.asarray(xp.cbrt(1.5 * xp.asarray(self.var, xp.asarray(self.mean).dtype)))
 
     def below(self, edges: Float[Any, " J"]) -> Float[AnyArray, "*batch J"]:
         """`(1+u)² (2-u) / 4` at each edge e, which may be infinite; u = (e-μ)/a within ±1."""
