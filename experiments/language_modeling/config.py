@@ -72,6 +72,9 @@ _SMALL_LASTING = LongTermConfig(
     num_basis=128, num_samples=1024, widths=(0.0078,), contraction="power", min_var=1e-4
 )
 
+#: As many cells as the other memories have functions.
+_SMALL_CONTENT = dataclasses.replace(presets.BY_CONTENT, num_basis=128)
+
 #: The rows of the paper and the lasting memory: preset → (what it is, the memory at CPU size, the
 #: model at the paper's size).
 MODELS: dict[str, tuple[str, dict[str, Any], ModelConfig]] = {
@@ -95,6 +98,11 @@ MODELS: dict[str, tuple[str, dict[str, Any], ModelConfig]] = {
         "GPT-2 with power contraction: 65 segments share the signal equally",
         {"long_term": _SMALL_LASTING},
         presets.gpt2_infinity_lasting(),
+    ),
+    "gpt2-infinity-content": (
+        "GPT-2 with a memory on equal cells that is read by content",
+        {"long_term": _SMALL_CONTENT},
+        presets.gpt2_infinity_content(),
     ),
 }
 

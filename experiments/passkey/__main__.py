@@ -1,6 +1,7 @@
 """The passkey probe: at how many segments' distance does the model still find a single number?
 
     python -m experiments.passkey [PRESET] --data DIR [--options]
+    python -m experiments.passkey memories --data DIR [--options]   every memory, one table
 
 A key of five digits is stated once in the text of a book and asked for 1 to 64 segments later. DIR
 holds the splits train, valid and test in a layout that `data/text.py` reads. Reports, by distance,
@@ -15,13 +16,14 @@ if __name__ == "__main__":  # before JAX is imported, which takes seconds
 
 from collections.abc import Sequence
 
+from experiments.passkey.memories import MEMORIES
 from experiments.passkey.task import PASSKEY
 from experiments.run import cli
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line: `python -m experiments.passkey [PRESET] --data DIR [--options]`."""
-    cli.main(PASSKEY, __doc__, argv)
+    cli.main(PASSKEY, __doc__, argv, {"memories": MEMORIES.main})
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from inf_former_jax.fields import Count, Required, Sample
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import presets
 from inf_former_jax.models.decoder import ModelConfig
+from inf_former_jax.models.presets import BY_CONTENT
 from inf_former_jax.training.loop import LoopConfig
 from inf_former_jax.training.optim import OptimConfig
 
@@ -49,6 +50,10 @@ PRESETS: dict[str, tuple[str, PasskeyConfig]] = {
                 num_basis=128, widths=(0.0078,), num_samples=1024, contraction="power"
             ),
         ),
+    ),
+    "infinity-former-content": (
+        "The same on 128 equal cells, written as intervals and read by content.",
+        _small(presets.infinity_former(), long_term=dataclasses.replace(BY_CONTENT, num_basis=128)),
     ),
     "infinity-former": (
         "The same with the paper's fixed contraction, τ = .75, and widths.",

@@ -49,6 +49,10 @@ PRESETS: dict[str, tuple[str, QuestionsConfig]] = {
         "The same with the paper's fixed contraction, τ = .5.",
         small("gpt2-infinity", memory_gradient=64),
     ),
+    "infinity-content": (
+        "The same on 128 equal cells, written as intervals and read by content.",
+        small("gpt2-infinity-content"),
+    ),
     "no-memory": (
         "GPT-2 without a memory: what a question's own segment says.",
         small("gpt2"),

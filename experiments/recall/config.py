@@ -8,6 +8,7 @@ from inf_former_jax.fields import Sample
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import presets
 from inf_former_jax.models.decoder import ModelConfig
+from inf_former_jax.models.presets import BY_CONTENT
 from inf_former_jax.training.loop import LoopConfig
 from inf_former_jax.training.optim import OptimConfig
 
@@ -55,6 +56,16 @@ PRESETS: dict[str, tuple[str, RecallConfig]] = {
     "infinity-former-lasting": (
         "The same with power contraction: all 64 and fewer segments have the same width.",
         _remembering(contraction="power"),
+    ),
+    "infinity-former-content": (
+        "On equal cells, written as intervals and read by content; no gradient through the memory.",
+        dataclasses.replace(
+            _small(
+                presets.infinity_former(),
+                long_term=dataclasses.replace(BY_CONTENT, num_basis=128),
+            ),
+            optim=OptimConfig(learning_rate=2e-3, steps=800, warmup_steps=100),
+        ),
     ),
     "infinity-former-sticky": (
         "The same with fixed contraction and sticky memories.",

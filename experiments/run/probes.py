@@ -63,6 +63,39 @@ def lookup_windows(model: ModelConfig) -> dict[str, int]:
     return windows
 
 
+def columns(places: str, accuracies: str) -> tables.Columns:
+    """The columns of a table of runs: accuracy over all, at each place, and with memory emptied.
+
+    Args:
+        places, accuracies: where a result's test figures have them.
+    """
+
+    def by_place(label: str) -> Callable[[tables.Runs], str]:
+        def cell(runs: tables.Runs) -> str:
+            tests = [run["test"][label] for run in runs if label in run["test"]]
+            if not tests:
+                return ""
+            by_run = zip(*(test[accuracies] for test in tests), strict=True)
+            found = []
+            for place, values in zip(tests[0][places], by_run, strict=True):
+                known = [value for value in values if value is not None]
+                if known:
+                    found.append(f"{place}: {sum(known) / len(known):.2f}")
+            return " ".join(found)
+
+        return cell
+
+    return {
+        "seeds": tables.count,
+        "accuracy": tables.tested("as trained", "accuracy"),
+        f"by {places.removesuffix('s')}": by_place("as trained"),
+        "emptied": tables.tested(tables.CONTROL, "accuracy"),
+        "emptied, by it": by_place(tables.CONTROL),
+        "updates": tables.updates,
+        "tokens/s": tables.rate,
+    }
+
+
 def report(
     folder: Path,
     title: str,

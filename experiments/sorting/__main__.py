@@ -3,6 +3,7 @@
     python -m experiments.sorting [PRESET] [--options]
     python -m experiments.sorting compare [--options]     all models, one table and one picture
     python -m experiments.sorting lasting [--options]     contractions of the memory, by segments
+    python -m experiments.sorting memories [--options]    every memory on this task, one table
 
 Trains on freshly generated sequences, then reports accuracy on 800 others: as trained, and with
 the long-term memory emptied before every segment. Writes config, metrics, a figure and a picture
@@ -19,12 +20,13 @@ from collections.abc import Sequence
 from experiments.run import cli
 from experiments.sorting.compare import COMPARE
 from experiments.sorting.lasting import LASTING
+from experiments.sorting.memories import MEMORIES
 from experiments.sorting.task import SORTING
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line: `python -m experiments.sorting [PRESET] [--options]`."""
-    commands = {"compare": COMPARE.main, "lasting": LASTING.main}
+    commands = {"compare": COMPARE.main, "lasting": LASTING.main, "memories": MEMORIES.main}
     cli.main(SORTING, __doc__, argv, commands)
 
 

@@ -9,6 +9,7 @@ from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import presets
 from inf_former_jax.models.decoder import ModelConfig
+from inf_former_jax.models.presets import BY_CONTENT
 from inf_former_jax.training.loop import LoopConfig
 from inf_former_jax.training.optim import OptimConfig
 
@@ -61,6 +62,10 @@ PRESETS: dict[str, tuple[str, SortingConfig]] = {
     "infinity-former-small": (
         "The same with half the basis functions, which retain as much.",
         _infinity(num_basis=32, num_samples=256, contraction="power", widths=(0.015,)),
+    ),
+    "infinity-former-content": (
+        "The same on 64 equal cells, written as intervals and read by content.",
+        small(presets.infinity_former(), long_term=dataclasses.replace(BY_CONTENT, num_basis=64)),
     ),
     "compressive": (
         "The Compressive Transformer at equal cost, CPU size: 64 short-term, 64 compressed.",

@@ -62,6 +62,24 @@ def infinity_former_small(**changes) -> ModelConfig:
     return dataclasses.replace(_SORTING, **{"long_term": small, **changes})
 
 
+#: A memory of N equal cells that is written without a regression: all segments have the same share
+#: of it, and its mean is kept exactly (SPEC §9).
+INTERVALS = LongTermConfig(functions="rectangular", fit="intervals", contraction="power")
+
+#: The same read by content: a softmax over the cells, with a learned number for each.
+BY_CONTENT = dataclasses.replace(INTERVALS, density="gibbs", turn_queries=True, age_bias="cells")
+
+
+def infinity_former_intervals(**changes) -> ModelConfig:
+    """The ∞-former on N cells, written as intervals and read by a Gaussian density (SPEC §9)."""
+    return dataclasses.replace(_SORTING, **{"long_term": INTERVALS, **changes})
+
+
+def infinity_former_content(**changes) -> ModelConfig:
+    """The same read by content: each query's softmax over the cells (SPEC §9)."""
+    return dataclasses.replace(_SORTING, **{"long_term": BY_CONTENT, **changes})
+
+
 #: Layers, heads and width of the published GPT-2 models.
 _GPT2_SIZES = {
     "small": (12, 12, 768),
@@ -131,3 +149,15 @@ def gpt2_infinity_lasting(size: str = "small", **changes) -> ModelConfig:
     default = LongTermConfig().tau
     lasting = dataclasses.replace(_GPT2_MEMORY, contraction="power", tau=default)
     return gpt2(size, **{"long_term": lasting, **changes})
+
+
+def gpt2_infinity_content(size: str = "small", **changes) -> ModelConfig:
+    """GPT-2 with a memory of N cells that is written as intervals and read by content (SPEC §9).
+
+    Cells join the keys and values of local attention, by its own matrices: the memory adds
+    parameters for the gate and the age of cells only.
+    """
+    content = dataclasses.replace(
+        INTERVALS, density="gibbs", age_bias="cells", projections="attention", joined=True
+    )
+    return gpt2(size, **{"long_term": content, **changes})

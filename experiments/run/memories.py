@@ -1,0 +1,150 @@
+"""Every memory on one task: how it is written, read, contracted and steered (SPEC §3, §9).
+
+A memory's name says what it is made of:
+
+    ridge | intervals       written by the paper's regression, or as intervals on equal cells
+    gaussian | gibbs | mixed    read at a place, by content, or by heads of both kinds
+    fixed | power           τ = .75, or τ_k = k/(k+1)
+    uniform | sticky        contracted everywhere alike, or more gently where attention fell
+
+Cells are run one after the other; finished ones are kept and half-finished ones go on. Every model
+is also tested with its memory emptied before every segment.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+from experiments.run import tables
+from experiments.run.config import RunConfig
+from experiments.run.experiment import Config, Experiment
+from experiments.run.grid import EMPTIED, Cell, Grid, Results, Seeds
+from inf_former_jax.fields import Checked, Count, NonEmpty, NonNegative, Range
+from inf_former_jax.memory.long_term import LongTermConfig
+from inf_former_jax.require import require
+from inf_former_jax.training.objective import Objective
+
+WRITES, READS = ("ridge", "intervals"), ("gaussian", "gibbs", "mixed")
+CONTRACTIONS, STEERED = ("fixed", "power"), ("uniform", "sticky")
+NAMES = tuple("-".join(parts) for parts in product(WRITES, READS, CONTRACTIONS, STEERED))
+
+#: What heads that read by content learn beside their projections.
+BY_CONTENT = {"turn_queries": True, "age_bias": "cells"}
+
+
+def memory(name: str, ridge: Mapping[str, LongTermConfig], heads: int) -> LongTermConfig:
+    """The memory of a name.
+
+    Args:
+        ridge: contraction → the task's memory that is written by ridge regression.
+        heads: of a layer; half of them read by content in a mixed one.
+
+    Raises:
+        ValueError: no such name.
+    """
+    require(name in NAMES, "memories", name, f"of {NAMES[0]} … {NAMES[-1]}")
+    write, read, contraction, steered = name.split("-")
+    given, changes = ridge[contraction], dict[str, Any](sticky=steered == "sticky")
+    if read == "gibbs":
+        changes |= {"density": "gibbs", **BY_CONTENT}
+    elif read == "mixed":
+        changes |= {"content_heads": heads // 2, **BY_CONTENT}
+    if write == "ridge":
+        return dataclasses.replace(given, **changes)
+    kept = {"num_basis": given.num_basis, "min_var": given.min_var}
+    kept |= {"functions": "rectangular", "fit": "intervals", "contraction": contraction}
+    if changes["sticky"]:
+        kept["num_samples"] = given.num_basis
+    return LongTermConfig(**{**kept, **changes})
+
+
+def by_ridge(
+    presets: Mapping[str, tuple[str, RunConfig]], fixed: str, power: str
+) -> dict[str, LongTermConfig]:
+    """Contraction → the memory of the preset that has it."""
+    named = {"fixed": fixed, "power": power}
+    memories = {name: presets[preset][1].model.long_term for name, preset in named.items()}
+    return {name: found for name, found in memories.items() if found is not None}
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoriesConfig(Checked):
+    """Which cells of the table to fill."""
+
+    sizes: NonEmpty[Count]
+    """Sizes of the task, which the table's second column names."""
+    memories: NonEmpty[str] = tuple(name for name in NAMES if name.endswith("uniform"))
+    """Rows; with -emptied, trained with its memory emptied before every segment."""
+    gradients: NonEmpty[Annotated[int, Range(0)]] = (0,)
+    """k: how many segments back the gradient goes through the memory."""
+    seeds: Seeds = 1
+    """Seeds 0, 1, … of each cell."""
+    updates: Annotated[int, Range(2)] = 800
+    """Training steps of a run."""
+    minutes: NonNegative = 0.0
+    """Training time of a run, compile included; 0 = all updates."""
+    data: str = ""
+    """Folder of text, for a task that needs one."""
+    out: str = "runs/memories"
+    """Folder of the runs and the table."""
+
+
+def grid(
+    experiment: Experiment[Config],
+    config_of: Callable[[int, MemoriesConfig], Config],
+    ridge: Mapping[str, LongTermConfig],
+    options: MemoriesConfig,
+    label: str,
+    columns: tables.Columns,
+) -> Grid[Config]:
+    """`python -m experiments.NAME memories`: a table of memories on an experiment's task.
+
+    Args:
+        config_of: from a size to the task's config, with any memory.
+        ridge: contraction → the task's memory that is written by ridge regression.
+        options: the default ones.
+        label: header of the sizes.
+    """
+
+    def cells(cfg: MemoriesConfig) -> Sequence[Cell[Config]]:
+        shapes = product(cfg.sizes, range(cfg.seeds), cfg.gradients, cfg.memories)
+        return [cell(cfg, *shape) for shape in shapes]
+
+    def cell(cfg: MemoriesConfig, size: int, seed: int, gradient: int, name: str) -> Cell[Config]:
+        config = config_of(size, cfg)
+        used = memory(name.removesuffix(EMPTIED), ridge, config.model.num_heads)
+        model = dataclasses.replace(config.model, long_term=used, memory_gradient=gradient)
+        warmup = min(config.optim.warmup_steps, cfg.updates // 2)
+        config = dataclasses.replace(
+            config,
+            model=model,
+            seed=seed,
+            optim=dataclasses.replace(config.optim, steps=cfg.updates, warmup_steps=warmup),
+            loop=dataclasses.replace(config.loop, minutes=cfg.minutes),
+            objective=Objective(empty_memory=name.endswith(EMPTIED)),
+        )
+        return Cell(
+            row=(name, f"{size:,}", str(gradient)),
+            title=f"{name}, {label} {size:,}, k = {gradient}, seed {seed}",
+            preset=name,
+            config=config,
+            folder=Path(cfg.out) / str(size) / f"{name}-{gradient}-{seed}",
+        )
+
+    def finish(folder: Path, found: Results) -> None:
+        print(f"{folder}/table.md")
+
+    return Grid(
+        experiment=experiment,
+        command="memories",
+        description=__doc__,
+        options=dataclasses.replace(options, out=f"runs/{experiment.name}/memories"),
+        cells=cells,
+        title=f"{experiment.name}: memories on the same data",
+        labels=("memory", label, "k"),
+        columns=columns,
+        width=150,
+        finish=finish,
+    )
