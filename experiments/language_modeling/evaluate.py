@@ -20,6 +20,9 @@ from experiments.run import cli, devices, folders, training
 from inf_former_jax.data.text import Skip
 from inf_former_jax.fields import Natural, NonEmpty, Required
 from inf_former_jax.memory.state import init
+from inf_former_jax.models.decoder import ModelConfig
+from inf_former_jax.models.presets import TRAINING_FREE
+from inf_former_jax.require import require
 from inf_former_jax.training.state import TrainState
 
 
@@ -35,9 +38,26 @@ class EvaluateConfig(Skip):
     """Which of valid and test are read."""
     characters: Natural = 0
     """Characters of each document, from its beginning; 0 = all."""
+    cells: Natural = 0
+    """Give a model without a memory one of this many cells, which join its attention by its own
+    matrices: nothing is trained (SPEC §9). 0 = the model as it is."""
     cache: str = "runs/tokens"
     out: str = ""
-    """Folder of evaluation-DATA.json; "" = the run's."""
+    """Folder of evaluation-DATA.json, with --cells evaluation-DATA-CELLS.json; "" = the run's."""
+
+
+def with_cells(model: ModelConfig, cells: int) -> ModelConfig:
+    """The model with a memory of so many cells that has no parameters; 0 = the model as it is.
+
+    Raises:
+        ValueError: the model has a memory of its own already.
+    """
+    if not cells:
+        return model
+    bare = model.long_term is None and model.compressed is None
+    require(bare, "cells", f"{cells} for a model with a memory", "0 there, or a run without one")
+    memory = dataclasses.replace(TRAINING_FREE, num_basis=cells)
+    return dataclasses.replace(model, long_term=memory)
 
 
 def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
@@ -52,6 +72,7 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
     run, note = devices.settled(run)
     if note:
         print(note)
+    run = dataclasses.replace(run, model=with_cells(run.model, cfg.cells))
     limits = {str(split): cfg.characters for split in cfg.splits}
     corpus = tokenized(cfg.data, tokenizer_of_run(cfg.run), cfg.cache, limits, cfg)
     task = LanguageModeling(run, corpus, training.site(run, cfg.run))
@@ -77,7 +98,8 @@ def main(argv: Sequence[str]) -> None:
             "language_modeling", Path(cfg.run).name, ["evaluate", *argv]
         )
         result = evaluate(cfg, provenance)
-    file = folder / f"evaluation-{Path(cfg.data).resolve().name if cfg.data else 'plays'}.json"
+    name = Path(cfg.data).resolve().name if cfg.data else "plays"
+    file = folder / f"evaluation-{name}{f'-{cfg.cells}' if cfg.cells else ''}.json"
     folders.write_json(file, result)
     for split in cfg.splits:
         show(f"{result['corpus']}, {split}", result[split])

@@ -2,9 +2,19 @@
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
-from experiments.results import analysis, benchmark, dialogue, language, precision, probes, sorting
+from experiments.results import (
+    analysis,
+    benchmark,
+    dialogue,
+    language,
+    memories,
+    precision,
+    probes,
+    sorting,
+)
 from experiments.results.summary import SOURCES, summary_table
 from experiments.run.tables import Result
 from inf_former_jax.files import read_json
@@ -28,6 +38,10 @@ TABLES: dict[str, Callable[[list[Result]], str]] = {
     "dialogue": dialogue.dialogue_table,
     "questions": probes.by_age_table,
     "benchmark": benchmark.benchmark_table,
+    "memories sorting": partial(memories.memories_table, "sorting"),
+    "memories recall": partial(memories.memories_table, "recall"),
+    "memories passkey": partial(memories.memories_table, "passkey"),
+    "memories questions": partial(memories.memories_table, "questions"),
     "precision": precision.precision_table,
 }
 

@@ -70,6 +70,12 @@ INTERVALS = LongTermConfig(functions="rectangular", fit="intervals", contraction
 BY_CONTENT = dataclasses.replace(INTERVALS, density="gibbs", turn_queries=True, age_bias="cells")
 
 
+#: The same for a model that is not trained: cells join its attention, by its own matrices.
+TRAINING_FREE = dataclasses.replace(
+    INTERVALS, density="gibbs", projections="attention", joined=True, gate=False
+)
+
+
 def infinity_former_intervals(**changes) -> ModelConfig:
     """The ∞-former on N cells, written as intervals and read by a Gaussian density (SPEC §9)."""
     return dataclasses.replace(_SORTING, **{"long_term": INTERVALS, **changes})

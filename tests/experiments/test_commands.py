@@ -14,7 +14,12 @@ COMMANDS = {
     "sorting paper-8k": "--length --model.dropout --model.long-term.num-basis",
     "sorting compare": "--models --lengths --seeds --minutes --paper --out",
     "sorting lasting": "--models --segments --seeds --updates --minutes --out",
-    "recall": "infinity-former infinity-former-lasting infinity-former-sticky transformer-xl",
+    "sorting memories": "--sizes --memories --gradients --seeds --updates --minutes --data --out",
+    "recall memories": "--sizes --memories --gradients --seeds --updates --minutes --data --out",
+    "passkey memories": "--sizes --memories --gradients --seeds --updates --minutes --data --out",
+    "questions memories": "--sizes --memories --gradients --seeds --updates --minutes --data --out",
+    "recall": "infinity-former infinity-former-lasting infinity-former-content "
+    "infinity-former-sticky transformer-xl",
     "recall infinity-former-lasting": "--task.num-keys --task.segments --test-documents --out "
     "--loop.minutes --model.memory-gradient",
     "passkey": "infinity-former-lasting infinity-former transformer-xl",
@@ -28,7 +33,7 @@ COMMANDS = {
     "--piece --valid-characters --test-characters --cache --sample --mesh-model",
     "language_modeling compare": "--models --seeds --base-updates --updates --learning-rate "
     "--memory-learning-rate --piece --vocab-size --data --init-from --out",
-    "language_modeling evaluate": "--run --data --splits --characters --cache --out",
+    "language_modeling evaluate": "--run --data --splits --characters --cells --cache --out",
     "generate": "--model --prompt --prompt-file --tokens --temperature --top-p --top-k "
     "--segment-len --memory-in --memory-out --seed",
     "dialogue": "no-document window compressive infinity infinity-sticky infinity-lasting "

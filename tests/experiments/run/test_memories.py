@@ -1,0 +1,83 @@
+"""The table of memories: what a name means, and a cell that runs."""
+
+import dataclasses
+import json
+
+import pytest
+
+from experiments.passkey.memories import MEMORIES as PASSKEY
+from experiments.questions.memories import MEMORIES as QUESTIONS
+from experiments.recall import memories as recall
+from experiments.run import memories
+from experiments.run.memories import MemoriesConfig
+from experiments.sorting.memories import MEMORIES as SORTING
+from inf_former_jax.models.decoder import ModelConfig
+from inf_former_jax.training.loop import LoopConfig
+
+GRIDS = {grid.experiment.name: grid for grid in (SORTING, recall.MEMORIES, PASSKEY, QUESTIONS)}
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_every_memory_is_one_that_a_model_can_have(name):
+    """All 24 names, at two sizes and with a gradient; no two of a size have the same config."""
+    options = dataclasses.replace(
+        GRIDS[name].options, sizes=(4, 8), memories=memories.NAMES, gradients=(0, 2)
+    )
+    cells = GRIDS[name].cells(options)
+    assert len(cells) == 2 * 2 * 24 == len({cell.config for cell in cells})
+    assert len({cell.folder for cell in cells}) == len(cells)
+
+
+def test_what_a_name_means():
+    ridge = memories.by_ridge(
+        recall.PRESETS, fixed="infinity-former", power="infinity-former-lasting"
+    )
+
+    def made(name):
+        return memories.memory(name, ridge, 4)
+
+    assert made("ridge-gaussian-fixed-uniform") == ridge["fixed"]
+    assert made("ridge-gaussian-power-uniform") == ridge["power"]
+    assert made("ridge-gibbs-fixed-uniform").density == "gibbs"
+    mixed = made("intervals-mixed-power-sticky")
+    assert (mixed.fit, mixed.functions) == ("intervals", "rectangular")
+    assert (mixed.density, mixed.content_heads, mixed.contraction) == ("gaussian", 2, "power")
+    assert mixed.sticky and mixed.num_samples == mixed.num_basis == ridge["power"].num_basis
+    with pytest.raises(ValueError, match=r"^memories: found ridge, accepted: of ridge-gaussian"):
+        made("ridge")
+
+
+def test_a_table_of_two_memories(tmp_path, monkeypatch, capsys):
+    """They run one after the other; each is tested with its memory emptied, too."""
+
+    def tiny(keys: int, cfg: MemoriesConfig):
+        given = recall_config(keys, cfg)
+        sizes = {"num_layers": 1, "num_heads": 2, "head_dim": 4, "d_model": 8, "d_inner": 8}
+        model: ModelConfig = dataclasses.replace(given.model, **sizes)
+        loop = LoopConfig(log_every=2, eval_every=2)
+        counts = {"batch_size": 8, "test_documents": 8, "valid_documents": 8}
+        return dataclasses.replace(given, model=model, loop=loop, **counts)
+
+    recall_config = recall.config_of
+    small = memories.grid(
+        recall.RECALL,
+        tiny,
+        memories.by_ridge(recall.PRESETS, fixed="infinity-former", power="infinity-former-lasting"),
+        MemoriesConfig(sizes=(2,), updates=4),
+        "keys",
+        recall.MEMORIES.columns,
+    )
+    names = ["ridge-gibbs-fixed-uniform", "intervals-mixed-power-sticky-emptied"]
+    small.main(["--memories", *names, "--out", str(tmp_path)])
+    assert "[2/2] intervals-mixed-power-sticky-emptied, keys 2, k = 0" in capsys.readouterr().out
+    first, second = (
+        json.loads((tmp_path / "2" / f"{name}-0-0" / "result.json").read_text()) for name in names
+    )
+    assert set(first["test"]) == {"as trained", "memory emptied before every segment"}
+    assert second["settings"]["objective"]["empty_memory"] and second["steps"] == 4
+    table = (tmp_path / "table.md").read_text().splitlines()
+    assert len(table) == 4 and table[2].split(" | ")[3:5] == ["1", f"{_accuracy(first):.3f}"]
+
+
+def _accuracy(result):
+    return result["test"]["as trained"]["accuracy"]
