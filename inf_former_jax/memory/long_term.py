@@ -194,8 +194,7 @@ def _squeezed(
         at = jax.lax.stop_gradient(jnp.asarray(locations)) * cfg.num_basis
         cell = jnp.clip(at.astype(jnp.int32), 0, cfg.num_basis - 1)
         samples = jnp.take_along_axis(samples, cell[..., None], axis=1)
-    by = cells.squeeze_of(cfg, jnp.maximum(memory.writes, 1), samples.dtype)
-    return cells.squeeze(cfg.num_basis, samples, by, cfg.tau_of(1))
+    return cells.squeeze(cfg, samples, jnp.asarray(memory.writes))
 
 
 def _sticky_locations(
@@ -225,8 +224,7 @@ def fit_new(
 
     def further_only(x):
         if ops.new is None:
-            by = cells.squeeze_of(cfg, jnp.maximum(writes, 1), x.dtype)
-            return cells.append(cfg.num_basis, x, by, cfg.tau_of(1))
+            return cells.append(cfg, x, writes)
         return by_writes(ops.new, jnp.clip(writes - 1, 0, shape(ops.new)[0] - 1), x)
 
     def both(x):

@@ -16,6 +16,7 @@ from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import decoder
 from inf_former_jax.models.decoder import Decoder, ModelConfig
 from tests.golden import jit
+from tests.pairs import PAIRS
 
 B, T, V = 3, 4, 19
 # Functions close together, so that a signal is read on fewer of them than it is stored on.
@@ -68,6 +69,7 @@ KINDS = {
     "xl-same-length": {"mem_len": 5, "long_term": None, "same_length": True, "clamp_len": 3},
     "compressive": {"long_term": None, "compressed": CompressedConfig(2, 2 * T), "norm": "pre"},
     "compressive-infinite": {"compressed": CompressedConfig(2, T)},
+    **PAIRS,
 }
 LENGTHS = np.array([11, 3, 6])
 

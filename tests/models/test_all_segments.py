@@ -26,6 +26,7 @@ from inf_former_jax.training.objective import Objective
 from inf_former_jax.training.state import TrainState
 from inf_former_jax.training.step import make_train_step
 from tests.golden import jit
+from tests.pairs import GPT2, PAIRS
 
 ROWS, SEGMENTS, LENGTH, VOCAB = 4, 5, 4, 12
 KL_WEIGHT = 0.1
@@ -47,16 +48,6 @@ UNIFORM = ModelConfig(
 )
 STICKY = dataclasses.replace(UNIFORM, long_term=dataclasses.replace(LONG_TERM, sticky=True))
 POWER = dataclasses.replace(LONG_TERM, contraction="power", tau=0.75, horizon=2)
-GPT2 = {
-    "norm": "pre",
-    "final_norm": True,
-    "position": "learned",
-    "activation": "gelu",
-    "attention_bias": True,
-    "tied": True,
-    "scale_embedding": False,
-    "inner_dropout": False,
-}
 DROPPING = {"dropout": 0.2, "attention_dropout": 0.3, "query_chunk": 3}
 DEEP = {"num_layers": 2}
 
@@ -282,6 +273,7 @@ KINDS = {
         "long_term": dataclasses.replace(STICKY.long_term, locations="draw"),
         "dropout": 0.2,
     },
+    **PAIRS,
 }
 
 

@@ -2,10 +2,10 @@
 
 A coefficient is the mean of the signal in its cell, and a write is a comparison of edges: a new
 cell takes from each old cell, and from each new vector, the length that they have in common. In
-units of cells,
+units of what is squeezed into a part of [0, 1],
 
-    the past:   cell j covers [j, j+1) · S/(Nτ) of S old cells that are squeezed into [0, τ]
-    the new:    cell j covers the vectors behind τ; the last one ends at 1
+    the past:   cell j, counted from the start, covers [j, j+1) · S/(Nτ) of S old cells
+    the new:    cell j, counted from the end, covers [j, j+1) · L/(N(1-τ)) of L vectors
 
 So there are no tables of operators, τ may be any number of each row, and no number of writes is
 too large. Two things are kept to float32's rounding for ever: the parts of a cell sum to 1, so that
@@ -21,6 +21,9 @@ from jaxtyping import Array, Float, Int
 
 from inf_former_jax.memory.arrays import HIGHEST, AnyArray
 from inf_former_jax.memory.config import LongTermConfig
+
+# A sum of at most so many gathered terms is faster than a product with the matrix of all shares.
+_MOST_TERMS = 8
 
 
 class Squeeze(NamedTuple):
@@ -43,112 +46,134 @@ def squeeze_of(cfg: LongTermConfig, writes: Int[AnyArray, " B"], dtype: Any) -> 
     return Squeeze(jnp.exp(log), -jnp.expm1(log))
 
 
-def squeeze(count: int, samples: Float[AnyArray, "B S E"], by: Squeeze, least: float) -> Array:
-    """The means of `count` (N) cells of [0, 1] after S equal cells are squeezed into [0, τ].
+def squeeze(
+    cfg: LongTermConfig, samples: Float[AnyArray, "B S E"], writes: Int[AnyArray, " B"]
+) -> Float[Array, "B N E"]:
+    """The means of N cells of [0, 1] after S equal cells are squeezed into [0, τ_k].
 
     Cells behind τ are 0, and the cell with τ in it holds its part of the past.
 
     Args:
-        least: the smallest τ of any row, which bounds how many old cells a new one meets.
-
-    Returns:
-        [B, N, E].
+        writes: k of each row; 0 counts as 1.
     """
-    cells = jnp.asarray(samples)
-    parts = _parts(count, cells.shape[1], by, least)
-    return _gather(parts, cells)
+    samples = jnp.asarray(samples)
+    by = squeeze_of(cfg, jnp.maximum(writes, 1), samples.dtype)
+    return _means(samples, cfg.num_basis, cfg.num_basis * by.tau, cfg.num_basis * cfg.tau_of(1))
+
+
+def append(
+    cfg: LongTermConfig, x: Float[AnyArray, "B L E"], writes: Int[AnyArray, " B"]
+) -> Float[Array, "B N E"]:
+    """What L new vectors on (τ_k, 1] add to the means of N cells.
+
+    Args:
+        writes: k of each row; 0 counts as 1.
+    """
+    x, count = jnp.asarray(x), cfg.num_basis
+    by = squeeze_of(cfg, jnp.maximum(writes, 1), x.dtype)
+    widest = count * (1 - cfg.tau_of(1))
+    touched = min(count, int(widest) + 1)
+    least = widest if cfg.contraction == "fixed" else 0.0
+    new = _means(x, touched, count * by.rest, least, from_end=True)
+    return jnp.pad(new, ((0, 0), (count - touched, 0), (0, 0)))
+
+
+def _means(
+    x: Float[Array, "B S E"],
+    count: int,
+    width: Float[Array, " B"],
+    least: float,
+    *,
+    from_end: bool = False,
+) -> Float[Array, "B J E"]:
+    """The means of `count` (J) cells over which S vectors are spread, from the first cell on.
+
+    Args:
+        width: how many cells the vectors cover, not above J. A cell that they cover in part holds
+            its part of them.
+        least: no width is below this one.
+        from_end: cells and vectors are counted from the last one.
+    """
+    batch, number, _ = x.shape
+    size, most = number / width, number / least if least else float("inf")
+    terms = _terms(most, number), _terms(count / number, count)
+    if max(terms) > _MOST_TERMS:
+        which = jnp.broadcast_to(jnp.arange(number), (batch, count, number))
+        first, fraction = _multiples(count, size, number)
+        share = _common(which - first[..., None], fraction, size) / size[:, None, None]
+        share = share[:, ::-1, ::-1] if from_end else share
+        return jnp.einsum("bjs,bse->bje", jax.lax.stop_gradient(share), x, precision=HIGHEST)
+    of_cells = _parts(count, size, number, terms[0], from_end)
+    of_vectors = _parts(number, width / number, count, terms[1], from_end)
+    of_cells = of_cells._replace(share=of_cells.share / size[:, None, None])
+    return _gather(of_cells, of_vectors, x)
 
 
 class _Parts(NamedTuple):
-    """Cell j takes `share[:, j, r]` of old cell `first[:, j] + r`."""
+    """Interval j takes `share[:, j, r]` of the vector `rows[:, j, r]`."""
 
-    first: Int[Array, "B N"]
-    share: Float[Array, "B N r"]
-    start: Int[Array, "B S"]  # the first new cell that an old cell may be a part of
+    rows: Int[Array, "B J r"]
+    share: Float[Array, "B J r"]
 
 
-def _parts(count: int, old: int, by: Squeeze, least: float) -> _Parts:
-    widest = old / (count * least)  # old cells that a new one covers, at most
-    ratio = old / count / jnp.asarray(by.tau)
-    first, fraction = _multiples(count, ratio, widest)
-    terms = int(widest) + 2
-    offset = jnp.arange(terms, dtype=ratio.dtype)
-    # What the cell [fraction, fraction + ratio) has in common with [r, r + 1).
-    upper = jnp.minimum((fraction + ratio[:, None])[..., None], offset + 1)
-    common = jnp.maximum(upper - jnp.maximum(fraction[..., None], offset), 0.0)
-    inside = first[..., None] + jnp.arange(terms) < old
-    share = jnp.where(inside, common, 0.0) / ratio[:, None, None]
-    start, _ = _multiples(old, 1 / ratio, 1 / (old / count))
-    return _Parts(first, share, start)
+def _terms(most: float, others: int) -> int:
+    """How many of so many neighbours of length 1 an interval meets, not longer than `most`."""
+    return int(min(most + 2, others))
+
+
+def _parts(
+    count: int, size: Float[Array, " B"], others: int, terms: int, from_end: bool
+) -> _Parts:
+    """The lengths that intervals `[j, j+1) · size` have in common with neighbours of length 1."""
+    first, fraction = _multiples(count, size, others)
+    place = jnp.broadcast_to(jnp.arange(terms), (*first.shape, terms))
+    share, rows = _common(place, fraction, size), first[..., None] + place
+    share, rows = jnp.where(rows < others, share, 0.0), jnp.minimum(rows, others - 1)
+    return _Parts(others - 1 - rows[:, ::-1], share[:, ::-1]) if from_end else _Parts(rows, share)
+
+
+def _common(
+    place: Int[Array, "B J r"], fraction: Float[Array, "B J"], size: Float[Array, " B"]
+) -> Float[Array, "B J r"]:
+    """The length that `[fraction, fraction + size)` has in common with `[place, place + 1)`."""
+    start, stop = fraction[..., None], (fraction + size[:, None])[..., None]
+    return jnp.maximum(jnp.minimum(stop, place + 1.0) - jnp.maximum(start, place), 0.0)
 
 
 def _multiples(
-    count: int, ratio: Float[Array, " B"], most: float
+    count: int, size: Float[Array, " B"], others: int
 ) -> tuple[Int[Array, "B J"], Float[Array, "B J"]]:
-    """Whole part and fraction of `j · ratio`, j = 0 … count-1, the fraction to rounding.
+    """Whole part and fraction of `j · size`, j = 0 … count-1, to rounding below `others`.
 
-    The product of a large j with a float32 would leave a fraction of few digits. The ratio is cut
+    The product of a large j with a float32 would leave a fraction of few digits. The size is cut
     into a part of few binary digits, whose multiples are exact, and a small rest.
     """
-    digits = 22 - max(int(count * max(most, 1.0)), 1).bit_length()
-    step = 2.0**-digits
-    coarse = jnp.floor(ratio / step) * step
-    places = jnp.arange(count, dtype=ratio.dtype)[None]
+    size = jnp.minimum(size, others)  # a second one would begin behind them anyway
+    step = 2.0 ** (others.bit_length() - 22)
+    coarse = jnp.floor(size / step) * step
+    places = jnp.arange(count, dtype=size.dtype)[None]
     exact = places * coarse[:, None]
     whole = jnp.floor(exact)
-    fraction = (exact - whole) + places * (ratio - coarse)[:, None]
+    fraction = (exact - whole) + places * (size - coarse)[:, None]
     carried = jnp.floor(fraction)
     return (whole + carried).astype(jnp.int32), fraction - carried
 
 
 @jax.custom_vjp
-def _gather(parts: _Parts, cells: Float[Array, "B S E"]) -> Float[Array, "B N E"]:
+def _gather(forward: _Parts, backward: _Parts, x: Float[Array, "B S E"]) -> Float[Array, "B J E"]:
+    """`Σ_r share_jr x_{rows_jr}`. XLA would scatter the gradient, one row after the other.
+
+    Args:
+        backward: the transpose of the forward parts, by which the gradient is gathered, too.
+    """
     total = 0.0
-    for r in range(parts.share.shape[-1]):
-        rows = jnp.minimum(parts.first + r, cells.shape[1] - 1)
-        total = total + parts.share[..., r, None] * jnp.take_along_axis(cells, rows[..., None], 1)
+    for r in range(forward.share.shape[-1]):
+        found = jnp.take_along_axis(x, forward.rows[..., r, None], 1, mode="promise_in_bounds")
+        total = total + forward.share[..., r, None] * found
     return jnp.asarray(total)
 
 
-def _gather_transposed(parts: _Parts, cotangent: Float[Array, "B N E"]) -> tuple[None, Array]:
-    """An old cell's cotangent is gathered, too: it is a part of a few new cells at most.
-
-    XLA would scatter, one row after the other.
-    """
-    count, old = parts.first.shape[1], parts.start.shape[1]
-    terms, total = count // old + 4, 0.0
-    for r in range(-1, terms - 1):
-        row = parts.start + r
-        inside = (row >= 0) & (row < count)
-        row = jnp.clip(row, 0, count - 1)
-        which = jnp.arange(old)[None] - jnp.take_along_axis(parts.first, row, 1)
-        inside &= (which >= 0) & (which < parts.share.shape[-1])
-        which = jnp.clip(which, 0, parts.share.shape[-1] - 1)
-        share = jax.vmap(lambda share, row, which: share[row, which])(parts.share, row, which)
-        share = jnp.where(inside, share, 0.0)
-        total = total + share[..., None] * jnp.take_along_axis(cotangent, row[..., None], 1)
-    return None, jnp.asarray(total)
-
-
-_gather.defvjp(lambda parts, cells: (_gather(parts, cells), parts), _gather_transposed)
-
-
-def append(
-    count: int, x: Float[AnyArray, "B L E"], by: Squeeze, least: float
-) -> Float[Array, "B N E"]:
-    """What L new vectors on (τ, 1] add to the means of `count` (N) cells.
-
-    Args:
-        least: the smallest τ of any row: no cell that lies wholly before it is touched.
-    """
-    x = jnp.asarray(x)
-    length, touched = x.shape[1], min(count, int((1 - least) * count) + 1)
-    width = count * by.rest[:, None]  # of the written part, in cells
-    # Places are counted from the end, in vectors: near the end they are small and exact.
-    ends = jnp.arange(touched, -1, -1, dtype=x.dtype)[None] * (length / width)
-    ends = jnp.minimum(ends, length)
-    place = jnp.arange(length, 0, -1, dtype=x.dtype)[None, None]  # where each vector begins
-    common = jnp.minimum(ends[:, :-1, None], place) - jnp.maximum(ends[:, 1:, None], place - 1)
-    share = jnp.maximum(common, 0.0) * (width / length)[..., None]
-    new = jnp.einsum("bnl,ble->bne", jax.lax.stop_gradient(share), x, precision=HIGHEST)
-    return jnp.pad(new, ((0, 0), (count - touched, 0), (0, 0)))
+_gather.defvjp(
+    lambda forward, backward, x: (_gather(forward, backward, x), (forward, backward)),
+    lambda parts, cotangent: (None, None, _gather(parts[1], parts[0], cotangent)),
+)

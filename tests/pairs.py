@@ -1,0 +1,79 @@
+"""Every pair of a basis, a fit and a density that a memory can be made of, as small as it gets.
+
+`PAIRS` maps a name to the changes of a model with 2 heads: those of its long-term memory under
+"long_term", and those of the model around it. Files of tests put each of them through what any
+memory has to do.
+"""
+
+from inf_former_jax.memory.long_term import LongTermConfig
+
+CELLS = {"functions": "rectangular", "fit": "intervals"}
+STICKY = {"sticky": True, "num_samples": 6}
+POWER = {"contraction": "power"}
+CONTENT = {"density": "gibbs"}
+LEARNED = {"turn_queries": True, "learn_temperature": True, "temperature": 0.5}
+#: What a GPT-2 has, and other models of these tests have not.
+GPT2 = {
+    "norm": "pre",
+    "final_norm": True,
+    "position": "learned",
+    "activation": "gelu",
+    "attention_bias": True,
+    "tied": True,
+    "scale_embedding": False,
+    "inner_dropout": False,
+}
+TRAINING_FREE = {**CELLS, **CONTENT, "projections": "attention", "gate": False}
+
+
+def memory(**changes) -> LongTermConfig:
+    """A memory of 4 functions or cells."""
+    gaussian = changes.get("functions", "gaussian") == "gaussian"
+    tiny = {"num_basis": 4, "bins": 5} | ({"widths": (0.1, 0.3)} if gaussian else {})
+    sampled = changes.get("fit", "points") == "points" or changes.get("sticky", False)
+    tiny |= {"num_samples": 6} if sampled else {}
+    return LongTermConfig(**tiny | changes)
+
+
+#: name → changes of the memory, changes of the model around it
+_PAIRS = {
+    "gaussian, intervals": ({"fit": "intervals"}, {"norm": "pre"}),
+    "gaussian, intervals, sticky, power": (
+        {"fit": "intervals", "horizon": 2, **STICKY, **POWER},
+        {"mem_len": 0},
+    ),
+    "cells, points": ({"functions": "rectangular"}, {"mem_len": 0}),
+    "cells, points, sticky": ({"functions": "rectangular", **STICKY}, {}),
+    "cells": (CELLS, {"mem_len": 0}),
+    "cells, power": ({**CELLS, **POWER, "power": 1.5}, {"norm": "pre"}),
+    "cells, sticky": ({**CELLS, **STICKY}, {}),
+    "cells, drawn": ({**CELLS, **STICKY, **POWER, "locations": "draw"}, {"mem_len": 0}),
+    "content, gaussian, points": ({**CONTENT, "cells": 6, "age_bias": "linear"}, {}),
+    "content, gaussian, intervals, sticky": (
+        {**CONTENT, **STICKY, **LEARNED, "fit": "intervals", "age_bias": "cells"},
+        {"mem_len": 0, "norm": "pre"},
+    ),
+    "content, cells, points": ({**CONTENT, "functions": "rectangular"}, {"mem_len": 0}),
+    "content, cells": (
+        {**CELLS, **CONTENT, **POWER, **LEARNED, "age_bias": "cells"},
+        {"mem_len": 0},
+    ),
+    "content, cells, sticky": ({**CELLS, **CONTENT, **STICKY, "age_bias": "linear"}, GPT2),
+    "training-free": (TRAINING_FREE, {**GPT2, "mem_len": 0}),
+    "training-free, sticky": (
+        {**TRAINING_FREE, **STICKY, **POWER, "learn_temperature": True},
+        GPT2,
+    ),
+    "joined": ({**CELLS, **CONTENT, **LEARNED, "joined": True}, {"query_chunk": 3}),
+    "joined, no window": (
+        {**CONTENT, **STICKY, "joined": True, "cells": 5, "age_bias": "linear"},
+        {"mem_len": 0},
+    ),
+    "joined, training-free": ({**TRAINING_FREE, **POWER, "joined": True}, GPT2),
+    "mixed": ({**CELLS, **POWER, **LEARNED, "content_heads": 1}, {"norm": "pre"}),
+    "mixed, gaussian, sticky": (
+        {**STICKY, "content_heads": 1, "cells": 5, "age_bias": "cells"},
+        {"mem_len": 0},
+    ),
+}
+PAIRS = {name: {"long_term": memory(**of), **model} for name, (of, model) in _PAIRS.items()}
