@@ -121,9 +121,7 @@ def _terms(most: float, others: int) -> int:
     return int(min(most + 2, others))
 
 
-def _parts(
-    count: int, size: Float[Array, " B"], others: int, terms: int, from_end: bool
-) -> _Parts:
+def _parts(count: int, size: Float[Array, " B"], others: int, terms: int, from_end: bool) -> _Parts:
     """The lengths that intervals `[j, j+1) · size` have in common with neighbours of length 1."""
     first, fraction = _multiples(count, size, others)
     place = jnp.broadcast_to(jnp.arange(terms), (*first.shape, terms))

@@ -28,9 +28,7 @@ def memory_of(cfg, writes, seed=0):
     rng = np.random.default_rng(seed)
     coeffs = rng.normal(size=(len(writes), cfg.num_basis, E))
     salience = rng.uniform(size=(len(writes), cfg.bins)) ** 4
-    return long_term.LongTermMemory(
-        jnp.asarray(coeffs), jnp.asarray(salience), jnp.asarray(writes)
-    )
+    return long_term.LongTermMemory(jnp.asarray(coeffs), jnp.asarray(salience), jnp.asarray(writes))
 
 
 def closed_form(cfg, memory, x, locations=None):
