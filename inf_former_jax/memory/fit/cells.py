@@ -29,8 +29,8 @@ _MOST_TERMS = 8
 class Squeeze(NamedTuple):
     """How far each row's past is squeezed: into [0, τ]."""
 
-    tau: Float[AnyArray, " B"]
-    rest: Float[AnyArray, " B"]  # 1 - τ, which is exact where τ is near 1
+    tau: Float[Array, " B"]
+    rest: Float[Array, " B"]  # 1 - τ, which is exact where τ is near 1
 
 
 def squeeze_of(cfg: LongTermConfig, writes: Int[AnyArray, " B"], dtype: Any) -> Squeeze:
