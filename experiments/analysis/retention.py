@@ -8,6 +8,7 @@ figures (result.json), the full arrays (retention.npz) and a picture (retention.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -46,6 +47,8 @@ class RetentionConfig(Checked):
     """Standard deviations of the basis functions."""
     ridge: Positive = 1.0
     """λ of the ridge regression."""
+    fits: NonEmpty[Literal["points", "intervals"]] = ("points",)
+    """points: written by ridge regression, as published. intervals: on N equal cells (SPEC §9)."""
     taus: tuple[Fraction, ...] = (0.75, 0.9)
     """τ of the memories with fixed contraction."""
     powers: tuple[Positive, ...] = (1.0,)
@@ -78,11 +81,16 @@ def memories(cfg: RetentionConfig) -> dict[str, LongTermConfig]:
     contractions: dict[str, dict[str, Any]] = {f"τ = {tau:g}": {"tau": tau} for tau in cfg.taus}
     contractions |= {f"p = {p:g}": {**power, "power": p} for p in cfg.powers}
     found = {}
-    for locations in cfg.locations:
+    for fit, locations in itertools.product(cfg.fits, cfg.locations):
         sticky = {} if locations == "uniform" else {"sticky": True, "locations": locations}
         for label, contraction in contractions.items():
-            name = f"{label}, {locations}" if sticky else label
-            found[name] = LongTermConfig(**shared, **contraction, **sticky)
+            given = {**shared, **contraction, **sticky}
+            if fit == "intervals":
+                ignored = {"widths", "ridge", "horizon"} | (set() if sticky else {"num_samples"})
+                given = {name: value for name, value in given.items() if name not in ignored}
+                given |= {"functions": "rectangular", "fit": "intervals"}
+            names = (label, locations if sticky else "", fit if fit == "intervals" else "")
+            found[", ".join(filter(None, names))] = LongTermConfig(**given)
     require(bool(found), "taus, powers, locations", "none", "one memory at least")
     return found
 

@@ -12,6 +12,7 @@ import sys
 import jax
 
 from experiments.benchmark import compare
+from experiments.benchmark.designs import designs
 from experiments.benchmark.inference import generation, gpt2, stream
 from experiments.benchmark.memory import memory, operators
 from experiments.benchmark.processes import presets
@@ -21,7 +22,7 @@ from experiments.results.benchmark import benchmark_rows
 from experiments.run import cli, devices, folders, plots, tables
 from inf_former_jax.require import require
 
-_FUNCTIONS = (presets, gpt2, stream, steps, memory_gradient, generation, memory, operators)
+_FUNCTIONS = (presets, gpt2, stream, steps, memory_gradient, generation, memory, designs, operators)
 MEASURES = {function.__name__: function for function in _FUNCTIONS}
 
 

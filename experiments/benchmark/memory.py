@@ -56,8 +56,9 @@ def arrays(model: ModelConfig, batch: int, dtype=jnp.float32) -> dict[str, Any]:
         memory = long_term.write(cfg, long_term.init(cfg, batch, dim, dtype), first, operators=ops)
         params = layer.init(keys[4], q, memory)["params"]
         coeffs = jax.random.normal(keys[5], memory.coeffs.shape, dtype)
-        past, new = ops.past, dense(ops.new)
-        ridge = None if past is None else jnp.concatenate([past[0], new[0]])
+        ridge = None
+        if ops.past is not None and ops.new is not None:
+            ridge = jnp.concatenate([ops.past[0], dense(ops.new)[0]])
         return {
             "params": jax.tree.map(lambda leaf: leaf.astype(dtype), params),
             "q": q,

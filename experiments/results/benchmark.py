@@ -162,6 +162,18 @@ def _memory_rows(found: Found) -> Iterator[Row]:
             yield Row(what, _ms(timed["seconds"]), versus, timed)
 
 
+def _design_rows(found: Found) -> Iterator[Row]:
+    """Each design of the memory of one layer, beside the paper's."""
+    for row in found["rows"]:
+        versus = (
+            f"{row['ratio']:.2f} times the paper's in pairs; {_floors(row, 1)}; "
+            f"{row['temporaries_mib']:,.1f} MiB of temporaries, {row['operators_mb']:,.1f} MB of "
+            f"operators"
+        )
+        what = f"{row['design']}, {row['part']}, {row['pass']}"
+        yield Row(what, _ms(row["seconds"], 1), versus, row)
+
+
 def _operator_rows(found: Found) -> Iterator[Row]:
     """Seconds to build operators, and to compile the memory that uses them."""
     for name, row in found.items():
@@ -186,5 +198,6 @@ _MEASURES = {
     "memory_gradient": _gradient_rows,
     "generation": _generation_rows,
     "memory": _memory_rows,
+    "designs": _design_rows,
     "operators": _operator_rows,
 }

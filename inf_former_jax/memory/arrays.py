@@ -5,7 +5,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import ndtr
 
 #: What a public function accepts as an array: a host array or a device array (or tracer).
 AnyArray = jax.Array | np.ndarray
@@ -30,7 +29,8 @@ def beside(t: Any, *constants: Any) -> tuple[Any, ...]:
 def normal_cdf(z: Any) -> Any:
     """`Φ(z)`, the standard normal distribution function; NumPy in, NumPy out."""
     if isinstance(z, jax.Array):
-        return ndtr(z)
-    from scipy.special import ndtr as on_host  # a quarter of a second that few commands need
+        # A third of the work of `jax.scipy.special.ndtr`, whose far tail nobody needs.
+        return 0.5 + 0.5 * jax.lax.erf(z * 0.5**0.5)
+    from scipy.special import ndtr  # a quarter of a second that few commands need
 
-    return on_host(z)
+    return ndtr(z)
