@@ -11,6 +11,8 @@ CELLS = {"functions": "rectangular", "fit": "intervals"}
 STICKY = {"sticky": True, "num_samples": 6}
 POWER = {"contraction": "power"}
 CONTENT = {"density": "gibbs"}
+ENDS = {"density": "sparsemax"}
+WAVES = {"functions": "fourier", "padding": False, "num_basis": 5}
 LEARNED = {"turn_queries": True, "learn_temperature": True, "temperature": 0.5}
 #: What a GPT-2 has, and other models of these tests have not.
 GPT2 = {
@@ -48,6 +50,13 @@ _PAIRS = {
     "cells, power": ({**CELLS, **POWER, "power": 1.5}, {"norm": "pre"}),
     "cells, sticky": ({**CELLS, **STICKY}, {}),
     "cells, drawn": ({**CELLS, **STICKY, **POWER, "locations": "draw"}, {"mem_len": 0}),
+    "sparsemax, sticky": ({**ENDS, **STICKY}, {"mem_len": 0}),
+    "sparsemax, cells": ({**ENDS, **CELLS, **POWER}, {}),
+    "waves, sticky": ({**WAVES, **STICKY}, {}),
+    "waves, intervals, sparsemax": (
+        {**WAVES, **ENDS, **POWER, "fit": "intervals", "horizon": 2},
+        {"mem_len": 0},
+    ),
     "content, gaussian, points": ({**CONTENT, "cells": 6, "age_bias": "linear"}, {}),
     "content, gaussian, intervals, sticky": (
         {**CONTENT, **STICKY, **LEARNED, "fit": "intervals", "age_bias": "cells"},

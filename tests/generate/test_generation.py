@@ -54,15 +54,6 @@ KINDS = {
         "mem_len": 0,
         "long_term": dataclasses.replace(STICKY, contraction="power"),
     },
-    "sparsemax": {"long_term": dataclasses.replace(STICKY, density="sparsemax")},
-    "sparsemax-cells": {
-        "long_term": LongTermConfig(num_basis=8, functions="rectangular", density="sparsemax"),
-    },
-    "waves": {
-        "long_term": LongTermConfig(
-            num_basis=7, functions="fourier", padding=False, fit="intervals", contraction="power"
-        ),
-    },
     "uniform-mem-2T": {"mem_len": 2 * T, "long_term": MEMORY},
     "gpt2": {**GPT2, "long_term": None},
     "vanilla": {"mem_len": 0, "long_term": None},

@@ -248,26 +248,6 @@ KINDS = {
     "uniform": {"mem_len": 2 * LENGTH},
     "power": {"long_term": POWER, "mem_len": 0, "norm": "pre"},
     "sticky": {"long_term": STICKY.long_term},
-    "sparsemax": {
-        "long_term": dataclasses.replace(STICKY.long_term, density="sparsemax"),
-        "mem_len": 0,
-    },
-    "sparsemax, cells": {
-        "long_term": LongTermConfig(
-            num_basis=4, functions="rectangular", density="sparsemax", num_samples=6, bins=5
-        ),
-    },
-    "waves": {
-        "long_term": LongTermConfig(
-            num_basis=5, functions="fourier", padding=False, num_samples=6, bins=5, sticky=True
-        ),
-    },
-    "waves, intervals": {
-        "long_term": LongTermConfig(
-            num_basis=5, functions="fourier", padding=False, fit="intervals", density="sparsemax"
-        ),
-        "mem_len": 0,
-    },
     "drawn": {
         **GPT2,
         "long_term": dataclasses.replace(STICKY.long_term, locations="draw"),
