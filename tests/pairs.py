@@ -5,6 +5,8 @@
 memory has to do.
 """
 
+import pytest
+
 from inf_former_jax.memory.long_term import LongTermConfig
 
 CELLS = {"functions": "rectangular", "fit": "intervals"}
@@ -40,16 +42,13 @@ def memory(**changes) -> LongTermConfig:
 #: name → changes of the memory, changes of the model around it
 _PAIRS = {
     "gaussian, intervals": ({"fit": "intervals"}, {"norm": "pre"}),
-    "gaussian, intervals, sticky, power": (
+    "gaussian, intervals, sticky": (
         {"fit": "intervals", "horizon": 2, **STICKY, **POWER},
         {"mem_len": 0},
     ),
-    "cells, points": ({"functions": "rectangular"}, {"mem_len": 0}),
-    "cells, points, sticky": ({"functions": "rectangular", **STICKY}, {}),
-    "cells": (CELLS, {"mem_len": 0}),
-    "cells, power": ({**CELLS, **POWER, "power": 1.5}, {"norm": "pre"}),
-    "cells, sticky": ({**CELLS, **STICKY}, {}),
-    "cells, drawn": ({**CELLS, **STICKY, **POWER, "locations": "draw"}, {"mem_len": 0}),
+    "cells, points": ({"functions": "rectangular", **STICKY}, {}),
+    "cells": ({**CELLS, **POWER, "power": 1.5}, {"norm": "pre"}),
+    "cells, drawn": ({**CELLS, **STICKY, "locations": "draw"}, {"mem_len": 0}),
     "sparsemax, sticky": ({**ENDS, **STICKY}, {"mem_len": 0}),
     "sparsemax, cells": ({**ENDS, **CELLS, **POWER}, {}),
     "waves, sticky": ({**WAVES, **STICKY}, {}),
@@ -58,7 +57,7 @@ _PAIRS = {
         {"mem_len": 0},
     ),
     "content, gaussian, points": ({**CONTENT, "cells": 6, "age_bias": "linear"}, {}),
-    "content, gaussian, intervals, sticky": (
+    "content, gaussian, intervals": (
         {**CONTENT, **STICKY, **LEARNED, "fit": "intervals", "age_bias": "cells"},
         {"mem_len": 0, "norm": "pre"},
     ),
@@ -67,9 +66,7 @@ _PAIRS = {
         {**CELLS, **CONTENT, **POWER, **LEARNED, "age_bias": "cells"},
         {"mem_len": 0},
     ),
-    "content, cells, sticky": ({**CELLS, **CONTENT, **STICKY, "age_bias": "linear"}, GPT2),
-    "training-free": (TRAINING_FREE, {**GPT2, "mem_len": 0}),
-    "training-free, sticky": (
+    "training-free": (
         {**TRAINING_FREE, **STICKY, **POWER, "learn_temperature": True},
         GPT2,
     ),
@@ -79,10 +76,25 @@ _PAIRS = {
         {"mem_len": 0},
     ),
     "joined, training-free": ({**TRAINING_FREE, **POWER, "joined": True}, GPT2),
-    "mixed": ({**CELLS, **POWER, **LEARNED, "content_heads": 1}, {"norm": "pre"}),
-    "mixed, gaussian, sticky": (
+    "mixed, gaussian": (
         {**STICKY, "content_heads": 1, "cells": 5, "age_bias": "cells"},
         {"mem_len": 0},
     ),
+    "mixed, cells": ({**CELLS, **POWER, **LEARNED, "content_heads": 1}, {"norm": "pre"}),
 }
 PAIRS = {name: {"long_term": memory(**of), **model} for name, (of, model) in _PAIRS.items()}
+
+#: Those that say the most together, where a test of all of them would take long.
+TELLING = (
+    "cells",
+    "waves, intervals, sparsemax",
+    "content, gaussian, intervals",
+    "training-free",
+    "joined",
+    "mixed, cells",
+)
+
+
+def cases() -> list:
+    """The names of all pairs, the parameters of a test; most of them are slow together."""
+    return [pytest.param(name, marks=[] if name in TELLING else pytest.mark.slow) for name in PAIRS]

@@ -83,7 +83,7 @@ class LongTermConfig(Checked):
     cannot tell. linear: a learned slope; cells: a learned number for each cell."""
     turn_queries: bool = False
     """Reading by content: a learned K×K matrix for each head between the layer's queries and the
-    memory. It begins near the identity."""
+    memory. It begins as the identity and noise of the same size, so that heads differ."""
     projections: Literal["own", "attention"] = "own"
     """Reading by content: keys, values and output by matrices of the memory's own, or by those of
     the layer's attention. The latter needs no training, so a frozen model can read its memory."""
@@ -110,6 +110,8 @@ class LongTermConfig(Checked):
             fourier_basis(self.num_basis)
             found = "True with functions = fourier"
             require(not self.padding, "padding", found, "False")
+        else:
+            self._refuse_ignored(("padding",), f"functions = {self.functions}")
         if self.fit == "intervals":
             self._refuse_ignored(("ridge",), f"functions = {self.functions} and fit = intervals")
 
@@ -132,6 +134,7 @@ class LongTermConfig(Checked):
         by_content = self.density == "gibbs" or self.content_heads > 0
         if self.density == "gibbs":
             self._refuse_ignored(("content_heads",), "density = gibbs, where every head is one")
+            self._refuse_ignored(("prior_scale", "prior_mean"), "density = gibbs, which has none")
         if not by_content:
             self._refuse_ignored(_OF_CONTENT, "no head that reads by content")
         if self.read == "kernel":

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from inf_former_jax.memory import state
-from inf_former_jax.memory.arrays import AnyArray
+from inf_former_jax.memory.arrays import HIGHEST, AnyArray
 from inf_former_jax.memory.state import LayerMemory
 from inf_former_jax.models import open_segment
 from inf_former_jax.models.all_segments import Course
@@ -31,7 +31,7 @@ from inf_former_jax.models.layer_memory.kind import Info, MemoryKind, Read, comb
 from inf_former_jax.models.layer_memory.long_term import LongTerm
 from inf_former_jax.models.local_attention.layer import KeysValues, LocalAttention
 from inf_former_jax.models.open_segment import LayerCache
-from inf_former_jax.models.projections import dense_dot
+from inf_former_jax.models.projections import dense_dot, from_heads
 from inf_former_jax.models.segment import Segment
 
 
@@ -169,12 +169,20 @@ class Block(nn.Module):
         return self.attention.keys_values(inputs)
 
     def _projections(self) -> LayerProjections:
-        """Those of local attention, which sees inputs after the norm where it comes before."""
+        """Those of local attention, which sees inputs after the norm where it comes before.
+
+        They stay in the signal's dtype, also where layers compute in bfloat16. What is read is
+        added to local attention's output, which has the bias of the output already.
+        """
 
         def keys_values(x):
-            return self.attention.keys_values(self._normed_before(x))
+            if self.cfg.norm == "pre":
+                self.norm_attention(x)  # creates the parameters when the module is initialised
+                apply: Any = layer_norm(parent=None).apply
+                x = apply(self.norm_attention.variables, x)
+            return self.attention.keys_values(x, HIGHEST)
 
-        return LayerProjections(keys_values, self.attention.output)
+        return LayerProjections(keys_values, lambda z: from_heads(z, self.attention.out, HIGHEST))
 
     def _reconstruction(self, x: AnyArray, old: Array, new: Array) -> Float[Array, "B T"]:
         """`LocalAttention.reconstruction` of vectors before the norm, which is detached, too."""

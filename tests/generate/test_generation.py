@@ -16,7 +16,7 @@ from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import decoder
 from inf_former_jax.models.decoder import Decoder, ModelConfig
 from tests.golden import jit
-from tests.pairs import PAIRS
+from tests.pairs import PAIRS, TELLING
 
 B, T, V = 3, 4, 19
 # Functions close together, so that a signal is read on fewer of them than it is stored on.
@@ -60,7 +60,6 @@ KINDS = {
     "xl-same-length": {"mem_len": 5, "long_term": None, "same_length": True, "clamp_len": 3},
     "compressive": {"long_term": None, "compressed": CompressedConfig(2, 2 * T), "norm": "pre"},
     "compressive-infinite": {"compressed": CompressedConfig(2, T)},
-    **PAIRS,
 }
 LENGTHS = np.array([11, 3, 6])
 
@@ -134,7 +133,7 @@ def said(sticky):
     return read, np.asarray(sticky.run(read, prompts(0)[:, :0], 13)[0])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *TELLING])
 def test_greedy_is_the_decoder_on_whole_segments(kind):
     """Three calls, rows of unequal lengths: tokens, logits and memories are those of a walk.
 
@@ -143,7 +142,8 @@ def test_greedy_is_the_decoder_on_whole_segments(kind):
     And a reset heals a row.
     """
     with jax.enable_x64(True):
-        model = Model(dataclasses.replace(INFINITE, **{"num_layers": 1, **KINDS[kind]}), np.float64)
+        changes = {"num_layers": 1, **(KINDS | PAIRS)[kind]}
+        model = Model(dataclasses.replace(INFINITE, **changes), np.float64)
         walks_agree(model)
         resets_heal(model)
 

@@ -3,6 +3,8 @@
 import pytest
 
 from inf_former_jax.memory.config import LongTermConfig
+from inf_former_jax.memory.write_operators import operator_mib
+from inf_former_jax.models.config import ModelConfig
 
 
 @pytest.mark.parametrize(
@@ -42,6 +44,76 @@ def test_impossible_configurations_are_refused(name, change):
     with pytest.raises(ValueError, match=rf"^{name}: found .*accepted: ") as caught:
         LongTermConfig(**change)
     assert "\n" not in str(caught.value)
+
+
+CELLS = {"functions": "rectangular", "fit": "intervals"}
+CONTENT = {"density": "gibbs"}
+
+
+@pytest.mark.parametrize(
+    "name, change",
+    [
+        ("temperature", CONTENT | {"temperature": 0.0}),
+        ("temperature", CONTENT | {"temperature": -1.0}),
+        ("temperature", {"content_heads": 1, "temperature": 0.0}),
+        ("cells", CONTENT | {"cells": 511}),
+        ("cells", CONTENT | {"cells": -1}),
+        ("cells", CONTENT | CELLS | {"cells": 512}),
+        ("cells", CONTENT | CELLS | {"cells": 1024}),
+        ("content_heads", {"content_heads": -1}),
+        ("content_heads", CONTENT | {"content_heads": 1}),
+        # What would be ignored.
+        ("widths", {"functions": "rectangular", "widths": (0.2,)}),
+        ("padding", {"functions": "rectangular", "padding": False}),
+        ("ridge", CELLS | {"ridge": 0.5}),
+        ("num_samples", CELLS | {"num_samples": 8}),
+        ("num_samples", {"fit": "intervals", "num_samples": 8}),
+        ("horizon", CELLS | {"contraction": "power", "horizon": 8}),
+        ("max_operator_mib", CELLS | {"max_operator_mib": 8}),
+        ("tau", CELLS | {"contraction": "power", "tau": 0.5}),
+        ("cells", {"cells": 512}),
+        ("temperature", {"temperature": 2.0}),
+        ("learn_temperature", {"learn_temperature": True}),
+        ("age_bias", {"age_bias": "linear"}),
+        ("turn_queries", {"turn_queries": True}),
+        ("projections", {"projections": "attention"}),
+        ("joined", {"joined": True}),
+        ("prior_scale", CONTENT | {"prior_scale": 0.1}),
+        ("prior_mean", CONTENT | {"prior_mean": 0.5}),
+        # What has no meaning.
+        ("joined", {"content_heads": 1, "joined": True}),
+        ("projections", {"content_heads": 1, "projections": "attention"}),
+        ("projections", CONTENT | {"projections": "attention", "turn_queries": True}),
+        ("read", CONTENT | {"read": "kernel"}),
+        ("read", {"content_heads": 1, "read": "kernel"}),
+        ("read", {"functions": "rectangular", "read": "kernel"}),
+        ("power", CELLS | {"contraction": "power", "power": 1e-17}),
+    ],
+)
+def test_pairs_without_meaning_are_refused(name, change):
+    """One line that begins with the option."""
+    with pytest.raises(ValueError, match=rf"^{name}: found .*accepted: ") as caught:
+        LongTermConfig(**change)
+    assert "\n" not in str(caught.value)
+
+
+def test_heads_that_read_by_content_are_fewer_than_all():
+    with pytest.raises(ValueError, match=r"^long_term.content_heads: found 6, accepted: fewer "):
+        ModelConfig(long_term=LongTermConfig(content_heads=6))
+    ModelConfig(long_term=LongTermConfig(content_heads=5))
+
+
+def test_cells_cannot_join_an_attention_that_does_not_say_what_it_sums_to():
+    joined = LongTermConfig(density="gibbs", joined=True)
+    with pytest.raises(ValueError, match=r"^long_term.joined: found True beside fused_attention"):
+        ModelConfig(long_term=joined, fused_attention=True)
+
+
+def test_no_number_of_writes_is_too_large_for_cells():
+    """There is no table: τ_k goes on beyond `horizon`, and the room for operators is one fit's."""
+    cfg = LongTermConfig(**CELLS, contraction="power")
+    assert cfg.tau_of(10**6) == 10**6 / (10**6 + 1)
+    assert operator_mib(cfg, 512) == 512 * 512 * 4 / 2**20
 
 
 def test_uniform_history_gives_every_segment_the_same_width():

@@ -26,7 +26,7 @@ from inf_former_jax.training.objective import Objective
 from inf_former_jax.training.state import TrainState
 from inf_former_jax.training.step import make_train_step
 from tests.golden import jit
-from tests.pairs import GPT2, PAIRS
+from tests.pairs import GPT2, PAIRS, cases
 
 ROWS, SEGMENTS, LENGTH, VOCAB = 4, 5, 4, 12
 KL_WEIGHT = 0.1
@@ -253,17 +253,16 @@ KINDS = {
         "long_term": dataclasses.replace(STICKY.long_term, locations="draw"),
         "dropout": 0.2,
     },
-    **PAIRS,
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *cases()])
 def test_one_after_the_other(kind):
     """Logits' and KL's gradients, and the memory, by calls of the decoder: every kind, quickly.
 
     With either schedule a reset heals a row.
     """
-    cfg = dataclasses.replace(UNIFORM, **KINDS[kind])
+    cfg = dataclasses.replace(UNIFORM, **(KINDS | PAIRS)[kind])
     decoder, batch, ops = Decoder(cfg), random_batch(), operators(cfg)
     cotangent = np.random.default_rng(3).normal(size=(*batch.tokens.shape, VOCAB))
     counted = np.asarray(batch.valid)[..., None] * cotangent

@@ -38,6 +38,17 @@ GPT2 = dataclasses.replace(
     tied=True,
     long_term=MEMORY,
 )
+#: A memory of cells, read by content: by matrices of its own, or by those of the layer.
+CONTENT = dataclasses.replace(
+    GPT2,
+    long_term=LongTermConfig(
+        num_basis=8, functions="rectangular", fit="intervals", density="gibbs", bins=8
+    ),
+)
+TRAINING_FREE, JOINED = (
+    dataclasses.replace(CONTENT, long_term=dataclasses.replace(CONTENT.long_term, **changes))
+    for changes in ({"projections": "attention", "gate": False}, {"joined": True})
+)
 COMPRESSIVE = dataclasses.replace(BASE, long_term=None, compressed=CompressedConfig(length=4))
 
 
@@ -47,6 +58,9 @@ COMPRESSIVE = dataclasses.replace(BASE, long_term=None, compressed=CompressedCon
         pytest.param(BASE, id="post", marks=pytest.mark.slow),
         pytest.param(GPT2, id="gpt2"),
         pytest.param(COMPRESSIVE, id="compressive", marks=pytest.mark.slow),
+        pytest.param(CONTENT, id="content", marks=pytest.mark.slow),
+        pytest.param(TRAINING_FREE, id="training-free"),
+        pytest.param(JOINED, id="joined", marks=pytest.mark.slow),
     ],
 )
 def test_bfloat16_is_close_and_the_memory_stays_float32(cfg):
@@ -77,9 +91,14 @@ def test_bfloat16_is_close_and_the_memory_stays_float32(cfg):
         np.testing.assert_allclose(leaf, other, atol=8e-2 * np.abs(leaf).max())
 
 
-def test_products_are_bfloat16():
+@pytest.mark.parametrize(
+    "cfg",
+    [GPT2, CONTENT, TRAINING_FREE, JOINED],
+    ids=["gpt2", "content", "training-free", "joined"],
+)
+def test_products_are_bfloat16(cfg):
     """All large products but the long-term memory's: what the option is for."""
-    cfg = dataclasses.replace(GPT2, dtype="bfloat16")
+    cfg = dataclasses.replace(cfg, dtype="bfloat16")
     ops, memory = operators(cfg), state.init(cfg, 2)
     tokens = np.zeros((2, 8), np.int32)
     params = jax.eval_shape(Decoder(cfg).init, jax.random.key(0), tokens, memory, operators=ops)

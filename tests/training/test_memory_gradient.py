@@ -16,6 +16,7 @@ import pytest
 
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory.compressed import CompressedConfig
+from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.memory.state import empty_long_term, reset
 from inf_former_jax.memory.state import init as init_memory
 from inf_former_jax.models.decoder import Decoder, operators
@@ -163,12 +164,33 @@ def kind(cfg, **changes):
 
 
 POWER = {"long_term_contraction": "power", "long_term_horizon": 4}
+#: A memory of cells, read by content; what it does not know stands at its default.
+CELLS = {
+    "long_term_functions": "rectangular",
+    "long_term_fit": "intervals",
+    "long_term_widths": LongTermConfig.widths,
+    "long_term_num_samples": LongTermConfig.num_samples,
+    "long_term_contraction": "power",
+    "long_term_density": "gibbs",
+}
+LEARNED = {"long_term_turn_queries": True, "long_term_age_bias": "cells"}
 CASES = {  # the ∞-former's changes, k, segments; with 5: remainder 1, remainder 2, none
     "one layer": ({}, 1, 4),
     "uniform": ({"num_layers": 2}, 1, 5),
     "sticky, pre-norm": ({"norm": "pre", "long_term_sticky": True, "mem_len": 0}, 2, 5),
     "emptied": ({}, 2, 5),
     "power, all": (POWER | {"mem_len": 0}, 4, 5),
+    "intervals": (
+        {"long_term_fit": "intervals", "long_term_num_samples": 512, "norm": "pre"},
+        2,
+        4,
+    ),
+    "cells, by content, all": (CELLS | LEARNED | {"mem_len": 0}, 4, 5),
+    "joined, sticky": (
+        CELLS | {"long_term_joined": True, "long_term_sticky": True, "long_term_num_samples": 5},
+        2,
+        5,
+    ),
 }
 
 

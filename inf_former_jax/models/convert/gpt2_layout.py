@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import PRNGKeyArray, Shaped
 
 from inf_former_jax.memory import long_term
-from inf_former_jax.models.attention import LongTermAttention
+from inf_former_jax.models.attention import LayerProjections, LongTermAttention
 from inf_former_jax.models.config import ModelConfig
 from inf_former_jax.models.layer_memory.compressed import Compression
 from inf_former_jax.require import require
@@ -149,22 +149,37 @@ def pack(cfg: ModelConfig, params: Mapping[str, Any]) -> dict[str, Any]:
 def memory_params(cfg: ModelConfig, key: PRNGKeyArray) -> dict[str, Any]:
     """Fresh memory parameters of one layer, whose long-term W_O is zero: nothing is read at first.
 
-    The gradient reaches W_O at once and, as soon as W_O is not zero, everything else through it.
+    The gradient reaches W_O at once and, as soon as W_O is not zero, everything else through it. A
+    memory whose cells are joined to local attention, or that is read by the layer's own matrices,
+    has no W_O: it is read from its first write on.
     """
     params = {}
     if cfg.long_term is not None:
         q = np.zeros((1, cfg.num_heads, 1, cfg.head_dim), np.float32)
         memory = long_term.init(cfg.long_term, 1, cfg.d_model)
-        variables: Any = LongTermAttention(cfg.long_term).init(key, q, memory)
-        read = variables["params"]["read"]
-        silent = {**read, "out": jnp.zeros_like(read["out"])}
-        params["long_term"] = {**variables["params"], "read": silent}
+        module, layer = LongTermAttention(cfg.long_term), _shapes_of_a_layer(cfg)
+        variables: Any = module.init(key, q, memory, layer=layer, method="attend")
+        created = dict(variables.get("params", {}))
+        if "out" in created.get("read", {}):
+            created["read"] = {**created["read"], "out": jnp.zeros_like(created["read"]["out"])}
+        if created:
+            params["long_term"] = created
     if cfg.compressed is not None:
         x = np.zeros((1, cfg.compressed.rate, cfg.d_model), np.float32)
         variables = Compression(cfg.compressed).init(key, x)
         if "params" in variables:  # pooling has none
             params["compression"] = dict(variables["params"])
     return params
+
+
+def _shapes_of_a_layer(cfg: ModelConfig) -> LayerProjections:
+    """In the place of a layer's own attention: zeros of the shapes that it gives."""
+
+    def keys_values(x):
+        found = jnp.zeros((cfg.num_heads, *x.shape[:2], cfg.head_dim))
+        return found, found
+
+    return LayerProjections(keys_values, lambda z: jnp.zeros((*z.shape[1:3], cfg.d_model)))
 
 
 def sizes(tensors: Tensors, where: str) -> dict[str, int]:

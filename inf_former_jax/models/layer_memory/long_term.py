@@ -88,7 +88,8 @@ class LongTerm(MemoryKind):
         q = _at_least_float32(q)
         found, info = self.attention.attend(q, memory.long_term, segment.projected, self.layer)
         if cfg.sticky:
-            mass = density.bin_sum(info["density"], cfg.bins, segment.where)
+            looked = jax.lax.stop_gradient(info["density"])  # or its weights would be kept
+            mass = density.bin_sum(looked, cfg.bins, segment.where)
         return Read(found.context, found.joined, mass, info)
 
     def project(self, memory: LayerMemory) -> Projected:

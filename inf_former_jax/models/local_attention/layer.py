@@ -1,6 +1,7 @@
 """The layer of local attention: projections of inputs, around attention over the window."""
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -113,10 +114,10 @@ class LocalAttention(nn.Module):
         )
         return self._joined_output(*attended, joined)
 
-    def keys_values(self, x: Float[AnyArray, "B S E"]) -> KeysValues:
+    def keys_values(self, x: Float[AnyArray, "B S E"], precision: Any = None) -> KeysValues:
         """The keys and values of inputs."""
         _, key, value = self._projections()
-        return to_heads(x, *key), to_heads(x, *value)
+        return to_heads(x, *key, precision=precision), to_heads(x, *value, precision=precision)
 
     def queries(self, x: Float[AnyArray, "B T E"]) -> Float[Array, "B H T K"]:
         """The projected queries of inputs, for the long-term memory to use."""

@@ -131,6 +131,26 @@ BAD = {
     "no batch": (["--batch-size", "0"], ["batch_size", "found 0", "number ≥ 1"]),
     "batch and mesh": (["--batch-size", "12"], ["batch_size", "found 12", "multiple"]),
     "seed": (["--seed", "-1"], ["seed", "found -1", "number in [0, "]),
+    "temperature": (
+        ["--model.long-term.density", "gibbs", "--model.long-term.temperature", "0"],
+        ["model.long_term.temperature", "found 0.0", "number > 0"],
+    ),
+    "fewer cells than functions": (
+        ["--model.long-term.density", "gibbs", "--model.long-term.cells", "7"],
+        ["cells", "found 7 with num_basis 8", "0 or at least num_basis"],
+    ),
+    "a kernel for another density": (
+        ["--model.long-term.density", "gibbs", "--model.long-term.read", "kernel"],
+        ["read", "found kernel", "Gaussian densities"],
+    ),
+    "joined without content": (
+        ["--model.long-term.joined"],
+        ["joined", "found True", "default False"],
+    ),
+    "more heads by content than there are": (
+        ["--model.long-term.content-heads", "2"],
+        ["content_heads", "found 2", "fewer than num_heads 2"],
+    ),
 }
 
 

@@ -433,6 +433,33 @@ def test_a_graft_changes_nothing_at_first_and_learns():
         assert float(jnp.abs(leaf).max()) > 0
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"projections": "attention", "gate": False},
+        {"projections": "attention", "age_bias": "linear"},
+        {"joined": True},
+        {"turn_queries": True},
+    ],
+    ids=str,
+)
+def test_a_graft_of_a_memory_that_is_read_by_content(changes, tmp_path):
+    """It has what the decoder creates, and no more; saved and loaded it is the same."""
+    plain, params = gpt2.load(tensors(dtype=np.float32), num_heads=HEADS)
+    memory = dataclasses.replace(MEMORY, density="gibbs", **changes)
+    cfg = dataclasses.replace(presets_memory(plain), long_term=memory)
+    grafted = gpt2.graft(cfg, params, jax.random.key(3))
+    ops = decoder.operators(cfg)
+    given = jax.random.key(0), tokens(1), state.init(cfg, B)
+    created = jax.eval_shape(lambda *of: Decoder(cfg).init(*of, operators=ops), *given)["params"]
+    same(jax.tree.map(jnp.shape, grafted), jax.tree.map(jnp.shape, created))
+    assert not np.any(grafted["block_0"].get("long_term", {}).get("read", {}).get("out", 0))
+    gpt2.save(cfg, grafted, tmp_path)
+    again, loaded = gpt2.load(tmp_path)
+    assert again == cfg
+    same(loaded, jax.tree.map(np.asarray, grafted))
+
+
 def test_a_graft_needs_a_memory_and_its_layers():
     cfg, params = gpt2.load(tensors(), num_heads=HEADS)
     with pytest.raises(ValueError, match="cfg: found no memory"):
