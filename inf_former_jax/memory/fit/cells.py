@@ -81,7 +81,7 @@ def append(
 def _means(
     x: Float[Array, "B S E"],
     count: int,
-    width: Float[Array, " B"],
+    width: Float[AnyArray, " B"],
     least: float,
     *,
     from_end: bool = False,
@@ -95,6 +95,7 @@ def _means(
         from_end: cells and vectors are counted from the last one.
     """
     batch, number, _ = x.shape
+    width = jnp.asarray(width)
     size, most = number / width, number / least if least else float("inf")
     terms = _terms(most, number), _terms(count / number, count)
     if max(terms) > _MOST_TERMS:

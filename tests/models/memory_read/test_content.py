@@ -196,10 +196,10 @@ def test_an_empty_memory_changes_nothing(read):
 
 
 def test_only_what_is_asked_for_is_created():
+    blocks = {read: shapes_of(model_with(**READS[read]))["block_0"] for read in READS}
     created = {
-        read: set(shapes_of(model_with(**READS[read]))["block_0"].get("long_term", {}).get("read", {}))
-        for read in READS
-    }  # fmt: skip
+        read: set(block.get("long_term", {}).get("read", {})) for read, block in blocks.items()
+    }
     learned = {"turn", "age", "log_temperature"}
     assert created == {
         "own matrices": {"key", "value", "out"},
@@ -273,5 +273,5 @@ def test_a_layer_is_needed_where_its_matrices_are():
     with pytest.raises(ValueError, match=expected):
         LongTermAttention(cfg).init(jax.random.key(0), q, memory)
     cfg = dataclasses.replace(CELLS, joined=True)
-    with pytest.raises(ValueError, match="^joined: found True, accepted: False; a block joins"):
+    with pytest.raises(ValueError, match=r"^joined: found True, accepted: False; a block joins"):
         LongTermAttention(cfg).init(jax.random.key(0), q, memory)
