@@ -3,7 +3,8 @@
 A memory's name says what it is made of:
 
     ridge | intervals       written by the paper's regression, or as intervals on equal cells
-    gaussian | gibbs | mixed    read at a place, by content, or by heads of both kinds
+    gaussian | gibbs        read at a place, or by content
+    joined | mixed          by content in one softmax with the window, or by heads of both kinds
     fixed | power           τ = .75, or τ_k = k/(k+1)
     uniform | sticky        contracted everywhere alike, or more gently where attention fell
 
@@ -26,7 +27,7 @@ from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.require import require
 from inf_former_jax.training.objective import Objective
 
-WRITES, READS = ("ridge", "intervals"), ("gaussian", "gibbs", "mixed")
+WRITES, READS = ("ridge", "intervals"), ("gaussian", "gibbs", "joined", "mixed")
 CONTRACTIONS, STEERED = ("fixed", "power"), ("uniform", "sticky")
 NAMES = tuple("-".join(parts) for parts in product(WRITES, READS, CONTRACTIONS, STEERED))
 
@@ -49,6 +50,8 @@ def memory(name: str, ridge: Mapping[str, LongTermConfig], heads: int) -> LongTe
     given, changes = ridge[contraction], dict[str, Any](sticky=steered == "sticky")
     if read == "gibbs":
         changes |= {"density": "gibbs", **BY_CONTENT}
+    elif read == "joined":
+        changes |= {"density": "gibbs", "joined": True, **BY_CONTENT}
     elif read == "mixed":
         changes |= {"content_heads": heads // 2, **BY_CONTENT}
     if write == "ridge":

@@ -19,12 +19,12 @@ GRIDS = {grid.experiment.name: grid for grid in (SORTING, recall.MEMORIES, PASSK
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_every_memory_is_one_that_a_model_can_have(name):
-    """All 24 names, at two sizes and with a gradient; no two of a size have the same config."""
+    """All 32 names, at two sizes and with a gradient; no two of a size have the same config."""
     options = dataclasses.replace(
         GRIDS[name].options, sizes=(4, 8), memories=memories.NAMES, gradients=(0, 2)
     )
     cells = GRIDS[name].cells(options)
-    assert len(cells) == 2 * 2 * 24 == len({cell.config for cell in cells})
+    assert len(cells) == 2 * 2 * 32 == len({cell.config for cell in cells})
     assert len({cell.folder for cell in cells}) == len(cells)
 
 
@@ -39,6 +39,7 @@ def test_what_a_name_means():
     assert made("ridge-gaussian-fixed-uniform") == ridge["fixed"]
     assert made("ridge-gaussian-power-uniform") == ridge["power"]
     assert made("ridge-gibbs-fixed-uniform").density == "gibbs"
+    assert made("ridge-joined-fixed-uniform").joined
     mixed = made("intervals-mixed-power-sticky")
     assert (mixed.fit, mixed.functions) == ("intervals", "rectangular")
     assert (mixed.density, mixed.content_heads, mixed.contraction) == ("gaussian", 2, "power")
