@@ -178,6 +178,16 @@ def test_any_width_of_each_row(from_end, least):
         np.testing.assert_allclose(total, width, rtol=4 * eps)
 
 
+@pytest.mark.parametrize("least", [300.0, 0.0], ids=["gathered", "product"])
+def test_the_parts_of_an_old_cell_sum_to_it(least):
+    """In float32, of 512 cells: places as large as 512 would have errors of 3e-5."""
+    width = np.array([300.1, 401.3, 511.7], np.float32)
+    eye = jnp.broadcast_to(jnp.eye(512), (3, 512, 512))
+    found = jit(lambda x, width: cells._means(x, 512, width, least))(eye, width)
+    of_each = np.asarray(found, np.float64).sum(axis=1)
+    np.testing.assert_allclose(of_each, np.tile(width[:, None] / 512, 512), rtol=1e-6)
+
+
 def test_nothing_changes_where_nothing_is_contracted():
     """N vectors on N cells are their coefficients, to the bit, and so are cells written again."""
     cfg, x = cells_of(11), np.random.default_rng(0).normal(size=(2, 11, E)).astype(np.float32)
