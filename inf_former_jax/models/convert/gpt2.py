@@ -77,7 +77,8 @@ def graft(cfg: ModelConfig, params: Mapping[str, Any], key: PRNGKeyArray) -> dic
 
     The long-term memory's W_O is zero, so that outputs are unchanged at first; W_O learns at once,
     the other new parameters as soon as it is not zero. A compressed memory is attended to from its
-    first vector on.
+    first vector on; so is a long-term memory without a W_O, whose cells are joined to local
+    attention or which is read by the layer's own matrices.
 
     Args:
         cfg: a gpt2_infinity… or gpt2_compressive configuration.
