@@ -2,13 +2,14 @@
 
 Paper §3.2 (contraction) and §3.3 (sticky memories); SPEC §3. A row's first write is a plain fit,
 `C = G_firstᵀ X`. Each further write reads the old signal at M locations u, contracts it to
-[0, τ_k], puts the L new vectors behind it, on (τ_k, 1], and regresses both again. That is linear in
-the old coefficients C and in the new vectors X,
+[0, τ_k], puts the L new vectors behind it, on (τ_k, 1], and fits both again: by ridge regression
+(`fit.ridge`), or as intervals (`fit.intervals`; SPEC §9). That is linear in the old coefficients C
+and in the new vectors X,
 
     C ← sg(A_k C) + G_kᵀ X,    A_k = G_pastᵀ Ψ(u)    (sg: stop_gradient),
 
 with operators that depend on the configuration and on the row's number of writes k only;
-`memory.write_operators` builds them.
+`memory.write_operators` builds them. Intervals on equal cells need none: `fit.cells`.
 
 * `write`, before a segment reads: `contract_past` computes A_k C, `fit_new` computes G_kᵀ X.
 * `remember`, after a segment has read: it stores where the queries attended, which steers the next
@@ -39,7 +40,7 @@ from inf_former_jax.memory.density import (
     quantile_locations,
     random_locations,
 )
-from inf_former_jax.memory.fit import cells
+from inf_former_jax.memory.fit import cells, intervals
 from inf_former_jax.memory.operator_tables import by_writes, shape
 from inf_former_jax.memory.write_operators import Operators
 from inf_former_jax.memory.write_operators import operators as operators  # offered here, too
@@ -100,7 +101,7 @@ def write(
     key: PRNGKeyArray | Key[Array, " B"] | None = None,
     detach: bool = True,
 ) -> LongTermMemory:
-    """Append L vectors a row to the memory: contract the past, regress again (paper §3.2).
+    """Append L vectors a row to the memory: contract the past, fit both again (paper §3.2).
 
     `C ← G_firstᵀ X` for a row's first write, `C ← sg(G_pastᵀ x̄(u)) + G_newᵀ X` after it, with the
     operators of the row's own number of writes. What was stored is a constant to autodiff; the
@@ -201,11 +202,18 @@ def _sticky_locations(
     cfg: LongTermConfig, memory: LongTermMemory, key: PRNGKeyArray | Key[Array, " B"] | None
 ) -> Float[Array, "B M"]:
     """Where a sticky memory reads its old signal: more often where the last segment attended."""
+    salience = memory.salience
     if cfg.locations == "quantile":
-        return quantile_locations(memory.salience, cfg.num_samples)
-    require(key is not None, "key", None, "a PRNG key, since locations = draw")
-    assert key is not None
-    return random_locations(key, memory.salience, cfg.num_samples)
+        found = quantile_locations(salience, cfg.num_samples)
+    else:
+        require(key is not None, "key", None, "a PRNG key, since locations = draw")
+        assert key is not None
+        found = random_locations(key, salience, cfg.num_samples)
+    if cfg.fit == "points":
+        return found
+    # Without salience `found` is m/M. A sample of an interval would be that of the interval's end.
+    middles = jnp.asarray(intervals.interval_middles(cfg.num_samples), found.dtype)
+    return jnp.where(salience.sum(axis=-1, keepdims=True) > 0, found, middles[None])
 
 
 @partial(jax.jit, static_argnums=0)  # without it every eager call would compile the branches anew

@@ -6,6 +6,8 @@ coefficients, and c_k their covariance with the mean of the segment that was wri
 
     S ← A S Aᵀ + G_newᵀ G_new,    c ← A c,    the newest c = G_newᵀ 1/L,    A = G_pastᵀ Ψ(u).
 
+A memory that is written as intervals, and is not sticky, has an A in closed form instead (SPEC §9).
+
 Let v be the variance of the mean. A linear read-out explains the share `cᵀ S⁻¹ c / v` of it. One
 attention density p reads out with w = E_p[ψ] and explains at most `max_p (wᵀc)² / (wᵀ S w · v)`:
 the best that any one head can do.
@@ -22,6 +24,7 @@ from jaxtyping import Float, Real
 from inf_former_jax.memory.basis import evaluate, expectation
 from inf_former_jax.memory.config import LongTermConfig
 from inf_former_jax.memory.density import uniform_locations
+from inf_former_jax.memory.fit.intervals import interval_middles
 from inf_former_jax.memory.write_operators import decay_operator, write_operator
 from inf_former_jax.require import require, require_at_least
 
@@ -64,7 +67,8 @@ def retention(
         length: L, vectors of a segment.
         detail: r; a segment is cut into J = 2^r equal blocks, the earliest first, and each block
             has a mean, with v = J/L; 0 = one mean of the whole segment.
-        salience: histogram that steers every further write of a sticky memory; None = u_m = m/M.
+        salience: histogram that steers every further write of a sticky memory; None = u_m = m/M,
+            or (m - ½)/M where the fit is of intervals.
         seed: of NumPy's generator, for locations = draw, drawn anew at every write.
         points: how many equally spaced μ are tried first; more where a basis function is narrower.
         progress: called after each write with the number of writes so far.
@@ -128,7 +132,8 @@ def _locations(
 
     They are `density.quantile_locations` and `density.drawn_locations`, which are in float32.
     """
-    uniform = uniform_locations(cfg.num_samples)
+    points = cfg.fit == "points"
+    uniform = (uniform_locations if points else interval_middles)(cfg.num_samples)
     if salience is None:
         return lambda: uniform
     require(cfg.sticky, "salience", "one for a memory that is not sticky", "None there")
@@ -140,7 +145,7 @@ def _locations(
         return lambda: uniform
     cumulative = np.concatenate([[0.0], np.cumsum(salience / salience.sum())])
     if cfg.locations == "quantile":
-        levels = (np.arange(cfg.num_samples) + 0.5) / cfg.num_samples
+        levels = interval_middles(cfg.num_samples)
         quantiles = np.interp(levels, cumulative, np.linspace(0, 1, cfg.bins + 1))
         return lambda: quantiles
     rng = np.random.default_rng(seed)

@@ -117,6 +117,16 @@ def test_salience_steers_a_sticky_memory_only():
     assert focused.linear[3, 0] < 0.2 * uniform.linear[3, 0]
 
 
+@pytest.mark.parametrize("salience", [None, np.ones(16)])
+def test_intervals_of_a_flat_salience_are_all_of_the_past(salience):
+    """As many samples as cells are read in the middles of cells."""
+    cells = {"functions": "rectangular", "fit": "intervals", "num_basis": 8, "bins": 16}
+    uniform = retention(LongTermConfig(**cells), W, length=L)
+    sticky = LongTermConfig(**cells, sticky=True, num_samples=8)
+    same = retention(sticky, W, length=L, salience=salience)
+    np.testing.assert_allclose(same.linear, uniform.linear, rtol=1e-9)
+
+
 def test_draws_are_fresh_and_of_the_seed():
     """The same seed gives the same figures, another one others."""
     cfg, salience = CASES["draw"]

@@ -219,3 +219,15 @@ def test_there_are_no_tables():
     """Whatever the contraction: only the first fit is a matrix from the host."""
     ops = long_term.operators(cells_of(8, contraction="power"), 4)
     assert ops.first.shape == (1, 4, 8) and ops[1:] == (None, None, None)
+
+
+@pytest.mark.parametrize("locations", ["quantile", "draw"])
+def test_a_sticky_memory_without_salience_takes_all_of_the_past(locations):
+    """As many samples as cells, one of each: the write is that of a memory that is not sticky."""
+    sticky = cells_of(8, sticky=True, num_samples=8, bins=4, locations=locations)
+    memory = memory_of(sticky, WRITES)
+    memory = memory._replace(salience=jnp.zeros_like(memory.salience))
+    x = np.random.default_rng(3).normal(size=(len(WRITES), 3, E)).astype(np.float32)
+    written = long_term.write(sticky, memory, x, key=jax.random.key(0))
+    expected = long_term.write(cells_of(8, bins=4), memory, x)
+    np.testing.assert_array_equal(written.coeffs, expected.coeffs)
