@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from typing import Any, Literal
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 
 from inf_former_jax.files import decode, digest_of, json_text, parse_json, reading, writing
 from inf_former_jax.generate.decoding import DecodeState, NonFiniteState, start
+from inf_former_jax.memory.config import LongTermConfig
 from inf_former_jax.memory.state import MAX_SEEN
 from inf_former_jax.models.decoder import Decoder
 from inf_former_jax.require import require, require_same
@@ -23,6 +25,9 @@ _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _MODEL = "model"
 
 _LOGITS = ".cache.logits"
+
+#: Leaves of a memory that is read at a place, as they were called before heads could differ.
+_ONCE_PROJECTED = re.compile(r"\.projected\.(?=(keys|values)$)")
 
 #: Fields of a configuration that do not change what a state means, of training and of computing.
 _IRRELEVANT = {"dropout", "inner_dropout", "attention_dropout", "memory_gradient", "remat", "dtype"}
@@ -78,11 +83,13 @@ def load_state(
             the first field or leaf that differs is named.
         FileNotFoundError: no such file.
     """
-    found = _read(path)
-    told = _told(path, found.pop(_MODEL, None))
+    members = _read(path)
+    told = _told(path, members.pop(_MODEL, None))
+    found = {_ONCE_PROJECTED.sub(".projected.located.", name): x for name, x in members.items()}
     if accept != "any":
+        untold = _untold(told)
         for name, ours in _model(decoder, params).items():
-            theirs = told.get(name, None if name == "weights" else ours)
+            theirs = told.get(name, None if name == "weights" else untold.get(name, ours))
             accepted = f"{ours!r}, this model's, or another's with accept any"
             require(theirs == ours, f"{path}: {name}", repr(theirs), accepted)
     double = _described(found).get(_LOGITS, "").startswith("float64")
@@ -146,6 +153,15 @@ def _told(path: str | os.PathLike, member: np.ndarray | None) -> dict[str, Any]:
         member.dtype == np.uint8 and member.ndim == 1, name, found, "the bytes of a JSON object"
     )
     return parse_json(decode(member.tobytes(), name), name)
+
+
+def _untold(told: dict[str, Any]) -> dict[str, Any]:
+    """What a file's model has in the fields that came after it: of its memory, the defaults."""
+    if "long_term.num_basis" not in told:
+        return {}
+    defaults = {field.name: field.default for field in dataclasses.fields(LongTermConfig)}
+    fields = {f"long_term.{name}": value for name, value in defaults.items()}
+    return parse_json(json_text(fields), _MODEL)
 
 
 def _check_values(path: str | os.PathLike, leaves: dict[str, np.ndarray], segment_len: int) -> None:

@@ -66,6 +66,22 @@ def test_every_bit_comes_back(book, tmp_path):
         assert_same(load(path, params=PARAMS, accept="any"), a_state())
 
 
+def test_a_state_of_before_other_memories_comes_back(book, tmp_path):
+    """Its leaves had other names and its configuration fewer fields, which are the defaults."""
+    old = {name.replace(".located.", "."): leaf for name, leaf in members(book).items()}
+    told, new = json.loads(bytes(old["model"])), ("functions", "fit", "density", "content_heads")
+    told = {name: value for name, value in told.items() if not name.endswith(new)}
+    old["model"] = np.frombuffer(json.dumps(told).encode(), np.uint8)
+    assert set(old) != set(members(book)) and ".cache.layers[0].projected.keys" in old
+    path = tmp_path / "earlier.npz"
+    np.savez(path, **old)
+    assert_same(load(path, params=PARAMS), a_state())
+    memory = dataclasses.replace(INFINITE.long_term, fit="intervals", num_samples=512)
+    other = Decoder(dataclasses.replace(DECODER.cfg, long_term=memory))
+    with pytest.raises(ValueError, match=r"earlier\.npz: long_term\.fit: found 'points'"):
+        load(path, other)
+
+
 def test_a_state_in_float64_comes_back(tmp_path):
     path = tmp_path / "double.npz"
     with jax.enable_x64(True):
