@@ -15,7 +15,7 @@ def config_of(keys: int, cfg: MemoriesConfig) -> RecallConfig:
     The last segment has room for 8 questions at most; half of the pairs are asked for.
     """
     given = PRESETS["infinity-former"][1]
-    sizes = Sizes(num_keys=keys, segments=keys + 1, questions=min(8, max(2, keys // 2)))
+    sizes = Sizes(num_keys=keys, segments=keys + 1, questions=min(8, keys, max(2, keys // 2)))
     model = dataclasses.replace(given.model, vocab_size=max(32, sizes.num_tokens))
     return dataclasses.replace(given, model=model, task=sizes)
 

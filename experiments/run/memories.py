@@ -45,7 +45,8 @@ def memory(name: str, ridge: Mapping[str, LongTermConfig], heads: int) -> LongTe
     Raises:
         ValueError: no such name.
     """
-    require(name in NAMES, "memories", name, f"of {NAMES[0]} … {NAMES[-1]}")
+    parts = "-".join("|".join(part) for part in (WRITES, READS, CONTRACTIONS, STEERED))
+    require(name in NAMES, "memories", name, f"{parts}, with or without {EMPTIED}")
     write, read, contraction, steered = name.split("-")
     given, changes = ridge[contraction], dict[str, Any](sticky=steered == "sticky")
     if read == "gibbs":

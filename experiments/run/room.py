@@ -14,6 +14,7 @@ import jax
 
 from experiments.run.config import RunConfig
 from inf_former_jax.memory import state, write_operators
+from inf_former_jax.memory.config import LongTermConfig
 from inf_former_jax.models.decoder import ModelConfig
 
 _FLOAT = 4
@@ -102,13 +103,26 @@ def parameters(cfg: ModelConfig) -> int:
     local = (5 if relative else 4) * wide * heads + cfg.attention_bias * (3 * heads + wide)
     layer = local + 2 * wide * inner + inner + wide + 4 * wide
     if (long_term := cfg.long_term) is not None:
-        layer += 3 * wide * heads + 2 * long_term.num_basis
+        layer += _of_read(cfg, long_term)
         layer += (3 * wide + 1) * wide if long_term.gate else 0
     if cfg.compressed is not None and cfg.compressed.function == "convolution":
         layer += (cfg.compressed.rate * wide + 1) * wide
     embedded = cfg.vocab_size * wide * (1 if cfg.tied else 2)
     places = 2 * heads if relative else cfg.max_position * wide
     return embedded + places + 2 * wide * cfg.final_norm + cfg.num_layers * layer
+
+
+def _of_read(cfg: ModelConfig, long_term: LongTermConfig) -> int:
+    """How many numbers `models.attention.ReadParams` of a layer are."""
+    by_content, found = long_term.num_content_heads(cfg.num_heads), 0
+    if long_term.projections == "own":
+        matrices = 2 if long_term.joined else 3
+        found += matrices * cfg.d_model * cfg.num_heads * cfg.head_dim
+    if by_content < cfg.num_heads:
+        found += 2 * long_term.num_basis
+    age = {"none": 0, "linear": 1, "cells": long_term.content_cells}[long_term.age_bias]
+    turn = cfg.head_dim**2 if long_term.turn_queries else 0
+    return found + by_content * (age + turn + long_term.learn_temperature)
 
 
 def memory(cfg: ModelConfig) -> int:

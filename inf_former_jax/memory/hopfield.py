@@ -15,6 +15,7 @@ from inf_former_jax.memory.arrays import AnyArray
 from inf_former_jax.memory.config import LongTermConfig
 from inf_former_jax.memory.content import cell_signal, content_read
 from inf_former_jax.memory.density import GibbsDensity
+from inf_former_jax.require import require, require_at_least
 
 
 @partial(jax.jit, static_argnames=("cfg", "steps"))  # or an eager call would compile its loop anew
@@ -34,9 +35,19 @@ def hopfield(
     basis this is the discrete network, `ξ ← Xᵀ softmax(β X ξ)`.
 
     Args:
+        cfg: its basis and cells; its temperature and the other options of a read are not used.
+        coeffs: C of the signal, as `memory.long_term` writes it.
         beta: β > 0; a small one finds the mean of all patterns, a large one a single pattern.
         steps: how many iterations; 0 returns the query.
+
+    Raises:
+        ValueError: shapes that do not fit each other or the configuration, or steps below 0.
     """
+    batch, num_basis, dim = coeffs.shape
+    require(num_basis == cfg.num_basis, "coeffs", coeffs.shape, f"N = {cfg.num_basis}")
+    fits = (query.shape[0], query.shape[2]) == (batch, dim)
+    require(fits, "query", query.shape, f"[{batch}, T, {dim}] as the coefficients")
+    require_at_least("steps", steps, 0)
     signal = cell_signal(cfg, coeffs)[:, None]
     bias = jnp.zeros((1, signal.shape[2]), signal.dtype)
 

@@ -139,9 +139,11 @@ class LongTermRead(nn.Module):
             layer: the layer's own attention, for `cfg.projections = attention`.
 
         Raises:
-            ValueError: without the layer where it is needed.
+            ValueError: without the layer where it is needed, or more heads by content than heads.
         """
         cfg, (_, heads, _, width), dim = self.cfg, q.shape, memory.coeffs.shape[-1]
+        accepted = f"fewer than the {heads} heads of q; density = gibbs where all are"
+        require(cfg.content_heads < heads, "content_heads", cfg.content_heads, accepted)
         params = ReadParams(**self._created(heads, width, dim))
         found = "none with projections = attention"
         require(params.key is not None or layer is not None, "layer", found, "the layer's own")

@@ -110,3 +110,13 @@ def test_its_gradient_is_that_of_finite_differences():
 
     arguments = written(CELLS, x).coeffs, jnp.asarray(query), jnp.asarray(3.0)
     check_grads(run, arguments, order=1, modes=["rev"], eps=1e-6)
+
+
+def test_what_does_not_fit_is_refused():
+    x, query = patterns()
+    with pytest.raises(ValueError, match=r"^coeffs: found \(2, 11, 16\), accepted: N = 12"):
+        hopfield(CELLS, x[:, 1:], query, beta=1.0)
+    with pytest.raises(ValueError, match=r"^query: found \(2, 5, 15\), accepted: \[2, T, 16\]"):
+        hopfield(CELLS, x, query[..., 1:], beta=1.0)
+    with pytest.raises(ValueError, match=r"^steps: found -1, accepted: "):
+        hopfield(CELLS, x, query, beta=1.0, steps=-1)

@@ -24,7 +24,7 @@ def interval_edges(tau: float, length: int) -> Float[np.ndarray, " J"]:
 
 
 def interval_middles(count: int) -> Float[np.ndarray, " M"]:
-    """`(m - ½)/M`, m = 1..M: where M samples of the past are read that stand for equal intervals."""
+    """`(m - ½)/M`, m = 1..M: where M samples that stand for equal intervals are read."""
     return (np.arange(count) + 0.5) / count
 
 

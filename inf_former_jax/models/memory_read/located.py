@@ -51,9 +51,7 @@ def density(
     """The densities, by keys that are reduced by w_μ and w_σ."""
     located, spread = jnp.einsum("bhtk,bdhk->dbht", q, reduced_keys, precision=HIGHEST)
     var = jnp.maximum(jax.nn.softplus(spread), cfg.min_var)
-    return LOCATED["gaussian" if cfg.density == "gibbs" else cfg.density](
-        jax.nn.sigmoid(located), var
-    )
+    return LOCATED[cfg.density](jax.nn.sigmoid(located), var)
 
 
 class LocatedMemory(NamedTuple):

@@ -44,8 +44,15 @@ def test_what_a_name_means():
     assert (mixed.fit, mixed.functions) == ("intervals", "rectangular")
     assert (mixed.density, mixed.content_heads, mixed.contraction) == ("gaussian", 2, "power")
     assert mixed.sticky and mixed.num_samples == mixed.num_basis == ridge["power"].num_basis
-    with pytest.raises(ValueError, match=r"^memories: found ridge, accepted: of ridge-gaussian"):
+    with pytest.raises(ValueError, match=r"^memories: found ridge, accepted: ridge\|intervals-ga"):
         made("ridge")
+
+
+@pytest.mark.parametrize("keys", [1, 2, 3, 40])
+def test_recall_of_any_number_of_keys(keys):
+    """Half of the pairs are asked for, two at least where there are two, and no more than fit."""
+    asked = recall.config_of(keys, recall.MEMORIES.options).task.questions
+    assert asked == {1: 1, 2: 2, 3: 2, 40: 8}[keys]
 
 
 def test_a_table_of_two_memories(tmp_path, monkeypatch, capsys):

@@ -5,6 +5,7 @@ import functools
 import os
 
 import jax
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +13,10 @@ from hypothesis import strategies as st
 from experiments.analysis import __main__ as analysis
 from experiments.run import cli, options, room, training
 from inf_former_jax import fields
+from inf_former_jax.memory.state import init as init_memory
+from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
 from inf_former_jax.training import optim, sharding, state
+from tests import pairs
 from tests.experiments.run.test_options import EXPERIMENTS, PRESETS
 
 
@@ -38,6 +42,18 @@ def test_parameters_optimiser_and_memory_are_exact(name, preset):
     assert abs(needs["optimiser"] / copies - 4 * leaves(whole.opt_state)) <= counts
     memory = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(whole.memory))
     assert needs["memory"] == memory
+
+
+@pytest.mark.parametrize("name", pairs.PAIRS)
+def test_parameters_of_every_memory_are_exact(name):
+    sizes = {"num_layers": 2, "num_heads": 2, "head_dim": 3, "d_model": 8, "d_inner": 5}
+    cfg = ModelConfig(**{**sizes, "segment_len": 4, "mem_len": 4, **pairs.PAIRS[name]})
+
+    def init(key):
+        given = np.zeros((1, 4), int), init_memory(cfg, 1)
+        return Decoder(cfg).init(key, *given, operators=operators(cfg))["params"]
+
+    assert room.parameters(cfg) == leaves(jax.eval_shape(init, jax.random.key(0)))
 
 
 HUGE = {

@@ -275,3 +275,11 @@ def test_a_layer_is_needed_where_its_matrices_are():
     cfg = dataclasses.replace(CELLS, joined=True)
     with pytest.raises(ValueError, match=r"^joined: found True, accepted: False; a block joins"):
         LongTermAttention(cfg).init(jax.random.key(0), q, memory)
+
+
+@pytest.mark.parametrize("count", [H, H + 1])
+def test_some_heads_of_a_mixed_layer_are_not_by_content(count):
+    cfg = dataclasses.replace(CELLS, density="gaussian", content_heads=count)
+    memory, q = long_term.init(cfg, B, E), np.zeros((B, H, T, K), np.float32)
+    with pytest.raises(ValueError, match=rf"^content_heads: found {count}, accepted: fewer than"):
+        LongTermAttention(cfg).init(jax.random.key(0), q, memory)
