@@ -2,12 +2,15 @@
 
 What is where, each file using those above it:
 
-    basis, density     ψ(t) and its expectations; attention densities, their KL and their histogram
-    regression         vectors → coefficients: times, padding, the ridge operator, the in-graph fit
+    density, basis     attention densities, their KL and histogram; ψ(t) and its expectations
     config             LongTermConfig and τ_k, the contraction of the k-th further write
+    fit                vectors → coefficients: as points by ridge regression, or as intervals
     write_operators    the linear operators of a write; operator_tables stores and applies them
     long_term          the unbounded memory: write (contract the past, fit the new), reset, signal
-    read               the expected signal under densities; reading_basis and cpu_cache speed it up
+    read               the expected signal under densities that two numbers locate; reading_basis
+                       and cpu_cache speed it up
+    content            the read by content, a softmax over cells, and its join to other attention
+    hopfield           continuous Hopfield retrieval: the read by content, iterated
     compressed         the Compressive Transformer's memory and its reconstruction loss
     state              what a whole model carries: FIFO, pending write, counters, reset
     retained, coverage what a memory still holds of its past; which tokens attention falls on

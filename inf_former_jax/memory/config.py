@@ -143,9 +143,9 @@ class LongTermConfig(Checked):
             require(fits, "read", found, "kernel with Gaussian densities on a Gaussian basis")
         if self.cells:
             found = f"{self.cells} with num_basis {self.num_basis}"
-            require(self.cells >= self.num_basis, "cells", found, "0 or at least num_basis")
             exact = self.functions == "rectangular"
             require(not exact, "cells", f"{found} rectangular functions", "0 there")
+            require(self.cells >= self.num_basis, "cells", found, "0 or at least num_basis")
         if self.joined:
             found = f"True with content_heads {self.content_heads}"
             require(self.density == "gibbs", "joined", found, "True with density = gibbs")

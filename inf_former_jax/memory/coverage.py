@@ -43,9 +43,9 @@ def token_edges(cfg: LongTermConfig, writes: int, length: int) -> Float[np.ndarr
     """Borders of the written vectors: the j-th oldest lies between borders j and j + 1.
 
     There are `writes` writes of L = `length` vectors, so J = writes · L + 1. The vectors of a
-    segment share its part of [0, 1] (`segment_edges`) equally. Vector i of a first fit lies in the
-    middle of its cell, at (i + ½)/L; vector i of a further write lies at the end of its cell, at
-    τ_k + (1-τ_k)(i+1)/L.
+    segment share its part of [0, 1] (`segment_edges`) equally. As intervals, each covers its cell.
+    As points, vector i of a first fit lies in the middle of its cell, at (i + ½)/L; vector i of a
+    further write lies at the end of its cell, at τ_k + (1-τ_k)(i+1)/L.
 
     Raises:
         ValueError: a sticky memory: it keeps the last histogram only, so that where earlier writes

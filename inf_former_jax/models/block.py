@@ -1,8 +1,8 @@
 """One layer of the decoder: local attention and what its memory adds, then feed-forward (SPEC §4).
 
 Three schedules over segments run it. In each of them what is due is written to the memory, local
-attention sees a window of the memory beside the segment, queries read a context that is added, and
-the segment's inputs are pushed onto the memory.
+attention sees a window of the memory beside the segment, queries read a context that is added or
+cells that are joined to its softmax, and the segment's inputs are pushed onto the memory.
 
     __call__               a whole segment of B rows
     all_segments           W whole segments as B·W rows, from one memory of B rows
