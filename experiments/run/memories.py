@@ -45,7 +45,7 @@ def memory(name: str, ridge: Mapping[str, LongTermConfig], heads: int) -> LongTe
     Raises:
         ValueError: no such name.
     """
-    parts = "-".join("|".join(part) for part in (WRITES, READS, CONTRACTIONS, STEERED))
+    parts = "-".join(f"({'|'.join(part)})" for part in (WRITES, READS, CONTRACTIONS, STEERED))
     require(name in NAMES, "memories", name, f"{parts}, with or without {EMPTIED}")
     write, read, contraction, steered = name.split("-")
     given, changes = ridge[contraction], dict[str, Any](sticky=steered == "sticky")

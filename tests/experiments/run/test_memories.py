@@ -44,7 +44,9 @@ def test_what_a_name_means():
     assert (mixed.fit, mixed.functions) == ("intervals", "rectangular")
     assert (mixed.density, mixed.content_heads, mixed.contraction) == ("gaussian", 2, "power")
     assert mixed.sticky and mixed.num_samples == mixed.num_basis == ridge["power"].num_basis
-    with pytest.raises(ValueError, match=r"^memories: found ridge, accepted: ridge\|intervals-ga"):
+    with pytest.raises(
+        ValueError, match=r"^memories: found ridge, accepted: \(ridge\|intervals\)-\(ga"
+    ):
         made("ridge")
 
 
