@@ -51,7 +51,7 @@ PRESETS: dict[str, tuple[str, QuestionsConfig]] = {
     ),
     "infinity-content": (
         "The same on 128 equal cells, written as intervals and read by content.",
-        small("gpt2-infinity-content"),
+        small("gpt2-infinity-content", memory_gradient=64),
     ),
     "no-memory": (
         "GPT-2 without a memory: what a question's own segment says.",

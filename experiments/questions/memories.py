@@ -10,7 +10,10 @@ from experiments.run.memories import MemoriesConfig
 
 
 def config_of(people: int, cfg: MemoriesConfig) -> QuestionsConfig:
-    """The birthplaces of some people, in a text twice as long as it needs to be."""
+    """The birthplaces of some people, in a text twice as long as it needs to be.
+
+    The text itself has no loss: only a gradient through the memory binds a place to its name.
+    """
     given = PRESETS["infinity-lasting"][1]
     return dataclasses.replace(
         given,
@@ -25,7 +28,7 @@ MEMORIES = memories.grid(
     QUESTIONS,
     config_of,
     memories.by_ridge(PRESETS, fixed="infinity", power="infinity-lasting"),
-    MemoriesConfig(sizes=(2,), updates=2000),
+    MemoriesConfig(sizes=(2,), gradients=(64,), updates=2000),
     "people",
     probes.columns("ages", "accuracy_by_age"),
 )

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from experiments.run.memories import NAMES
 from experiments.run.tables import CONTROL, Result, groups, markdown, spread, tested
 
 
@@ -17,20 +18,27 @@ class Task(NamedTuple):
     """Only results with these settings count."""
     untrained: Mapping[str, float] = {}
     """Baselines that the results do not hold."""
+    sizes: Mapping[str, object] | None = None
+    """Of the task, by which results of `experiments.run.memories` count, too; None = none do."""
 
 
 #: Folder of experiments/ → its row.
 TASKS = {
     "sorting": Task("compare", "1,068 tokens by frequency", settings={"length": 1068}),
-    "recall": Task("recall", "a value by its key, 1 to 4 segments back"),
+    "recall": Task("recall", "a value by its key, 1 to 4 segments back", sizes={"num_keys": 4}),
     "passkey": Task(
-        "passkey", "a number in a novel, 1 to 64 segments back", untrained={"chance": 0.1}
+        "passkey",
+        "a number in a novel, 1 to 64 segments back",
+        untrained={"chance": 0.1},
+        sizes={"distances": [1, 2, 4, 8, 16, 32, 64]},
     ),
-    "questions": Task("questions", "on a fact stated once, 1 to 4 segments back"),
+    "questions": Task(
+        "questions", "on a fact stated once, 1 to 4 segments back", sizes={"sentences": 4}
+    ),
     "language_modeling": Task("language_modeling", "novels", "perplexity", {"piece": 32}),
     "dialogue": Task("dialogue", "about a document", "perplexity"),
 }
-SOURCES = tuple(task.folder for task in TASKS.values())
+SOURCES = (*(task.folder for task in TASKS.values()), "memories")
 
 
 class Candidate(NamedTuple):
@@ -54,6 +62,7 @@ def summary_table(results: Mapping[str, list[Result]]) -> str:
             for result in results[task.folder]
             if task.settings.items() <= result["settings"].items()
         ]
+        kept += _memories(name, task, results["memories"])
         best = min if task.figure == "perplexity" else max
         ours = best(_trained(task.figure, kept, ours=True))
         baseline = best([*_trained(task.figure, kept, ours=False), *_untrained(task, kept)])
@@ -63,12 +72,20 @@ def summary_table(results: Mapping[str, list[Result]]) -> str:
     return markdown(header, rows)
 
 
+def _memories(name: str, task: Task, results: list[Result]) -> list[Result]:
+    """The results of other memories on the same task."""
+    if task.sizes is None:
+        return []
+    mine = [result for result in results if result["experiment"] == name]
+    return [one for one in mine if task.sizes.items() <= one["settings"]["task"].items()]
+
+
 def _trained(figure: str, results: list[Result], ours: bool) -> Iterator[Candidate]:
     """Models, over their seeds: ours, or the others. `-emptied` models belong to neither."""
     digits = 2 if figure == "perplexity" else 3
     for runs in groups(results):
         name = runs[0]["preset"]
-        if name.endswith("-emptied") or ("infinity" in name) != ours:
+        if name.endswith("-emptied") or ("infinity" in name or name in NAMES) != ours:
             continue
         control = tested(CONTROL, figure, digits)(runs)
         for label, note in {"as trained": "", "sliding window": ", sliding window"}.items():
