@@ -62,7 +62,7 @@ def summary_table(results: Mapping[str, list[Result]]) -> str:
             for result in results[task.folder]
             if task.settings.items() <= result["settings"].items()
         ]
-        kept += _memories(name, task, results["memories"])
+        kept += _memories(name, task, results.get("memories", []))
         best = min if task.figure == "perplexity" else max
         ours = best(_trained(task.figure, kept, ours=True))
         baseline = best([*_trained(task.figure, kept, ours=False), *_untrained(task, kept)])

@@ -119,6 +119,23 @@ def test_summary_takes_the_best_of_ours_and_the_best_of_the_others(monkeypatch):
     assert "0.250 ± 0.000 (exact counts, 2 layers × window)" in line
 
 
+def test_summary_counts_other_memories_on_the_same_task(monkeypatch):
+    """Those of the task's sizes, by whatever name; one trained with an empty memory is left out."""
+    monkeypatch.setattr(summary, "TASKS", {"recall": summary.Task("recall", "", sizes={"n": 4})})
+
+    def run(preset, accuracy, n=4, experiment="recall"):
+        given = control(sorting_run(preset, 0, accuracy), 0.1)
+        settings = {**given["settings"], "task": {"n": n}}
+        return {**given, "experiment": experiment, "settings": settings}
+
+    name = "intervals-gibbs-power-uniform"
+    others = [run(name, 0.8), run(f"{name}-emptied", 0.99), run("ridge-gibbs-fixed-sticky", 0.7)]
+    others += [run(name, 0.9, n=8), run(name, 0.95, experiment="sorting")]
+    given = {"recall": [run("infinity", 0.6), run("plain", 0.3)], "memories": others}
+    (line,) = summary.summary_table(given).splitlines()[2:]
+    assert "| 0.800 (intervals-gibbs-power-uniform) | 0.300 (plain) |" in line
+
+
 def test_lower_perplexities_are_better(monkeypatch):
     row = {"language_modeling": summary.Task("language_modeling", "novels", "perplexity")}
     monkeypatch.setattr(summary, "TASKS", row)
