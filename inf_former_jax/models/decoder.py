@@ -8,11 +8,14 @@ A model is a *value* of `ModelConfig`. The memory goes in and comes out; nothing
 """
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from inf_former_jax.memory import long_term, state
@@ -203,14 +206,28 @@ class Decoder(nn.Module):
         self, layer_call: Callable, tokens, types, memory: Memory, segments: list[Segment], *more
     ) -> tuple[Float[Array, "B T V"], tuple[LayerMemory, ...], tuple[Info, ...]]:
         """All layers, one after the other: (logits, each one's memory, each one's info)."""
-        layer_call, dropout_keys = recomputed(self.cfg, layer_call), segments[0].dropout
+        dropout_keys = segments[0].dropout
         x = self._embedded(tokens, np.arange(tokens.shape[1])[None], types)
         x, layers, infos = dropout(x, self.cfg.dropout, dropout_keys, 0, "input"), [], []
         for block, layer, segment in zip(self.block, memory.layers, segments, strict=True):
-            x, layer, info = layer_call(block, x, layer, segment, *more)
+            x, layer, info = self._layer(layer_call, block, x, layer, segment, *more)
             layers.append(layer)
             infos.append(info)
         return self._outputs(x, dropout_keys), tuple(layers), tuple(infos)
+
+    def _layer(self, layer_call: Callable, block: Block, x: Array, *more: Any) -> Any:
+        """One layer. In a program it is traced once for all layers that differ in numbers only.
+
+        Tracing costs Python's time, which grows with the layers otherwise. The masks of dropout
+        depend on the layer's place, so that with dropout each layer is traced.
+        """
+        # Flax has to see the module itself where it makes parameters or captures intermediates.
+        seen = any(map(self.is_mutable_collection, ("params", "intermediates")))
+        if seen or not isinstance(x, Tracer):
+            return recomputed(self.cfg, layer_call)(block, x, *more)
+        segment: Segment = more[1]
+        place = 0 if segment.dropout is None else block.layer
+        return _layer_program(layer_call, self.cfg, place, block.variables, x, *more)
 
     def noise(self, batch: int, train: bool, first: Int[AnyArray, ""] | int = 0) -> Noise:
         """The random keys of one segment, drawn in this order.
@@ -330,6 +347,18 @@ class Decoder(nn.Module):
         if not cfg.tied:
             return self.logits(x)
         return exact_dot(x, self.embed.embedding.astype(x.dtype).T, None)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _layer_program(
+    layer_call: Callable, cfg: ModelConfig, place: int, variables: Any, *arguments: Any
+) -> Any:
+    """`layer_call` of the layer at a place, as a function of its parameters.
+
+    JAX keeps the trace by the static arguments and the shapes of the others; XLA inlines the calls.
+    """
+    call = recomputed(cfg, layer_call)
+    return Block(cfg, place, parent=None).apply(variables, *arguments, method=call)
 
 
 _EMBEDDING = nn.initializers.normal(0.02)

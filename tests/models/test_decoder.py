@@ -11,6 +11,7 @@ import pytest
 from inf_former_jax.memory import state
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import decoder, presets
+from inf_former_jax.models.block import Block
 from inf_former_jax.models.convert import published
 from inf_former_jax.models.decoder import Decoder, ModelConfig
 from tests import oracle
@@ -329,6 +330,26 @@ def test_dropout_is_applied_and_belongs_to_rows():
     evaluated = run(cfg)(params, same_rows, memory)
     plain = run(INFINITE)(params, same_rows, memory)
     np.testing.assert_array_equal(evaluated.logits, plain.logits)
+
+
+@pytest.mark.parametrize(("rate", "traced"), [(0.0, 1), (0.25, 3)])
+def test_equal_layers_are_traced_once(monkeypatch, rate, traced):
+    """Only with dropout do layers differ in more than numbers."""
+    cfg, calls, attend = (
+        dataclasses.replace(INFINITE, num_layers=3, dropout=rate),
+        [],
+        Block._attend,
+    )
+
+    def counted(block, *arguments):
+        calls.append(block.layer)
+        return attend(block, *arguments)
+
+    params = init_params(cfg)
+    monkeypatch.setattr(Block, "_attend", counted)
+    rest = state.init(cfg, B), None, jax.random.key(0)
+    jax.eval_shape(forward(cfg, train=True), params, tokens(0), *rest)
+    assert calls == list(range(traced))
 
 
 def test_random_locations_come_from_their_own_rng():

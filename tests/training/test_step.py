@@ -24,7 +24,7 @@ from inf_former_jax.models.decoder import Decoder, operators
 from inf_former_jax.training import evaluation, loop, metrics, optim, sharding
 from inf_former_jax.training.objective import Objective, token_figures, token_sums
 from inf_former_jax.training.state import TrainState, init_state
-from inf_former_jax.training.step import make_train_step
+from inf_former_jax.training.step import all_finite, make_train_step
 
 ROWS, SEGMENTS, LENGTH, VOCAB = 8, 4, 8, 12
 KL_WEIGHT = 0.1  # the KL's gradient is as large as the task's
@@ -565,3 +565,15 @@ def test_a_reset_heals_a_row_of_the_memory(plain):
     """Zeros are selected, not multiplied in."""
     _, rows = plain.run(spoil(plain.fresh(), "memory"), random_batch(0))
     assert rows[0]["memory_finite"] and np.isfinite(rows[0]["loss"])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_number_that_is_not_finite_is_found_in_any_leaf(bad):
+    """Also where another leaf has its shape; integers are none."""
+    shapes = {"a": (2, 3), "b": (2, 3), "c": (3,), "d": (2, 3), "e": ()}
+    good = {name: np.ones(shape) for name, shape in shapes.items()} | {"counter": np.zeros((), int)}
+    assert all_finite(good) and all_finite({})
+    for name, shape in shapes.items():
+        leaf = np.ones(shape)
+        leaf[(-1,) * len(shape)] = bad
+        assert not all_finite(good | {name: leaf})
