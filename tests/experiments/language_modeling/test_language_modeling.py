@@ -293,7 +293,7 @@ def test_rows_of_the_comparison():
     asked = CompareConfig(seeds=2, piece=3, vocab_size=300, out="there")
     base, *rows = cells(asked)
     assert (base.row, base.config.optim.steps, base.config.init_from) == (("base",), 3000, "")
-    assert base.config.piece == 0 and len(rows) == 18 and len({cell.row for cell in rows}) == 9
+    assert base.config.piece == 0 and len(rows) == 22 and len({cell.row for cell in rows}) == 11
     for cell in rows:
         config, emptied = cell.config, cell.preset.endswith("-emptied")
         assert config.objective.empty_memory == emptied and config.model.vocab_size == 300
