@@ -21,6 +21,7 @@ rng = np.random.default_rng(0)
 
 
 def of_length_1(x):
+    """Vectors [..., E] divided by their lengths."""
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
@@ -37,14 +38,14 @@ queries = patterns + 0.1 * rng.normal(size=patterns.shape).astype(np.float32)
 
 
 def cells(n):
+    """A signal on n equal cells."""
     return LongTermConfig(num_basis=n, functions="rectangular", fit="intervals")
 
 
 def waves(n):
-    of_gibbs = {"density": "gibbs", "cells": L}  # where the signal is looked at
-    return LongTermConfig(
-        num_basis=n - 1, functions="fourier", fit="intervals", padding=False, **of_gibbs
-    )
+    """A signal of a constant and n/2 - 1 waves, n - 1 functions; n is even."""
+    fixed = {"functions": "fourier", "fit": "intervals", "padding": False}
+    return LongTermConfig(num_basis=n - 1, density="gibbs", cells=L, **fixed)
 
 
 def retrieved(cfg, beta):

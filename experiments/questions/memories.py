@@ -12,7 +12,7 @@ from experiments.run.memories import MemoriesConfig
 def config_of(people: int, cfg: MemoriesConfig) -> QuestionsConfig:
     """The birthplaces of some people, in a text twice as long as it needs to be.
 
-    The text itself has no loss: only a gradient through the memory binds a place to its name.
+    The text itself has no loss: what it writes is trained by a gradient through the memory only.
     """
     given = PRESETS["infinity-lasting"][1]
     return dataclasses.replace(

@@ -14,10 +14,12 @@ def retention_table(results: list[Result]) -> str:
         settings = result["settings"]
         memory = [str(settings["num_basis"]), _numbers(settings["widths"])]
         for contraction, curves in result["retention"].items():
+            cells = contraction.endswith("intervals")
+            kind = [memory[0], "equal cells" if cells else memory[1]]
             for reader, values in curves.items():
-                cells = [f"{values[age]:.2f}" if age < len(values) else "" for age in ages]
+                shown = [f"{values[age]:.2f}" if age < len(values) else "" for age in ages]
                 mean = f"{statistics.mean(values):.3f}"
-                rows.append([*memory, contraction, reader, *cells, mean, source([result])])
+                rows.append([*kind, contraction, reader, *shown, mean, source([result])])
     header = ("N", "widths", "contraction", "read by", *map(str, ages), "mean")
     return markdown((*header, SOURCE), rows)
 

@@ -24,6 +24,7 @@ from experiments.run.experiment import Config, Experiment
 from experiments.run.grid import EMPTIED, Cell, Grid, Results, Seeds
 from inf_former_jax.fields import Checked, Count, NonEmpty, NonNegative, Range
 from inf_former_jax.memory.long_term import LongTermConfig
+from inf_former_jax.models.presets import BY_CONTENT as CONTENT
 from inf_former_jax.require import require
 from inf_former_jax.training.objective import Objective
 
@@ -32,7 +33,7 @@ CONTRACTIONS, STEERED = ("fixed", "power"), ("uniform", "sticky")
 NAMES = tuple("-".join(parts) for parts in product(WRITES, READS, CONTRACTIONS, STEERED))
 
 #: What heads that read by content learn beside their projections.
-BY_CONTENT = {"turn_queries": True, "age_bias": "cells"}
+BY_CONTENT = {name: getattr(CONTENT, name) for name in ("turn_queries", "age_bias")}
 
 
 def memory(name: str, ridge: Mapping[str, LongTermConfig], heads: int) -> LongTermConfig:

@@ -29,7 +29,7 @@ def beside(t: Any, *constants: Any) -> tuple[Any, ...]:
 def normal_cdf(z: Any) -> Any:
     """`Φ(z)`, the standard normal distribution function; NumPy in, NumPy out."""
     if isinstance(z, jax.Array):
-        # A third of the work of `jax.scipy.special.ndtr`, whose far tail nobody needs.
+        # Less work than `jax.scipy.special.ndtr`, which computes both erf and erfc.
         return 0.5 + 0.5 * jax.lax.erf(z * 0.5**0.5)
     from scipy.special import ndtr  # a quarter of a second that few commands need
 

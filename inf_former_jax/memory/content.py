@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from inf_former_jax.memory.arrays import HIGHEST, AnyArray
 from inf_former_jax.memory.config import LongTermConfig
 from inf_former_jax.memory.cpu_cache import in_cached_pieces
 from inf_former_jax.memory.density import GibbsDensity
+from inf_former_jax.memory.fit.ridge import first_fit_times
 
 
 def cell_signal(cfg: LongTermConfig, coeffs: Float[AnyArray, "B N E"]) -> Float[Array, "B R E"]:
@@ -32,7 +32,7 @@ def cell_signal(cfg: LongTermConfig, coeffs: Float[AnyArray, "B N E"]) -> Float[
     """
     if cfg.functions == "rectangular":
         return jnp.asarray(coeffs)
-    middles = (np.arange(cfg.content_cells) + 0.5) / cfg.content_cells
+    middles = first_fit_times(cfg.content_cells)
     psi = jnp.asarray(cfg.basis.evaluate(middles), coeffs.dtype)
     return jnp.einsum("rn,bne->bre", psi, coeffs, precision=HIGHEST)
 

@@ -40,7 +40,8 @@ from inf_former_jax.memory.density import (
     quantile_locations,
     random_locations,
 )
-from inf_former_jax.memory.fit import cells, intervals
+from inf_former_jax.memory.fit import cells
+from inf_former_jax.memory.fit.ridge import first_fit_times
 from inf_former_jax.memory.operator_tables import by_writes, shape
 from inf_former_jax.memory.write_operators import Operators
 from inf_former_jax.memory.write_operators import operators as operators  # offered here, too
@@ -212,7 +213,7 @@ def _sticky_locations(
     if cfg.fit == "points":
         return found
     # Without salience `found` is m/M. A sample of an interval would be that of the interval's end.
-    middles = jnp.asarray(intervals.interval_middles(cfg.num_samples), found.dtype)
+    middles = jnp.asarray(first_fit_times(cfg.num_samples), found.dtype)
     return jnp.where(salience.sum(axis=-1, keepdims=True) > 0, found, middles[None])
 
 

@@ -24,8 +24,8 @@ from jaxtyping import Float, Real
 from inf_former_jax.memory.basis import evaluate, expectation
 from inf_former_jax.memory.config import LongTermConfig
 from inf_former_jax.memory.density import uniform_locations
-from inf_former_jax.memory.fit.intervals import interval_middles
-from inf_former_jax.memory.write_operators import decay_operator, write_operator
+from inf_former_jax.memory.fit.ridge import first_fit_times
+from inf_former_jax.memory.write_operators import interval_decay, write_operator
 from inf_former_jax.require import require, require_at_least
 
 #: ε = RELATIVE_NOISE · tr(S)/N is added to S, since float32 holds the coefficients no better.
@@ -114,7 +114,7 @@ def _moments(
         which = min(k, cfg.num_contractions) if cfg.tabled else k
         g_past, g_new = operator(which)
         if cfg.fit == "intervals" and not cfg.sticky:
-            decay = decay_operator(cfg, length, which)
+            decay = interval_decay(cfg, which)
         else:
             assert g_past is not None
             decay = g_past.T @ np.asarray(evaluate(cfg.basis, locations()))
@@ -133,7 +133,7 @@ def _locations(
     They are `density.quantile_locations` and `density.drawn_locations`, which are in float32.
     """
     points = cfg.fit == "points"
-    uniform = (uniform_locations if points else interval_middles)(cfg.num_samples)
+    uniform = (uniform_locations if points else first_fit_times)(cfg.num_samples)
     if salience is None:
         return lambda: uniform
     require(cfg.sticky, "salience", "one for a memory that is not sticky", "None there")
@@ -145,7 +145,7 @@ def _locations(
         return lambda: uniform
     cumulative = np.concatenate([[0.0], np.cumsum(salience / salience.sum())])
     if cfg.locations == "quantile":
-        levels = interval_middles(cfg.num_samples)
+        levels = first_fit_times(cfg.num_samples)
         quantiles = np.interp(levels, cumulative, np.linspace(0, 1, cfg.bins + 1))
         return lambda: quantiles
     rng = np.random.default_rng(seed)

@@ -78,17 +78,9 @@ def _nearest(cfg: LongTermConfig) -> dict[str, Any]:
     return {"ridge": cfg.ridge / cfg.num_basis, "whole_line": cfg.padding}
 
 
-def decay_operator(cfg: LongTermConfig, length: int, k: int) -> Float[np.ndarray, "N N"]:
-    """A of a row's k-th further write that reads the past everywhere alike, in float64; k ≥ 1.
-
-    As points, the past is read on the uniform grid: `A = G_pastᵀ Ψ(u)`. As intervals, all of it is
-    taken.
-    """
-    if cfg.fit == "intervals":
-        return intervals.decay(cfg.basis, cfg.tau_of(k), **_nearest(cfg))
-    g_past, _ = write_operator(cfg, length, k)
-    assert g_past is not None
-    return g_past.T @ np.asarray(evaluate(cfg.basis, uniform_locations(cfg.num_samples)))
+def interval_decay(cfg: LongTermConfig, k: int) -> Float[np.ndarray, "N N"]:
+    """A of a row's k-th further write as intervals, which takes all of the past; float64, k ≥ 1."""
+    return intervals.decay(cfg.basis, cfg.tau_of(k), **_nearest(cfg))
 
 
 @lru_cache(maxsize=4)
@@ -125,7 +117,7 @@ def _operators(cfg: LongTermConfig, length: int, dtype: np.dtype) -> Operators:
         assert g_past is not None
         if tables.decay is not None:
             points = cfg.fit == "points"
-            tables.decay[k] = psi.T @ g_past if points else decay_operator(cfg, length, k + 1).T
+            tables.decay[k] = psi.T @ g_past if points else interval_decay(cfg, k + 1).T
         if tables.past is not None:
             tables.past[k] = g_past
     # Only G_new has a rank so low that two thin products are much less work than one.

@@ -25,7 +25,6 @@ from inf_former_jax.models.gate import Gate
 from inf_former_jax.models.memory_read import content, located
 from inf_former_jax.models.memory_read.content import ContentMemory, ContentParams
 from inf_former_jax.models.memory_read.located import LocatedMemory
-from inf_former_jax.models.memory_read.located import attention_density as attention_density
 from inf_former_jax.models.projections import F32, FROM_HEADS, TO_HEADS, from_heads, to_heads
 from inf_former_jax.require import require
 
@@ -96,7 +95,8 @@ def projected_shapes(cfg: LongTermConfig, heads: int, width: int, dtype: DTypeLi
     """The shapes of `project`'s leaves without B, in their places."""
     count, by_place, by_content = cfg.num_content_heads(heads), None, None
     if count:
-        by_content = ContentMemory(*((count, cfg.content_cells, width),) * 2)  # type: ignore
+        shape: Any = count, cfg.content_cells, width
+        by_content = ContentMemory(shape, shape)
     if count < heads:
         by_place = located.shapes(cfg, heads - count, width, dtype)
     return Projected(by_place, by_content)
@@ -117,6 +117,13 @@ def densities_of(
         assert by_place is not None
         return by_place
     return by_content if by_place is None else MixedDensity(by_content, by_place)
+
+
+def _kinds(density: Density) -> tuple[Any, Any]:
+    """The densities of the heads that read by content, and of those that look at a place."""
+    if isinstance(density, MixedDensity):
+        return density.content, density.located
+    return density, density  # of one kind: only one of the two is asked for
 
 
 class LongTermRead(nn.Module):
@@ -150,16 +157,14 @@ class LongTermRead(nn.Module):
         if projected is None:
             projected = project(cfg, params, memory.coeffs, layer)
         density, values = densities_of(cfg, params, q, projected), []
-        by_content, by_place = density, density
-        if isinstance(density, MixedDensity):
-            by_content, by_place = density.content, density.located
+        by_content, by_place = _kinds(density)
         if projected.content is not None:
-            read = content_read(by_content, projected.content.values)  # type: ignore[arg-type]
+            read = content_read(by_content, projected.content.values)
             if cfg.joined:
                 return Found(None, read, density)
             values.append(read.value)
         if projected.located is not None:
-            values.append(located.read(cfg, by_place, projected.located))  # type: ignore[arg-type]
+            values.append(located.read(cfg, by_place, projected.located))
         z = values[0] if len(values) == 1 else jnp.concatenate(values, axis=1)
         z = jnp.swapaxes(z, 0, 1)
         if params.out is None:
@@ -301,8 +306,8 @@ class LongTermAttention(nn.Module):
         zeros = jnp.zeros((shape[0], count, shape[2]))
         if count == shape[1]:
             return zeros
-        by_place = density.located if isinstance(density, MixedDensity) else density
-        kl = densities.kl(by_place, self.cfg.prior_scale, self.cfg.prior_mean)  # type: ignore[arg-type]
+        _, by_place = _kinds(density)
+        kl = densities.kl(by_place, self.cfg.prior_scale, self.cfg.prior_mean)
         return jnp.concatenate([zeros.astype(kl.dtype), kl], axis=1) if count else kl
 
     def gated(self, x: Float[AnyArray, "B L E"]) -> Float[AnyArray, "B L E"]:

@@ -10,7 +10,8 @@ from jax.test_util import check_grads
 
 from inf_former_jax.memory import basis, cpu_cache, long_term, read
 from inf_former_jax.memory.density import GaussianDensity
-from inf_former_jax.models.attention import LongTermAttention, attention_density
+from inf_former_jax.models.attention import LongTermAttention
+from inf_former_jax.models.memory_read import located
 from tests import oracle
 from tests.golden import relative_error
 
@@ -111,8 +112,9 @@ def test_no_keys_is_keys():
         "sigma.weight": sigma[None],
     }
     with jax.enable_x64(True):
-        arguments = map(jnp.asarray, (q, coeffs, key, mu, sigma))
-        actual = jax.jit(attention_density, static_argnums=0)(cfg, *arguments)
+        queries, *arguments = map(jnp.asarray, (q, coeffs, key, mu, sigma))
+        keys = jax.jit(located.reduced_keys)(*arguments)
+        actual = jax.jit(located.density, static_argnums=0)(cfg, queries, keys)
     settings = oracle.MemorySettings(N, (0.05, 0.2), 1.0, 0.75, 8, min_var=0.1)
     for b in range(B):
         mean, var = oracle.densities(settings, weights, coeffs[b], q[b])

@@ -11,7 +11,8 @@ from inf_former_jax.memory import basis, long_term
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.memory.read import expected_value
 from inf_former_jax.memory.reading_basis import reading_basis, to_reading_basis
-from inf_former_jax.models.attention import LongTermAttention, attention_density
+from inf_former_jax.models.attention import LongTermAttention
+from inf_former_jax.models.memory_read import located
 from tests.golden import relative_error
 
 # Of widths .05 and .4, 93 functions each: in float64 the narrow ones stay, of the wide ones 45 do.
@@ -98,7 +99,7 @@ def test_a_memory_is_read_as_by_its_own_basis():
             weights = params["read"]
             values = jnp.einsum("bne,ehk->bhnk", coeffs, weights["value"])
             projections = (weights[name] for name in ("key", "mu", "sigma"))
-            density = attention_density(cfg, q, coeffs, *projections)
+            density = located.density(cfg, q, located.reduced_keys(coeffs, *projections))
             z = expected_value(cfg.basis, density, values)
             return jnp.einsum("bhtk,hke->bte", z, weights["out"])
 

@@ -113,8 +113,11 @@ def _parts(away: AnyArray, ratio: AnyArray) -> tuple[Any, Any, Any]:
     border = _BORDER_IN_FLOAT64 if away.dtype == np.float64 else _BORDER
     closed = _closed(xp, away, xp.maximum(ratio, border))
     by_nodes = _quadrature(xp, away, xp.minimum(ratio, border))
-    pairs = zip(closed, by_nodes, strict=True)
-    return tuple(xp.where(ratio > border, wide, narrow) for wide, narrow in pairs)  # type: ignore
+    value, by_away, by_ratio = (
+        xp.where(ratio > border, wide, narrow)
+        for wide, narrow in zip(closed, by_nodes, strict=True)
+    )
+    return value, by_away, by_ratio
 
 
 def _closed(xp: Any, away: Any, ratio: Any) -> tuple[Any, Any, Any]:

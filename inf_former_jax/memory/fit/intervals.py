@@ -23,11 +23,6 @@ def interval_edges(tau: float, length: int) -> Float[np.ndarray, " J"]:
     return tau + (1 - tau) * np.arange(length + 1) / length
 
 
-def interval_middles(count: int) -> Float[np.ndarray, " M"]:
-    """`(m - ½)/M`, m = 1..M: where M samples that stand for equal intervals are read."""
-    return (np.arange(count) + 0.5) / count
-
-
 def projection(
     basis: Basis, edges: Float[np.ndarray, " J"], ridge: float = 0.0, *, whole_line: bool = False
 ) -> Float[np.ndarray, "J-1 N"]:

@@ -3,12 +3,12 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from inf_former_jax.memory.arrays import HIGHEST, AnyArray
 from inf_former_jax.memory.config import LongTermConfig
 from inf_former_jax.memory.density import GibbsDensity
+from inf_former_jax.memory.fit.ridge import first_fit_times
 
 
 class ContentMemory(NamedTuple):
@@ -51,5 +51,4 @@ def _bias(age: Array | None, keys: AnyArray) -> Float[Array, "H R"]:
         return jnp.zeros((heads, cells), keys.dtype)
     if age.ndim == 2:
         return age
-    middles = (np.arange(cells) + 0.5) / cells
-    return age[:, None] * jnp.asarray(middles - 1, keys.dtype)[None]
+    return age[:, None] * jnp.asarray(first_fit_times(cells) - 1, keys.dtype)[None]

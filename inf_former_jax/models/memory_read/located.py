@@ -16,30 +16,17 @@ from inf_former_jax.memory.reading_basis import reading_basis, to_reading_basis
 from inf_former_jax.models.projections import to_heads
 
 
-def attention_density(
-    cfg: LongTermConfig,
-    q: Float[AnyArray, "B H T K"],
-    coeffs: Float[AnyArray, "B N E"],
-    key: Float[Array, "E H K"],
-    mu: Float[Array, " N"],
-    sigma: Float[Array, " N"],
-) -> LocatedDensity:
-    """Each query's density, by μ and σ², without forming keys or scores (paper §3.1; SPEC §2).
-
-    `μ = sigmoid(w_μ · s)`, `σ² = max(softplus(w_σ · s), σ²_min)` with scores `s = C W_K q / √K`.
-    Since `w · s = q · (W_Kᵀ Cᵀ w) / √K`, the N coefficients are reduced first: neither keys
-    [B,N,H,K] nor scores [B,H,T,N] ever exist.
-    """
-    return density(cfg, q, _reduced_keys(coeffs, key, mu, sigma))
-
-
-def _reduced_keys(
+def reduced_keys(
     coeffs: Float[AnyArray, "B N E"],
     key: Float[Array, "E H K"],
     mu: Float[Array, " N"],
     sigma: Float[Array, " N"],
 ) -> Float[Array, "B 2 H K"]:
-    """`W_Kᵀ Cᵀ w / √K` for w_μ and w_σ."""
+    """`W_Kᵀ Cᵀ w / √K` for w_μ and w_σ (paper §3.1; SPEC §2).
+
+    With scores `s = C W_K q / √K` it is `w · s = q · (W_Kᵀ Cᵀ w) / √K`. So the N coefficients are
+    reduced first: neither keys [B,N,H,K] nor scores [B,H,T,N] ever exist.
+    """
     reducers = jnp.stack([mu, sigma])
     reduced = jnp.einsum("dn,bne->bde", reducers, coeffs, precision=HIGHEST)
     return jnp.einsum("bde,ehk->bdhk", reduced, key, precision=HIGHEST) * key.shape[-1] ** -0.5
@@ -48,7 +35,11 @@ def _reduced_keys(
 def density(
     cfg: LongTermConfig, q: Float[AnyArray, "B H T K"], reduced_keys: Float[AnyArray, "B 2 H K"]
 ) -> LocatedDensity:
-    """The densities, by keys that are reduced by w_μ and w_σ."""
+    """Each query's density: `μ = sigmoid(w_μ · s)`, `σ² = max(softplus(w_σ · s), σ²_min)`.
+
+    Args:
+        reduced_keys: by w_μ and w_σ, of the function of this name.
+    """
     located, spread = jnp.einsum("bhtk,bdhk->dbht", q, reduced_keys, precision=HIGHEST)
     var = jnp.maximum(jax.nn.softplus(spread), cfg.min_var)
     return LOCATED[cfg.density](jax.nn.sigmoid(located), var)
@@ -72,13 +63,14 @@ def project(
     """What the queries of a segment share."""
     fewer = to_reading_basis(reading_basis(cfg, coeffs.dtype), coeffs)
     values = jnp.swapaxes(to_heads(fewer, value, precision=HIGHEST), 0, 1)
-    return LocatedMemory(_reduced_keys(coeffs, key, mu, sigma), values)
+    return LocatedMemory(reduced_keys(coeffs, key, mu, sigma), values)
 
 
 def shapes(cfg: LongTermConfig, heads: int, width: int, dtype: DTypeLike) -> Any:
     """The shapes of a `LocatedMemory`'s fields without B."""
-    functions = reading_basis(cfg, dtype).size
-    return LocatedMemory((2, heads, width), (heads, functions, width))  # type: ignore[arg-type]
+    keys: Any = 2, heads, width
+    values: Any = heads, reading_basis(cfg, dtype).size, width
+    return LocatedMemory(keys, values)
 
 
 def read(

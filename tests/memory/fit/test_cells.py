@@ -11,7 +11,7 @@ import pytest
 from inf_former_jax.memory import long_term
 from inf_former_jax.memory.fit import cells
 from inf_former_jax.memory.long_term import LongTermConfig
-from inf_former_jax.memory.write_operators import decay_operator, write_operator
+from inf_former_jax.memory.write_operators import interval_decay, write_operator
 from tests.golden import jit, precision, relative_error
 
 E = 2
@@ -38,7 +38,7 @@ def closed_form(cfg, memory, x, locations=None):
         g_past, g_new = write_operator(cfg, x.shape[1], int(k))
         row, coeffs = g_new.T @ x[b], np.asarray(memory.coeffs[b])
         if k and locations is None:
-            row = row + decay_operator(cfg, x.shape[1], int(k)) @ coeffs
+            row = row + interval_decay(cfg, int(k)) @ coeffs
         elif k:
             row = row + g_past.T @ cfg.basis.evaluate(np.asarray(locations[b])) @ coeffs
         rows.append(row)

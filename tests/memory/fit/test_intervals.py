@@ -12,7 +12,7 @@ from inf_former_jax.memory.basis import gaussian_basis, rectangular_basis
 from inf_former_jax.memory.fit import intervals
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.memory.operator_tables import dense
-from inf_former_jax.memory.write_operators import decay_operator, write_operator
+from inf_former_jax.memory.write_operators import interval_decay, write_operator
 
 POINTS = 200_000
 GAUSSIAN = gaussian_basis(6, (0.1, 0.3))
@@ -130,6 +130,6 @@ def test_tables_of_a_gaussian_basis(sticky, padding):
         else:
             decay = intervals.decay(cfg.basis, k / (k + 1), **options)
             np.testing.assert_allclose(ops.decay[k - 1].T, decay, rtol=1e-10)
-            np.testing.assert_allclose(decay_operator(cfg, 4, k), decay, rtol=1e-12)
+            np.testing.assert_allclose(interval_decay(cfg, k), decay, rtol=1e-12)
     points = dataclasses.replace(cfg, fit="points", num_samples=8)
     assert np.abs(write_operator(points, 4, 2)[1] - write_operator(cfg, 4, 2)[1]).max() > 0.01
