@@ -19,15 +19,16 @@ from experiments.dialogue.replies import answering, as_json, replies
 from experiments.dialogue.stream import NUM_CONTROLS
 from experiments.language_modeling import start
 from experiments.language_modeling.sample import writer
-from experiments.run import tables, training
+from experiments.run import controls, tables, training
 from experiments.run.batches import fresh_memory, placed
 from experiments.run.config import RunConfig
+from experiments.run.controls import Control
 from experiments.run.experiment import Experiment, Site, Task
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.files import printable, write_json
 from inf_former_jax.models.decoder import Decoder
 from inf_former_jax.require import require
-from inf_former_jax.training import evaluation, metrics
+from inf_former_jax.training import metrics
 from inf_former_jax.training.state import TrainState
 
 REPLIES = "replies.json"
@@ -140,9 +141,7 @@ class ConversationTask(Task):
     def __init__(self, cfg: RunConfig, corpus: Corpus, site: Site):
         self._cfg, self._corpus, self._mesh, self._ops = cfg, corpus, site.mesh, site.operators
         self._batches = batches(cfg, corpus)
-        self._steps = {
-            e: evaluation.make_eval_step(cfg.model, e, mesh=site.mesh) for e in (False, True)
-        }
+        self._steps = controls.eval_steps(cfg, site.mesh)
         self._memory = fresh_memory(cfg.model, cfg.batch_size, site.mesh)
         train = self._batches["train"]
         read = train.num_read / train.steps_per_epoch
@@ -158,17 +157,16 @@ class ConversationTask(Task):
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
         """Loss, accuracy and perplexity on the validation conversations."""
-        return self.figures(state, "valid", self._cfg.objective.empty_memory)
+        return self.figures(state, "valid", controls.trained(self._cfg))
 
-    def figures(self, state: TrainState, split: str, empty_memory: bool) -> dict[str, float]:
+    def figures(self, state: TrainState, split: str, control: Control) -> dict[str, float]:
         """Loss, accuracy and perplexity over all scored tokens of a split.
 
         Args:
             split: a key of `batches`.
-            empty_memory: clear the memory before every segment (the control).
         """
         total: dict[str, float] = {}
-        conversations, eval_step = self._batches[split], self._steps[empty_memory]
+        conversations, eval_step = self._batches[split], self._steps[control]
         numbers = range(conversations.steps_per_epoch)
         every = placed(conversations.batch, conversations.batch_size, self._mesh)
         for number, batch in zip(numbers, every, strict=False):
@@ -194,10 +192,9 @@ class Dialogue(ConversationTask):
         result: dict[str, Any] = {}
         for split in ("valid", "test"):
             figures = functools.partial(self.figures, state, split)
-            result[split] = training.with_controls(cfg, figures)
+            result[split] = controls.each(cfg, figures, ("emptied",))
         if "swapped" in self._batches:
-            emptied = cfg.objective.empty_memory
-            result["test"][ANOTHER] = self.figures(state, "swapped", emptied)
+            result["test"][ANOTHER] = self.figures(state, "swapped", controls.trained(cfg))
         tokenizer, split = self._corpus.encoder.tokenizer, self._corpus.test
         model = writer(Decoder(cfg.model), state.params, tokenizer)
         answers = replies(model, self._corpus, split, answering(cfg))

@@ -1,6 +1,7 @@
 """One run of the language-modelling experiment: its streams, its evaluations, its report."""
 
 import collections
+import functools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +16,9 @@ from experiments.language_modeling import plots, start
 from experiments.language_modeling.config import PRESETS, LanguageModelingConfig
 from experiments.language_modeling.corpora import Corpus, corpus_of
 from experiments.language_modeling.sample import continuation, writer
-from experiments.run import tables, training
+from experiments.run import controls, tables, training
 from experiments.run.batches import fresh_memory, placed
+from experiments.run.controls import Control
 from experiments.run.experiment import Experiment, Site, Task
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.data.splits import TokenizedSplit
@@ -92,8 +94,9 @@ class LanguageModeling(Task):
         self._cfg, self._corpus, self._mesh, self._ops = cfg, corpus, site.mesh, site.operators
         self.params, self.facts = params, facts(corpus)
         self._streams = streams(cfg, corpus)
-        self._steps = {
-            e: evaluation.make_token_step(cfg.model, e, site.mesh) for e in (False, True)
+        self._steps: dict[Control, Any] = {
+            "none": evaluation.make_token_step(cfg.model, mesh=site.mesh),
+            "emptied": evaluation.make_token_step(cfg.model, empty_memory=True, mesh=site.mesh),
         }
         tokens = cfg.segments * cfg.model.segment_len
         self.row = f"rows of {tokens:,} tokens of {corpus.name}"
@@ -107,16 +110,16 @@ class LanguageModeling(Task):
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
         """Loss, accuracy and perplexities on the validation documents."""
-        figures = self.figures(state, "valid", self._cfg.objective.empty_memory)
+        figures = self.figures(state, "valid", controls.trained(self._cfg))
         return {name: value for name, value in figures.items() if isinstance(value, float)}
 
     def figures(
-        self, state: TrainState, split: str, empty_memory: bool, stride: int = 0
+        self, state: TrainState, split: str, control: Control, stride: int = 0
     ) -> dict[str, Any]:
         """Figures of every document of a split, each read once from its beginning.
 
         Args:
-            empty_memory: clear the memory before every segment (the control).
+            control: none or emptied.
             stride: of the sliding window; 0 = segments one after the other.
 
         Returns:
@@ -128,7 +131,7 @@ class LanguageModeling(Task):
         if stride:
             sizes = rows.batch_size, rows.segment_len, rows.segments
             rows = Streams(rows.split, *sizes, stride=stride)
-        token_step = self._steps[empty_memory]
+        token_step = self._steps[control]
         memory = fresh_memory(self._cfg.model, rows.batch_size, self._mesh)
         every = np.arange(rows.batch_size)
         sums = collections.defaultdict(lambda: np.zeros(3))  # bucket → nats, hits, tokens
@@ -168,11 +171,12 @@ class LanguageModeling(Task):
 
     def controls(self, state: TrainState, split: str) -> dict[str, dict[str, Any]]:
         """Figures of a split as trained, and of each control that every table shows."""
-        found = training.with_controls(self._cfg, lambda empty: self.figures(state, split, empty))
+        figures = functools.partial(self.figures, state, split)
+        found = controls.each(self._cfg, figures, ("emptied",))
         model = self._cfg.model
         if not (model.long_term or model.compressed or model.mem_len):
             stride = max(model.segment_len // 2, 1)
-            found["sliding window"] = self.figures(state, split, False, stride)
+            found["sliding window"] = self.figures(state, split, "none", stride)
         return found
 
     def _sample(self, state: TrainState) -> dict[str, str]:

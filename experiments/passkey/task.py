@@ -10,16 +10,17 @@ import numpy as np
 
 from experiments.passkey import data
 from experiments.passkey.config import PRESETS, PasskeyConfig
-from experiments.run import batches, probes, training
+from experiments.run import batches, controls, probes, training
+from experiments.run.controls import Control
 from experiments.run.experiment import Experiment, Site, Task
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.data.splits import TokenizedSplit, tokenize
 from inf_former_jax.data.text import SPLITS
 from inf_former_jax.data.tokens import Bytes, Tokenizer, load_bpe
-from inf_former_jax.memory.state import empty_long_term
+from inf_former_jax.memory.state import empty_long_term, foreign_long_term
 from inf_former_jax.models.decoder import Decoder, ModelConfig, Output
 from inf_former_jax.require import require
-from inf_former_jax.training import evaluation, metrics
+from inf_former_jax.training import metrics
 from inf_former_jax.training.objective import token_sums
 from inf_former_jax.training.state import TrainState
 
@@ -48,20 +49,22 @@ def _tokens(folder: str, split: str, tokenizer: str, cache: str) -> TokenizedSpl
     return tokenize(folder, split, tokenizer_of(tokenizer), cache or None)
 
 
-def make_answer_step(cfg: ModelConfig, empty_memory: bool = False):
+def make_answer_step(cfg: ModelConfig, control: Control):
     """The jitted `(params, memory, last segment, operators, key) -> sums` of the questions.
 
     The sums are over the rows that carry weight: loss, correct and weight of their digits, `keys`,
     how many keys have all digits right, and `documents`, how many rows there are.
 
     Args:
-        empty_memory: clear the long-term or compressed memory before the segment (the control).
+        control: what becomes of the long-term or compressed memory before the segment.
     """
 
     def answer_step(params, memory, last: Batch, operators, key):
         tokens, targets, weights = last.tokens[:, 0], last.targets[:, 0], last.weights[:, 0]
-        if empty_memory:
+        if control == "emptied":
             memory = empty_long_term(cfg, memory)
+        elif control == "foreign":
+            memory = foreign_long_term(memory)
         decoder, rngs = Decoder(cfg), {"locations": key}
         out = decoder.apply({"params": params}, tokens, memory, operators=operators, rngs=rngs)
         out = cast(Output, out)
@@ -83,12 +86,9 @@ class Passkey(Task):
 
     def __init__(self, cfg: PasskeyConfig, site: Site):
         self._cfg, self._site = cfg, site
-        self._steps = {
-            empty: (
-                evaluation.make_eval_step(cfg.model, empty, mesh=site.mesh),
-                make_answer_step(cfg.model, empty),
-            )
-            for empty in (False, True)
+        self._steps: dict[Control, tuple[Any, Any]] = {
+            control: (read, make_answer_step(cfg.model, control))
+            for control, read in controls.eval_steps(cfg, site.mesh).items()
         }
         self._memory = batches.fresh_memory(cfg.model, cfg.batch_size, site.mesh)
         size = cfg.task.segments * cfg.model.segment_len
@@ -104,34 +104,31 @@ class Passkey(Task):
     def evaluate(self, state: TrainState) -> dict[str, float]:
         """Loss, accuracy and keys, and accuracy at every distance, on the validation documents."""
         cfg = self._cfg
-        row = self.figures(state, "valid", cfg.valid_documents, cfg.objective.empty_memory)
+        row = self.figures(state, "valid", cfg.valid_documents, controls.trained(cfg))
         by_distance = zip(row["distances"], row["accuracy_by_distance"], strict=True)
         figures = {name: row[name] for name in ("loss", "accuracy", "keys")}
         return figures | {f"accuracy_distance_{d}": accuracy for d, accuracy in by_distance}
 
     def results(self, state: TrainState) -> dict[str, Any]:
-        """Figures on the test documents, as trained and with the memory emptied; baselines."""
+        """Figures on the test documents, as trained and with the controls; baselines."""
         cfg = self._cfg
         figures = functools.partial(self.figures, state, "test", cfg.test_documents)
         return {
-            "test": training.with_controls(cfg, figures),
+            "test": controls.each(cfg, figures, self._steps),
             "baselines_by_distance": baselines(cfg),
         }
 
     def figures(
-        self, state: TrainState, split: str, count: int, empty_memory: bool
+        self, state: TrainState, split: str, count: int, control: Control
     ) -> dict[str, Any]:
         """What is right of `count` documents, each asked at every distance of the task.
-
-        Args:
-            empty_memory: clear long-term and compressed memory before every segment (the control).
 
         Returns:
             loss in nats a digit; accuracy, of digits, and keys, of whole keys, in [0, 1]; documents
             at each distance; distances, accuracy_by_distance and keys_by_distance, of equal length.
         """
         distances = sorted(self._cfg.task.distances)
-        sums = [self._sums(state, split, count, empty_memory, distance) for distance in distances]
+        sums = [self._sums(state, split, count, control, distance) for distance in distances]
         total: dict[str, float] = functools.reduce(metrics.add, sums, {})
         return {
             "loss": total["loss"] / total["weight"],
@@ -144,9 +141,9 @@ class Passkey(Task):
         }
 
     def _sums(
-        self, state: TrainState, split: str, count: int, empty_memory: bool, distance: int
+        self, state: TrainState, split: str, count: int, control: Control, distance: int
     ) -> dict[str, float]:
-        cfg, steps = self._cfg, self._steps[empty_memory]
+        cfg, steps = self._cfg, self._steps[control]
 
         def make(numbers, counted):
             whole = data.batch(documents(cfg, split, numbers, distance), cfg.model.segment_len)

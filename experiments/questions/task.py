@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.dialogue import corpus as conversations
-from experiments.dialogue.corpus import Corpus
+from experiments.dialogue.corpus import Corpus, swapped
 from experiments.dialogue.replies import Answering, replies
 from experiments.dialogue.stream import NUM_CONTROLS, Encoded, Layout
 from experiments.dialogue.task import ConversationTask
@@ -17,7 +17,8 @@ from experiments.language_modeling import start
 from experiments.language_modeling.sample import writer
 from experiments.questions.config import PRESETS, QuestionsConfig
 from experiments.questions.data import Questions, chance, generate, unbound_accuracy
-from experiments.run import plots, tables, training
+from experiments.run import controls, plots, tables, training
+from experiments.run.controls import Control
 from experiments.run.experiment import Experiment, Site
 from inf_former_jax.data.text import SPLITS
 from inf_former_jax.data.tokens import Tokenizer
@@ -100,10 +101,10 @@ class Probe(ConversationTask):
         self._questions, self._ages = cfg, read.test_ages
 
     def results(self, state: TrainState) -> dict[str, Any]:
-        """Figures on the test documents, as trained and with the memory emptied; baselines."""
+        """Figures on the test documents, as trained and with the controls; baselines."""
         cfg = self._questions
         return {
-            "test": training.with_controls(cfg, lambda empty: self.tested(state, empty)),
+            "test": controls.each(cfg, functools.partial(self.tested, state)),
             "baselines": {
                 "chance": chance(cfg.task),
                 "a value of the document, none bound to its name": unbound_accuracy(cfg.task),
@@ -111,27 +112,29 @@ class Probe(ConversationTask):
             "baselines_by_age": {},
         }
 
-    def tested(self, state: TrainState, empty_memory: bool) -> dict[str, Any]:
+    def tested(self, state: TrainState, control: Control) -> dict[str, Any]:
         """How well answers are predicted, and how many are right, on the test documents.
 
-        Args:
-            empty_memory: clear the memory before every segment (the control).
+        A foreign memory is that of another text: the conversation comes behind it.
 
         Returns:
             Those of `figures`, with its accuracy as token_accuracy, and those of `by_age`.
         """
-        row = self.figures(state, "test", empty_memory)
+        split = "swapped" if control == "foreign" else "test"
+        row = self.figures(state, split, "none" if control == "foreign" else control)
         accuracy = {"token_accuracy": row.pop("accuracy")}
-        return accuracy | row | self.answered(state.params, empty_memory)
+        return accuracy | row | self.answered(state.params, control)
 
-    def answered(self, params: Any, empty_memory: bool) -> dict[str, Any]:
+    def answered(self, params: Any, control: Control) -> dict[str, Any]:
         """`by_age` of greedy answers to all questions of the test documents."""
         model, test = self._questions.model, self._corpus.test
+        if control == "foreign":
+            test = swapped(test, self._corpus.encoder)
         spans = [turn for encoded in test.encoded for turn in encoded.turns[1::2]]
         longest = max(turn.end - turn.start - 1 for turn in spans)
         greedy = Sampling(temperature=0.0)
         seed = self._questions.seed
-        how = Answering(0, longest, greedy, empty_memory, seed)
+        how = Answering(0, longest, greedy, control == "emptied", seed)
         tokenizer = self._corpus.encoder.tokenizer
         given = replies(writer(Decoder(model), params, tokenizer), self._corpus, test, how)
         right = [one.reply == one.true for one in given]

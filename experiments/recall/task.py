@@ -9,11 +9,12 @@ import numpy as np
 
 from experiments.recall import data
 from experiments.recall.config import PRESETS, RecallConfig
-from experiments.run import batches, probes, training
+from experiments.run import batches, controls, probes, training
+from experiments.run.controls import Control
 from experiments.run.experiment import Experiment, Site, Task
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.require import require
-from inf_former_jax.training import evaluation, metrics
+from inf_former_jax.training import metrics
 from inf_former_jax.training.state import TrainState
 
 
@@ -24,9 +25,7 @@ class Recall(Task):
 
     def __init__(self, cfg: RecallConfig, site: Site):
         self._cfg, self._site = cfg, site
-        self._eval_steps = [
-            evaluation.make_eval_step(cfg.model, empty, mesh=site.mesh) for empty in (False, True)
-        ]
+        self._steps = controls.eval_steps(cfg, site.mesh)
         self._memory = batches.fresh_memory(cfg.model, cfg.batch_size, site.mesh)
         size = cfg.task.segments * cfg.model.segment_len
         self.row = f"documents of {size:,} tokens in {cfg.task.segments} segments"
@@ -44,30 +43,27 @@ class Recall(Task):
     def evaluate(self, state: TrainState) -> dict[str, float]:
         """Loss, accuracy, and accuracy of every age, on the validation documents."""
         cfg = self._cfg
-        row = self.figures(state, "valid", cfg.valid_documents, cfg.objective.empty_memory)
+        row = self.figures(state, "valid", cfg.valid_documents, controls.trained(cfg))
         by_age = zip(row.pop("ages"), row.pop("accuracy_by_age"), strict=True)
         del row["questions_by_age"]
         return row | {f"accuracy_age_{age}": value for age, value in by_age if value is not None}
 
     def results(self, state: TrainState) -> dict[str, Any]:
-        """Figures on the test documents, as trained and with the memory emptied; baselines."""
+        """Figures on the test documents, as trained and with the controls; baselines."""
         cfg = self._cfg
         figures = functools.partial(self.figures, state, "test", cfg.test_documents)
-        return {"test": training.with_controls(cfg, figures), **baselines(cfg)}
+        return {"test": controls.each(cfg, figures, self._steps), **baselines(cfg)}
 
     def figures(
-        self, state: TrainState, split: str, count: int, empty_memory: bool
+        self, state: TrainState, split: str, count: int, control: Control
     ) -> dict[str, Any]:
         """Loss and accuracy over all questions of `count` documents, and by age.
-
-        Args:
-            empty_memory: clear long-term and compressed memory before every segment (the control).
 
         Returns:
             Those of `metrics.ratios`; ages, accuracy_by_age and questions_by_age, lists of equal
             length; the accuracy of an age that is not asked is None.
         """
-        cfg, eval_step = self._cfg, self._eval_steps[empty_memory]
+        cfg, eval_step = self._cfg, self._steps[control]
         length = cfg.model.segment_len
 
         def make(numbers, counted):

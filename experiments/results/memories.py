@@ -1,7 +1,7 @@
 """Tables of every memory on one task (`experiments.run.memories`)."""
 
 from experiments.run import probes, tables
-from experiments.run.tables import CONTROL, SOURCE, Columns, Result, Runs, tested
+from experiments.run.tables import CONTROL, FOREIGN, SOURCE, Columns, Result, Runs, tested
 
 
 def _k(runs: Runs) -> str:
@@ -16,6 +16,7 @@ _TASKS: dict[str, tuple[str, str, Columns]] = {
         {
             "accuracy": tested("as trained", "accuracy"),
             "emptied": tested(CONTROL, "accuracy"),
+            "foreign": tested(FOREIGN, "accuracy"),
             "loss": tested("as trained", "loss"),
         },
     ),
@@ -37,6 +38,7 @@ def memories_table(experiment: str, results: list[Result]) -> str:
     columns: Columns = {
         "memory": lambda runs: runs[0]["preset"],
         header: lambda runs: f"{_size(runs[0], name):,}",
+        "window": lambda runs: f"{runs[0]['settings']['model']['mem_len']:,}",
         "k": _k,
         "seeds": tables.count,
         **{title: cell for title, cell in figures.items() if title != "seeds"},

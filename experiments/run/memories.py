@@ -8,8 +8,11 @@ A memory's name says what it is made of:
     fixed | power           τ = .75, or τ_k = k/(k+1)
     uniform | sticky        contracted everywhere alike, or more gently where attention fell
 
+The row `window` has no memory. Its short-term memory is as much longer as a memory has functions,
+so that attention has as many keys. -emptied trains a memory that is emptied before every segment.
+
 Cells are run one after the other; finished ones are kept and half-finished ones go on. Every model
-is also tested with its memory emptied before every segment.
+is also tested with its memory emptied before every segment, and with another document's memory.
 """
 
 import dataclasses
@@ -22,7 +25,7 @@ from experiments.run import tables
 from experiments.run.config import RunConfig
 from experiments.run.experiment import Config, Experiment
 from experiments.run.grid import EMPTIED, Cell, Grid, Results, Seeds
-from inf_former_jax.fields import Checked, Count, NonEmpty, NonNegative, Range
+from inf_former_jax.fields import Checked, Count, Natural, NonEmpty, NonNegative, Range
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models.presets import BY_CONTENT as CONTENT
 from inf_former_jax.require import require
@@ -31,6 +34,9 @@ from inf_former_jax.training.objective import Objective
 WRITES, READS = ("ridge", "intervals"), ("gaussian", "gibbs", "joined", "mixed")
 CONTRACTIONS, STEERED = ("fixed", "power"), ("uniform", "sticky")
 NAMES = tuple("-".join(parts) for parts in product(WRITES, READS, CONTRACTIONS, STEERED))
+
+#: No memory, and a short-term memory that attends to as many more vectors.
+WINDOW = "window"
 
 #: What heads that read by content learn beside their projections.
 BY_CONTENT = {name: getattr(CONTENT, name) for name in ("turn_queries", "age_bias")}
@@ -47,7 +53,8 @@ def memory(name: str, ridge: Mapping[str, LongTermConfig], heads: int) -> LongTe
         ValueError: no such name.
     """
     parts = "-".join(f"({'|'.join(part)})" for part in (WRITES, READS, CONTRACTIONS, STEERED))
-    require(name in NAMES, "memories", name, f"{parts}, with or without {EMPTIED}")
+    accepted = f"{parts}, with or without {EMPTIED}; or {WINDOW}"
+    require(name in NAMES, "memories", name, accepted)
     write, read, contraction, steered = name.split("-")
     given, changes = ridge[contraction], dict[str, Any](sticky=steered == "sticky")
     if read == "gibbs":
@@ -81,9 +88,11 @@ class MemoriesConfig(Checked):
     sizes: NonEmpty[Count]
     """Sizes of the task, which the table's second column names."""
     memories: NonEmpty[str] = tuple(name for name in NAMES if name.endswith("uniform"))
-    """Rows; with -emptied, trained with its memory emptied before every segment."""
+    """Rows, also window; with -emptied, trained with its memory emptied before every segment."""
     gradients: NonEmpty[Annotated[int, Range(0)]] = (0,)
     """k: how many segments back the gradient goes through the memory."""
+    windows: tuple[Natural, ...] = ()
+    """Lengths of the short-term memory in tokens; none = the task's own."""
     seeds: Seeds = 1
     """Seeds 0, 1, … of each cell."""
     updates: Annotated[int, Range(2)] = 800
@@ -114,13 +123,24 @@ def grid(
     """
 
     def cells(cfg: MemoriesConfig) -> Sequence[Cell[Config]]:
-        shapes = product(cfg.sizes, range(cfg.seeds), cfg.gradients, cfg.memories)
+        windows = cfg.windows or (None,)
+        shapes = product(cfg.sizes, windows, range(cfg.seeds), cfg.gradients, cfg.memories)
         return [cell(cfg, *shape) for shape in shapes]
 
-    def cell(cfg: MemoriesConfig, size: int, seed: int, gradient: int, name: str) -> Cell[Config]:
+    def cell(
+        cfg: MemoriesConfig, size: int, window: int | None, seed: int, gradient: int, name: str
+    ) -> Cell[Config]:
         config = config_of(size, cfg)
-        used = memory(name.removesuffix(EMPTIED), ridge, config.model.num_heads)
-        model = dataclasses.replace(config.model, long_term=used, memory_gradient=gradient)
+        model = config.model
+        if window is not None:
+            model = dataclasses.replace(model, mem_len=window)
+        if name == WINDOW:
+            longer = model.mem_len + ridge["power"].num_basis
+            changes = {"long_term": None, "memory_gradient": 0, "mem_len": longer}
+        else:
+            used = memory(name.removesuffix(EMPTIED), ridge, model.num_heads)
+            changes = {"long_term": used, "memory_gradient": gradient}
+        model = dataclasses.replace(model, **changes)
         warmup = min(config.optim.warmup_steps, cfg.updates // 2)
         config = dataclasses.replace(
             config,
@@ -131,11 +151,11 @@ def grid(
             objective=Objective(empty_memory=name.endswith(EMPTIED)),
         )
         return Cell(
-            row=(name, f"{size:,}", str(gradient)),
-            title=f"{name}, {label} {size:,}, k = {gradient}, seed {seed}",
+            row=(name, f"{size:,}", str(model.mem_len), str(gradient)),
+            title=f"{name}, {label} {size:,}, window {model.mem_len}, k = {gradient}, seed {seed}",
             preset=name,
             config=config,
-            folder=Path(cfg.out) / str(size) / f"{name}-{gradient}-{seed}",
+            folder=Path(cfg.out) / f"{size}-{model.mem_len}" / f"{name}-{gradient}-{seed}",
         )
 
     def finish(folder: Path, found: Results) -> None:
@@ -148,7 +168,7 @@ def grid(
         options=dataclasses.replace(options, out=f"runs/{experiment.name}/memories"),
         cells=cells,
         title=f"{experiment.name}: memories on the same data",
-        labels=("memory", label, "k"),
+        labels=("memory", label, "window", "k"),
         columns=columns,
         width=150,
         finish=finish,

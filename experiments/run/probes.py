@@ -91,6 +91,7 @@ def columns(places: str, accuracies: str) -> tables.Columns:
         f"by {places.removesuffix('s')}": by_place("as trained"),
         "emptied": tables.tested(tables.CONTROL, "accuracy"),
         "emptied, by it": by_place(tables.CONTROL),
+        "foreign": tables.tested(tables.FOREIGN, "accuracy"),
         "updates": tables.updates,
         "tokens/s": tables.rate,
     }

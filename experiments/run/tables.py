@@ -14,7 +14,10 @@ Runs = Sequence[Result]
 #: Header of a column → its cell for such runs.
 Columns = Mapping[str, Callable[[Runs], str]]
 
+TRAINED = "as trained"
 CONTROL = "memory emptied before every segment"
+#: A model that is tested with what another document left in its memory.
+FOREIGN = "another document's memory"
 
 #: Header of the column that `source` fills.
 SOURCE = "device, commit, date"

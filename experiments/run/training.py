@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 from optax import GradientTransformation
@@ -15,7 +15,6 @@ from optax import GradientTransformation
 from experiments.run import batches, folders, room
 from experiments.run.config import RunConfig
 from experiments.run.experiment import Config, Experiment, Site, Task
-from experiments.run.tables import CONTROL
 from inf_former_jax.data.batches import prefetch
 from inf_former_jax.memory.state import Memory
 from inf_former_jax.models import all_segments
@@ -24,8 +23,6 @@ from inf_former_jax.training import metrics, optim, sharding, state, step
 from inf_former_jax.training.checkpoint import Checkpoints
 from inf_former_jax.training.loop import Reporter, progress_bar, train
 from inf_former_jax.training.state import TrainState
-
-Figures = TypeVar("Figures")
 
 #: Steps that are begun before the first one of them has ended.
 _AT_ONCE = 8
@@ -100,21 +97,6 @@ def site(cfg: RunConfig, folder: str | Path) -> Site:
     """The mesh that a config asks for, with its model's operators on all devices, and a folder."""
     mesh = sharding.make_mesh(cfg.mesh_model, cfg.devices)
     return Site(Path(folder), mesh, sharding.everywhere(operators(cfg.model), mesh))
-
-
-def with_controls(cfg: RunConfig, figures: Callable[[bool], Figures]) -> dict[str, Figures]:
-    """Label → figures of a trained model: as it was trained, and with its memory emptied.
-
-    The control is for models that were trained with a memory beyond the window.
-
-    Args:
-        figures: whether the memory is emptied before every segment → the figures.
-    """
-    empty = cfg.objective.empty_memory
-    found = {"as trained": figures(empty)}
-    if (cfg.model.long_term or cfg.model.compressed) and not empty:
-        found[CONTROL] = figures(True)
-    return found
 
 
 class Clock:

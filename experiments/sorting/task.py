@@ -8,14 +8,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.run import batches, tables, training
+from experiments.run import batches, controls, tables, training
+from experiments.run.controls import Control
 from experiments.run.experiment import Experiment, Site, Task
 from experiments.sorting import data, plots
 from experiments.sorting.config import PRESETS, SortingConfig
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.data.text import SPLITS
 from inf_former_jax.require import require_at_least
-from inf_former_jax.training import evaluation, metrics
+from inf_former_jax.training import metrics
 from inf_former_jax.training.state import TrainState
 
 
@@ -26,9 +27,7 @@ class Sorting(Task):
 
     def __init__(self, cfg: SortingConfig, site: Site):
         self._cfg, self._site = cfg, site
-        self._steps = [
-            evaluation.make_eval_step(cfg.model, empty, mesh=site.mesh) for empty in (False, True)
-        ]
+        self._steps = controls.eval_steps(cfg, site.mesh)
         self._memory = batches.fresh_memory(cfg.model, cfg.batch_size, site.mesh)
         self.row = f"sequences of {cfg.length:,} tokens"
         self.tokens_per_step = cfg.batch_size * (cfg.length + data.VOCAB)
@@ -39,22 +38,18 @@ class Sorting(Task):
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
         """Loss, accuracy and more on the validation sequences."""
-        empty = self._cfg.objective.empty_memory
-        return self.figures(state, "valid", self._cfg.valid_sequences, empty)
+        control = controls.trained(self._cfg)
+        return self.figures(state, "valid", self._cfg.valid_sequences, control)
 
     def results(self, state: TrainState) -> dict[str, Any]:
-        """Figures on the test sequences, as trained and with the memory emptied; baselines."""
+        """Figures on the test sequences, as trained and with the controls; baselines."""
         cfg, figures = self._cfg, partial(self.figures, state, "test", self._cfg.test_sequences)
-        return {"test": training.with_controls(cfg, figures), "baselines": data.baselines(cfg)}
+        return {"test": controls.each(cfg, figures, self._steps), "baselines": data.baselines(cfg)}
 
     def figures(
-        self, state: TrainState, split: str, count: int, empty_memory: bool
+        self, state: TrainState, split: str, count: int, control: Control
     ) -> dict[str, float]:
-        """Loss, accuracy and more over `count` sequences (all of a file that has fewer).
-
-        Args:
-            empty_memory: clear long-term and compressed memory before every segment (the control).
-        """
+        """Loss, accuracy and more over `count` sequences (all of a file that has fewer)."""
         cfg, (_, mesh, operators) = self._cfg, self._site
 
         def make(numbers, counted):
@@ -64,7 +59,7 @@ class Sorting(Task):
         count, total = data.count(cfg, split, count), {}
         for first, batch in batches.counted_batches(make, count, cfg.batch_size, mesh):
             key = jax.random.fold_in(state.key, first)
-            sums, _ = self._steps[empty_memory](state.params, self._memory, batch, operators, key)
+            sums, _ = self._steps[control](state.params, self._memory, batch, operators, key)
             total = metrics.add(total, sums)
         return metrics.ratios(total)
 

@@ -10,6 +10,7 @@ One counter a row, `seen`, says what is filled and what is due. All of it is exp
 pytree out. `reset` starts a new document in some rows: it sets everything they carry to zero.
 """
 
+from functools import partial
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -21,6 +22,7 @@ from inf_former_jax.memory import long_term
 from inf_former_jax.memory.arrays import AnyArray
 from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.long_term import LongTermConfig, LongTermMemory
+from inf_former_jax.require import require
 
 #: `seen` stops counting here, far above any FIFO, so that an endless stream cannot overflow it.
 MAX_SEEN = 2**30
@@ -121,6 +123,25 @@ def empty_long_term(cfg: MemoryConfig, memory: Memory) -> Memory:
 
     seen = jnp.minimum(memory.seen, fifo_len(cfg))
     return Memory(seen, tuple(emptied(layer) for layer in memory.layers))
+
+
+def foreign_long_term(memory: Memory) -> Memory:
+    """Each row with the long-term and compressed memories of the row before it in the batch.
+
+    Short-term memories stay. This is a control: a model that reads what another document left
+    behind does as well as with its own memory, unless it remembers.
+
+    Raises:
+        ValueError: one row, which has no other.
+    """
+    rows = memory.seen.shape[0]
+    require(rows > 1, "memory", f"{rows} row on a device", "2 or more, for each another's memory")
+
+    def swapped(layer):
+        other = jax.tree.map(partial(jnp.roll, shift=1, axis=0), layer._replace(fifo=None))
+        return other._replace(fifo=layer.fifo)
+
+    return Memory(memory.seen, tuple(swapped(layer) for layer in memory.layers))
 
 
 def window(cfg: MemoryConfig, layer: LayerMemory) -> Float[Array, "B S E"] | None:

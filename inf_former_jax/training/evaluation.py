@@ -12,6 +12,7 @@ from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory.state import Memory
 from inf_former_jax.models import all_segments
 from inf_former_jax.models.decoder import ModelConfig
+from inf_former_jax.require import require
 from inf_former_jax.training.data_parallel import on_each_device
 from inf_former_jax.training.forward import (
     PADDING,
@@ -33,6 +34,8 @@ def make_eval_step(
     empty_memory: bool = False,
     schedule: Literal["sequential", "parallel"] = "sequential",
     mesh: Mesh | None = None,
+    *,
+    foreign_memory: bool = False,
 ):
     """The jitted `(params, memory, batch, operators, key) -> (sums, memory)`, without dropout.
 
@@ -40,18 +43,30 @@ def make_eval_step(
         empty_memory: clear the long-term or compressed memory before every segment (the control).
         schedule: as of `Objective`; nothing is differentiated here.
         mesh: (data, model), over which the rows are split; None on one device.
+        foreign_memory: predict every segment from the long-term or compressed memory of another row
+            (another control). It takes twice the time.
 
     Raises:
-        ValueError: an unknown schedule, or a parallel one with a compressed memory.
+        ValueError: an unknown schedule, or a parallel one with a compressed or a foreign memory; on
+            call, a foreign memory where a device has one row.
     """
     objective = Objective(schedule=schedule)
+    both = foreign_memory and (empty_memory or schedule == "parallel")
+    require(not both, "foreign_memory", True, "False with empty_memory or schedule parallel")
     cfg = dataclasses.replace(cfg, memory_gradient=0)
     if schedule == "parallel":
         all_segments.check(cfg)
 
     def sums(shared, by_row, first_row):
         (params, operators, key, kind), (memory, batch) = shared, by_row
-        run = ForwardPass(cfg, operators, key, empty_memory=empty_memory, first_row=first_row)
+        run = ForwardPass(
+            cfg,
+            operators,
+            key,
+            empty_memory=empty_memory,
+            foreign_memory=foreign_memory,
+            first_row=first_row,
+        )
         schedule = schedule_of(objective, run, params, batch)
         total = batch_sums(schedule, params, memory, by_segment(batch, kind))
         return total.sums, total.memory

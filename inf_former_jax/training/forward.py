@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory.arrays import AnyArray
-from inf_former_jax.memory.state import Memory, empty_long_term, reset
+from inf_former_jax.memory.state import Memory, empty_long_term, foreign_long_term, reset
 from inf_former_jax.models.decoder import Decoder, Distances, ModelConfig
 from inf_former_jax.models.output import Output
 from inf_former_jax.models.segment import Noise
@@ -72,6 +72,8 @@ class ForwardPass:
     """Apply dropout."""
     empty_memory: bool = False
     """Clear the long-term or compressed memory before every segment."""
+    foreign_memory: bool = False
+    """Predict from the long-term or compressed memory of another row. Each row writes its own."""
     distances: Distances | None = None
     """`Decoder.distances` of the parameters, if their gradient is not needed."""
     first_row: Int[AnyArray, ""] | int = 0
@@ -148,8 +150,14 @@ class ForwardPass:
         rngs = self._rngs(segment.number) if rngs is None else rngs
         noise = self._noise(params, batch.tokens.shape[0], rngs)
         options = self._options(batch) | {"noise": noise, "distances": self.distances}
-        found = Decoder(self.cfg).apply({"params": params}, batch.tokens, memory, **options)
-        return cast(Output, found)
+
+        def of(memory: Memory) -> Output:
+            found = Decoder(self.cfg).apply({"params": params}, batch.tokens, memory, **options)
+            return cast(Output, found)
+
+        if self.foreign_memory:
+            return of(foreign_long_term(memory))._replace(memory=of(memory).memory)
+        return of(memory)
 
     def _noise(self, params: Any, rows: int, rngs: dict[str, PRNGKeyArray]) -> Noise:
         apply = partial(Decoder(self.cfg).apply, {"params": params}, rngs=rngs, method="noise")

@@ -18,6 +18,7 @@ from jax.sharding import AxisType
 from rich.console import Console
 
 from inf_former_jax.data.batches import Batch
+from inf_former_jax.memory import state
 from inf_former_jax.memory.state import init as init_memory
 from inf_former_jax.memory.state import reset
 from inf_former_jax.models.decoder import Decoder, operators
@@ -488,6 +489,39 @@ def test_one_segment_a_step_equals_all_in_one(plain, eval_step):
     check_trees(memory, expected_memory, rtol=1e-12)
     for name, value in total.items():
         np.testing.assert_allclose(value, expected[name], rtol=1e-12, err_msg=name)
+
+
+def test_evaluation_with_a_foreign_memory(tiny_model, plain, eval_step):
+    """Each segment reads what the row before it in the batch remembers, and writes its own."""
+    batch = random_batch(6)
+    foreign = evaluation.make_eval_step(tiny_model, foreign_memory=True)
+    sums, memory = evaluate(foreign, plain, batch)
+    total, own = None, plain.initial.memory
+    for part in single_segments(batch):
+        own = state.reset(own, jnp.asarray(part.resets[:, 0]))
+        part = part._replace(resets=np.zeros_like(part.resets))
+        layers = (
+            layer._replace(long_term=jax.tree.map(lambda x: jnp.roll(x, 1, 0), layer.long_term))
+            for layer in own.layers
+        )
+        one, _ = evaluate(eval_step, plain, part, own._replace(layers=tuple(layers)))
+        _, own = evaluate(eval_step, plain, part, own)
+        total = metrics.add(total, one)
+    for name, value in total.items():
+        np.testing.assert_allclose(sums[name], value, rtol=1e-12, err_msg=name)
+    check_trees(memory, own, rtol=1e-12)
+    usual, _ = evaluate(eval_step, plain, batch)
+    assert abs(usual["loss"] - sums["loss"]) > 1e-9
+
+
+def test_a_foreign_memory_is_refused(tiny_model, plain):
+    """With the control that it excludes, in the other schedule, and of a single row."""
+    for options in ({"empty_memory": True}, {"schedule": "parallel"}):
+        with pytest.raises(ValueError, match=r"^foreign_memory: found True"):
+            evaluation.make_eval_step(tiny_model, foreign_memory=True, **options)
+    alone = jax.tree.map(lambda leaf: leaf[:1], plain.initial.memory)
+    with pytest.raises(ValueError, match=r"^memory: found 1 row on a device"):
+        state.foreign_long_term(alone)
 
 
 def test_evaluation_with_the_memory_emptied(tiny_model, plain, eval_step):

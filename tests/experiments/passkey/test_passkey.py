@@ -58,7 +58,7 @@ def finished(tmp_path_factory, texts):
 def test_the_result_counts_documents_at_every_distance(finished):
     """Digits and keys of 12 documents each at 1 and 3; untrained: loss near that of 257 tokens."""
     _, result = finished
-    assert set(result["test"]) == {"as trained", CONTROL}
+    assert set(result["test"]) == {"as trained", CONTROL, "another document's memory"}
     for row in result["test"].values():
         assert row["distances"] == [1, 3] and row["documents"] == 12
         digits = np.array(row["accuracy_by_distance"]) * 24

@@ -45,7 +45,8 @@ def test_questions_are_counted_by_age(finished):
     ages = data.generate(0, "test", range(12), cfg.task, 8).ages
     expected = np.bincount(ages[ages > 0], minlength=4)[1:].tolist()
     assert sum(expected) == 3 * 12 and min(expected) > 0
-    assert set(result["test"]) == {"as trained", "memory emptied before every segment"}
+    controls = {"memory emptied before every segment", "another document's memory"}
+    assert set(result["test"]) == {"as trained"} | controls
     for row in result["test"].values():
         assert row["ages"] == [1, 2, 3] and row["questions_by_age"] == expected
         right = np.dot(row["accuracy_by_age"], expected)

@@ -19,12 +19,16 @@ GRIDS = {grid.experiment.name: grid for grid in (SORTING, recall.MEMORIES, PASSK
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_every_memory_is_one_that_a_model_can_have(name):
-    """All 32 names, at two sizes and with a gradient; no two of a size have the same config."""
+    """All 32 names, at two sizes, with and without a window and a gradient: all differ."""
     options = dataclasses.replace(
-        GRIDS[name].options, sizes=(4, 8), memories=memories.NAMES, gradients=(0, 2)
+        GRIDS[name].options,
+        sizes=(4, 8),
+        memories=memories.NAMES,
+        windows=(0, 64),
+        gradients=(0, 2),
     )
     cells = GRIDS[name].cells(options)
-    assert len(cells) == 2 * 2 * 32 == len({cell.config for cell in cells})
+    assert len(cells) == 2 * 2 * 2 * 32 == len({cell.config for cell in cells})
     assert len({cell.folder for cell in cells}) == len(cells)
 
 
@@ -50,6 +54,14 @@ def test_what_a_name_means():
         made("ridge")
 
 
+def test_a_window_of_equal_cost():
+    """Without a memory, attention has as many more keys as the memory has functions."""
+    options = dataclasses.replace(recall.MEMORIES.options, memories=("window",), gradients=(3,))
+    (cell,) = recall.MEMORIES.cells(options)
+    model = cell.config.model
+    assert (model.long_term, model.memory_gradient, model.mem_len) == (None, 0, 16 + 128)
+
+
 @pytest.mark.parametrize("keys", [1, 2, 3, 40])
 def test_recall_of_any_number_of_keys(keys):
     """Half of the pairs are asked for, two at least where there are two, and no more than fit."""
@@ -58,14 +70,14 @@ def test_recall_of_any_number_of_keys(keys):
 
 
 def test_a_table_of_two_memories(tmp_path, monkeypatch, capsys):
-    """They run one after the other; each is tested with its memory emptied, too."""
+    """They run one after the other; each is tested with its memory emptied and another's, too."""
 
     def tiny(keys: int, cfg: MemoriesConfig):
         given = recall_config(keys, cfg)
         sizes = {"num_layers": 1, "num_heads": 2, "head_dim": 4, "d_model": 8, "d_inner": 8}
         model: ModelConfig = dataclasses.replace(given.model, **sizes)
         loop = LoopConfig(log_every=2, eval_every=2)
-        counts = {"batch_size": 8, "test_documents": 8, "valid_documents": 8}
+        counts = {"batch_size": 16, "test_documents": 16, "valid_documents": 16}
         return dataclasses.replace(given, model=model, loop=loop, **counts)
 
     recall_config = recall.config_of
@@ -78,15 +90,18 @@ def test_a_table_of_two_memories(tmp_path, monkeypatch, capsys):
         recall.MEMORIES.columns,
     )
     names = ["ridge-gibbs-fixed-uniform", "intervals-mixed-power-sticky-emptied"]
-    small.main(["--memories", *names, "--out", str(tmp_path)])
-    assert "[2/2] intervals-mixed-power-sticky-emptied, keys 2, k = 0" in capsys.readouterr().out
+    small.main(["--memories", *names, "--windows", "0", "--out", str(tmp_path)])
+    title = "[2/2] intervals-mixed-power-sticky-emptied, keys 2, window 0, k = 0"
+    assert title in capsys.readouterr().out
     first, second = (
-        json.loads((tmp_path / "2" / f"{name}-0-0" / "result.json").read_text()) for name in names
+        json.loads((tmp_path / "2-0" / f"{name}-0-0" / "result.json").read_text()) for name in names
     )
-    assert set(first["test"]) == {"as trained", "memory emptied before every segment"}
+    controls = {"memory emptied before every segment", "another document's memory"}
+    assert set(first["test"]) == {"as trained"} | controls
+    assert set(second["test"]) == {"as trained"}
     assert second["settings"]["objective"]["empty_memory"] and second["steps"] == 4
     table = (tmp_path / "table.md").read_text().splitlines()
-    assert len(table) == 4 and table[2].split(" | ")[3:5] == ["1", f"{_accuracy(first):.3f}"]
+    assert len(table) == 4 and table[2].split(" | ")[4:6] == ["1", f"{_accuracy(first):.3f}"]
 
 
 def _accuracy(result):
