@@ -63,7 +63,7 @@ _PAIRS = {
     ),
     "content, cells, points": ({**CONTENT, "functions": "rectangular"}, {"mem_len": 0}),
     "content, cells": (
-        {**CELLS, **CONTENT, **POWER, **LEARNED, "age_bias": "cells"},
+        {**CELLS, **CONTENT, **POWER, **LEARNED, "age_bias": "cells", "unit_cells": True},
         {"mem_len": 0},
     ),
     "training-free": (
@@ -80,7 +80,10 @@ _PAIRS = {
         {**STICKY, "content_heads": 1, "cells": 5, "age_bias": "cells"},
         {"mem_len": 0},
     ),
-    "mixed, cells": ({**CELLS, **POWER, **LEARNED, "content_heads": 1}, {"norm": "pre"}),
+    "mixed, cells": (
+        {**CELLS, **POWER, **LEARNED, "content_heads": 1, "unit_cells": True},
+        {"norm": "pre"},
+    ),
 }
 PAIRS = {name: {"long_term": memory(**of), **model} for name, (of, model) in _PAIRS.items()}
 

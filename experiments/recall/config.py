@@ -58,11 +58,13 @@ PRESETS: dict[str, tuple[str, RecallConfig]] = {
         _remembering(contraction="power"),
     ),
     "infinity-former-content": (
-        "On equal cells, written as intervals and read by content; no gradient through the memory.",
+        "On equal cells, written as intervals and read by content. There is no short-term memory "
+        "and no gradient through the memory.",
         dataclasses.replace(
             _small(
                 presets.infinity_former(),
                 long_term=dataclasses.replace(BY_CONTENT, num_basis=128),
+                mem_len=0,
             ),
             optim=OptimConfig(learning_rate=2e-3, steps=800, warmup_steps=100),
         ),

@@ -39,7 +39,7 @@ NAMES = tuple("-".join(parts) for parts in product(WRITES, READS, CONTRACTIONS, 
 WINDOW = "window"
 
 #: What heads that read by content learn beside their projections.
-BY_CONTENT = {name: getattr(CONTENT, name) for name in ("turn_queries", "age_bias")}
+BY_CONTENT = {name: getattr(CONTENT, name) for name in ("turn_queries", "age_bias", "unit_cells")}
 
 
 def memory(name: str, ridge: Mapping[str, LongTermConfig], heads: int) -> LongTermConfig:

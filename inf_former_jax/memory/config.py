@@ -84,6 +84,10 @@ class LongTermConfig(Checked):
     turn_queries: bool = False
     """Reading by content: a learned K×K matrix for each head between the layer's queries and the
     memory. It begins as the identity and noise of the same size, so that heads differ."""
+    unit_cells: bool = False
+    """Reading by content: each cell is scaled to a root mean square of 1 before the memory's own
+    matrices project it. Averages of unlike vectors are short, and so may a layer's inputs be; a
+    softmax over short keys looks everywhere alike, and is slow to learn anything else."""
     projections: Literal["own", "attention"] = "own"
     """Reading by content: keys, values and output by matrices of the memory's own, or by those of
     the layer's attention. The latter needs no training, so a frozen model can read its memory."""
@@ -150,8 +154,9 @@ class LongTermConfig(Checked):
             found = f"True with content_heads {self.content_heads}"
             require(self.density == "gibbs", "joined", found, "True with density = gibbs")
         if self.projections == "attention":
-            found = "attention with turn_queries"
-            require(not self.turn_queries, "projections", found, "own there")
+            for name in ("turn_queries", "unit_cells"):
+                found = f"attention with {name}"
+                require(not getattr(self, name), "projections", found, "own there")
             found = f"attention with content_heads {self.content_heads}"
             require(self.density == "gibbs", "projections", found, "own, or density = gibbs")
 
@@ -206,6 +211,7 @@ _OF_CONTENT = (
     "learn_temperature",
     "age_bias",
     "turn_queries",
+    "unit_cells",
     "projections",
     "joined",
 )

@@ -28,13 +28,22 @@ from inf_former_jax.memory.fit.ridge import first_fit_times
 def cell_signal(cfg: LongTermConfig, coeffs: Float[AnyArray, "B N E"]) -> Float[Array, "B R E"]:
     """The signal on R equal cells: at their midpoints, `x̄(t_r) = Cᵀ ψ(t_r)`.
 
-    On the rectangular basis these are the coefficients themselves.
+    On the rectangular basis these are the coefficients themselves. With `cfg.unit_cells` each is
+    scaled to `Σ_e x̄_e² / E = 1`.
     """
-    if cfg.functions == "rectangular":
-        return jnp.asarray(coeffs)
-    middles = first_fit_times(cfg.content_cells)
-    psi = jnp.asarray(cfg.basis.evaluate(middles), coeffs.dtype)
-    return jnp.einsum("rn,bne->bre", psi, coeffs, precision=HIGHEST)
+    signal = jnp.asarray(coeffs)
+    if cfg.functions != "rectangular":
+        middles = first_fit_times(cfg.content_cells)
+        psi = jnp.asarray(cfg.basis.evaluate(middles), coeffs.dtype)
+        signal = jnp.einsum("rn,bne->bre", psi, coeffs, precision=HIGHEST)
+    if not cfg.unit_cells:
+        return signal
+    squares = jnp.mean(signal**2, axis=-1, keepdims=True)
+    return signal * jax.lax.rsqrt(squares + _SMALLEST_SQUARE)
+
+
+#: Of a cell's mean square; an empty cell stays 0, with a finite gradient.
+_SMALLEST_SQUARE = 1e-8
 
 
 class ContentRead(NamedTuple):

@@ -66,8 +66,10 @@ def infinity_former_small(**changes) -> ModelConfig:
 #: of it, and its mean is kept exactly (SPEC §9).
 INTERVALS = LongTermConfig(functions="rectangular", fit="intervals", contraction="power")
 
-#: The same read by content: a softmax over the cells, with a learned number for each.
-BY_CONTENT = dataclasses.replace(INTERVALS, density="gibbs", turn_queries=True, age_bias="cells")
+#: The same read by content: a softmax over cells of one length, with a learned number for each.
+BY_CONTENT = dataclasses.replace(
+    INTERVALS, density="gibbs", turn_queries=True, age_bias="cells", unit_cells=True
+)
 
 
 #: The same for a model that is not trained: cells join its attention, by its own matrices.

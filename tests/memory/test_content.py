@@ -130,3 +130,20 @@ def test_the_signal_on_cells():
     memory = long_term.init(cfg, B, 3, jnp.float64)._replace(coeffs=jnp.asarray(coeffs))
     expected = long_term.signal(cfg, memory, (jnp.arange(6) + 0.5) / 6)
     np.testing.assert_allclose(cell_signal(cfg, coeffs), expected, rtol=1e-12)
+
+
+def test_unit_cells():
+    """Scaled to a root mean square of 1, whatever the vectors' length; empty cells stay 0."""
+    coeffs = np.random.default_rng(0).normal(size=(B, 4, 3))
+    coeffs[0, 1] = 0
+    cfg = LongTermConfig(num_basis=4, functions="rectangular", density="gibbs", unit_cells=True)
+    found = np.asarray(cell_signal(cfg, coeffs))
+    squares = (found**2).mean(axis=-1)
+    assert squares[0, 1] == 0
+    np.testing.assert_allclose(squares[1:], 1, rtol=1e-6)
+    np.testing.assert_allclose(
+        found[1:], coeffs[1:] / np.sqrt((coeffs[1:] ** 2).mean(-1))[..., None], rtol=1e-6
+    )
+    np.testing.assert_allclose(cell_signal(cfg, coeffs / 50)[1:], found[1:], rtol=1e-4)
+    gradient = jax.grad(lambda coeffs: cell_signal(cfg, coeffs).sum())(jnp.asarray(coeffs))
+    assert np.isfinite(gradient).all()

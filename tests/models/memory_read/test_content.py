@@ -115,6 +115,8 @@ def by_hand(cfg, params, memory):
     if memory_cfg.functions == "gaussian":
         middles = (np.arange(memory_cfg.content_cells) + 0.5) / memory_cfg.content_cells
         signal = np.einsum("rn,bne->bre", memory_cfg.basis.evaluate(middles), signal)
+    if memory_cfg.unit_cells:
+        signal = signal / np.sqrt((signal**2).mean(-1, keepdims=True) + 1e-8)
     if memory_cfg.projections == "attention":
         signal, kernels = norm(signal, block["norm_attention"]), own
     else:
@@ -153,7 +155,7 @@ READS = {
     "all that is learned": {**LEARNED, "age_bias": "cells"},
     "a slope, on Gaussians": {**GAUSSIAN, "age_bias": "linear"},
     "the layer's matrices": {"projections": "attention", "temperature": 2.0},
-    "joined": {"joined": True, **LEARNED, "age_bias": "linear"},
+    "joined": {"joined": True, **LEARNED, "age_bias": "linear", "unit_cells": True},
     "joined, on Gaussians, the layer's matrices": {
         **GAUSSIAN, "joined": True, "projections": "attention", "age_bias": "cells",
     },
