@@ -113,7 +113,7 @@ def parameters(cfg: ModelConfig) -> int:
 
 
 def _of_read(cfg: ModelConfig, long_term: LongTermConfig) -> int:
-    """How many numbers `models.attention.ReadParams` of a layer are."""
+    """How many numbers `models.memory_read.layer.ReadParams` of a layer are."""
     by_content, found = long_term.num_content_heads(cfg.num_heads), 0
     if long_term.projections == "own":
         matrices = 2 if long_term.joined else 3

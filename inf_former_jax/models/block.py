@@ -23,13 +23,14 @@ from inf_former_jax.memory.arrays import HIGHEST, AnyArray
 from inf_former_jax.memory.state import LayerMemory
 from inf_former_jax.models import open_segment
 from inf_former_jax.models.all_segments import Course
-from inf_former_jax.models.attention import LayerProjections, LongTermAttention
+from inf_former_jax.models.attention import LongTermAttention
 from inf_former_jax.models.config import ModelConfig, compute_dtype
 from inf_former_jax.models.dropout import dropout
 from inf_former_jax.models.layer_memory.compressed import Compressed, Compression
 from inf_former_jax.models.layer_memory.kind import Info, MemoryKind, Read, combined
 from inf_former_jax.models.layer_memory.long_term import LongTerm
 from inf_former_jax.models.local_attention.layer import KeysValues, LocalAttention
+from inf_former_jax.models.memory_read.layer import LayerProjections
 from inf_former_jax.models.open_segment import LayerCache
 from inf_former_jax.models.projections import dense_dot, from_heads
 from inf_former_jax.models.segment import Segment

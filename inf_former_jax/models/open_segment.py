@@ -17,8 +17,8 @@ from jaxtyping import Array, Bool, Float, Int
 from inf_former_jax.memory import state
 from inf_former_jax.memory.arrays import AnyArray
 from inf_former_jax.memory.long_term import select_rows
-from inf_former_jax.models.attention import Projected, projected_shapes
 from inf_former_jax.models.config import ModelConfig
+from inf_former_jax.models.memory_read.layer import Projected, projected_shapes
 
 
 class LayerCache(NamedTuple):

@@ -6,8 +6,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from inf_former_jax.memory.arrays import AnyArray
 from inf_former_jax.memory.long_term import Operators
-from inf_former_jax.models.attention import Projected
 from inf_former_jax.models.dropout import RowKeys
+from inf_former_jax.models.memory_read.layer import Projected
 
 #: Each layer's projected position table; P = S + T + 1 distances, the farthest first.
 Distances = tuple[Float[Array, "H P K"] | None, ...]

@@ -17,9 +17,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import PRNGKeyArray, Shaped
 
 from inf_former_jax.memory import long_term
-from inf_former_jax.models.attention import LayerProjections, LongTermAttention
+from inf_former_jax.models.attention import LongTermAttention
 from inf_former_jax.models.config import ModelConfig
 from inf_former_jax.models.layer_memory.compressed import Compression
+from inf_former_jax.models.memory_read.layer import LayerProjections
 from inf_former_jax.require import require
 
 Tensors = Mapping[str, Shaped[np.ndarray, "..."]]

@@ -9,7 +9,7 @@ from inf_former_jax.memory.arrays import AnyArray
 from inf_former_jax.memory.content import ContentRead
 from inf_former_jax.memory.state import LayerMemory
 from inf_former_jax.models.all_segments import Course
-from inf_former_jax.models.attention import Projected
+from inf_former_jax.models.memory_read.layer import Projected
 from inf_former_jax.models.segment import Segment
 
 #: Diagnostics and terms of the loss, by name.

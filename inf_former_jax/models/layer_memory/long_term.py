@@ -11,15 +11,15 @@ from inf_former_jax.memory.arrays import AnyArray
 from inf_former_jax.memory.state import LayerMemory
 from inf_former_jax.models import all_segments
 from inf_former_jax.models.all_segments import Course
-from inf_former_jax.models.attention import (
+from inf_former_jax.models.attention import LongTermAttention
+from inf_former_jax.models.config import ModelConfig
+from inf_former_jax.models.layer_memory.kind import Info, MemoryKind, Read
+from inf_former_jax.models.memory_read.layer import (
     LayerProjections,
-    LongTermAttention,
     Projected,
     densities_of,
     project,
 )
-from inf_former_jax.models.config import ModelConfig
-from inf_former_jax.models.layer_memory.kind import Info, MemoryKind, Read
 from inf_former_jax.models.segment import Segment
 
 

@@ -3,5 +3,5 @@
     located   a density that two numbers of a query locate, as the paper's Gaussian
     content   a softmax over cells of the signal, by what they hold
 
-`models.attention` puts them together: a layer may have heads of both.
+`layer` puts them together: a layer may have heads of both.
 """

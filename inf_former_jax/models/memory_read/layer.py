@@ -1,0 +1,202 @@
+"""How all heads of a layer read its memory: those by content, and those at a place (SPEC §2, §9).
+
+`project` makes what every query of a segment shares, `densities_of` says where each query looks,
+and `LongTermRead` is the module that owns the parameters of both.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from inf_former_jax.memory.arrays import HIGHEST, AnyArray
+from inf_former_jax.memory.content import ContentRead, cell_signal, content_read
+from inf_former_jax.memory.density import Density, MixedDensity
+from inf_former_jax.memory.long_term import LongTermConfig, LongTermMemory
+from inf_former_jax.models.memory_read import content, located
+from inf_former_jax.models.memory_read.content import ContentMemory, ContentParams
+from inf_former_jax.models.memory_read.located import LocatedMemory
+from inf_former_jax.models.projections import F32, FROM_HEADS, TO_HEADS, from_heads, to_heads
+from inf_former_jax.require import require
+
+
+class Projected(NamedTuple):
+    """What any query needs of a long-term memory: the same until the next write."""
+
+    located: LocatedMemory | None  # of the heads that look at a place
+    content: ContentMemory | None  # of the heads that look for content, which are the first
+
+
+class LayerProjections(NamedTuple):
+    """The matrices of a layer's own attention, by which its memory can be read (SPEC §9)."""
+
+    keys_values: Callable[[Array], tuple[Array, Array]]  # [B, R, E] -> two of [H, B, R, K]
+    output: Callable[[Array], Array]  # [H, B, T, K] -> [B, T, E]
+
+
+class ReadParams(NamedTuple):
+    """The parameters of a read. Absent ones are the layer's own, or no head needs them."""
+
+    key: Float[Array, "E H K"] | None = None
+    value: Float[Array, "E H K"] | None = None
+    out: Float[Array, "H K E"] | None = None
+    mu: Float[Array, " N"] | None = None
+    sigma: Float[Array, " N"] | None = None
+    turn: Float[Array, "h K K"] | None = None
+    age: Float[Array, "h R"] | Float[Array, " h"] | None = None
+    log_temperature: Float[Array, " h"] | None = None
+
+
+class Found(NamedTuple):
+    """What queries find in a memory."""
+
+    context: Float[Array, "B T E"] | None  # None if it is joined to local attention
+    joined: ContentRead | None
+    density: Density
+
+
+def project(
+    cfg: LongTermConfig,
+    params: ReadParams,
+    coeffs: Float[AnyArray, "B N E"],
+    layer: LayerProjections | None = None,
+) -> Projected:
+    """What all queries of a segment share: keys and values of the signal, for each kind of head."""
+    by_place = by_content = None
+    if params.key is None:
+        assert layer is not None
+        keys, values = layer.keys_values(cell_signal(cfg, coeffs))
+        return Projected(None, ContentMemory(*(jnp.swapaxes(x, 0, 1) for x in (keys, values))))
+    assert params.value is not None
+    heads = params.key.shape[1]
+    count = cfg.num_content_heads(heads)
+    if count:
+        signal = cell_signal(cfg, coeffs)
+        kernels = params.key[:, :count], params.value[:, :count]
+        projected = (to_heads(signal, kernel, precision=HIGHEST) for kernel in kernels)
+        by_content = ContentMemory(*(jnp.swapaxes(x, 0, 1) for x in projected))
+    if count < heads:
+        assert params.mu is not None and params.sigma is not None
+        kernels = params.key[:, count:], params.value[:, count:]
+        by_place = located.project(cfg, coeffs, *kernels, params.mu, params.sigma)
+    return Projected(by_place, by_content)
+
+
+def projected_shapes(cfg: LongTermConfig, heads: int, width: int, dtype: DTypeLike) -> Projected:
+    """The shapes of `project`'s leaves without B, in their places."""
+    count, by_place, by_content = cfg.num_content_heads(heads), None, None
+    if count:
+        shape: Any = count, cfg.content_cells, width
+        by_content = ContentMemory(shape, shape)
+    if count < heads:
+        by_place = located.shapes(cfg, heads - count, width, dtype)
+    return Projected(by_place, by_content)
+
+
+def densities_of(
+    cfg: LongTermConfig, params: ReadParams, q: Float[AnyArray, "B H T K"], projected: Projected
+) -> Density:
+    """Where each query looks (paper §3.1; SPEC §9)."""
+    count = cfg.num_content_heads(q.shape[1])
+    by_place = by_content = None
+    if projected.content is not None:
+        learned = ContentParams(params.turn, params.age, params.log_temperature)
+        by_content = content.density(cfg, learned, q[:, :count], projected.content.keys)
+    if projected.located is not None:
+        by_place = located.density(cfg, q[:, count:], projected.located.keys)
+    if by_content is None:
+        assert by_place is not None
+        return by_place
+    return by_content if by_place is None else MixedDensity(by_content, by_place)
+
+
+def by_kind(density: Density) -> tuple[Any, Any]:
+    """The densities of the heads that read by content, and of those that look at a place."""
+    if isinstance(density, MixedDensity):
+        return density.content, density.located
+    return density, density  # of one kind: only one of the two is asked for
+
+
+class LongTermRead(nn.Module):
+    """Attention of given queries over a long-term memory (paper §3.1; SPEC §2, §9)."""
+
+    cfg: LongTermConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        q: Float[AnyArray, "B H T K"],
+        memory: LongTermMemory,
+        projected: Projected | None = None,
+        layer: LayerProjections | None = None,
+    ) -> Found:
+        """The context `concat_heads(z) W_O` of what each head reads, and the densities.
+
+        Args:
+            projected: `project` of the memory, if it is at hand.
+            layer: the layer's own attention, for `cfg.projections = attention`.
+
+        Raises:
+            ValueError: without the layer where it is needed, or more heads by content than heads.
+        """
+        cfg, (_, heads, _, width), dim = self.cfg, q.shape, memory.coeffs.shape[-1]
+        accepted = f"fewer than the {heads} heads of q; density = gibbs where all are"
+        require(cfg.content_heads < heads, "content_heads", cfg.content_heads, accepted)
+        params = ReadParams(**self._created(heads, width, dim))
+        found = "none with projections = attention"
+        require(params.key is not None or layer is not None, "layer", found, "the layer's own")
+        if projected is None:
+            projected = project(cfg, params, memory.coeffs, layer)
+        density, values = densities_of(cfg, params, q, projected), []
+        by_content, by_place = by_kind(density)
+        if projected.content is not None:
+            read = content_read(by_content, projected.content.values)
+            if cfg.joined:
+                return Found(None, read, density)
+            values.append(read.value)
+        if projected.located is not None:
+            values.append(located.read(cfg, by_place, projected.located))
+        z = values[0] if len(values) == 1 else jnp.concatenate(values, axis=1)
+        z = jnp.swapaxes(z, 0, 1)
+        if params.out is None:
+            assert layer is not None
+            return Found(layer.output(z), None, density)
+        return Found(from_heads(z, params.out, HIGHEST), None, density)
+
+    def _created(self, heads: int, width: int, dim: int) -> dict[str, Array]:
+        cfg, shapes = self.cfg, {}
+        count, own = cfg.num_content_heads(heads), cfg.projections == "own"
+        if own:
+            shapes["key"] = TO_HEADS, (dim, heads, width)
+            shapes["value"] = TO_HEADS, (dim, heads, width)
+        if own and not cfg.joined:
+            shapes["out"] = FROM_HEADS, (heads, width, dim)
+        if count < heads:
+            scatter = nn.initializers.normal(cfg.num_basis**-0.5)
+            shapes["mu"] = shapes["sigma"] = scatter, (cfg.num_basis,)
+        if cfg.turn_queries:
+            shapes["turn"] = _near_identity, (count, width, width)
+        if cfg.age_bias != "none":
+            cells = (cfg.content_cells,) if cfg.age_bias == "cells" else ()
+            shapes["age"] = nn.initializers.zeros, (count, *cells)
+        if cfg.learn_temperature:
+            shapes["log_temperature"] = nn.initializers.zeros, (count,)
+        return {name: self.param(name, init, shape, F32) for name, (init, shape) in shapes.items()}
+
+    def project(self, memory: LongTermMemory, layer: LayerProjections | None = None) -> Projected:
+        """What all queries of a segment share."""
+        return project(self.cfg, self.params(), memory.coeffs, layer)
+
+    def params(self) -> ReadParams:
+        """The parameters, which the first call has created."""
+        return ReadParams(**self.variables.get("params", {}))
+
+
+def _near_identity(key: Array, shape: tuple[int, ...], dtype: Any) -> Float[Array, "H K K"]:
+    """The identity and, of the size that a query has, noise."""
+    width = shape[-1]
+    return jnp.eye(width, dtype=dtype)[None] + jax.random.normal(key, shape, dtype) * width**-0.5
