@@ -2,11 +2,16 @@
 
     python -m experiments.analysis memory --run FOLDER [--options]
 
-Reads test sequences with the newest checkpoint of a run of `experiments.sorting`, or the beginnings
-of test documents with one of `experiments.language_modeling`. It reports on the last segment that
-is read; in sorting, on the answers in it. The figures are each head's densities over the memory's
-time and over the age of what was written, the size of the memory's context relative to the local
-attention's, and the gate's values at all writes.
+Reads test sequences with the newest checkpoint of a run of `experiments.sorting` or
+`experiments.recall`, or the beginnings of test documents with one of
+`experiments.language_modeling`. It reports on the last segment that is read; in sorting, on the
+answers in it, in recall, on the keys that are asked. The figures are each head's densities over the
+memory's time and over the age of what was written, the size of the memory's context relative to the
+local attention's, and the gate's values at all writes.
+
+Of recall it also says whether a head reads the segment that is asked for: the mass of its densities
+by the age that is asked and the age of what is read, in segments. The newest write has age m + 1
+with a short-term memory of m segments. Of sticky memories no ages are known.
 """
 
 import dataclasses
@@ -20,10 +25,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from experiments.analysis import plots
+from experiments.analysis import asked, plots
+from experiments.analysis.asked import Questions
 from experiments.language_modeling.config import LanguageModelingConfig
 from experiments.language_modeling.corpora import tokenized
 from experiments.language_modeling.start import tokenizer_of_run
+from experiments.recall import data as recall
+from experiments.recall.config import RecallConfig
 from experiments.run import cli, folders, tables, training
 from experiments.run.config import RunConfig
 from experiments.sorting.config import SortingConfig
@@ -46,13 +54,13 @@ class MemoryConfig(Checked):
     """Which run is looked at."""
 
     run: Annotated[str, Required("the folder of a run")] = ""
-    """Folder of a run of sorting or language modelling of a model with a long-term memory."""
+    """Folder of a run of sorting, recall or language modelling, with a long-term memory."""
     sequences: Count = 64
     """Test sequences that are read; of text at most as many documents as are long enough."""
     segments: Count = 65
     """Of text: segments of each document."""
     out: str = ""
-    """Where the figures and the picture go; "" = the run's folder."""
+    """Where the figures and the pictures go; "" = the run's folder."""
 
 
 class Use(NamedTuple):
@@ -133,14 +141,39 @@ def _gate(values: Sequence[Float[Array, "B L E"] | None]) -> dict[str, Any] | No
     return {"mean": float(joined.mean()), "median": middle, "deciles": [low, high]}
 
 
-def _sequences(
-    run: Path, sequences: int, segments: int
-) -> tuple[RunConfig, Any, Int[np.ndarray, "B W T"], Bool[np.ndarray, " T"]]:
-    """(config, params, test sequences, which tokens of their last segment are looked at)."""
-    if "tokenizer" not in folders.read_config(run):
-        cfg, _, params, _ = training.load(SortingConfig, run, ("params",))
-        batch = run_batch(cfg, "test", np.arange(sequences))
-        return cfg, params, batch.tokens, batch.weights[0, -1] > 0
+class Sequences(NamedTuple):
+    """What a run's model reads."""
+
+    tokens: Int[np.ndarray, "B W T"]
+    looked_at: Bool[np.ndarray, " T"]  # which tokens of the last segment the figures are of
+    ages: Int[np.ndarray, "B Q"] | None = None  # of recall: of the Q questions, which are these
+
+
+def _sequences(run: Path, sequences: int, segments: int) -> tuple[RunConfig, Any, Sequences]:
+    """(config, params, test sequences) of a run."""
+    fields = folders.read_config(run)
+    if "tokenizer" in fields:
+        return _texts(run, sequences, segments)
+    if "num_keys" in fields.get("task", {}):
+        return _recall(run, sequences)
+    cfg, _, params, _ = training.load(SortingConfig, run, ("params",))
+    batch = run_batch(cfg, "test", np.arange(sequences))
+    return cfg, params, Sequences(batch.tokens, batch.weights[0, -1] > 0)
+
+
+def _recall(run: Path, sequences: int) -> tuple[RunConfig, Any, Sequences]:
+    """(config, params, test documents), of which all ask at the same places."""
+    cfg, _, params, _ = training.load(RecallConfig, run, ("params",))
+    length = cfg.model.segment_len
+    documents = recall.generate(cfg.seed, "test", range(sequences), cfg.task, length)
+    ages = documents.ages[:, -length:]
+    questions = ages[0] > 0
+    tokens = recall.batch(documents, length).tokens
+    return cfg, params, Sequences(tokens, questions, ages[:, questions])
+
+
+def _texts(run: Path, sequences: int, segments: int) -> tuple[RunConfig, Any, Sequences]:
+    """(config, params, beginnings of test documents) of a run of language modelling."""
     cfg, _, params, _ = training.load(LanguageModelingConfig, run, ("params",))
     tokenizer, length = tokenizer_of_run(run), cfg.model.segment_len
     limits = {"test": cfg.test_characters}
@@ -151,7 +184,7 @@ def _sequences(
     require(len(long) > 0, "segments", segments, accepted)
     places = long[:sequences, None] + np.arange(segments * length)
     tokens = test.at(places).reshape(len(places), segments, length)
-    return cfg, params, tokens, np.ones(length, bool)
+    return cfg, params, Sequences(tokens, np.ones(length, bool))
 
 
 def look(run: Path, sequences: int = 64, segments: int = 65) -> dict[str, Any]:
@@ -160,12 +193,13 @@ def look(run: Path, sequences: int = 64, segments: int = 65) -> dict[str, Any]:
     Raises:
         ValueError: no run, or a model without a long-term memory, or a document without a write.
     """
-    cfg, params, tokens, asked = _sequences(run, sequences, segments)
+    cfg, params, (tokens, looked_at, ages) = _sequences(run, sequences, segments)
     model, long_term, empty = cfg.model, cfg.model.long_term, cfg.objective.empty_memory
     if long_term is None:
         raise ValueError(f"run: found {run}, without a long-term memory, accepted: one with it")
     sequences, segments = tokens.shape[:2]
-    writes = segments - state.fifo_len(model) // model.segment_len
+    newest = state.fifo_len(model) // model.segment_len  # age in segments of the newest write
+    writes = segments - newest
     require(writes >= 1, "run", f"{run}, too short for a write", "a longer one")
     writes = 1 if empty else writes
     decoder, memory = Decoder(model), state.init(model, sequences)
@@ -176,18 +210,26 @@ def look(run: Path, sequences: int = 64, segments: int = 65) -> dict[str, Any]:
         key = jax.random.key(w)
         memory, by_layer = _read_segment(decoder, params, memory, tokens[:, w], ops, key)
         uses.append(by_layer)
-    layers = []
+    layers, questions = [], None
+    if ages is not None and not long_term.sticky:
+        questions = Questions(ages, range(newest, newest + writes))
     for layer in zip(*uses[-writes:], strict=True):
         density, share, _ = layer[-1]
-        at_answers = density.part(slice(None), asked)
+        at_answers = density.part(slice(None), looked_at)
+        heads = _heads(long_term, at_answers, writes)
+        if questions is not None:
+            for h, head in enumerate(heads):
+                one = at_answers.part(slice(h, h + 1))
+                head.update(asked.of_head(long_term, one, questions))
         layers.append(
             {
-                "heads": _heads(long_term, at_answers, writes),
-                "context_to_local": float(np.asarray(share)[:, asked].mean()),
+                "heads": heads,
+                "context_to_local": float(np.asarray(share)[:, looked_at].mean()),
                 "gate": _gate([use.gate for use in layer]),
             }
         )
-    return {"writes": writes, "sequences": sequences, "layers": layers}
+    named = {} if questions is None else questions.figures()
+    return {"writes": writes, "sequences": sequences, **named, "layers": layers}
 
 
 def report(found: Mapping[str, Any]) -> None:
@@ -205,6 +247,19 @@ def report(found: Mapping[str, Any]) -> None:
     title = f"the memory in the last segment, after {found['writes']} writes"
     header = ("layer", "head", "μ", "σ", "newest ¼", "oldest ¼", "context/local", "gate")
     tables.show(title, header, rows, 110)
+    if "asked_ages" in found:
+        _report_asked(found)
+
+
+def _report_asked(found: Mapping[str, Any]) -> None:
+    """Print a row for each head and asked age: the mass on each age of what was written."""
+    rows, written = [], found["written_ages"]
+    for j, layer in enumerate(found["layers"]):
+        for h, head in enumerate(layer["heads"]):
+            for age, mass in zip(found["asked_ages"], head["mass_by_asked_age"], strict=True):
+                rows.append((str(j), str(h), str(age), *(f"{m:.2f}" for m in mass)))
+    title = "mass by the age that is asked and by the age of what is read, in segments"
+    tables.show(title, ("layer", "head", "asked", *map(str, written)), rows, 40 + 7 * len(written))
 
 
 def main(argv: Sequence[str]) -> None:
@@ -217,4 +272,8 @@ def main(argv: Sequence[str]) -> None:
     folders.write_json(folder / "memory.json", {**origin, **found})
     report(found)
     plots.heads(folder / "memory.png", found)
-    print(f"{folder}/memory.json, {folder}/memory.png")
+    written = ["memory.json", "memory.png"]
+    if "asked_ages" in found:
+        plots.asked(folder / "asked.png", found)
+        written.append("asked.png")
+    print(", ".join(f"{folder}/{name}" for name in written))

@@ -4,7 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from experiments.run.plots import picture
+
+#: Heat maps of at most so many columns have room for their figures.
+_FIGURES = 8
 
 
 def retention(path: Path, curves: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
@@ -47,6 +52,66 @@ def heads(path: Path, found: Mapping[str, Any]) -> None:
         axes[-1, 0].set(xlabel="time in the memory (1 = newest)")
         axes[-1, 1].set(xlabel="age of what was written, in writes")
         axes[0, 0].legend(fontsize=8)
+
+
+def asked(path: Path, found: Mapping[str, Any]) -> None:
+    """Where each head attends when an age is asked for: a heat map, asked segments in frames.
+
+    Args:
+        found: as `experiments.analysis.memory.look` returns it of a run of recall.
+    """
+    rows, columns, layers = found["asked_ages"], found["written_ages"], found["layers"]
+    heads = len(layers[0]["heads"])
+    width, height = max(8.0, 2.6 * heads + 1), 2.6 * len(layers) + 0.8
+    with picture(path, len(layers), heads, width=width, height=height) as axes:
+        axes = np.reshape(axes, (len(layers), heads))
+        for (j, h), ax in np.ndenumerate(axes):
+            head = layers[j]["heads"][h]
+            _heat_map(ax, head["mass_by_asked_age"], rows, columns)
+            ax.set_title(f"layer {j}, head {h}", size=10)
+        for ax in axes[:, 0]:
+            ax.set(ylabel="asked age in segments")
+        for ax in axes[-1]:
+            ax.set(xlabel="age of what is read")
+        figure = axes[0, 0].figure
+        figure.colorbar(axes[0, 0].images[0], ax=axes, label="mass", shrink=0.8)
+        figure.suptitle(_asked_finding(found), size=11)
+
+
+def _heat_map(
+    ax: Any, mass: Sequence[Sequence[float]], rows: Sequence[int], columns: Sequence[int]
+) -> None:
+    """Draw masses from 0 to 1; a frame where a row and its column are of one age."""
+    ax.imshow(mass, vmin=0, vmax=1, cmap="Blues", aspect="auto")
+    for ages, axis in ((rows, ax.yaxis), (columns, ax.xaxis)):
+        step = -(-len(ages) // _FIGURES)
+        axis.set_ticks(range(0, len(ages), step), list(map(str, ages[::step])))
+    for i, age in enumerate(rows):
+        if age in columns:
+            left, top = columns.index(age) - 0.5, i - 0.5
+            right, bottom = left + 1, top + 1
+            frame = ([left, right, right, left, left], [top, top, bottom, bottom, top])
+            ax.plot(*frame, "C1", linewidth=2, clip_on=False, scalex=False, scaley=False)
+        if len(columns) <= _FIGURES:
+            for k, value in enumerate(mass[i]):
+                color = "w" if value > 0.5 else "k"
+                ax.text(k, i, f"{value:.2f}", ha="center", va="center", color=color, size=8)
+
+
+def _asked_finding(found: Mapping[str, Any]) -> str:
+    """How much of its mass the best head has on the asked segment, beside an even share."""
+    shares = {
+        (j, h): head["mass_on_asked"]
+        for j, layer in enumerate(found["layers"])
+        for h, head in enumerate(layer["heads"])
+    }
+    if None in shares.values():
+        return "No question asks for a segment that is written"
+    best = max(shares, key=lambda place: shares[place])
+    return (
+        f"Head {best[1]} of layer {best[0]} has {shares[best]:.2f} of its mass on the asked "
+        f"segment (framed); an even share: {1 / found['writes']:.2f}"
+    )
 
 
 def streams(path: Path, found: Mapping[str, Mapping[str, Any]]) -> None:
