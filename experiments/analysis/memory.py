@@ -150,12 +150,20 @@ class Sequences(NamedTuple):
 
 
 def _sequences(run: Path, sequences: int, segments: int) -> tuple[RunConfig, Any, Sequences]:
-    """(config, params, test sequences) of a run."""
+    """(config, params, test sequences) of a run, which its settings tell apart."""
     fields = folders.read_config(run)
-    if "tokenizer" in fields:
+    if "piece" in fields:
         return _texts(run, sequences, segments)
     if "num_keys" in fields.get("task", {}):
         return _recall(run, sequences)
+    if "length" in fields:
+        return _sorting(run, sequences)
+    accepted = "one of sorting, recall or language_modeling"
+    raise ValueError(f"run: found {run}, of another experiment, accepted: {accepted}")
+
+
+def _sorting(run: Path, sequences: int) -> tuple[RunConfig, Any, Sequences]:
+    """(config, params, test sequences), of which the answers are looked at."""
     cfg, _, params, _ = training.load(SortingConfig, run, ("params",))
     batch = run_batch(cfg, "test", np.arange(sequences))
     return cfg, params, Sequences(batch.tokens, batch.weights[0, -1] > 0)

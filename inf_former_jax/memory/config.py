@@ -120,9 +120,11 @@ class LongTermConfig(Checked):
             self._refuse_ignored(("ridge",), f"functions = {self.functions} and fit = intervals")
 
     def _check_contraction(self):
-        """Refuse a tau without fixed contraction; power or horizon without power contraction."""
+        """Refuse what a contraction, a fit, or a memory that is not sticky would ignore."""
         ignored = ("tau",) if self.contraction == "power" else ("power", "horizon")
         self._refuse_ignored(ignored, f"contraction = {self.contraction}")
+        if not self.sticky:
+            self._refuse_ignored(("locations",), "a memory that is not sticky")
         if self.fit == "intervals" and not self.sticky:
             why = "fit = intervals and a memory that is not sticky"
             self._refuse_ignored(("num_samples",), why)

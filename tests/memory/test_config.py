@@ -68,6 +68,7 @@ CONTENT = {"density": "gibbs"}
         ("ridge", CELLS | {"ridge": 0.5}),
         ("num_samples", CELLS | {"num_samples": 8}),
         ("num_samples", {"fit": "intervals", "num_samples": 8}),
+        ("locations", {"locations": "draw"}),
         ("horizon", CELLS | {"contraction": "power", "horizon": 8}),
         ("max_operator_mib", CELLS | {"max_operator_mib": 8}),
         ("tau", CELLS | {"contraction": "power", "tau": 0.5}),
