@@ -49,6 +49,7 @@ _PAIRS = {
     "cells, points": ({"functions": "rectangular", **STICKY}, {}),
     "cells": ({**CELLS, **POWER, "power": 1.5}, {"norm": "pre"}),
     "cells, drawn": ({**CELLS, **STICKY, "locations": "draw"}, {"mem_len": 0}),
+    "cells, in pairs": ({**CELLS, "contraction": "doubling"}, {"mem_len": 0}),
     "sparsemax, sticky": ({**ENDS, **STICKY}, {"mem_len": 0}),
     "sparsemax, cells": ({**ENDS, **CELLS, **POWER}, {}),
     "waves, sticky": ({**WAVES, **STICKY}, {}),
@@ -75,7 +76,10 @@ _PAIRS = {
         {**CONTENT, **STICKY, "joined": True, "cells": 5, "age_bias": "linear"},
         {"mem_len": 0},
     ),
-    "joined, training-free": ({**TRAINING_FREE, **POWER, "joined": True}, GPT2),
+    "joined, training-free": (
+        {**TRAINING_FREE, "contraction": "doubling", "joined": True},
+        GPT2,
+    ),
     "mixed, gaussian": (
         {**STICKY, "content_heads": 1, "cells": 5, "age_bias": "cells"},
         {"mem_len": 0},

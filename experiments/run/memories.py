@@ -6,6 +6,7 @@ A memory's name says what it is made of:
     gaussian | gibbs        read at a place, or by content
     joined | mixed          by content in one softmax with the window, or by heads of both kinds
     fixed | power           τ = .75, or τ_k = k/(k+1)
+      | doubling            or in pairs of cells, which only intervals have
     uniform | sticky        contracted everywhere alike, or more gently where attention fell
 
 The row `window` has no memory. Its short-term memory is as much longer as a memory has functions,
@@ -32,8 +33,12 @@ from inf_former_jax.require import require
 from inf_former_jax.training.objective import Objective
 
 WRITES, READS = ("ridge", "intervals"), ("gaussian", "gibbs", "joined", "mixed")
-CONTRACTIONS, STEERED = ("fixed", "power"), ("uniform", "sticky")
-NAMES = tuple("-".join(parts) for parts in product(WRITES, READS, CONTRACTIONS, STEERED))
+CONTRACTIONS, STEERED = ("fixed", "power", "doubling"), ("uniform", "sticky")
+NAMES = tuple(
+    "-".join(parts)
+    for parts in product(WRITES, READS, CONTRACTIONS, STEERED)
+    if parts[2] != "doubling" or (parts[0], parts[3]) == ("intervals", "uniform")
+)
 
 #: No memory, and a short-term memory that attends to as many more vectors.
 WINDOW = "window"
@@ -56,7 +61,10 @@ def memory(name: str, ridge: Mapping[str, LongTermConfig], heads: int) -> LongTe
     accepted = f"{parts}, with or without {EMPTIED}; or {WINDOW}"
     require(name in NAMES, "memories", name, accepted)
     write, read, contraction, steered = name.split("-")
-    given, changes = ridge[contraction], dict[str, Any](sticky=steered == "sticky")
+    given, changes = (
+        ridge["power" if contraction == "doubling" else contraction],
+        dict[str, Any](sticky=steered == "sticky"),
+    )
     if read == "gibbs":
         changes |= {"density": "gibbs", **BY_CONTENT}
     elif read == "joined":

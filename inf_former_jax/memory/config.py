@@ -57,8 +57,10 @@ class LongTermConfig(Checked):
     """μ_0 of the KL regulariser; None leaves the mean free."""
     gate: bool = True
     """Smooth what is written by `X ⊙ sigmoid(conv1d(X))` (as the published code; SPEC §3)."""
-    contraction: Literal["fixed", "power"] = "fixed"
-    """τ_k of a row's k-th further write: fixed, τ_k = tau (paper); power, (k/(k+1))^power."""
+    contraction: Literal["fixed", "power", "doubling"] = "fixed"
+    """How a row's k-th further write makes room. fixed: τ_k = tau (paper). power: τ_k =
+    (k/(k+1))^power. doubling, for intervals on equal cells: cells are averaged in pairs where all
+    are full, and moved where they are not, so that segments do not run into each other."""
     power: Positive = 1.0
     """p of power contraction: 1 weighs all history equally, more leans to the recent."""
     horizon: Count = 64
@@ -121,7 +123,8 @@ class LongTermConfig(Checked):
 
     def _check_contraction(self):
         """Refuse what a contraction, a fit, or a memory that is not sticky would ignore."""
-        ignored = ("tau",) if self.contraction == "power" else ("power", "horizon")
+        of_others = {"fixed": ("power", "horizon"), "power": ("tau",)}
+        ignored = of_others.get(self.contraction, ("tau", "power", "horizon"))
         self._refuse_ignored(ignored, f"contraction = {self.contraction}")
         if not self.sticky:
             self._refuse_ignored(("locations",), "a memory that is not sticky")
@@ -131,9 +134,22 @@ class LongTermConfig(Checked):
         if not self.tabled:
             why = "functions = rectangular and fit = intervals"
             self._refuse_ignored(("horizon", "max_operator_mib"), why)
+        if self.contraction == "doubling":
+            self._check_doubling()
+            return
         last = self.tau_of(self.horizon)
         accepted = "a power with 0 < τ_k < 1 for every k up to horizon"
         require(0 < self.tau_of(1) <= last < 1, "power", self.power, accepted)
+
+    def _check_doubling(self):
+        """Refuse other coefficients than means of equal cells, and cells that make no pairs."""
+        found = f"doubling with functions = {self.functions} and fit = {self.fit}"
+        accepted = "fixed, power, or functions = rectangular and fit = intervals"
+        require(not self.tabled, "contraction", found, accepted)
+        require(not self.sticky, "contraction", "doubling of a sticky memory", "fixed or power")
+        fits = self.num_basis & (self.num_basis - 1) == 0
+        accepted = "a power of two with contraction = doubling"
+        require(fits, "num_basis", self.num_basis, accepted)
 
     def _check_density(self):
         """Refuse ways to read by content where nothing is, and what it would ignore."""
@@ -199,7 +215,13 @@ class LongTermConfig(Checked):
         return 1 if self.contraction == "fixed" else self.horizon
 
     def tau_of(self, k: int) -> float:
-        """τ_k: the k-th further write of a row squeezes the past into [0, τ_k]; k ≥ 1."""
+        """τ_k: the k-th further write of a row squeezes the past into [0, τ_k]; k ≥ 1.
+
+        Raises:
+            ValueError: contraction = doubling, which has none: `fit.doubling`.
+        """
+        accepted = "fixed or power, which have a τ_k"
+        require(self.contraction != "doubling", "contraction", self.contraction, accepted)
         if self.contraction == "fixed":
             return self.tau
         k = min(k, self.horizon) if self.tabled else k

@@ -67,7 +67,6 @@ def content_read(
     def flat(x):  # [B, H, …] as [G, …]: heads of rows are independent of each other
         return x.reshape(-1, *x.shape[2:])
 
-    bias = jnp.broadcast_to(bias[None], keys.shape[:3])
     arrays = map(flat, (queries, keys, bias, jnp.asarray(values)))
     found: Any = _read(*arrays, chunk)
     z, logsum = found

@@ -49,7 +49,7 @@ def hopfield(
     require(fits, "query", query.shape, f"[{batch}, T, {dim}] as the coefficients")
     require_at_least("steps", steps, 0)
     signal = cell_signal(cfg, coeffs)[:, None]
-    bias = jnp.zeros((1, signal.shape[2]), signal.dtype)
+    bias = jnp.zeros(signal.shape[:3], signal.dtype)
 
     def retrieve(state: Array, _: None) -> tuple[Any, None]:
         return content_read(GibbsDensity(beta * state, signal, bias), signal).value, None

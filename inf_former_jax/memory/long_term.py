@@ -9,7 +9,8 @@ and in the new vectors X,
     C ← sg(A_k C) + G_kᵀ X,    A_k = G_pastᵀ Ψ(u)    (sg: stop_gradient),
 
 with operators that depend on the configuration and on the row's number of writes k only;
-`memory.write_operators` builds them. Intervals on equal cells need none: `fit.cells`.
+`memory.write_operators` builds them. Intervals on equal cells need none: `fit.cells`. They can also
+be contracted in pairs instead of by τ_k: `fit.doubling`.
 
 * `write`, before a segment reads: `contract_past` computes A_k C, `fit_new` computes G_kᵀ X.
 * `remember`, after a segment has read: it stores where the queries attended, which steers the next
@@ -40,7 +41,7 @@ from inf_former_jax.memory.density import (
     quantile_locations,
     random_locations,
 )
-from inf_former_jax.memory.fit import cells
+from inf_former_jax.memory.fit import cells, doubling
 from inf_former_jax.memory.fit.ridge import first_fit_times
 from inf_former_jax.memory.operator_tables import by_writes, shape
 from inf_former_jax.memory.write_operators import Operators
@@ -196,7 +197,12 @@ def _squeezed(
         at = jax.lax.stop_gradient(jnp.asarray(locations)) * cfg.num_basis
         cell = jnp.clip(at.astype(jnp.int32), 0, cfg.num_basis - 1)
         samples = jnp.take_along_axis(samples, cell[..., None], axis=1)
-    return cells.squeeze(cfg, samples, jnp.asarray(memory.writes))
+    return _on_cells(cfg).squeeze(cfg, samples, jnp.asarray(memory.writes))
+
+
+def _on_cells(cfg: LongTermConfig) -> Any:
+    """The module whose `squeeze` and `append` write means of equal cells."""
+    return doubling if cfg.contraction == "doubling" else cells
 
 
 def _sticky_locations(
@@ -233,7 +239,7 @@ def fit_new(
 
     def further_only(x):
         if ops.new is None:
-            return cells.append(cfg, x, writes)
+            return _on_cells(cfg).append(cfg, x, writes)
         return by_writes(ops.new, jnp.clip(writes - 1, 0, shape(ops.new)[0] - 1), x)
 
     def both(x):

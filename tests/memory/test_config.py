@@ -91,6 +91,11 @@ CONTENT = {"density": "gibbs"}
         ("read", {"content_heads": 1, "read": "kernel"}),
         ("read", {"functions": "rectangular", "read": "kernel"}),
         ("power", CELLS | {"contraction": "power", "power": 1e-17}),
+        ("contraction", {"contraction": "doubling"}),
+        ("contraction", CELLS | {"contraction": "doubling", "sticky": True}),
+        ("num_basis", CELLS | {"contraction": "doubling", "num_basis": 24}),
+        ("tau", CELLS | {"contraction": "doubling", "tau": 0.5}),
+        ("power", CELLS | {"contraction": "doubling", "power": 2.0}),
     ],
 )
 def test_pairs_without_meaning_are_refused(name, change):

@@ -26,13 +26,13 @@ def x64():
 def inputs(cells=R, seed=0):
     """Queries, keys, bias and values."""
     rng = np.random.default_rng(seed)
-    shapes = (B, H, T, K), (B, H, cells, K), (H, cells), (B, H, cells, K)
+    shapes = (B, H, T, K), (B, H, cells, K), (B, H, cells), (B, H, cells, K)
     return [jnp.asarray(2 * rng.normal(size=shape)) for shape in shapes]
 
 
 def naive(queries, keys, bias, values):
     """z and Z by a softmax over all cells at once, for autodiff."""
-    scores = jnp.einsum("bhtk,bhrk->bhtr", queries, keys) + bias[None, :, None]
+    scores = jnp.einsum("bhtk,bhrk->bhtr", queries, keys) + bias[:, :, None]
     z = jnp.einsum("bhtr,bhrk->bhtk", jax.nn.softmax(scores), values)
     return z, jax.nn.logsumexp(scores, axis=-1)
 
@@ -99,7 +99,7 @@ def test_join_is_one_softmax_over_the_keys_of_both():
     def concatenated(queries, *rest):
         one = (jnp.concatenate(pair, axis=-2) for pair in zip(rest[:3:2], rest[3::2], strict=True))
         keys, values = one
-        bias = jnp.concatenate([rest[1], rest[4]], axis=1)
+        bias = jnp.concatenate([rest[1], rest[4]], axis=2)
         return naive(queries, keys, bias, values)[0], jnp.zeros((B, H, T))
 
     found, expected = (with_gradients(one, *arguments) for one in (joined, concatenated))

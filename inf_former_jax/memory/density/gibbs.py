@@ -20,7 +20,7 @@ class GibbsDensity(NamedTuple):
 
     queries: Float[AnyArray, "B H T K"]  # q/√K, divided by the temperature
     keys: Float[AnyArray, "B H R K"]
-    bias: Float[AnyArray, "H R"]  # b, added to the scores of each cell
+    bias: Float[AnyArray, "B H R"]  # b, added to the scores of each cell; -∞ where none is
 
     @property
     def mean(self) -> Float[Array, "B H T"]:
@@ -37,7 +37,7 @@ class GibbsDensity(NamedTuple):
     def weights(self) -> Float[Array, "B H T R"]:
         """The mass of each cell. A read does not form them all: `memory.content.content_read`."""
         scores = jnp.einsum("bhtk,bhrk->bhtr", self.queries, self.keys, precision=HIGHEST)
-        return jax.nn.softmax(scores + jnp.asarray(self.bias)[None, :, None], axis=-1)
+        return jax.nn.softmax(scores + jnp.asarray(self.bias)[:, :, None], axis=-1)
 
     def below(self, edges: Float[Any, " J"]) -> Float[Array, "B H T J"]:
         """The mass below each edge, which may be infinite."""
@@ -49,22 +49,21 @@ class GibbsDensity(NamedTuple):
         """The mass of all queries below each edge; the weights of one head exist at a time."""
 
         def of_head(total, head):
-            queries, keys, bias = head
-            weights = GibbsDensity(queries[:, None], keys[:, None], bias[None]).weights()[:, 0]
+            weights = GibbsDensity(*(x[:, None] for x in head)).weights()[:, 0]
             if where is not None:
                 weights = jnp.where(jnp.asarray(where)[:, :, None], weights, 0.0)
             return total + weights.sum(axis=1), None
 
         batch, _, cells, _ = self.keys.shape
-        by_head = jnp.swapaxes(self.queries, 0, 1), jnp.swapaxes(self.keys, 0, 1), self.bias
         zeros = jnp.zeros((batch, cells), jnp.result_type(*self))
-        total, _ = jax.lax.scan(of_head, zeros, jax.tree.map(jnp.asarray, by_head))
+        by_head = tuple(jnp.swapaxes(jnp.asarray(x), 0, 1) for x in self)
+        total, _ = jax.lax.scan(of_head, zeros, by_head)
         return _below(total, edges)
 
     def part(self, heads: slice, queries: Any = slice(None)) -> "GibbsDensity":
         """The densities of these heads and queries."""
         q, keys, bias = self
-        return GibbsDensity(q[:, heads][:, :, queries], keys[:, heads], bias[heads])
+        return GibbsDensity(q[:, heads][:, :, queries], keys[:, heads], bias[:, heads])
 
     def _middles(self) -> Float[Array, " R"]:
         cells = self.keys.shape[2]

@@ -58,7 +58,7 @@ def squeeze(
     """
     samples = jnp.asarray(samples)
     by = squeeze_of(cfg, jnp.maximum(writes, 1), samples.dtype)
-    return _means(samples, cfg.num_basis, cfg.num_basis * by.tau, cfg.num_basis * cfg.tau_of(1))
+    return means(samples, cfg.num_basis, cfg.num_basis * by.tau, cfg.num_basis * cfg.tau_of(1))
 
 
 def append(
@@ -74,11 +74,11 @@ def append(
     widest = count * (1 - cfg.tau_of(1))
     touched = min(count, int(widest) + 1)
     least = widest if cfg.contraction == "fixed" else 0.0
-    new = _means(x, touched, count * by.rest, least, from_end=True)
+    new = means(x, touched, count * by.rest, least, from_end=True)
     return jnp.pad(new, ((0, 0), (count - touched, 0), (0, 0)))
 
 
-def _means(
+def means(
     x: Float[Array, "B S E"],
     count: int,
     width: Float[AnyArray, " B"],
@@ -107,10 +107,10 @@ def _means(
     of_cells = _parts(count, size, number, terms[0], from_end)
     of_vectors = _parts(number, width / number, count, terms[1], from_end)
     of_cells = of_cells._replace(share=of_cells.share / size[:, None, None])
-    return _gather(of_cells, of_vectors, x)
+    return gather(of_cells, of_vectors, x)
 
 
-class _Parts(NamedTuple):
+class Parts(NamedTuple):
     """Interval j takes `share[:, j, r]` of the vector `rows[:, j, r]`."""
 
     rows: Int[Array, "B J r"]
@@ -122,13 +122,13 @@ def _terms(most: float, others: int) -> int:
     return int(min(most + 2, others))
 
 
-def _parts(count: int, size: Float[Array, " B"], others: int, terms: int, from_end: bool) -> _Parts:
+def _parts(count: int, size: Float[Array, " B"], others: int, terms: int, from_end: bool) -> Parts:
     """The lengths that intervals `[j, j+1) · size` have in common with neighbours of length 1."""
     first, fraction = _multiples(count, size, others)
     place = jnp.broadcast_to(jnp.arange(terms), (*first.shape, terms))
     share, rows = _common(place, fraction, size), first[..., None] + place
     share, rows = jnp.where(rows < others, share, 0.0), jnp.minimum(rows, others - 1)
-    return _Parts(others - 1 - rows[:, ::-1], share[:, ::-1]) if from_end else _Parts(rows, share)
+    return Parts(others - 1 - rows[:, ::-1], share[:, ::-1]) if from_end else Parts(rows, share)
 
 
 def _common(
@@ -159,7 +159,7 @@ def _multiples(
 
 
 @jax.custom_vjp
-def _gather(forward: _Parts, backward: _Parts, x: Float[Array, "B S E"]) -> Float[Array, "B J E"]:
+def gather(forward: Parts, backward: Parts, x: Float[Array, "B S E"]) -> Float[Array, "B J E"]:
     """`Σ_r share_jr x_{rows_jr}`. XLA would scatter the gradient, one row after the other.
 
     Args:
@@ -172,7 +172,7 @@ def _gather(forward: _Parts, backward: _Parts, x: Float[Array, "B S E"]) -> Floa
     return jnp.asarray(total)
 
 
-_gather.defvjp(
-    lambda forward, backward, x: (_gather(forward, backward, x), (forward, backward)),
-    lambda parts, cotangent: (None, None, _gather(parts[1], parts[0], cotangent)),
+gather.defvjp(
+    lambda forward, backward, x: (gather(forward, backward, x), (forward, backward)),
+    lambda parts, cotangent: (None, None, gather(parts[1], parts[0], cotangent)),
 )

@@ -64,8 +64,8 @@ class LongTerm(MemoryKind):
 
             def attend(memory, queries):
                 q, where = queries
-                coeffs = memory.coeffs
-                p = densities_of(cfg, params, q, project(cfg, params, coeffs, self.layer))
+                projected = project(cfg, params, memory.coeffs, self.layer)
+                p = densities_of(cfg, params, q, projected, memory.writes)
                 return long_term.remember(memory, p, where)
 
             steer = attend

@@ -3,11 +3,12 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from inf_former_jax.memory.arrays import HIGHEST, AnyArray
 from inf_former_jax.memory.config import LongTermConfig
 from inf_former_jax.memory.density import GibbsDensity
+from inf_former_jax.memory.fit import doubling
 from inf_former_jax.memory.fit.ridge import first_fit_times
 
 
@@ -31,18 +32,25 @@ def density(
     params: ContentParams,
     q: Float[AnyArray, "B H T K"],
     keys: Float[AnyArray, "B H R K"],
+    writes: Int[AnyArray, " B"],
 ) -> GibbsDensity:
     """The densities `softmax(q̃·K_r / (θ√K) + b_r)` of queries q̃, turned if that is learned.
 
     θ is the temperature. b is a number of each cell or `slope · (t_r - 1)`, t_r the cell's middle:
-    the newest cell has none, and with a positive slope older ones have less weight.
+    the newest cell has none, and with a positive slope older ones have less weight. A memory that is
+    contracted by doubling has cells that are not filled yet, at which no query looks.
     """
     if params.turn is not None:
         q = jnp.einsum("bhtk,hkl->bhtl", q, params.turn, precision=HIGHEST)
     scaled = jnp.asarray(q) * (q.shape[-1] ** -0.5 / cfg.temperature)
     if params.temperature is not None:
         scaled = scaled * jnp.exp(-params.temperature)[None, :, None, None]
-    return GibbsDensity(scaled, keys, _bias(params.age, keys))
+    bias = jnp.broadcast_to(_bias(params.age, keys)[None], keys.shape[:3])
+    if cfg.contraction == "doubling":
+        later = keys.shape[2] - 1 - jnp.arange(keys.shape[2])  # cells behind each one
+        held = later[None] < doubling.filled(cfg, jnp.maximum(writes, 1))[:, None]
+        bias = jnp.where(held[:, None], bias, -jnp.inf)
+    return GibbsDensity(scaled, keys, bias)
 
 
 def _bias(age: Array | None, keys: AnyArray) -> Float[Array, "H R"]:

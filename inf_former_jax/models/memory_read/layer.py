@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from inf_former_jax.memory.arrays import HIGHEST, AnyArray
 from inf_former_jax.memory.content import ContentRead, cell_signal, content_read
@@ -98,14 +98,18 @@ def projected_shapes(cfg: LongTermConfig, heads: int, width: int, dtype: DTypeLi
 
 
 def densities_of(
-    cfg: LongTermConfig, params: ReadParams, q: Float[AnyArray, "B H T K"], projected: Projected
+    cfg: LongTermConfig,
+    params: ReadParams,
+    q: Float[AnyArray, "B H T K"],
+    projected: Projected,
+    writes: Int[AnyArray, " B"],
 ) -> Density:
-    """Where each query looks (paper §3.1; SPEC §9)."""
+    """Where each query looks, in a memory after so many writes (paper §3.1; SPEC §9)."""
     count = cfg.num_content_heads(q.shape[1])
     by_place = by_content = None
     if projected.content is not None:
         learned = ContentParams(params.turn, params.age, params.log_temperature)
-        by_content = content.density(cfg, learned, q[:, :count], projected.content.keys)
+        by_content = content.density(cfg, learned, q[:, :count], projected.content.keys, writes)
     if projected.located is not None:
         by_place = located.density(cfg, q[:, count:], projected.located.keys)
     if by_content is None:
@@ -151,7 +155,7 @@ class LongTermRead(nn.Module):
         require(params.key is not None or layer is not None, "layer", found, "the layer's own")
         if projected is None:
             projected = project(cfg, params, memory.coeffs, layer)
-        density, values = densities_of(cfg, params, q, projected), []
+        density, values = densities_of(cfg, params, q, projected, memory.writes), []
         by_content, by_place = by_kind(density)
         if projected.content is not None:
             read = content_read(by_content, projected.content.values)

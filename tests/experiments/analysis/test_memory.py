@@ -96,7 +96,7 @@ def on_cells(chosen, cells):
     keys = 50 * np.eye(cells, dtype=np.float32)
     queries = np.eye(cells, dtype=np.float32)[np.asarray(chosen)]
     shape = (len(queries), 1, cells, cells)
-    return GibbsDensity(queries[:, None], np.broadcast_to(keys, shape), np.zeros((1, cells), "f4"))
+    return GibbsDensity(queries[:, None], np.broadcast_to(keys, shape), np.zeros(shape[:3], "f4"))
 
 
 # Ages 2, 3 and 4 are written, each on two of the six cells; age 1 is still in the window.

@@ -19,7 +19,7 @@ GRIDS = {grid.experiment.name: grid for grid in (SORTING, recall.MEMORIES, PASSK
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_every_memory_is_one_that_a_model_can_have(name):
-    """All 32 names, at two sizes, with and without a window and a gradient: all differ."""
+    """All 36 names, at two sizes, with and without a window and a gradient: all differ."""
     options = dataclasses.replace(
         GRIDS[name].options,
         sizes=(4, 8),
@@ -28,7 +28,7 @@ def test_every_memory_is_one_that_a_model_can_have(name):
         gradients=(0, 2),
     )
     cells = GRIDS[name].cells(options)
-    assert len(cells) == 2 * 2 * 2 * 32 == len({cell.config for cell in cells})
+    assert len(cells) == 2 * 2 * 2 * 36 == len({cell.config for cell in cells})
     assert len({cell.folder for cell in cells}) == len(cells)
 
 
@@ -44,6 +44,7 @@ def test_what_a_name_means():
     assert made("ridge-gaussian-power-uniform") == ridge["power"]
     assert made("ridge-gibbs-fixed-uniform").density == "gibbs"
     assert made("ridge-joined-fixed-uniform").joined
+    assert made("intervals-gibbs-doubling-uniform").contraction == "doubling"
     mixed = made("intervals-mixed-power-sticky")
     assert (mixed.fit, mixed.functions) == ("intervals", "rectangular")
     assert (mixed.density, mixed.content_heads, mixed.contraction) == ("gaussian", 2, "power")

@@ -26,7 +26,7 @@ def x64():
 
 def gibbs(seed=0, heads=H):
     rng = np.random.default_rng(seed)
-    shapes = (B, heads, T, K), (B, heads, R, K), (heads, R)
+    shapes = (B, heads, T, K), (B, heads, R, K), (B, heads, R)
     return GibbsDensity(*(jnp.asarray(rng.normal(size=shape)) for shape in shapes))
 
 
@@ -41,7 +41,7 @@ def weights_of(density):
     queries, keys, bias = map(np.asarray, density)
     found = np.empty((B, queries.shape[1], T, R))
     for b, h, t in np.ndindex(found.shape[:3]):
-        scores = np.exp(keys[b, h] @ queries[b, h, t] + bias[h])
+        scores = np.exp(keys[b, h] @ queries[b, h, t] + bias[b, h])
         found[b, h, t] = scores / scores.sum()
     return found
 
