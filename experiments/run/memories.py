@@ -61,10 +61,8 @@ def memory(name: str, ridge: Mapping[str, LongTermConfig], heads: int) -> LongTe
     accepted = f"{parts}, with or without {EMPTIED}; or {WINDOW}"
     require(name in NAMES, "memories", name, accepted)
     write, read, contraction, steered = name.split("-")
-    given, changes = (
-        ridge["power" if contraction == "doubling" else contraction],
-        dict[str, Any](sticky=steered == "sticky"),
-    )
+    given = ridge["power" if contraction == "doubling" else contraction]
+    changes = dict[str, Any](sticky=steered == "sticky")
     if read == "gibbs":
         changes |= {"density": "gibbs", **BY_CONTENT}
     elif read == "joined":

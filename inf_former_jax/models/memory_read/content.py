@@ -37,8 +37,8 @@ def density(
     """The densities `softmax(q̃·K_r / (θ√K) + b_r)` of queries q̃, turned if that is learned.
 
     θ is the temperature. b is a number of each cell or `slope · (t_r - 1)`, t_r the cell's middle:
-    the newest cell has none, and with a positive slope older ones have less weight. A memory that is
-    contracted by doubling has cells that are not filled yet, at which no query looks.
+    the newest cell has none, and with a positive slope older ones have less weight. A memory
+    that is contracted by doubling has empty cells, at which no query looks.
     """
     if params.turn is not None:
         q = jnp.einsum("bhtk,hkl->bhtl", q, params.turn, precision=HIGHEST)

@@ -40,7 +40,7 @@ def test_capacity():
 
 @pytest.mark.parametrize("length", [16, 5])
 def test_segments_keep_cells_of_their_own(length):
-    """16 cells, 1 to 16 segments: each of them is on 16/c cells, to rounding as a first fit there."""
+    """16 cells, 1 to 16 segments: each of them is on 16/c cells, as a first fit would be."""
     segments = np.random.default_rng(0).normal(size=(16, 2, length, E)).astype("f4")
     for count, memory in enumerate(written(16, segments), 1):
         size = 16 // room(count)
