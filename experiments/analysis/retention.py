@@ -53,6 +53,8 @@ class RetentionConfig(Checked):
     """τ of the memories with fixed contraction."""
     powers: tuple[Positive, ...] = (1.0,)
     """p of the memories with power contraction."""
+    doubling: bool = False
+    """Also intervals that are contracted in pairs of cells; N is a power of two then."""
     horizon: Count = 64
     """Power contraction: τ_k of later writes than this many stays what it is."""
     locations: tuple[Literal["uniform", "quantile", "draw"], ...] = ("uniform",)
@@ -80,10 +82,14 @@ def memories(cfg: RetentionConfig) -> dict[str, LongTermConfig]:
     power = {"contraction": "power", "horizon": cfg.horizon}
     contractions: dict[str, dict[str, Any]] = {f"τ = {tau:g}": {"tau": tau} for tau in cfg.taus}
     contractions |= {f"p = {p:g}": {**power, "power": p} for p in cfg.powers}
+    if cfg.doubling:
+        contractions["doubling"] = {"contraction": "doubling"}
     found = {}
     for fit, locations in itertools.product(cfg.fits, cfg.locations):
         sticky = {} if locations == "uniform" else {"sticky": True, "locations": locations}
         for label, contraction in contractions.items():
+            if label == "doubling" and (fit != "intervals" or sticky):
+                continue  # which no other memory has
             given = {**shared, **contraction, **sticky}
             if fit == "intervals":
                 ignored = {"widths", "ridge", "horizon"} | (set() if sticky else {"num_samples"})

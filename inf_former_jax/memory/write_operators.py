@@ -26,7 +26,7 @@ from inf_former_jax.memory.arrays import AnyArray
 from inf_former_jax.memory.basis import evaluate
 from inf_former_jax.memory.config import LongTermConfig
 from inf_former_jax.memory.density import uniform_locations
-from inf_former_jax.memory.fit import intervals, ridge
+from inf_former_jax.memory.fit import doubling, intervals, ridge
 from inf_former_jax.memory.operator_tables import Table, compact
 from inf_former_jax.require import require
 
@@ -47,7 +47,10 @@ class Operators(NamedTuple):
 def write_operator(
     cfg: LongTermConfig, length: int, k: int
 ) -> tuple[Float[np.ndarray, "M N"] | None, Float[np.ndarray, "L N"]]:
-    """(G_past, G_new) of a row's k-th further write, in float64; k = 0 is (None, first fit)."""
+    """(G_past, G_new) of a row's k-th further write, in float64; k = 0 is (None, first fit).
+
+    G_past is None, too, where the past is not sampled (`fit.doubling`).
+    """
     if cfg.fit == "intervals":
         return _interval_operator(cfg, length, k)
     if k == 0:
@@ -64,6 +67,8 @@ def _interval_operator(
     cfg: LongTermConfig, length: int, k: int
 ) -> tuple[Float[np.ndarray, "M N"] | None, Float[np.ndarray, "L N"]]:
     """`write_operator` where each vector, and each sample of the past, covers an interval."""
+    if k and cfg.contraction == "doubling":
+        return None, doubling.matrices(cfg, length, k)[1]
     tau = 0.0 if k == 0 else cfg.tau_of(k)
     past = tau * np.arange(cfg.num_samples + 1) / cfg.num_samples
     edges = intervals.interval_edges(tau, length)
@@ -80,6 +85,8 @@ def _nearest(cfg: LongTermConfig) -> dict[str, Any]:
 
 def interval_decay(cfg: LongTermConfig, k: int) -> Float[np.ndarray, "N N"]:
     """A of a row's k-th further write as intervals, which takes all of the past; float64, k ≥ 1."""
+    if cfg.contraction == "doubling":
+        return doubling.matrices(cfg, 1, k)[0]
     return intervals.decay(cfg.basis, cfg.tau_of(k), **_nearest(cfg))
 
 

@@ -97,6 +97,16 @@ def filled(cfg: LongTermConfig, writes: Int[AnyArray, " B"]) -> Int[Array, " B"]
     return jnp.where(room <= count, writes * (count // room), -(-writes // shared))
 
 
+def matrices(
+    cfg: LongTermConfig, length: int, k: int
+) -> tuple[Float[np.ndarray, "N N"], Float[np.ndarray, "L N"]]:
+    """(A, G_new) of a row's k-th further write, `C ← A C + G_newᵀ X`, for the analysis; k ≥ 1."""
+    writes = jnp.full(1, k)
+    past = squeeze(cfg, jnp.eye(cfg.num_basis)[None], writes)
+    new = append(cfg, jnp.eye(length)[None], writes)
+    return np.asarray(past[0], np.float64), np.asarray(new[0], np.float64).T
+
+
 def edges(num_basis: int, writes: int) -> Float[np.ndarray, " J"]:
     """Borders of the written segments: the j-th oldest lies between borders j and j + 1.
 
