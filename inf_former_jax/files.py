@@ -17,6 +17,7 @@ import json
 import math
 import os
 import reprlib
+import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -230,6 +231,33 @@ def writing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
 
 
 @contextlib.contextmanager
+def new_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """A folder to fill with files, which takes its place when the block ends.
+
+    Until then it has another name beside it, so an error leaves nothing, and a kill nothing that
+    looks whole. An empty folder may be in its place.
+
+    Raises:
+        ValueError: nothing can have this name.
+        Unwritable: a file or a folder with files is there, or the system refuses to write.
+        OSError: the disk is full.
+    """
+    accepted = "a folder that is new or empty, and can be made and written to"
+    target, partial = _target_and_partial(path, accepted)
+    with placing(path, accepted):
+        partial.mkdir(parents=True)
+    try:
+        yield partial
+        for name in os.listdir(partial):
+            with open(partial / name, "r+b") as file:
+                os.fsync(file.fileno())  # as `writing` does, of files that libraries wrote
+        with placing(path, accepted):
+            os.replace(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
 def placing(path: str | os.PathLike, accepted: str = _PLACE) -> Iterator[None]:
     """Turn what the system refuses while a place is made into an `Unwritable` that names it."""
     try:
@@ -262,8 +290,8 @@ def require_writable(path: str | os.PathLike, name: str) -> None:
         raise ValueError(f"{name}: found {found}, accepted: {accepted}") from None
 
 
-def _target_and_partial(path: str | os.PathLike) -> tuple[Path, Path]:
-    _require_name(path, _PLACE)
+def _target_and_partial(path: str | os.PathLike, accepted: str = _PLACE) -> tuple[Path, Path]:
+    _require_name(path, accepted)
     target = Path(os.path.realpath(path))
     return target, target.with_name(f"{target.name}{PARTIAL}{uuid.uuid4().hex}")
 

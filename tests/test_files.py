@@ -128,6 +128,26 @@ def test_a_file_that_was_not_finished_changes_nothing(tmp_path):
     assert os.listdir(tmp_path) == ["text"] and path.read_bytes() == b"old\r\n"
 
 
+def test_a_folder_that_was_not_finished_is_not_there(tmp_path):
+    """Until it is whole, its name says so; an empty one may be in its place."""
+    out = tmp_path / "a" / "out"
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), files.new_folder(out) as folder:
+            files.write_text(folder / "text", "half")
+            (name,) = {*os.listdir(out.parent)} - {"out"}
+            assert name.startswith(f"out{files.PARTIAL}") and not out.is_file()
+            raise ZeroDivisionError
+        assert [*tmp_path.rglob("text")] == []
+        out.mkdir(exist_ok=True)
+    with files.new_folder(out) as folder:
+        files.write_text(folder / "text", "whole")
+    assert os.listdir(out.parent) == ["out"] and (out / "text").read_text() == "whole"
+    refused = pytest.raises(files.Unwritable, match=r"out: found .*accepted: a folder that is new")
+    with refused, files.new_folder(out) as folder:
+        files.write_text(folder / "text", "another")
+    assert os.listdir(out.parent) == ["out"] and (out / "text").read_text() == "whole"
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_stays_the_systems_error(tmp_path, monkeypatch, number):
     def full(*_, **__):

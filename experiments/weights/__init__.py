@@ -1,0 +1,1 @@
+"""Weights that others published, in a form that is loaded here."""
