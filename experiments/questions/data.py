@@ -13,6 +13,7 @@ name: a reader who binds values to no name guesses one among N.
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
@@ -155,7 +156,23 @@ def chance(cfg: Sizes) -> float:
 def unbound_accuracy(cfg: Sizes) -> float:
     """Expected accuracy of a reader who knows what the document states but binds it to no name.
 
-    It is 1 / N: such a reader guesses among the N values that are stated for the relation. A model
-    above this has bound values to names.
+    It is 1 / N: such a reader guesses among the N values that are stated for the relation.
     """
     return 1 / cfg.people
+
+
+def eliminating_accuracy(cfg: Sizes) -> float:
+    """Expected accuracy of such a reader who does not give an answer that was given before.
+
+    The true answers to earlier questions stand in the conversation. After m of them about the same
+    relation, N - m values are left, so the guess is right with 1 / (N - m). Of two people who are
+    both asked for, the second answer follows from the first. A model above this has bound values to
+    names.
+    """
+    others, same = cfg.num_facts - 1, cfg.people - 1
+    total = 0.0
+    for earlier in range(cfg.questions):
+        for m in range(min(earlier, same) + 1):
+            ways = math.comb(same, m) * math.comb(others - same, earlier - m)
+            total += ways / math.comb(others, earlier) / (cfg.people - m)
+    return total / cfg.questions

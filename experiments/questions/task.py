@@ -16,7 +16,13 @@ from experiments.dialogue.task import ConversationTask
 from experiments.language_modeling import start
 from experiments.language_modeling.sample import writer
 from experiments.questions.config import PRESETS, QuestionsConfig
-from experiments.questions.data import Questions, chance, generate, unbound_accuracy
+from experiments.questions.data import (
+    Questions,
+    chance,
+    eliminating_accuracy,
+    generate,
+    unbound_accuracy,
+)
 from experiments.run import controls, plots, tables, training
 from experiments.run.controls import Control
 from experiments.run.experiment import Experiment, Site
@@ -108,6 +114,7 @@ class Probe(ConversationTask):
             "baselines": {
                 "chance": chance(cfg.task),
                 "a value of the document, none bound to its name": unbound_accuracy(cfg.task),
+                "one that was not given before": eliminating_accuracy(cfg.task),
             },
             "baselines_by_age": {},
         }
@@ -126,7 +133,7 @@ class Probe(ConversationTask):
         return accuracy | row | self.answered(state.params, control)
 
     def answered(self, params: Any, control: Control) -> dict[str, Any]:
-        """`by_age` of greedy answers to all questions of the test documents."""
+        """`by_age` of greedy answers to all questions of the test documents, and `by_number`."""
         model, test = self._questions.model, self._corpus.test
         if control == "foreign":
             test = swapped(test, self._corpus.encoder)
@@ -138,7 +145,9 @@ class Probe(ConversationTask):
         tokenizer = self._corpus.encoder.tokenizer
         given = replies(writer(Decoder(model), params, tokenizer), self._corpus, test, how)
         right = [one.reply == one.true for one in given]
-        return by_age(right, [self._ages[one.conversation][one.turn.turn // 2] for one in given])
+        numbers = [one.turn.turn // 2 for one in given]
+        ages = [self._ages[one.conversation][n] for one, n in zip(given, numbers, strict=True)]
+        return by_age(right, ages) | {"accuracy_by_question": by_number(right, numbers)}
 
 
 def questions(cfg: QuestionsConfig, site: Site) -> Probe:
@@ -163,6 +172,15 @@ def by_age(right: Sequence[bool], ages: Sequence[int]) -> dict[str, Any]:
         "accuracy_by_age": [float(r / n) if n else None for r, n in zip(hits, asked, strict=True)],
         "questions_by_age": asked.tolist(),
     }
+
+
+def by_number(right: Sequence[bool], numbers: Sequence[int]) -> list[float]:
+    """The share of answers that are right to the first question of a conversation, the second, …
+
+    Later ones can follow from earlier ones by elimination: the first says whether names are bound.
+    """
+    asked, hits = np.bincount(numbers), np.bincount(numbers, weights=right)
+    return (hits / asked).tolist()
 
 
 def report(name: str, folder: Path, result: Mapping[str, Any]) -> None:

@@ -8,6 +8,14 @@ def _k(runs: Runs) -> str:
     return str(runs[0]["settings"]["model"]["memory_gradient"])
 
 
+def _cells(runs: Runs) -> str:
+    """Whether a read by content sees cells of one length; "" where nothing is read by content."""
+    memory = runs[0]["settings"]["model"]["long_term"] or {}
+    if not (memory.get("content_heads") or memory.get("density") == "gibbs"):
+        return ""
+    return "unit" if memory.get("unit_cells") else "as written"
+
+
 #: experiment → (the setting that sizes its task, header, columns of its figures).
 _TASKS: dict[str, tuple[str, str, Columns]] = {
     "sorting": (
@@ -40,6 +48,7 @@ def memories_table(experiment: str, results: list[Result]) -> str:
         header: lambda runs: f"{_size(runs[0], name):,}",
         "window": lambda runs: f"{runs[0]['settings']['model']['mem_len']:,}",
         "k": _k,
+        "cells": _cells,
         "seeds": tables.count,
         **{title: cell for title, cell in figures.items() if title != "seeds"},
         "updates": tables.updates,

@@ -207,6 +207,11 @@ def test_accuracies_by_hand():
     assert questions.chance(Sizes(4, 1, 30)) == pytest.approx((1 / 40 + 1 / 40 + 1 / 30) / 3)
     assert questions.chance(Sizes(4, 1, 30, ("instrument",))) == 1 / 30
     assert questions.unbound_accuracy(Sizes(4, 1, 30)) == 0.25
+    assert questions.eliminating_accuracy(Sizes(4, 1, 30)) == 0.25
+    two = Sizes(2, 2, 4, ("birthplace",))  # a guess, then what is left
+    assert questions.eliminating_accuracy(two) == (1 / 2 + 1) / 2
+    both = Sizes(2, 2, 4, ("birthplace", "instrument"))  # one of the three others is the same
+    assert questions.eliminating_accuracy(both) == pytest.approx((1 / 2 + 2 / 3 / 2 + 1 / 3) / 2)
 
 
 def test_words_name_one_thing_only():

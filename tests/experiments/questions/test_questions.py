@@ -157,7 +157,8 @@ def test_questions_are_counted_by_age(finished):
     _, result = finished
     expected = np.bincount(ages_of_test_documents()).tolist()
     assert sum(expected) == 20 and len(expected) > 4
-    assert list(result["test"]) == ["as trained", "memory emptied before every segment"]
+    controls = ["memory emptied before every segment", "another document's memory"]
+    assert list(result["test"]) == ["as trained", *controls]
     for row in result["test"].values():
         assert row["ages"] == list(range(len(expected))) and row["questions_by_age"] == expected
         asked = [(a, n) for a, n in zip(row["accuracy_by_age"], expected, strict=True) if n]
@@ -168,11 +169,13 @@ def test_questions_are_counted_by_age(finished):
         # Chance on 260 tokens is log 260 = 5.6; little is learnt in 4 steps.
         assert 4.5 < row["loss"] < 6 and row["perplexity"] == pytest.approx(math.exp(row["loss"]))
         assert 0 <= row["token_accuracy"] < 1
-    trained, emptied = (row["loss"] for row in result["test"].values())
-    assert trained != emptied and result["curve"][-1][1] not in (trained, emptied)
+        assert np.mean(row["accuracy_by_question"]) == pytest.approx(row["accuracy"])
+    losses = [row["loss"] for row in result["test"].values()]
+    assert len({*losses, result["curve"][-1][1]}) == 4
     assert result["baselines"] == {
         "chance": pytest.approx(1 / 30),
         "a value of the document, none bound to its name": 0.5,
+        "one that was not given before": 0.75,
     }
 
 
@@ -240,6 +243,7 @@ def test_matches_are_those_of_the_true_words(finished):
     # Every third answer of the truth is replaced by what the model says there, others by less.
     flags = [number % 3 == 0 for number in range(20)]
     every = ages_of_test_documents()
+    controls = {False: "none", True: "emptied"}
     for empty, said in words.items():
         told = []
         for number, one in enumerate(test.conversations):
@@ -252,8 +256,11 @@ def test_matches_are_those_of_the_true_words(finished):
         corpus = made.corpus._replace(test=test._replace(conversations=told))
         mesh = sharding.make_mesh()
         probe = Probe(cfg, made._replace(corpus=corpus), Site(folder, mesh, ops))
-        assert probe.answered(params, empty) == by_age(flags, every)
-        assert probe.answered(params, not empty)["accuracy"] < 7 / 20
+        found = probe.answered(params, controls[empty])
+        # Each third of 20 answers: 0, 3, 6, … of which the even ones are first questions.
+        assert found.pop("accuracy_by_question") == [4 / 10, 3 / 10]
+        assert found == by_age(flags, every)
+        assert probe.answered(params, controls[not empty])["accuracy"] < 7 / 20
 
 
 # Options → all that the line has to say: which option, what was found, what is accepted.
