@@ -27,6 +27,20 @@ GPT2 = {
     "scale_embedding": False,
     "inner_dropout": False,
 }
+#: What a Llama has: half as many heads of keys and values as of queries.
+LLAMA = {
+    "norm": "pre",
+    "norm_kind": "rms",
+    "norm_epsilon": 1e-6,
+    "final_norm": True,
+    "position": "rotary",
+    "rope_theta": 100.0,
+    "activation": "swiglu",
+    "head_dim": 4,
+    "num_kv_heads": 1,
+    "scale_embedding": False,
+    "inner_dropout": False,
+}
 TRAINING_FREE = {**CELLS, **CONTENT, "projections": "attention", "gate": False}
 
 
@@ -80,6 +94,11 @@ _PAIRS = {
         {**TRAINING_FREE, "contraction": "doubling", "joined": True},
         GPT2,
     ),
+    "llama": ({**CELLS, **CONTENT, **LEARNED, **POWER}, LLAMA),
+    "llama, joined, training-free": (
+        {**TRAINING_FREE, "joined": True},
+        {**LLAMA, "attention_bias": True, "tied": True, "query_chunk": 3},
+    ),
     "mixed, gaussian": (
         {**STICKY, "content_heads": 1, "cells": 5, "age_bias": "cells"},
         {"mem_len": 0},
@@ -99,6 +118,7 @@ TELLING = (
     "training-free",
     "joined",
     "mixed, cells",
+    "llama, joined, training-free",
 )
 
 

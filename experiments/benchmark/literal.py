@@ -105,6 +105,7 @@ def _positions(model: ModelConfig, keys: int, loss: bool) -> int:
 def _segment(model: ModelConfig, length: int, past: int, writes: int, loss: bool) -> int:
     """Of one row's segment, after `past` tokens and with its memory written `writes` times."""
     t, e, a = length, model.d_model, model.num_heads * model.head_dim
+    shared, maps = model.kv_heads * model.head_dim, 3 if model.activation == "swiglu" else 2
     window, compressed, terms = min(past, model.mem_len), model.compressed, 1
     rate = compressed.rate if compressed else 1
     extra = min(writes * t // rate, compressed.length) if compressed else 0
@@ -113,8 +114,8 @@ def _segment(model: ModelConfig, length: int, past: int, writes: int, loss: bool
         terms = 2  # of a score: by content and by position
     # Forward, and of the gradient: two products for each, but none by what is constant.
     attention = 4 * t * e * a + 2 * (terms + 1) * t * keys * a  # queries, out; scores, values
-    forward = attention + 4 * keys * e * a + 4 * t * e * model.d_inner
-    backward = 2 * forward - 4 * (keys - t) * e * a
+    forward = attention + 4 * keys * e * shared + 2 * maps * t * e * model.d_inner
+    backward = 2 * forward - 4 * (keys - t) * e * shared
     write = write_back = 0
     last = 0  # of the last layer, where there is no loss
     if compressed and writes:
@@ -122,8 +123,8 @@ def _segment(model: ModelConfig, length: int, past: int, writes: int, loss: bool
         if compressed.function == "convolution":
             write = write_back = 2 * new * rate * e * e
         if loss:  # attention to the old vectors and to the new ones
-            forward += 4 * (t + new) * e * a + 4 * t * a * (t + new)
-            backward += 4 * new * e * a + 6 * t * a * new
+            forward += 4 * (t + new) * e * shared + 4 * t * a * (t + new)
+            backward += 4 * new * e * shared + 6 * t * a * new
     if (memory := model.long_term) and writes:
         n, heads = memory.num_basis, model.num_heads
         gate = 6 * t * e * e if memory.gate else 0

@@ -99,17 +99,20 @@ def of_run(cfg: RunConfig, segments: int, data: int = 0) -> dict[str, int]:
 def parameters(cfg: ModelConfig) -> int:
     """How many numbers the parameters of a decoder are."""
     wide, heads, inner = cfg.d_model, cfg.num_heads * cfg.head_dim, cfg.d_inner
-    relative = cfg.position == "relative"
-    local = (5 if relative else 4) * wide * heads + cfg.attention_bias * (3 * heads + wide)
-    layer = local + 2 * wide * inner + inner + wide + 4 * wide
+    relative, shared = cfg.position == "relative", cfg.kv_heads * cfg.head_dim
+    local = (3 if relative else 2) * wide * heads + 2 * wide * shared
+    local += cfg.attention_bias * (heads + 2 * shared + wide)
+    norm = wide if cfg.norm_kind == "rms" else 2 * wide
+    gated = cfg.activation == "swiglu"
+    layer = local + 2 * norm + (3 * wide * inner if gated else 2 * wide * inner + inner + wide)
     if (long_term := cfg.long_term) is not None:
         layer += _of_read(cfg, long_term)
         layer += (3 * wide + 1) * wide if long_term.gate else 0
     if cfg.compressed is not None and cfg.compressed.function == "convolution":
         layer += (cfg.compressed.rate * wide + 1) * wide
     embedded = cfg.vocab_size * wide * (1 if cfg.tied else 2)
-    places = 2 * heads if relative else cfg.max_position * wide
-    return embedded + places + 2 * wide * cfg.final_norm + cfg.num_layers * layer
+    places = {"relative": 2 * heads, "learned": cfg.max_position * wide, "rotary": 0}
+    return embedded + places[cfg.position] + norm * cfg.final_norm + cfg.num_layers * layer
 
 
 def _of_read(cfg: ModelConfig, long_term: LongTermConfig) -> int:
@@ -151,7 +154,8 @@ def activations(cfg: RunConfig, segments: int) -> int:
     model = cfg.model
     keys = model.mem_len + model.segment_len + (model.compressed.length if model.compressed else 0)
     heads = model.num_heads * model.head_dim
-    token = 6 * model.d_model + 5 * heads + 2 * model.d_inner
+    inner = (4 if model.activation == "swiglu" else 2) * model.d_inner
+    token = 6 * model.d_model + 5 * heads + inner
     if model.long_term is not None:
         token += model.num_heads * model.long_term.num_basis
     layer = model.segment_len * token

@@ -13,6 +13,7 @@ from inf_former_jax.files import decode, digest_of, json_text, parse_json, readi
 from inf_former_jax.generate.decoding import DecodeState, NonFiniteState, start
 from inf_former_jax.memory.config import LongTermConfig
 from inf_former_jax.memory.state import MAX_SEEN
+from inf_former_jax.models.config import ModelConfig
 from inf_former_jax.models.decoder import Decoder
 from inf_former_jax.require import require, require_same
 
@@ -156,11 +157,12 @@ def _told(path: str | os.PathLike, member: np.ndarray | None) -> dict[str, Any]:
 
 
 def _untold(told: dict[str, Any]) -> dict[str, Any]:
-    """What a file's model has in the fields that came after it: of its memory, the defaults."""
-    if "long_term.num_basis" not in told:
-        return {}
-    defaults = {field.name: field.default for field in dataclasses.fields(LongTermConfig)}
-    fields = {f"long_term.{name}": value for name, value in defaults.items()}
+    """What a file's model has in the fields that came after it: the defaults."""
+    fields: dict[str, Any] = {}
+    kinds = {"": (ModelConfig, "num_layers"), "long_term.": (LongTermConfig, "num_basis")}
+    for prefix, (kind, always) in kinds.items():
+        if prefix + always in told:
+            fields |= {f"{prefix}{field.name}": field.default for field in dataclasses.fields(kind)}
     return parse_json(json_text(fields), _MODEL)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from inf_former_jax.memory import state
@@ -53,10 +54,13 @@ class Block(nn.Module):
             kinds.append(LongTerm(cfg, self.long_term, self._projections()))
         self.kinds: tuple[MemoryKind, ...] = tuple(kinds)
         dtype = compute_dtype(cfg)
-        self.norm_attention = layer_norm(dtype=dtype)
-        self.norm_feed_forward = layer_norm(dtype=dtype)
-        self.inner = nn.Dense(cfg.d_inner, dtype=dtype, dot_general=dense_dot)
-        self.outer = nn.Dense(cfg.d_model, dtype=dtype, dot_general=dense_dot)
+        self.norm_attention = norm_of(cfg, dtype=dtype)
+        self.norm_feed_forward = norm_of(cfg, dtype=dtype)
+        gated = cfg.activation == "swiglu"
+        dense = partial(nn.Dense, use_bias=not gated, dtype=dtype, dot_general=dense_dot)
+        self.inner, self.outer = dense(cfg.d_inner), dense(cfg.d_model)
+        if gated:
+            self.inner_gate = dense(cfg.d_inner)
 
     def __call__(
         self, x: Float[Array, "B T E"], memory: LayerMemory, segment: Segment
@@ -130,6 +134,9 @@ class Block(nn.Module):
         found = [kind.project(memory) for kind in self.kinds]
         projected = next((one for one in found if one is not None), None)
         window = self._window(memory)
+        if window is not None:  # the cache holds keys as attention sees them
+            keys, values = window
+            window = self.attention.placed(keys, np.arange(keys.shape[2])[None]), values
         return memory, open_segment.opened(cache, rows, window, projected)
 
     def extend(
@@ -143,7 +150,8 @@ class Block(nn.Module):
         """The call on tokens at any places of open segments: (outputs, the cache with them)."""
         assert segment.where is not None
         inputs, slots = self._normed_before(x), state.window_len(self.cfg) + places
-        keys_values = self.attention.keys_values(inputs)
+        keys, values = self.attention.keys_values(inputs)
+        keys_values = self.attention.placed(keys, slots), values
         cache = open_segment.append(cache, x, keys_values, slots, segment.where)
         keys, values = (jnp.moveaxis(part, 2, 0) for part in (cache.keys, cache.values))
         q, segment = self.attention.queries(inputs), segment._replace(projected=cache.projected)
@@ -173,15 +181,18 @@ class Block(nn.Module):
         """Those of local attention, which sees inputs after the norm where it comes before.
 
         They stay in the signal's dtype, also where layers compute in bfloat16. What is read is
-        added to local attention's output, which has the bias of the output already.
+        added to local attention's output, which has the bias of the output already. Cells have no
+        place in the window: where positions are rotary, neither they nor the queries that look for
+        them are turned.
         """
 
         def keys_values(x):
             if self.cfg.norm == "pre":
                 self.norm_attention(x)  # creates the parameters when the module is initialised
-                apply: Any = layer_norm(parent=None).apply
+                apply: Any = norm_of(self.cfg, parent=None).apply
                 x = apply(self.norm_attention.variables, x)
-            return self.attention.keys_values(x, HIGHEST)
+            keys, values = self.attention.keys_values(x, HIGHEST)
+            return self.attention.for_queries(keys), self.attention.for_queries(values)
 
         return LayerProjections(keys_values, lambda z: from_heads(z, self.attention.out, HIGHEST))
 
@@ -190,7 +201,7 @@ class Block(nn.Module):
         if self.cfg.norm == "pre":
             self.norm_attention(x)  # creates the parameters when the module is initialised
             norm = jax.lax.stop_gradient(self.norm_attention.variables)
-            apply: Any = layer_norm(parent=None, dtype=compute_dtype(self.cfg)).apply
+            apply: Any = norm_of(self.cfg, parent=None, dtype=compute_dtype(self.cfg)).apply
             x, old, new = (apply(norm, part) for part in (x, old, new))
         return self.attention.reconstruction(x, old, new)
 
@@ -205,12 +216,17 @@ class Block(nn.Module):
         x = x + drop(attended, "context")
         if cfg.norm == "post":
             x = self.norm_attention(x)
-        hidden = self.inner(self.norm_feed_forward(x) if cfg.norm == "pre" else x)
-        hidden = _ACTIVATIONS[cfg.activation](hidden)
+        hidden = self._hidden(self.norm_feed_forward(x) if cfg.norm == "pre" else x)
         if cfg.inner_dropout:
             hidden = drop(hidden, "hidden")
         x = x + drop(self.outer(hidden), "feed_forward")
         return self.norm_feed_forward(x) if cfg.norm == "post" else x
+
+    def _hidden(self, x: Array) -> Float[Array, "B T F"]:
+        """Inside the feed-forward layer: `a(x W + b)`, or `silu(x G) ⊙ x W` (Shazeer 2020, §2)."""
+        if self.cfg.activation == "swiglu":
+            return nn.silu(self.inner_gate(x)) * self.inner(x)
+        return _ACTIVATIONS[self.cfg.activation](self.inner(x))
 
     def _dropout(self, segment: Segment, x: Array, site: str) -> Array:
         return dropout(x, self.cfg.dropout, segment.dropout, self.layer, site)
@@ -228,6 +244,7 @@ def recomputed(cfg: ModelConfig, layer: Callable) -> Callable:
     return nn.remat(layer) if cfg.remat else layer
 
 
-def layer_norm(**fields: Any) -> nn.LayerNorm:
-    """LayerNorm over the channels, ε = 1e-5."""
-    return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, **fields)
+def norm_of(cfg: ModelConfig, **fields: Any) -> nn.LayerNorm | nn.RMSNorm:
+    """The norm over the channels that the configuration says."""
+    kind = nn.RMSNorm if cfg.norm_kind == "rms" else nn.LayerNorm
+    return kind(epsilon=cfg.norm_epsilon, use_fast_variance=False, **fields)

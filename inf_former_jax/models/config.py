@@ -6,7 +6,7 @@ from typing import Literal
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from inf_former_jax.fields import Checked, Count, Natural, Rate
+from inf_former_jax.fields import Checked, Count, Natural, Positive, Rate
 from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.config import LongTermConfig
 from inf_former_jax.memory.write_operators import check_size
@@ -26,6 +26,9 @@ class ModelConfig(Checked):
     num_layers: Count = 3
     num_heads: Count = 6
     """H."""
+    num_kv_heads: Natural = 0
+    """J, heads of keys and values in local attention, a divisor of H; 0 = H. H/J neighbouring heads
+    of queries share one of them (grouped-query attention)."""
     head_dim: Count = 50
     """K, width of a head."""
     d_model: Count = 300
@@ -41,16 +44,26 @@ class ModelConfig(Checked):
     compressed: CompressedConfig | None = None
     """The Compressive Transformer's memory of every layer; None = none."""
     norm: Literal["post", "pre"] = "post"
-    """LayerNorm after (post, published) or before (pre) each half of a layer."""
+    """A norm after (post, published) or before (pre) each half of a layer."""
+    norm_kind: Literal["layer", "rms"] = "layer"
+    """layer: LayerNorm. rms: RMSNorm, `x / √(mean(x²) + ε)` times a scale, without a bias."""
+    norm_epsilon: Positive = 1e-5
+    """ε, which norms add to what they take the root of."""
     final_norm: bool = False
-    """A LayerNorm between the last layer and the output matrix, as GPT-2's ln_f."""
-    position: Literal["relative", "learned"] = "relative"
+    """A norm between the last layer and the output matrix, as GPT-2's ln_f."""
+    position: Literal["relative", "learned", "rotary"] = "relative"
     """relative: distances in attention (Transformer-XL). learned: a table that is added to the
-    embeddings and begins anew in each segment; what is remembered keeps the positions it had."""
+    embeddings and begins anew in each segment; what is remembered keeps the positions it had.
+    rotary: queries and keys of local attention are turned by their place in [window | segment], so
+    that scores depend on distances (RoPE). Queries and cells of a long-term memory are not."""
     max_position: Count = 1024
-    """Rows of the learned table; the longest segment that it allows."""
-    activation: Literal["relu", "gelu", "gelu_exact"] = "relu"
-    """Of the feed-forward layer; gelu is GPT-2's, by the tanh approximation, gelu_exact x·Φ(x)."""
+    """Rows of the learned table; the longest segment that it allows. With other positions it limits
+    nothing; of rotary ones it says how far the loaded parameters were trained."""
+    rope_theta: Positive = 10000.0
+    """θ of rotary positions: channel k of K turns by θ^(-2k/K) a token, k < K/2."""
+    activation: Literal["relu", "gelu", "gelu_exact", "swiglu"] = "relu"
+    """Of the feed-forward layer; gelu is GPT-2's, by the tanh approximation, gelu_exact x·Φ(x).
+    swiglu: `(silu(x G) ⊙ x W) W'`, a third matrix and no biases."""
     attention_bias: bool = False
     """Biases in the local attention's four projections; the long-term memory's have none."""
     tied: bool = False
@@ -100,12 +113,28 @@ class ModelConfig(Checked):
         self._check_attention()
         self._check_memory()
 
+    @property
+    def kv_heads(self) -> int:
+        """J, how many heads of keys and values local attention has."""
+        return self.num_kv_heads or self.num_heads
+
     def _check_attention(self):
-        if self.position == "learned":
+        heads, kv_heads, position = self.num_heads, self.kv_heads, self.position
+        accepted = f"0 or a divisor of num_heads {heads}"
+        require(heads % kv_heads == 0, "num_kv_heads", kv_heads, accepted)
+        if position == "relative":
+            accepted = f"0 or num_heads {heads} with relative positions"
+            require(kv_heads == heads, "num_kv_heads", kv_heads, accepted)
+        else:
+            accepted = f"0 with {position} positions"
+            require(self.clamp_len == 0, "clamp_len", self.clamp_len, accepted)
+        if position == "rotary":
+            accepted = "an even number with rotary positions"
+            require(self.head_dim % 2 == 0, "head_dim", self.head_dim, accepted)
+        if position == "learned":
             accepted = f"at most max_position {self.max_position} with learned positions"
             fits = self.segment_len <= self.max_position
             require(fits, "segment_len", self.segment_len, accepted)
-            require(self.clamp_len == 0, "clamp_len", self.clamp_len, "0 with learned positions")
         if self.same_length:
             require(self.mem_len > 0, "mem_len", self.mem_len, "≥ 1 beside same_length")
         if self.fused_attention:

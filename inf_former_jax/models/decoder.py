@@ -24,7 +24,7 @@ from inf_former_jax.memory.long_term import Operators, select_rows
 from inf_former_jax.memory.state import LayerMemory, Memory
 from inf_former_jax.models import all_segments
 from inf_former_jax.models.all_segments import flat
-from inf_former_jax.models.block import Block, layer_norm, recomputed
+from inf_former_jax.models.block import Block, norm_of, recomputed
 from inf_former_jax.models.config import ModelConfig, compute_dtype
 from inf_former_jax.models.dropout import RowKeys, dropout, row_keys
 from inf_former_jax.models.layer_memory.kind import Info
@@ -58,13 +58,13 @@ class Decoder(nn.Module):
         if cfg.position == "learned":
             shape = (cfg.max_position, cfg.d_model)
             self.positions = self.param("positions", _EMBEDDING, shape, F32)
-        else:
+        elif cfg.position == "relative":
             shape = (cfg.num_heads, cfg.head_dim)
             self.bias_u = self.param("bias_u", _BIAS, shape, F32)
             self.bias_w = self.param("bias_w", _BIAS, shape, F32)
         self.block = [Block(cfg, j) for j in range(cfg.num_layers)]
         if cfg.final_norm:
-            self.norm_final = layer_norm(dtype=dtype)
+            self.norm_final = norm_of(cfg, dtype=dtype)
         if not cfg.tied:
             self.logits = nn.Dense(
                 cfg.vocab_size, use_bias=False, dtype=dtype, dot_general=exact_dot
@@ -329,7 +329,7 @@ class Decoder(nn.Module):
             x = x + self.embed(types)
         if self.cfg.scale_embedding:
             x = x * self.cfg.d_model**0.5
-        if self.cfg.position == "relative":
+        if self.cfg.position != "learned":
             return x
         return x + self.positions[places].astype(x.dtype)
 

@@ -24,8 +24,8 @@ from inf_former_jax.models.memory_read.layer import Projected, projected_shapes
 class LayerCache(NamedTuple):
     """One layer's part of the open segments; absent parts are None."""
 
-    keys: Float[AnyArray, "B S+T H K"]
-    values: Float[AnyArray, "B S+T H K"]
+    keys: Float[AnyArray, "B S+T J K"]  # turned by their place, with rotary positions
+    values: Float[AnyArray, "B S+T J K"]
     inputs: Float[AnyArray, "B T E"] | None  # of the layer, which the memory will take
     projected: Projected | None  # of the long-term memory, once a segment
     mass: Float[AnyArray, "B D"] | None  # sticky: how much attention fell on each bin so far
@@ -45,7 +45,7 @@ def init(cfg: ModelConfig, batch: int, dtype: Any = jnp.float32) -> Cache:
         return jnp.zeros((batch, *shape), dtype)
 
     def layer():
-        slots, heads = state.window_len(cfg) + cfg.segment_len, (cfg.num_heads, cfg.head_dim)
+        slots, heads = state.window_len(cfg) + cfg.segment_len, (cfg.kv_heads, cfg.head_dim)
         long_term, projected, mass = cfg.long_term, None, None
         if long_term is not None:
             shapes = projected_shapes(long_term, cfg.num_heads, cfg.head_dim, dtype)
@@ -65,7 +65,7 @@ def init(cfg: ModelConfig, batch: int, dtype: Any = jnp.float32) -> Cache:
 def opened(
     cache: LayerCache,
     rows: Bool[AnyArray, " B"],
-    window: tuple[Float[Array, "H B S K"], Float[Array, "H B S K"]] | None,
+    window: tuple[Float[Array, "J B S K"], Float[Array, "J B S K"]] | None,
     projected: Projected | None,
 ) -> LayerCache:
     """The cache with what a new segment finds in the given rows.
@@ -89,7 +89,7 @@ def opened(
 def append(
     cache: LayerCache,
     x: Float[AnyArray, "B C E"],
-    keys_values: tuple[Float[Array, "H B C K"], Float[Array, "H B C K"]],
+    keys_values: tuple[Float[Array, "J B C K"], Float[Array, "J B C K"]],
     slots: Int[AnyArray, "B C"],
     where: Bool[AnyArray, "B C"],
 ) -> LayerCache:

@@ -23,7 +23,7 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"attention/(query|key|value)_bias$", P("model", None)),
     (r"(attention|read)/out$", P("model", None, None)),
     (r"bias_[uw]$", P("model", None)),
-    (r"inner/kernel$", P(None, "model")),
+    (r"inner(_gate)?/kernel$", P(None, "model")),
     (r"inner/bias$", P("model")),
     (r"outer/kernel$", P("model", None)),
     (r"embed/embedding$", P("model", None)),

@@ -16,7 +16,7 @@ from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import decoder
 from inf_former_jax.models.decoder import Decoder, ModelConfig
 from tests.golden import jit
-from tests.pairs import PAIRS, TELLING
+from tests.pairs import LLAMA, PAIRS, TELLING
 
 B, T, V = 3, 4, 19
 # Functions close together, so that a signal is read on fewer of them than it is stored on.
@@ -59,6 +59,8 @@ KINDS = {
     "vanilla": {"mem_len": 0, "long_term": None},
     "xl-same-length": {"mem_len": 5, "long_term": None, "same_length": True, "clamp_len": 3},
     "compressive": {"long_term": None, "compressed": CompressedConfig(2, 2 * T), "norm": "pre"},
+    "llama": {**LLAMA, "long_term": None, "mem_len": 5, "same_length": True},
+    "llama-compressive": {**LLAMA, "long_term": None, "compressed": CompressedConfig(2, T)},
     "compressive-infinite": {"compressed": CompressedConfig(2, T)},
 }
 LENGTHS = np.array([11, 3, 6])

@@ -69,7 +69,8 @@ def test_every_bit_comes_back(book, tmp_path):
 def test_a_state_of_before_other_memories_comes_back(book, tmp_path):
     """Its leaves had other names and its configuration fewer fields, which are the defaults."""
     old = {name.replace(".located.", "."): leaf for name, leaf in members(book).items()}
-    told, new = json.loads(bytes(old["model"])), ("functions", "fit", "density", "content_heads")
+    told = json.loads(bytes(old["model"]))
+    new = ("functions", "fit", "density", "content_heads", "norm_epsilon", "num_kv_heads")
     told = {name: value for name, value in told.items() if not name.endswith(new)}
     old["model"] = np.frombuffer(json.dumps(told).encode(), np.uint8)
     assert set(old) != set(members(book)) and ".cache.layers[0].projected.keys" in old
@@ -79,6 +80,9 @@ def test_a_state_of_before_other_memories_comes_back(book, tmp_path):
     memory = dataclasses.replace(INFINITE.long_term, fit="intervals", num_samples=512)
     other = Decoder(dataclasses.replace(DECODER.cfg, long_term=memory))
     with pytest.raises(ValueError, match=r"earlier\.npz: long_term\.fit: found 'points'"):
+        load(path, other)
+    other = Decoder(dataclasses.replace(DECODER.cfg, norm_epsilon=1e-3))
+    with pytest.raises(ValueError, match=r"earlier\.npz: norm_epsilon: found 1e-05"):
         load(path, other)
 
 

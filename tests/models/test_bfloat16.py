@@ -49,6 +49,15 @@ TRAINING_FREE, JOINED = (
     dataclasses.replace(CONTENT, long_term=dataclasses.replace(CONTENT.long_term, **changes))
     for changes in ({"projections": "attention", "gate": False}, {"joined": True})
 )
+LLAMA = dataclasses.replace(
+    TRAINING_FREE,
+    num_kv_heads=2,
+    norm_kind="rms",
+    position="rotary",
+    activation="swiglu",
+    attention_bias=False,
+    mem_len=8,
+)
 COMPRESSIVE = dataclasses.replace(BASE, long_term=None, compressed=CompressedConfig(length=4))
 
 
@@ -61,6 +70,7 @@ COMPRESSIVE = dataclasses.replace(BASE, long_term=None, compressed=CompressedCon
         pytest.param(CONTENT, id="content", marks=pytest.mark.slow),
         pytest.param(TRAINING_FREE, id="training-free"),
         pytest.param(JOINED, id="joined", marks=pytest.mark.slow),
+        pytest.param(LLAMA, id="llama"),
     ],
 )
 def test_bfloat16_is_close_and_the_memory_stays_float32(cfg):
@@ -93,8 +103,8 @@ def test_bfloat16_is_close_and_the_memory_stays_float32(cfg):
 
 @pytest.mark.parametrize(
     "cfg",
-    [GPT2, CONTENT, TRAINING_FREE, JOINED],
-    ids=["gpt2", "content", "training-free", "joined"],
+    [GPT2, CONTENT, TRAINING_FREE, JOINED, LLAMA],
+    ids=["gpt2", "content", "training-free", "joined", "llama"],
 )
 def test_products_are_bfloat16(cfg):
     """All large products but the long-term memory's: what the option is for."""
@@ -104,7 +114,9 @@ def test_products_are_bfloat16(cfg):
     params = jax.eval_shape(Decoder(cfg).init, jax.random.key(0), tokens, memory, operators=ops)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(np.float32)}
     shapes = jax.make_jaxpr(Decoder(cfg).apply)(params, tokens, memory, operators=ops)
-    assert products(shapes.jaxpr, "bfloat16") == 2 * 8 + 1  # q, k, v, scores, values, out, 2 × FF
+    # q, k, v, scores, values, out, 2 × FF; a third of FF, and k and v of a window
+    each = 8 + (cfg.activation == "swiglu") + 2 * (cfg.mem_len > 0)
+    assert products(shapes.jaxpr, "bfloat16") == 2 * each + 1
 
 
 def products(jaxpr, dtype):

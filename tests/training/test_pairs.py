@@ -97,6 +97,7 @@ def check_trees(actual, expected, rtol=1e-10):
         "joined",
         pytest.param("training-free", marks=pytest.mark.slow),
         pytest.param("mixed, gaussian", marks=pytest.mark.slow),
+        pytest.param("llama", marks=pytest.mark.slow),
     ],
 )
 def test_a_mesh_gives_what_one_device_gives_and_training_goes_on(pair, tmp_path):

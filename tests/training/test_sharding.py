@@ -94,6 +94,24 @@ def test_what_the_mesh_does_not_divide_is_replicated_and_listed(tiny_model):
     assert found["params/block_0/inner/kernel"] == P(None, "model")  # d_inner 8 still is
 
 
+def test_a_gated_layer_is_split_by_hidden_units_and_shared_heads(tiny_model):
+    """Where the mesh divides the heads of queries only, keys and values are replicated."""
+    cfg = dataclasses.replace(
+        tiny_model, position="rotary", activation="swiglu", norm_kind="rms", num_kv_heads=2
+    )
+    two, four = (specs(state_shapes(cfg), sharding.make_mesh(model)) for model in (2, 4))
+    block = "params/block_0"
+    for found in (two, four):
+        for name in ("inner", "inner_gate"):
+            assert found[f"{block}/{name}/kernel"] == P(None, "model")
+        assert found[f"{block}/outer/kernel"] == P("model", None)
+        assert found[f"{block}/attention/query"] == P(None, "model", None)
+        assert found[f"{block}/norm_attention/scale"] == P()
+    for name in ("key", "value"):
+        assert two[f"{block}/attention/{name}"] == P(None, "model", None)
+        assert four[f"{block}/attention/{name}"] == P()
+
+
 def test_nothing_is_listed_where_all_divides(tiny_model):
     assert sharding.replicated(state_shapes(tiny_model), sharding.make_mesh(4)) == []
 

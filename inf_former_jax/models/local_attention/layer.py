@@ -6,12 +6,15 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from inf_former_jax.memory import compressed
 from inf_former_jax.memory.arrays import AnyArray
 from inf_former_jax.memory.content import ContentRead, join
+from inf_former_jax.memory.state import window_len
 from inf_former_jax.models.config import ModelConfig
+from inf_former_jax.models.local_attention import rotary
 from inf_former_jax.models.local_attention.cached import cached_attention
 from inf_former_jax.models.local_attention.causal import causal_attention
 from inf_former_jax.models.local_attention.scores import Heads
@@ -19,8 +22,8 @@ from inf_former_jax.models.projections import F32, FROM_HEADS, TO_HEADS, from_he
 from inf_former_jax.models.segment import Segment
 from inf_former_jax.require import require
 
-#: Keys and values, heads first.
-KeysValues = tuple[Float[Array, "H B S K"], Float[Array, "H B S K"]]
+#: Keys and values, their J heads first.
+KeysValues = tuple[Float[Array, "J B S K"], Float[Array, "J B S K"]]
 
 #: A projection's kernel [E, H, K] and its bias [H, K] or None.
 Projection = tuple[Array, Array | None]
@@ -43,19 +46,19 @@ class LocalAttention(nn.Module):
 
     def setup(self):
         cfg = self.cfg
-        heads = (cfg.num_heads, cfg.head_dim)
+        heads, shared = (cfg.num_heads, cfg.head_dim), (cfg.kv_heads, cfg.head_dim)
         inward, outward = (cfg.d_model, *heads), (*heads, cfg.d_model)
         self.query = self.param("query", TO_HEADS, inward, F32)
-        self.key = self.param("key", TO_HEADS, inward, F32)
-        self.value = self.param("value", TO_HEADS, inward, F32)
+        self.key = self.param("key", TO_HEADS, (cfg.d_model, *shared), F32)
+        self.value = self.param("value", TO_HEADS, (cfg.d_model, *shared), F32)
         if cfg.position == "relative":
             self.position = self.param("position", TO_HEADS, inward, F32)
         self.out = self.param("out", FROM_HEADS, outward, F32)
         if cfg.attention_bias:
             zeros = nn.initializers.zeros
             self.query_bias = self.param("query_bias", zeros, heads, F32)
-            self.key_bias = self.param("key_bias", zeros, heads, F32)
-            self.value_bias = self.param("value_bias", zeros, heads, F32)
+            self.key_bias = self.param("key_bias", zeros, shared, F32)
+            self.value_bias = self.param("value_bias", zeros, shared, F32)
             self.out_bias = self.param("out_bias", zeros, (cfg.d_model,), F32)
 
     def __call__(
@@ -72,7 +75,11 @@ class LocalAttention(nn.Module):
             keys_values: of [compressed | short-term | inputs], S + T rows, oldest first.
             joined: what the same queries found among further keys.
         """
-        heads, cfg = self._heads(q, keys_values, segment), self.cfg
+        (keys, values), cfg = keys_values, self.cfg
+        slots, window = np.arange(keys.shape[2])[None], keys.shape[2] - q.shape[2]
+        q = self.placed(jnp.swapaxes(q, 0, 1), slots[:, window:])
+        keys = self.for_queries(self.placed(keys, slots))
+        heads = self._heads(q, (keys, self.for_queries(values)), segment)
         if cfg.fused_attention:
             accepted = "after `import inf_former_jax.contrib.fused_attention` only"
             require(cfg.fused_by in FUSED, "fused_attention", True, accepted)
@@ -99,28 +106,57 @@ class LocalAttention(nn.Module):
         """What the call returns, for inputs at any slots of a cache: see `cached_attention`.
 
         Args:
-            keys_values: of the cache, S + T slots.
+            keys_values: of the cache, S + T slots; the keys are `placed`.
             slots: where the keys of the inputs stand in it.
             q, joined: as of the call.
         """
-        heads, cfg = self._heads(q, keys_values, segment), self.cfg
-        window = keys_values[0].shape[2] - cfg.segment_len
-        attended = cached_attention(
-            heads,
+        cfg, window = self.cfg, keys_values[0].shape[2] - self.cfg.segment_len
+        q, sharing = self.placed(jnp.swapaxes(q, 0, 1), slots), cfg.num_heads // cfg.kv_heads
+        # Heads that share keys are further queries of these: the cache is read as it is.
+        shape = (cfg.kv_heads, sharing, *q.shape[1:])
+        grouped = jnp.moveaxis(q.reshape(shape), 1, 2).reshape(*shape[:1], shape[2], -1, shape[4])
+        z, logsum = cached_attention(
+            self._heads(grouped, keys_values, segment),
             window - segment.filled,
-            slots,
+            jnp.tile(slots, (1, sharing)),
             same_length=self._same_length(),
             chunk=cfg.query_chunk,
         )
-        return self._joined_output(*attended, joined)
+
+        def by_head(x):
+            split = x.reshape(*x.shape[:2], sharing, -1, *x.shape[3:])
+            return jnp.moveaxis(split, 2, 1).reshape(*q.shape[:3], *x.shape[3:])
+
+        return self._joined_output(by_head(z), by_head(logsum), joined)
+
+    def placed(
+        self, x: Float[Array, "h B C K"], slots: Int[AnyArray, "b C"]
+    ) -> Float[Array, "h B C K"]:
+        """Queries or keys as attention sees them at slots of [window | segment].
+
+        Rotary positions turn them. Only distances count, so that slots begin anew in each segment.
+
+        Args:
+            slots: of each row, b = B, or of all of them, b = 1.
+        """
+        cfg = self.cfg
+        if cfg.position != "rotary":
+            return x
+        table = rotary.angles(window_len(cfg) + cfg.segment_len, cfg.head_dim, cfg.rope_theta)
+        return rotary.turned(x, table, slots)
+
+    def for_queries(self, x: Float[Array, "J B S K"]) -> Float[Array, "H B S K"]:
+        """Keys or values of every head of queries: those that heads share are repeated."""
+        sharing = self.cfg.num_heads // self.cfg.kv_heads
+        return x if sharing == 1 else jnp.repeat(x, sharing, axis=0)
 
     def keys_values(self, x: Float[AnyArray, "B S E"], precision: Any = None) -> KeysValues:
-        """The keys and values of inputs."""
+        """The keys and values of inputs, which have no place yet (`placed`)."""
         _, key, value = self._projections()
         return to_heads(x, *key, precision=precision), to_heads(x, *value, precision=precision)
 
     def queries(self, x: Float[AnyArray, "B T E"]) -> Float[Array, "B H T K"]:
-        """The projected queries of inputs, for the long-term memory to use."""
+        """The projected queries of inputs, for the long-term memory to use; not `placed` yet."""
         return jnp.swapaxes(to_heads(x, *self._projections()[0]), 0, 1)
 
     def _projections(self) -> tuple[Projection, Projection, Projection]:
@@ -145,17 +181,21 @@ class LocalAttention(nn.Module):
     ) -> Float[Array, "B T"]:
         """How far attention to compressed vectors is from attention to the old ones (SPEC §5b).
 
-        Everything but `new` is detached: inputs, old vectors, and this layer's projections.
+        Everything but `new` is detached: inputs, old vectors, and this layer's projections. It is
+        attention by content, without positions of any kind.
         """
         (query, key, value), x, old = jax.lax.stop_gradient((self._projections(), x, old))
-        before, after = ((to_heads(m, *key), to_heads(m, *value)) for m in (old, new))
+        before, after = (
+            (self.for_queries(to_heads(m, *key)), self.for_queries(to_heads(m, *value)))
+            for m in (old, new)
+        )
         return compressed.reconstruction(to_heads(x, *query), before, after)
 
     def _same_length(self) -> int:
         return self.cfg.mem_len if self.cfg.same_length else 0
 
     def _heads(self, q: AnyArray, keys_values: KeysValues, segment: Segment) -> Heads:
-        heads = Heads(jnp.swapaxes(q, 0, 1), *keys_values)
+        heads = Heads(q, *keys_values)
         if segment.biases is None or segment.distances is None:
             return heads
         r, u, w = (part.astype(q.dtype) for part in (segment.distances, *segment.biases))

@@ -50,6 +50,15 @@ def test_configs_survive_json(name):
     assert not {"out", "fresh"} & fields.keys()
 
 
+def test_a_config_of_before_a_field_has_its_default():
+    """A run that was begun before models could be Llamas goes on."""
+    config = PRESETS["vanilla"][1]
+    fields = folders.to_json(config)
+    for name in ("num_kv_heads", "norm_kind", "norm_epsilon", "rope_theta"):
+        del fields["model"][name]
+    assert folders.from_json(SortingConfig, fields) == config
+
+
 def test_a_config_of_another_version_is_refused():
     fields = folders.to_json(PRESETS["vanilla"][1]) | {"colour": 3}
     with pytest.raises(ValueError, match=r"^config.json: .*colour.*accepted: a SortingConfig"):
