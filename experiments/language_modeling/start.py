@@ -19,7 +19,8 @@ from inf_former_jax.training.checkpoint import CheckpointError
 #: What the given parameters decide: sizes, and what is computed with them. All else (segments,
 #: memory, dropout) is the run's own.
 _GIVEN = ("vocab_size", "num_layers", "num_heads", "head_dim", "d_model", "d_inner", "max_position")
-_GIVEN += ("norm", "activation", "tied", "scale_embedding")
+_GIVEN += ("num_kv_heads", "norm", "norm_kind", "norm_epsilon", "rope_theta", "activation", "tied")
+_GIVEN += ("scale_embedding",)
 
 TOKENIZER = "tokenizer.json"
 

@@ -103,14 +103,15 @@ WITH_CODE = [page for page in PAGES[1:] if PYTHON.search(text_of(page))]
 @pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_CODE, ids=name_of)
 def test_code_of_a_page_runs(page, tmp_path, monkeypatch):
-    """All blocks of a page, one after the other, beside GPT-2's files; their assertions hold."""
+    """All blocks of a page, one after the other, beside models' files; their assertions hold."""
     blocks = PYTHON.findall(text_of(page))
     if "jax_num_cpu_devices" in "".join(blocks):  # which JAX accepts before it begins
         program = "\n".join([*blocks, "assert jax.device_count() == 2"])
         environment = {name: text for name, text in os.environ.items() if name != "XLA_FLAGS"}
         subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, check=True)
         return
-    shutil.copytree(ROOT / "tests" / "golden" / "gpt2", tmp_path / "gpt2")
+    for model in ("gpt2", "llama"):
+        shutil.copytree(ROOT / "tests" / "golden" / model, tmp_path / model)
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     for number, block in enumerate(blocks, start=1):

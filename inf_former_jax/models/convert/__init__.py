@@ -1,1 +1,1 @@
-"""Parameters of published models, as ours and back: GPT-2, and the paper's own ∞-former."""
+"""Parameters of published models, as ours and back: GPT-2, Llama, the paper's own ∞-former."""

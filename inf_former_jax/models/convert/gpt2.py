@@ -10,25 +10,14 @@ Files are safetensors and JSON, never a pickle.
 
 import os
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray
-
 from inf_former_jax.models.config import ModelConfig
-from inf_former_jax.models.convert import gpt2_files, gpt2_options
-from inf_former_jax.models.convert.gpt2_layout import (
-    is_tied,
-    memory_params,
-    own,
-    pack,
-    sizes,
-    unpack,
-)
-from inf_former_jax.require import require
+from inf_former_jax.models.convert import folder, gpt2_options, options, places
+from inf_former_jax.models.convert.gpt2_layout import EMBEDDING, LAYER, TOLD_BY, layout, own
+from inf_former_jax.models.convert.graft import graft as graft
+from inf_former_jax.models.convert.graft import grow as grow
 
 
 def load(
@@ -55,70 +44,21 @@ def load(
         FileNotFoundError: no such file or folder.
     """
     if isinstance(path_or_tensors, Mapping):
-        options, tensors, where, config = {}, path_or_tensors, "tensors", "tensors"
+        said, tensors, where, config = {}, path_or_tensors, "tensors", "tensors"
     else:
-        path = Path(path_or_tensors)
-        tensors, options, where, config = gpt2_files.read_folder(path, num_heads is None)
+        instead = "one beside the weights, or num_heads" if num_heads is None else None
+        tensors, said, where, config = folder.read(
+            Path(path_or_tensors), gpt2_options.canonical, instead
+        )
     tensors = own(tensors)
-    told, tied = sizes(tensors, where), is_tied(tensors)
-    tied = options.get("tie_word_embeddings", tied)
-    if tied and "lm_head.weight" in tensors:
-        found, accepted = "another matrix than wte.weight", "the same, or tie_word_embeddings false"
-        require(is_tied(tensors), f"{where}: lm_head.weight", found, accepted)
-        del tensors["lm_head.weight"]
+    told = places.sizes(tensors, where, TOLD_BY, LAYER)
+    tied = said.get("tie_word_embeddings", places.is_tied(tensors, EMBEDDING))
+    if tied:
+        tensors = places.without_tied_head(tensors, EMBEDDING, where)
     published = max(told["d_model"] // 64, 1)
-    heads = options.get("n_head", published) if num_heads is None else num_heads
-    cfg = gpt2_options.configuration(told, heads, tied, options, where, config)
-    return cfg, unpack(cfg, tensors, where)
-
-
-def graft(cfg: ModelConfig, params: Mapping[str, Any], key: PRNGKeyArray) -> dict:
-    """Plain GPT-2 parameters with fresh ones of the memory that cfg has; the given are kept.
-
-    The long-term memory's W_O is zero, so that outputs are unchanged at first; W_O learns at once,
-    the other new parameters as soon as it is not zero. A compressed memory is attended to from its
-    first vector on; so is a long-term memory without a W_O, whose cells are joined to local
-    attention or which is read by the layer's own matrices.
-
-    Args:
-        cfg: a gpt2_infinity… or gpt2_compressive configuration.
-
-    Raises:
-        ValueError: cfg has no memory to add, or params lack one of its layers.
-    """
-    some = cfg.long_term is not None or cfg.compressed is not None
-    require(some, "cfg", "no memory", "a long_term or compressed one")
-    make, grafted = jax.jit(partial(memory_params, cfg)), dict(params)
-    for j in range(cfg.num_layers):
-        name = f"block_{j}"
-        require(name in params, f"params/{name}", "nothing", f"one of {cfg.num_layers} layers")
-        grafted[name] = {**params[name], **make(jax.random.fold_in(key, j))}
-    return grafted
-
-
-def grow(params: Mapping[str, Any], vocab_size: int, key: PRNGKeyArray) -> dict:
-    """Parameters with embeddings for further ids: normal around the mean, σ .02 (GPT-2's own).
-
-    So is an output matrix that is not the embeddings. The logits of the ids that were there stay
-    what they were.
-
-    Raises:
-        ValueError: params know more ids already.
-    """
-    known = params["embed"]["embedding"]
-    fewer = f"at least the {known.shape[0]} that there are"
-    require(vocab_size >= known.shape[0], "vocab_size", vocab_size, fewer)
-
-    def grown(rows, key):
-        shape = (vocab_size - rows.shape[0], rows.shape[1])
-        fresh = rows.mean(axis=0)[None] + 0.02 * jax.random.normal(key, shape, rows.dtype)
-        return jnp.concatenate([rows, fresh])
-
-    more = {**params, "embed": {"embedding": grown(known, key)}}
-    if "logits" in params:
-        head = grown(params["logits"]["kernel"].T, jax.random.fold_in(key, 1)).T
-        more["logits"] = {"kernel": head}
-    return more
+    heads = said.get("n_head", published) if num_heads is None else num_heads
+    cfg = gpt2_options.configuration(told, heads, tied, said, where, config)
+    return cfg, places.unpack(layout(cfg), tensors, where)
 
 
 def save(
@@ -143,10 +83,5 @@ def save(
         ValueError: cfg is no GPT-2, params are not its parameters, an id is not one of its own,
             tokenizer names none, or the folder cannot be made or written to.
     """
-    for name, token in {"eos": eos, "bos": bos}.items():
-        fits = token is None or (type(token) is int and 0 <= token < cfg.vocab_size)
-        require(fits, name, repr(token), f"an id 0 … {cfg.vocab_size - 1}")
-    tokens = {"eos_token_id": eos, "bos_token_id": bos}
-    given = {name: token for name, token in tokens.items() if token is not None}
-    options = gpt2_options.options_of(cfg, **given)
-    gpt2_files.write_folder(Path(path), pack(cfg, params), options, tokenizer)
+    said = gpt2_options.options_of(cfg, **options.token_ids(cfg.vocab_size, eos=eos, bos=bos))
+    folder.write(Path(path), places.pack(layout(cfg), params), said, tokenizer)

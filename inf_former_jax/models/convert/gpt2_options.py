@@ -5,24 +5,17 @@ It has GPT-2's own options, by the names that `transformers` has for them, and b
 """
 
 import dataclasses
-import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from inf_former_jax.memory.compressed import CompressedConfig
-from inf_former_jax.memory.config import LongTermConfig
 from inf_former_jax.models import presets
 from inf_former_jax.models.config import ModelConfig
+from inf_former_jax.models.convert.options import OURS, check_ours, made, our_fields, same
 from inf_former_jax.require import require
 
-#: In config.json, what GPT-2 has no option for.
-OURS = "inf_former"
-
-#: In there, the digest of the weights that the file was written with.
-WEIGHTS = "weights"
-
 #: Fields of `ModelConfig` that every GPT-2 shares.
-_SHARED = {"norm", "final_norm", "position", "attention_bias", "scale_embedding"}
+_SHARED = {"norm", "norm_kind", "norm_epsilon", "final_norm", "position", "rope_theta"}
+_SHARED |= {"attention_bias", "num_kv_heads", "scale_embedding"}
 
 #: Sizes that both config.json and the tensors say.
 _SIZES = {
@@ -74,20 +67,17 @@ def canonical(options: Mapping[str, Any], where: str) -> dict[str, Any]:
         if alias in options:
             value = options.pop(alias)
             told = options.setdefault(name, value)
-            require(_is(value, told), f"{where}: {alias}", repr(value), f"{told} as {name} says")
+            require(same(value, told), f"{where}: {alias}", repr(value), f"{told} as {name} says")
     for name, accepted in _COMPUTED.items():
         value = options.get(name, accepted)
-        require(_is(value, accepted), f"{where}: {name}", repr(value), repr(accepted))
+        require(same(value, accepted), f"{where}: {name}", repr(value), repr(accepted))
     for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop"):
         rate = options.setdefault(name, 0.1)
         fits = type(rate) in (int, float) and 0 <= rate < 1
         require(fits, f"{where}: {name}", repr(rate), "a number in [0, 1)")
     tied = options.setdefault("tie_word_embeddings", True)
     require(isinstance(tied, bool), f"{where}: tie_word_embeddings", repr(tied), "true or false")
-    ours = options.setdefault(OURS, {})
-    require(isinstance(ours, dict), f"{where}: {OURS}", repr(ours), "an object")
-    weights = ours.get(WEIGHTS, "")
-    require(isinstance(weights, str), f"{where}: {OURS}: {WEIGHTS}", repr(weights), "a text")
+    check_ours(options, where)
     options.setdefault("n_head", 12)
     return options
 
@@ -114,7 +104,7 @@ def configuration(
         if name == "n_inner" and value is None:
             value = 4 * width
         found, accepted = f"{told[size]} in the tensors", f"{value!r} as config.json says"
-        require(_is(value, told[size]), f"{where}: {name}", found, accepted)
+        require(same(value, told[size]), f"{where}: {name}", found, accepted)
     fits = type(num_heads) is int and num_heads > 0 and width % num_heads == 0
     require(fits, f"{config}: num_heads", repr(num_heads), f"a divisor of the width {width}")
     activation, known = options.get("activation_function", "gelu_new"), " or ".join(_ACTIVATIONS)
@@ -129,38 +119,9 @@ def configuration(
         "tied": tied,
         "dropout": options.get("resid_pdrop", 0.1),
         "attention_dropout": options.get("attn_pdrop", 0.1),
+        **our_fields(options, _FIELDS, config),
     }
-    for name, value in options.get(OURS, {}).items():
-        if name != WEIGHTS:
-            accepted = "a field that GPT-2 has no option for"
-            require(name in _FIELDS, f"{config}: {OURS}: {name}", "such a field", accepted)
-            changes[name] = _memory(name, value, config)
-    return _made(presets.gpt2, changes, config)
-
-
-def _memory(name: str, value: Any, where: str) -> Any:
-    """A field as `ModelConfig` has it: of memories the configuration."""
-    kind: Any = {"long_term": LongTermConfig, "compressed": CompressedConfig}.get(name)
-    if kind is None or value is None:
-        return value
-    place, known = f"{where}: {OURS}: {name}", {field.name for field in dataclasses.fields(kind)}
-    require(isinstance(value, dict), place, repr(value), "an object or null")
-    for field in value:
-        require(field in known, f"{place}.{field}", "such a field", f"those of a {kind.__name__}")
-    # JSON knows no tuples.
-    fields = {field: tuple(v) if isinstance(v, list) else v for field, v in value.items()}
-    return _made(kind, fields, place)
-
-
-def _made(kind: Callable[..., Any], fields: Mapping[str, Any], place: str) -> Any:
-    """A configuration of these fields; what it refuses is named after the place."""
-    try:
-        return kind(**fields)
-    except ValueError as error:
-        raise ValueError(f"{place}: {error}") from None
-    except TypeError:  # the same, where annotations are checked at run time
-        found, accepted = reprlib.repr(dict(fields)), "numbers, true or false, and names"
-        raise ValueError(f"{place}: found {found}, accepted: {accepted}") from None
+    return made(presets.gpt2, changes, config)
 
 
 def options_of(cfg: ModelConfig, **more: Any) -> dict[str, Any]:
@@ -194,8 +155,3 @@ def options_of(cfg: ModelConfig, **more: Any) -> dict[str, Any]:
         **more,
         OURS: {name: value for name, value in fields.items() if name in _FIELDS},
     }
-
-
-def _is(value: Any, accepted: Any) -> bool:
-    """Equal and of the same type: JSON's true is no 1."""
-    return type(value) is type(accepted) and value == accepted

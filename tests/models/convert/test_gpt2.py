@@ -16,7 +16,7 @@ from inf_former_jax.memory import state
 from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import decoder, presets
-from inf_former_jax.models.convert import gpt2, gpt2_layout
+from inf_former_jax.models.convert import gpt2, gpt2_layout, places
 from inf_former_jax.models.decoder import Decoder
 from tests import golden, oracle
 from tests.golden import relative_error
@@ -86,7 +86,7 @@ def test_logits_and_gradients_are_pytorchs(dtype):
         assert np.abs(logits - arrays["logits"]).max() < limit * np.abs(arrays["logits"]).max()
         assert float(loss) == pytest.approx(float(arrays["loss"]), rel=limit)
         expected = gpt2_layout.own(golden.under(arrays, "grad."))
-        ours = gpt2_layout.pack(cfg, grads)
+        ours = places.pack(gpt2_layout.layout(cfg), grads)
     assert ours.keys() == expected.keys()
     for name, grad in expected.items():
         if name.endswith("c_attn.bias"):  # a bias of the keys changes nothing
@@ -491,11 +491,11 @@ def test_the_sizes_are_the_published_ones():
         "xl": 1_557_611_200,
     }
     for size, count in published.items():
-        places = gpt2_layout.layout(presets.gpt2(size)).values()
-        assert sum(math.prod(place.shape) for place in places) == count
+        layout = gpt2_layout.layout(presets.gpt2(size)).values()
+        assert sum(math.prod(place.shape) for place in layout) == count
     one = presets.gpt2(num_layers=1)
-    places = gpt2_layout.layout(one).values()
-    expected = {"/".join(path): place.leaf for place in places for path in place.paths}
+    layout = gpt2_layout.layout(one).values()
+    expected = {"/".join(path): place.leaf for place in layout for path in place.paths}
     assert shapes(one) == expected, "tied: no matrix of the logits' own"
     with pytest.raises(ValueError, match="size: found tiny"):
         presets.gpt2("tiny")

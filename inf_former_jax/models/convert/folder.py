@@ -1,17 +1,17 @@
-"""A folder of GPT-2's files: safetensors and JSON, never a pickle."""
+"""A folder of a model's files, as Hugging Face has them: safetensors and JSON, never a pickle."""
 
 import contextlib
 import os
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from inf_former_jax.files import digest_of, json_text, read_bytes, read_json, reading, writing
-from inf_former_jax.models.convert.gpt2_options import OURS, WEIGHTS, canonical
+from inf_former_jax.models.convert.options import OURS, WEIGHTS
 from inf_former_jax.require import require
 
 _WEIGHTS, _INDEX, _CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
@@ -23,16 +23,21 @@ _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _TOKENIZER = {"tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"}
 _TOKENIZER |= {"special_tokens_map.json", "added_tokens.json"}
 
+#: Options of a config.json as found, and its place → the same by one name each, checked.
+Canonical = Callable[[Mapping[str, Any], str], dict[str, Any]]
+
 #: In the header of the weights, a hash of what follows it.
 _DIGEST = "digest"
 
 
-def read_folder(path: Path, needed: bool) -> tuple[dict[str, Any], dict[str, Any], str, str]:
+def read(
+    path: Path, canonical: Canonical, instead: str | None = "one beside the weights"
+) -> tuple[dict[str, Any], dict[str, Any], str, str]:
     """(tensors by their names, options by one name each, where the tensors and the options are).
 
     Args:
         path: a folder, or the safetensors file in it.
-        needed: refuse a folder without config.json.
+        instead: what is accepted where config.json is not there; None = its absence.
 
     Raises:
         ValueError, FileNotFoundError: as `gpt2.load`.
@@ -42,28 +47,28 @@ def read_folder(path: Path, needed: bool) -> tuple[dict[str, Any], dict[str, Any
     if path.is_dir():
         path, index = folder / _WEIGHTS, folder / _INDEX
         if index.is_file() and not path.is_file():
-            tensors, options = _read_shards(index), _read_options(folder / _CONFIG, needed)
+            tensors, options = _read_shards(index), _options(folder / _CONFIG, canonical, instead)
             return tensors, options, str(index), str(folder / _CONFIG)
         pickled = next((f for f in sorted(folder.iterdir()) if f.suffix in _PICKLES), None)
         require(path.is_file() or pickled is None, str(pickled), "a pickle", _CONVERT)
     tensors, digest = _read_tensors(path)
-    options = _read_options(folder / _CONFIG, needed)
+    options = _options(folder / _CONFIG, canonical, instead)
     told = options.get(OURS, {}).get(WEIGHTS, digest)
     place = f"{folder / _CONFIG}: {OURS}: {WEIGHTS}"
     require(digest in (None, told), place, f"{told}, another save's", f"{digest}, of {path.name}")
     return tensors, options, str(path), str(folder / _CONFIG)
 
 
-def _read_options(path: Path, needed: bool) -> dict[str, Any]:
+def _options(path: Path, canonical: Canonical, instead: str | None) -> dict[str, Any]:
     if not path.exists():
-        require(not needed, str(path), "nothing", "one beside the weights, or num_heads")
+        require(instead is None, str(path), "nothing", instead or "")
         return {}
-    return canonical(read_json(path, "GPT-2's options"), str(path))
+    return canonical(read_json(path, "a model's options"), str(path))
 
 
 def _read_shards(index: Path) -> dict[str, Any]:
     """The tensors of all files that an index names."""
-    files = read_json(index, "GPT-2's index").get("weight_map")
+    files = read_json(index, "an index of weights").get("weight_map")
     if not isinstance(files, dict) or not files or not all(map(_is_file_name, files.values())):
         found, accepted = reprlib.repr(files), "an object of names of files by those of tensors"
         raise ValueError(f"{index}: weight_map: found {found}, accepted: {accepted}")
@@ -102,7 +107,7 @@ def _read_tensors(path: Path) -> tuple[dict[str, Any], str | None]:
     return tensors, told
 
 
-def write_folder(
+def write(
     folder: Path,
     tensors: Mapping[str, np.ndarray],
     options: dict[str, Any],
