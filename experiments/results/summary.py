@@ -4,7 +4,6 @@ import statistics
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from experiments.questions.data import Sizes, eliminating_accuracy
 from experiments.run.memories import NAMES
 from experiments.run.tables import CONTROL, Result, groups, markdown, spread, tested
 
@@ -23,9 +22,6 @@ class Task(NamedTuple):
     """Of the task, by which results of `experiments.run.memories` count, too; None = none do."""
 
 
-#: The documents of the runs that its row has.
-_TWO_PEOPLE = Sizes(people=2, questions=2, sentences=4, relations=("birthplace",))
-
 #: Folder of experiments/ → its row.
 TASKS = {
     "sorting": Task("compare", "1,068 tokens by frequency", settings={"length": 1068}),
@@ -37,10 +33,7 @@ TASKS = {
         sizes={"distances": [1, 2, 4, 8, 16, 32, 64]},
     ),
     "questions": Task(
-        "questions",
-        "on a fact stated once, 1 to 4 segments back",
-        untrained={"a value that was not given before": eliminating_accuracy(_TWO_PEOPLE)},
-        sizes={"sentences": 4},
+        "questions", "on a fact stated once, 1 to 4 segments back", sizes={"sentences": 4}
     ),
     "language_modeling": Task("language_modeling", "novels", "perplexity", {"piece": 32}),
     "dialogue": Task("dialogue", "about a document", "perplexity"),
