@@ -53,7 +53,7 @@ for label, accuracy in {**tests, **result["baselines"]}.items():
 
 # %%
 steps, accuracy, *_ = zip(*result["curve"], strict=True)
-trained, emptied = tests.values()
+trained, emptied, _ = tests.values()
 window = result["baselines"]["exact counts, 2 layers × window"]
 figure, axes = plt.subplots(figsize=(6, 3.2), constrained_layout=True)
 axes.plot(steps, accuracy, "o-", label="validation")

@@ -166,7 +166,9 @@ def test_recall_is_looked_at_by_asked_age(tmp_path, capsys):
     assert found["writes"] == 3 and found["written_ages"] == [2, 3, 4]
     for head in found["layers"][0]["heads"]:
         by_age = np.average(head["mass_by_asked_age"], axis=0, weights=counts)
-        np.testing.assert_allclose(by_age, head["mass_by_age"], atol=1e-4)
+        # mass_by_age finds the borders, at thirds, between two of 64 bins.
+        np.testing.assert_allclose(by_age, head["mass_by_age"], atol=0.02)
+        assert by_age.sum() == pytest.approx(1, abs=1e-4)
         assert 0 < head["mass_on_asked"] < 1
     assert (folder / "asked.png").stat().st_size > 5000
     assert "by the age that is asked" in capsys.readouterr().out
