@@ -8,14 +8,12 @@
 Each prints a table and writes JSON and a picture.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.analysis import choose, memory, retention, stream
 from experiments.run import cli, folders
-from inf_former_jax.require import require
 
 #: Name → the module that computes result.json, and the defaults of its options.
 _COMMANDS = {
@@ -27,17 +25,15 @@ _COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line: `python -m experiments.analysis COMMAND [--options]`."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    name = argv[0] if argv else "none"
-    if name in ("-h", "--help"):
-        return print(__doc__)
-    with cli.refusals():
-        require(name in (*_COMMANDS, "memory"), "command", name, f"{', '.join(_COMMANDS)}, memory")
+    asked = cli.command(__doc__, (*_COMMANDS, "memory"), argv)
+    if asked is None:
+        return None
+    name, argv = asked
     if name == "memory":
-        return memory.main(argv[1:])
+        return memory.main(argv)
     module, defaults = _COMMANDS[name]
     program = f"python -m experiments.analysis {name}"
-    cfg: Any = cli.options(program, module.__doc__, defaults, argv[1:])
+    cfg: Any = cli.options(program, module.__doc__, defaults, argv)
     folder = Path(cfg.out)
     with cli.refusals():
         module.check(cfg)
@@ -45,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             if result is not None:
                 return print(f"{folder} holds the finished result; --out for another one")
             found = module.compute(cfg, folder)
-            origin = folders.provenance("analysis", name, argv) | {"settings": folders.to_json(cfg)}
+            origin = folders.provenance("analysis", name, [name, *argv])
+            origin["settings"] = folders.to_json(cfg)
             folders.write_result(folder, origin | found)
     own = ("config.json", folders.LOCK)
     names = sorted(path.name for path in folder.iterdir() if path.name not in own)

@@ -5,8 +5,9 @@
 
 A key of five digits is stated once in the text of a book and asked for 1 to 64 segments later. DIR
 holds the splits train, valid and test in a layout that `data/text.py` reads. Reports, by distance,
-how many digits and how many whole keys are right: as trained, and with the long-term memory emptied
-before every segment. Writes config, metrics, a figure and a picture to `runs/passkey/PRESET-seed`.
+how many digits and how many whole keys are right: as trained, with the long-term memory emptied
+before every segment, and with another document's. Writes config, metrics, a figure and a picture to
+`runs/passkey/PRESET-seed`.
 """
 
 if __name__ == "__main__":  # before JAX is imported, which takes seconds

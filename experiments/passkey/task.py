@@ -13,6 +13,7 @@ from experiments.passkey.config import PRESETS, PasskeyConfig
 from experiments.run import batches, controls, probes, training
 from experiments.run.controls import Control
 from experiments.run.experiment import Experiment, Site, Task
+from experiments.run.tables import TRAINED
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.data.splits import TokenizedSplit, tokenize
 from inf_former_jax.data.text import SPLITS
@@ -184,7 +185,7 @@ def report(preset: str, folder: Path, result: Mapping[str, Any]) -> None:
         folder,
         f"passkey, {preset}, {result['steps']:,} updates",
         "right on the test documents, by distance in segments",
-        result["test"]["as trained"]["distances"],
+        result["test"][TRAINED]["distances"],
         trained,
         {
             f"digits, {label}": (float(np.mean(values)), values)

@@ -5,8 +5,8 @@
 
 Facts about people are stated once in a text and asked for in a conversation behind it. Reports how
 many greedy answers are the right words, on 300 other documents, by the age of the fact in segments:
-as trained, and with the long-term memory emptied before every segment. Writes config, metrics, a
-figure and a picture to `runs/questions/PRESET-seed`.
+as trained, with the long-term memory emptied before every segment, and with another text's. Writes
+config, metrics, a figure and a picture to `runs/questions/PRESET-seed`.
 """
 
 if __name__ == "__main__":  # before JAX is imported, which takes seconds

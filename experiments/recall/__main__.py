@@ -5,8 +5,8 @@
 
 Key–value pairs are given among noise, one or a few a segment; the last segment asks for some of
 them. Reports accuracy on 800 other documents by the age of the question in segments: as trained,
-and with the long-term memory emptied before every segment. Writes config, metrics, a figure and a
-picture to `runs/recall/PRESET-seed`.
+with the long-term memory emptied before every segment, and with another document's. Writes config,
+metrics, a figure and a picture to `runs/recall/PRESET-seed`.
 """
 
 if __name__ == "__main__":  # before JAX is imported, which takes seconds

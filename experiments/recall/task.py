@@ -12,6 +12,7 @@ from experiments.recall.config import PRESETS, RecallConfig
 from experiments.run import batches, controls, probes, training
 from experiments.run.controls import Control
 from experiments.run.experiment import Experiment, Site, Task
+from experiments.run.tables import TRAINED
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.require import require
 from inf_former_jax.training import metrics
@@ -129,7 +130,7 @@ def report(preset: str, folder: Path, result: Mapping[str, Any]) -> None:
         folder,
         f"recall, {preset}, {result['steps']:,} updates",
         "accuracy on the test documents, by age in segments",
-        test["as trained"]["ages"],
+        test[TRAINED]["ages"],
         {label: (row["accuracy"], row["accuracy_by_age"]) for label, row in test.items()},
         {label: (value, by_age.get(label, ())) for label, value in result["baselines"].items()},
     )

@@ -3,7 +3,7 @@
 from functools import partial
 
 from experiments.run import tables
-from experiments.run.tables import CONTROL, SOURCE, Columns, Result, Runs, tested
+from experiments.run.tables import CONTROL, SOURCE, TRAINED, Columns, Result, Runs, tested
 
 #: Headings of the scores of replies → the figures in a result.
 SCORES = {
@@ -27,8 +27,8 @@ def _score(figure: str, runs: Runs) -> str:
 
 COLUMNS: Columns = {
     "seeds": tables.count,
-    "perplexity, valid": tested("as trained", "perplexity", 2, split="valid"),
-    "test": tested("as trained", "perplexity", 2),
+    "perplexity, valid": tested(TRAINED, "perplexity", 2, split="valid"),
+    "test": tested(TRAINED, "perplexity", 2),
     "memory emptied": tested(CONTROL, "perplexity", 2),
     "another document": tested("another document", "perplexity", 2),
     **{column: partial(_score, figure) for column, figure in SCORES.items()},

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Callable, Mapping
 
 from experiments.run import tables
-from experiments.run.tables import CONTROL, SOURCE, Columns, Result, Runs
+from experiments.run.tables import CONTROL, SOURCE, TRAINED, Columns, Result, Runs
 
 _WINDOW = "sliding window"
 
@@ -27,11 +27,11 @@ def _words_per_second(runs: Runs) -> str:
 #: Perplexities are a token unless the column says otherwise.
 COLUMNS: Columns = {
     "seeds": tables.count,
-    "valid": _tested("as trained", "perplexity", split="valid"),
-    "test": _tested("as trained", "perplexity"),
+    "valid": _tested(TRAINED, "perplexity", split="valid"),
+    "test": _tested(TRAINED, "perplexity"),
     "memory emptied": _tested(CONTROL, "perplexity"),
-    "a word": _tested("as trained", "word_perplexity"),
-    "bits a byte": _tested("as trained", "bits_per_byte"),
+    "a word": _tested(TRAINED, "word_perplexity"),
+    "bits a byte": _tested(TRAINED, "bits_per_byte"),
     "updates": tables.updates,
     "words/s": _words_per_second,
     "parameters": tables.parameters,
@@ -71,11 +71,11 @@ def pairs_table(results: list[Result]) -> str:
                 found[key].setdefault(label, {})[settings["seed"]] = test["perplexity"]
     rows = []
     for (corpus, piece, model), labels in found.items():
-        trained, emptied = labels["as trained"], labels.get(CONTROL, {})
+        trained, emptied = labels[TRAINED], labels.get(CONTROL, {})
         if trained.keys() != emptied.keys():
             continue
         others = [found.get((corpus, piece, name), {}) for name in ("gpt2", f"{model}-emptied")]
-        plain, trained_emptied = (other.get("as trained", {}) for other in others)
+        plain, trained_emptied = (other.get(TRAINED, {}) for other in others)
         gains = [_gain(trained, other) for other in (plain, emptied, trained_emptied)]
         name = f"{model}, pieces of {piece}" if piece else model
         rows.append([corpus, name, str(len(trained)), *gains])

@@ -1,7 +1,7 @@
 """Tables of every memory on one task (`experiments.run.memories`)."""
 
 from experiments.run import probes, tables
-from experiments.run.tables import CONTROL, FOREIGN, SOURCE, Columns, Result, Runs, tested
+from experiments.run.tables import CONTROL, FOREIGN, SOURCE, TRAINED, Columns, Result, Runs, tested
 
 
 def _k(runs: Runs) -> str:
@@ -22,10 +22,10 @@ _TASKS: dict[str, tuple[str, str, Columns]] = {
         "length",
         "tokens",
         {
-            "accuracy": tested("as trained", "accuracy"),
+            "accuracy": tested(TRAINED, "accuracy"),
             "emptied": tested(CONTROL, "accuracy"),
             "foreign": tested(FOREIGN, "accuracy"),
-            "loss": tested("as trained", "loss"),
+            "loss": tested(TRAINED, "loss"),
         },
     ),
     "recall": ("num_keys", "keys", probes.columns("ages", "accuracy_by_age")),

@@ -1,7 +1,7 @@
 """The table of runs that compute in float32 or in bfloat16, everything else alike."""
 
 from experiments.run import tables
-from experiments.run.tables import CONTROL, SOURCE, Columns, Result, Runs
+from experiments.run.tables import CONTROL, SOURCE, TRAINED, Columns, Result, Runs
 
 
 def _dtype(runs: Runs) -> str:
@@ -33,7 +33,7 @@ _COLUMNS: Columns = {
     "computes in": _dtype,
     "seeds": tables.count,
     "while it trains": _curve,
-    "test": lambda runs: _test("as trained", runs),
+    "test": lambda runs: _test(TRAINED, runs),
     "memory emptied": lambda runs: _test(CONTROL, runs),
     "tokens/s": tables.rate,
     SOURCE: tables.source,

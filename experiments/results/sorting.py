@@ -3,7 +3,7 @@
 import statistics
 
 from experiments.run import tables
-from experiments.run.tables import CONTROL, SOURCE, Columns, Result, Runs, tested
+from experiments.run.tables import CONTROL, SOURCE, TRAINED, Columns, Result, Runs, tested
 
 
 def _length(runs: Runs) -> int:
@@ -29,7 +29,7 @@ _SORTING: Columns = {
     "preset": lambda runs: f"`{runs[0]['preset']}`",
     "tokens": lambda runs: f"{_length(runs):,}",
     "seeds": lambda runs: str(len({run["settings"]["seed"] for run in runs})),
-    "accuracy": tested("as trained", "accuracy"),
+    "accuracy": tested(TRAINED, "accuracy"),
     "memory emptied": tested(CONTROL, "accuracy"),
     "counts in layers × window": _counted,
     "parameters": tables.parameters,
@@ -41,9 +41,9 @@ _SORTING: Columns = {
 
 COMPARISON: Columns = {
     "seeds": tables.count,
-    "accuracy": tested("as trained", "accuracy"),
+    "accuracy": tested(TRAINED, "accuracy"),
     "emptied": tested(CONTROL, "accuracy"),
-    "loss": tested("as trained", "loss"),
+    "loss": tested(TRAINED, "loss"),
     "updates": tables.updates,
     "tokens/s": tables.rate,
     "s/update": _seconds_per_update,

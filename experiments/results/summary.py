@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from experiments.run.memories import NAMES
-from experiments.run.tables import CONTROL, Result, groups, markdown, spread, tested
+from experiments.run.tables import CONTROL, TRAINED, Result, groups, markdown, spread, tested
 
 
 class Task(NamedTuple):
@@ -88,7 +88,7 @@ def _trained(figure: str, results: list[Result], ours: bool) -> Iterator[Candida
         if name.endswith("-emptied") or ("infinity" in name or name in NAMES) != ours:
             continue
         control = tested(CONTROL, figure, digits)(runs)
-        for label, note in {"as trained": "", "sliding window": ", sliding window"}.items():
+        for label, note in {TRAINED: "", "sliding window": ", sliding window"}.items():
             if cell := tested(label, figure, digits)(runs):
                 mean = statistics.mean(run["test"][label][figure] for run in runs)
                 yield Candidate(mean, f"{cell} ({name}{note})", control)

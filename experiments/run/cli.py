@@ -135,6 +135,27 @@ def main(
             experiment.report(preset, folder, result)
 
 
+def command(
+    text: str | None, names: Sequence[str], argv: Sequence[str] | None
+) -> tuple[str, list[str]] | None:
+    """(name, its arguments) of a line `COMMAND [--options]`; None if it asks for help, now printed.
+
+    Another command ends the process with status 2.
+
+    Args:
+        text: what `--help` prints.
+        names: the commands that there are.
+        argv: None = the process's.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    name = argv[0] if argv else "none"
+    if name in ("-h", "--help"):
+        return print(text)
+    with refusals():
+        require(name in names, "command", name, ", ".join(names))
+    return name, argv[1:]
+
+
 def parse(
     experiment: Experiment[Config], description: str | None, argv: Sequence[str]
 ) -> tuple[str, Config]:

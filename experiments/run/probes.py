@@ -87,8 +87,8 @@ def columns(places: str, accuracies: str) -> tables.Columns:
 
     return {
         "seeds": tables.count,
-        "accuracy": tables.tested("as trained", "accuracy"),
-        f"by {places.removesuffix('s')}": by_place("as trained"),
+        "accuracy": tables.tested(tables.TRAINED, "accuracy"),
+        f"by {places.removesuffix('s')}": by_place(tables.TRAINED),
         "emptied": tables.tested(tables.CONTROL, "accuracy"),
         "emptied, by it": by_place(tables.CONTROL),
         "foreign": tables.tested(tables.FOREIGN, "accuracy"),

@@ -5,9 +5,9 @@
     python -m experiments.sorting lasting [--options]     contractions of the memory, by segments
     python -m experiments.sorting memories [--options]    every memory on this task, one table
 
-Trains on freshly generated sequences, then reports accuracy on 800 others: as trained, and with
-the long-term memory emptied before every segment. Writes config, metrics, a figure and a picture
-to `runs/sorting/PRESET-seed`.
+Trains on freshly generated sequences, then reports accuracy on 800 others: as trained, with the
+long-term memory emptied before every segment, and with another sequence's. Writes config, metrics,
+a figure and a picture to `runs/sorting/PRESET-seed`.
 """
 
 if __name__ == "__main__":  # before JAX is imported, which takes seconds

@@ -8,6 +8,7 @@ from typing import Any
 
 from experiments.run.grid import EMPTIED
 from experiments.run.plots import LINES, picture
+from experiments.run.tables import TRAINED
 
 
 def accuracy_curve(
@@ -92,4 +93,4 @@ def comparison(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _accuracies(runs: Sequence[Mapping[str, Any]]) -> list[float]:
-    return [run["test"]["as trained"]["accuracy"] for run in runs]
+    return [run["test"][TRAINED]["accuracy"] for run in runs]

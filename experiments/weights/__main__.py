@@ -10,24 +10,20 @@ if __name__ == "__main__":  # before JAX is imported, which takes seconds
 
     process.begin()
 
-import sys
 from collections.abc import Sequence
 
 from experiments.run import cli
 from experiments.weights import smollm2
-from inf_former_jax.require import require
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line: `python -m experiments.weights COMMAND [--options]`."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    name = argv[0] if argv else "none"
-    if name in ("-h", "--help"):
-        return print(__doc__)
-    with cli.refusals():
-        require(name == "smollm2", "command", name, "smollm2")
+    asked = cli.command(__doc__, ("smollm2",), argv)
+    if asked is None:
+        return
+    name, argv = asked
     program, text = f"python -m experiments.weights {name}", smollm2.__doc__
-    cfg = cli.options(program, text, smollm2.SmolLM2Config(), argv[1:])
+    cfg = cli.options(program, text, smollm2.SmolLM2Config(), argv)
     with cli.refusals():
         smollm2.run(cfg)
 

@@ -8,8 +8,8 @@ has its length before it:
     each tensor    name, number of dimensions, sizes (the fastest first), kind, place
     padding, and the tensors' blocks
 
-The package `gguf` reads it, too. It maps a file, while here the bytes lie compressed in a wheel; it
-takes eight seconds for the vocabulary of SmolLM2; and a file that was cut ends in errors of NumPy.
+The package `gguf` reads it, too. It maps a file, while here the bytes lie compressed in a wheel,
+and a file that was cut ends in errors of NumPy.
 """
 
 import math

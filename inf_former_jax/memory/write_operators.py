@@ -49,7 +49,8 @@ def write_operator(
 ) -> tuple[Float[np.ndarray, "M N"] | None, Float[np.ndarray, "L N"]]:
     """(G_past, G_new) of a row's k-th further write, in float64; k = 0 is (None, first fit).
 
-    G_past is None, too, where the past is not sampled (`fit.doubling`).
+    Where the past is not sampled G_past is None, too, and G_new of float32's precision
+    (`fit.doubling`).
     """
     if cfg.fit == "intervals":
         return _interval_operator(cfg, length, k)
@@ -68,7 +69,7 @@ def _interval_operator(
 ) -> tuple[Float[np.ndarray, "M N"] | None, Float[np.ndarray, "L N"]]:
     """`write_operator` where each vector, and each sample of the past, covers an interval."""
     if k and cfg.contraction == "doubling":
-        return None, doubling.matrices(cfg, length, k)[1]
+        return None, doubling.new(cfg, length, k)
     tau = 0.0 if k == 0 else cfg.tau_of(k)
     past = tau * np.arange(cfg.num_samples + 1) / cfg.num_samples
     edges = intervals.interval_edges(tau, length)
@@ -86,7 +87,7 @@ def _nearest(cfg: LongTermConfig) -> dict[str, Any]:
 def interval_decay(cfg: LongTermConfig, k: int) -> Float[np.ndarray, "N N"]:
     """A of a row's k-th further write as intervals, which takes all of the past; float64, k ≥ 1."""
     if cfg.contraction == "doubling":
-        return doubling.matrices(cfg, 1, k)[0]
+        return doubling.decay(cfg, k)
     return intervals.decay(cfg.basis, cfg.tau_of(k), **_nearest(cfg))
 
 

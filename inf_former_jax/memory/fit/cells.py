@@ -58,7 +58,7 @@ def squeeze(
     """
     samples = jnp.asarray(samples)
     by = squeeze_of(cfg, jnp.maximum(writes, 1), samples.dtype)
-    return means(samples, cfg.num_basis, cfg.num_basis * by.tau, cfg.num_basis * cfg.tau_of(1))
+    return _means(samples, cfg.num_basis, cfg.num_basis * by.tau, cfg.num_basis * cfg.tau_of(1))
 
 
 def append(
@@ -72,13 +72,28 @@ def append(
     x, count = jnp.asarray(x), cfg.num_basis
     by = squeeze_of(cfg, jnp.maximum(writes, 1), x.dtype)
     widest = count * (1 - cfg.tau_of(1))
-    touched = min(count, int(widest) + 1)
     least = widest if cfg.contraction == "fixed" else 0.0
-    new = means(x, touched, count * by.rest, least, from_end=True)
+    return at_the_end(x, count, count * by.rest, min(count, int(widest) + 1), least)
+
+
+def at_the_end(
+    x: Float[Array, "B L E"],
+    count: int,
+    width: Float[AnyArray, " B"],
+    touched: int,
+    least: float = 0.0,
+) -> Float[Array, "B N E"]:
+    """The means of `count` (N) cells over whose last `width` L vectors are spread.
+
+    Args:
+        touched: how many cells they can meet, in any row.
+        least: no width is below this one.
+    """
+    new = _means(x, touched, width, least, from_end=True)
     return jnp.pad(new, ((0, 0), (count - touched, 0), (0, 0)))
 
 
-def means(
+def _means(
     x: Float[Array, "B S E"],
     count: int,
     width: Float[AnyArray, " B"],

@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from inf_former_jax.memory.arrays import AnyArray
 from inf_former_jax.memory.config import LongTermConfig
-from inf_former_jax.memory.fit.cells import Parts, gather, means
+from inf_former_jax.memory.fit.cells import Parts, at_the_end, gather
 
 
 def capacity(segments: Int[AnyArray, " B"]) -> Int[Array, " B"]:
@@ -85,9 +85,7 @@ def append(
     """
     x, count = jnp.asarray(x), cfg.num_basis
     room = capacity(jnp.maximum(writes, 1) + 1)
-    touched = max(count // 2, 1)
-    new = means(x, touched, count / room.astype(x.dtype), 0.0, from_end=True)
-    return jnp.pad(new, ((0, 0), (count - touched, 0), (0, 0)))
+    return at_the_end(x, count, count / room.astype(x.dtype), max(count // 2, 1))
 
 
 def filled(cfg: LongTermConfig, writes: Int[AnyArray, " B"]) -> Int[Array, " B"]:
@@ -97,14 +95,14 @@ def filled(cfg: LongTermConfig, writes: Int[AnyArray, " B"]) -> Int[Array, " B"]
     return jnp.where(room <= count, writes * (count // room), -(-writes // shared))
 
 
-def matrices(
-    cfg: LongTermConfig, length: int, k: int
-) -> tuple[Float[np.ndarray, "N N"], Float[np.ndarray, "L N"]]:
-    """(A, G_new) of a row's k-th further write, `C ← A C + G_newᵀ X`, for the analysis; k ≥ 1."""
-    writes = jnp.full(1, k)
-    past = squeeze(cfg, jnp.eye(cfg.num_basis)[None], writes)
-    new = append(cfg, jnp.eye(length)[None], writes)
-    return np.asarray(past[0], np.float64), np.asarray(new[0], np.float64).T
+def decay(cfg: LongTermConfig, k: int) -> Float[np.ndarray, "N N"]:
+    """A of a row's k-th further write, `C ← A C + G_newᵀ X`, for the analysis; k ≥ 1."""
+    return np.asarray(squeeze(cfg, jnp.eye(cfg.num_basis)[None], jnp.full(1, k))[0], np.float64)
+
+
+def new(cfg: LongTermConfig, length: int, k: int) -> Float[np.ndarray, "L N"]:
+    """G_new of the same write, to the rounding of JAX's default float."""
+    return np.asarray(append(cfg, jnp.eye(length)[None], jnp.full(1, k))[0], np.float64).T
 
 
 def edges(num_basis: int, writes: int) -> Float[np.ndarray, " J"]:

@@ -169,7 +169,7 @@ def test_any_width_of_each_row(from_end, least):
             eye = jnp.broadcast_to(jnp.eye(number, dtype=dtype), (rows, number, number))
 
             def means(x, width, eye=eye):
-                return cells.means(x, count, width, least, from_end=from_end)
+                return cells._means(x, count, width, least, from_end=from_end)
 
             found = jit(means)(eye, jnp.asarray(width, dtype))
         eps = np.finfo(dtype).eps
@@ -183,7 +183,7 @@ def test_the_parts_of_an_old_cell_sum_to_it(least):
     """In float32, of 512 cells: places as large as 512 would have errors of 3e-5."""
     width = np.array([300.1, 401.3, 511.7], np.float32)
     eye = jnp.broadcast_to(jnp.eye(512), (3, 512, 512))
-    found = jit(lambda x, width: cells.means(x, 512, width, least))(eye, width)
+    found = jit(lambda x, width: cells._means(x, 512, width, least))(eye, width)
     of_each = np.asarray(found, np.float64).sum(axis=1)
     np.testing.assert_allclose(of_each, np.tile(width[:, None] / 512, 512), rtol=1e-6)
 
@@ -194,7 +194,7 @@ def test_nothing_changes_where_nothing_is_contracted():
     first = long_term.write(cfg, long_term.init(cfg, 2, E), x)
     np.testing.assert_array_equal(first.coeffs, x)
     for least in (11.0, 0.0):
-        again = jit(lambda x, least=least: cells.means(x, 11, jnp.full(2, 11.0), least))(x)
+        again = jit(lambda x, least=least: cells._means(x, 11, jnp.full(2, 11.0), least))(x)
         np.testing.assert_array_equal(again, x)
 
 

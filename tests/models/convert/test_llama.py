@@ -76,7 +76,8 @@ def test_logits_and_gradients_are_those_of_transformers(dtype):
     expected = golden.under(arrays, "grad.")
     assert ours.keys() == expected.keys()
     for name, grad in expected.items():
-        assert relative_error(ours[name], grad) < 2e-5, name
+        # They were computed in float64 and are kept in float32.
+        assert relative_error(ours[name], grad) < (1e-5 if narrow else 1e-7), name
 
 
 def test_a_window_of_all_segments_gives_the_logits_of_the_whole_text():
