@@ -109,8 +109,10 @@ class Probe(ConversationTask):
     def results(self, state: TrainState) -> dict[str, Any]:
         """Figures on the test documents, as trained and with the controls; baselines."""
         cfg = self._questions
+        # Of a single test document there is no other text.
+        has: list[Control] = ["emptied", *(["foreign"] if "swapped" in self._batches else [])]
         return {
-            "test": controls.each(cfg, functools.partial(self.tested, state)),
+            "test": controls.each(cfg, functools.partial(self.tested, state), has),
             "baselines": {
                 "chance": chance(cfg.task),
                 "a value of the document, none bound to its name": unbound_accuracy(cfg.task),

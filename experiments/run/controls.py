@@ -44,7 +44,7 @@ def eval_steps(cfg: RunConfig, mesh: Mesh) -> dict[Control, Callable[..., Any]]:
 def each(
     cfg: RunConfig,
     figures: Callable[[Control], Figures],
-    controls: Iterable[Control] = ("emptied", "foreign"),
+    controls: Iterable[Control],
 ) -> dict[str, Figures]:
     """Label → figures of a trained model: as it was trained, and under the controls.
 

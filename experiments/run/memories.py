@@ -131,7 +131,9 @@ def grid(
     def cells(cfg: MemoriesConfig) -> Sequence[Cell[Config]]:
         windows = cfg.windows or (None,)
         shapes = product(cfg.sizes, windows, range(cfg.seeds), cfg.gradients, cfg.memories)
-        return [cell(cfg, *shape) for shape in shapes]
+        found = [cell(cfg, *shape) for shape in shapes]
+        # A window is the same whatever gradient goes through a memory.
+        return list({one.folder: one for one in found}.values())
 
     def cell(
         cfg: MemoriesConfig, size: int, window: int | None, seed: int, gradient: int, name: str
@@ -147,6 +149,7 @@ def grid(
             used = memory(name.removesuffix(EMPTIED), ridge, model.num_heads)
             changes = {"long_term": used, "memory_gradient": gradient}
         model = dataclasses.replace(model, **changes)
+        reach = model.memory_gradient
         warmup = min(config.optim.warmup_steps, cfg.updates // 2)
         config = dataclasses.replace(
             config,
@@ -157,11 +160,11 @@ def grid(
             objective=Objective(empty_memory=name.endswith(EMPTIED)),
         )
         return Cell(
-            row=(name, f"{size:,}", str(model.mem_len), str(gradient)),
-            title=f"{name}, {label} {size:,}, window {model.mem_len}, k = {gradient}, seed {seed}",
+            row=(name, f"{size:,}", str(model.mem_len), str(reach)),
+            title=f"{name}, {label} {size:,}, window {model.mem_len}, k = {reach}, seed {seed}",
             preset=name,
             config=config,
-            folder=Path(cfg.out) / f"{size}-{model.mem_len}" / f"{name}-{gradient}-{seed}",
+            folder=Path(cfg.out) / f"{size}-{model.mem_len}" / f"{name}-{reach}-{seed}",
         )
 
     def finish(folder: Path, found: Results) -> None:

@@ -180,6 +180,15 @@ def test_questions_are_counted_by_age(finished):
 
 
 @pytest.mark.slow
+def test_a_single_document_has_no_other(tmp_path):
+    """Then there is no foreign memory, and the run ends as others do."""
+    folder = tmp_path / "run"
+    command.main([*TINY, "--test-documents", "1", "--out", str(folder)])
+    result = json.loads((folder / "result.json").read_text())
+    assert list(result["test"]) == ["as trained", "memory emptied before every segment"]
+
+
+@pytest.mark.slow
 def test_a_run_leaves_its_files_and_provenance(finished, capsys):
     folder, result = finished
     assert (folder / "accuracy.png").read_bytes().startswith(b"\x89PNG")

@@ -57,7 +57,7 @@ def test_what_a_name_means():
 
 def test_a_window_of_equal_cost():
     """Without a memory, attention has as many more keys as the memory has functions."""
-    options = dataclasses.replace(recall.MEMORIES.options, memories=("window",), gradients=(3,))
+    options = dataclasses.replace(recall.MEMORIES.options, memories=("window",), gradients=(3, 5))
     (cell,) = recall.MEMORIES.cells(options)
     model = cell.config.model
     assert (model.long_term, model.memory_gradient, model.mem_len) == (None, 0, 16 + 128)
