@@ -99,6 +99,10 @@ _PAIRS = {
         {**TRAINING_FREE, "joined": True},
         {**LLAMA, "attention_bias": True, "tied": True, "query_chunk": 3},
     ),
+    "llama, grafted": (
+        {**TRAINING_FREE, "joined": True, "turn_queries": True, "unit_writes": True, "gate": True},
+        {**LLAMA, "num_layers": 2, "long_term_layers": (1,), "sinks": 2, "cell_distance": 3},
+    ),
     "mixed, gaussian": (
         {**STICKY, "content_heads": 1, "cells": 5, "age_bias": "cells"},
         {"mem_len": 0},
@@ -118,7 +122,7 @@ TELLING = (
     "training-free",
     "joined",
     "mixed, cells",
-    "llama, joined, training-free",
+    "llama, grafted",
 )
 
 

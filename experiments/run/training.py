@@ -138,7 +138,7 @@ def _train(cfg: RunConfig, place: Site, task: Task, clock: Clock) -> tuple[Train
         saved = checkpoints.restore(shapes)
         done = 0 if saved is None else int(saved.step)
         placed = sharding.shardings(shapes, mesh)
-        train_step = step.make_train_step(cfg.model, tx, cfg.objective, placed)
+        train_step = step.make_train_step(cfg.model, tx, cfg.objective, placed, cfg.optim.trained)
         first = next(batches.placed(task.batch, cfg.batch_size, mesh, done))
         if done < cfg.optim.steps and jax.process_count() == 1:
             compiling = pool.submit(_compile, train_step, shapes, first, place.operators)

@@ -57,6 +57,10 @@ class LongTermConfig(Checked):
     """μ_0 of the KL regulariser; None leaves the mean free."""
     gate: bool = True
     """Smooth what is written by `X ⊙ sigmoid(conv1d(X))` (as the published code; SPEC §3)."""
+    unit_writes: bool = False
+    """Each vector is scaled to a root mean square of 1 before it is written. In a pretrained model
+    the first token of a text may be a hundred times as long as others, which one cell would then
+    consist of."""
     contraction: Literal["fixed", "power", "doubling"] = "fixed"
     """How a row's k-th further write makes room. fixed: τ_k = tau (paper). power: τ_k =
     (k/(k+1))^power. doubling, for intervals on equal cells: cells are averaged in pairs where all
@@ -85,7 +89,8 @@ class LongTermConfig(Checked):
     cannot tell. linear: a learned slope; cells: a learned number for each cell."""
     turn_queries: bool = False
     """Reading by content: a learned K×K matrix for each head between the layer's queries and the
-    memory. It begins as the identity and noise of the same size, so that heads differ."""
+    memory. It begins as the identity and noise of the same size, so that heads differ; without
+    noise where projections = attention, whose heads do."""
     unit_cells: bool = False
     """Reading by content: each cell is scaled to a root mean square of 1 before the memory's own
     matrices project it. Averages of unlike vectors are short, and so may a layer's inputs be; a
@@ -172,9 +177,8 @@ class LongTermConfig(Checked):
             found = f"True with content_heads {self.content_heads}"
             require(self.density == "gibbs", "joined", found, "True with density = gibbs")
         if self.projections == "attention":
-            for name in ("turn_queries", "unit_cells"):
-                found = f"attention with {name}"
-                require(not getattr(self, name), "projections", found, "own there")
+            found = "attention with unit_cells"
+            require(not self.unit_cells, "projections", found, "own there")
             found = f"attention with content_heads {self.content_heads}"
             require(self.density == "gibbs", "projections", found, "own, or density = gibbs")
 

@@ -36,14 +36,13 @@ def cell_signal(cfg: LongTermConfig, coeffs: Float[AnyArray, "B N E"]) -> Float[
         middles = first_fit_times(cfg.content_cells)
         psi = jnp.asarray(cfg.basis.evaluate(middles), coeffs.dtype)
         signal = jnp.einsum("rn,bne->bre", psi, coeffs, precision=HIGHEST)
-    if not cfg.unit_cells:
-        return signal
-    squares = jnp.mean(signal**2, axis=-1, keepdims=True)
-    return signal * jax.lax.rsqrt(squares + _SMALLEST_SQUARE)
+    return unit(signal) if cfg.unit_cells else signal
 
 
-#: Of a cell's mean square; an empty cell stays 0, with a finite gradient.
-_SMALLEST_SQUARE = 1e-8
+def unit(x: Float[AnyArray, "... E"]) -> Float[Array, "... E"]:
+    """Vectors scaled to `Σ_e x_e² / E = 1`; a vector of zeros stays, with a finite gradient."""
+    squares = jnp.mean(jnp.asarray(x) ** 2, axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(squares + 1e-8)
 
 
 class ContentRead(NamedTuple):

@@ -4,7 +4,9 @@ A layer's FIFO holds its last inputs, right-aligned (newest last). Beside a long
 memory it carries one segment more than the short-term memory attends to: its oldest T rows are the
 *pending write*, written or compressed exactly once, before the next segment reads.
 
-    [ compressed (C) ] [ pending write (T) | short-term memory (mem_len) ] ← new segment (T)
+    [ sinks | compressed (C) ] [ pending write (T) | short-term memory (mem_len) ] ← new segment (T)
+
+Sinks are a document's first tokens, which stay in the window when the FIFO has moved on.
 
 One counter a row, `seen`, says what is filled and what is due. All of it is explicit: pytree in,
 pytree out. `reset` starts a new document in some rows: it sets everything they carry to zero.
@@ -15,6 +17,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
@@ -53,8 +56,17 @@ class MemoryConfig(Protocol):
         ...
 
     @property
+    def sinks(self) -> int:
+        """First tokens of a document that stay in the window."""
+        ...
+
+    @property
     def long_term(self) -> LongTermConfig | None:
-        """The long-term memory of every layer; None = none."""
+        """The long-term memory; None = none."""
+        ...
+
+    def remembers(self, layer: int) -> bool:
+        """Whether a layer has the long-term memory."""
         ...
 
     @property
@@ -69,6 +81,7 @@ class LayerMemory(NamedTuple):
     fifo: Float[AnyArray, "B S E"] | None  # last inputs of the layer, S = fifo_len(cfg)
     long_term: LongTermMemory | None = None
     compressed: Float[AnyArray, "B C E"] | None = None  # right-aligned, newest last
+    sinks: Float[AnyArray, "B K E"] | None = None  # of the document's first tokens
 
 
 class Memory(NamedTuple):
@@ -90,15 +103,23 @@ def init(cfg: MemoryConfig, batch: int, dtype: DTypeLike = jnp.float32) -> Memor
     def zeros(length):
         return jnp.zeros((batch, length, cfg.d_model), dtype) if length else None
 
-    def layer():
-        ltm = cfg.long_term
+    def layer(number):
+        memory = None
+        if cfg.long_term is not None and cfg.remembers(number):
+            memory = long_term.init(cfg.long_term, batch, cfg.d_model, dtype)
         return LayerMemory(
             fifo=zeros(fifo_len(cfg)),
-            long_term=None if ltm is None else long_term.init(ltm, batch, cfg.d_model, dtype),
+            long_term=memory,
             compressed=zeros(0 if cfg.compressed is None else cfg.compressed.length),
+            sinks=zeros(cfg.sinks),
         )
 
-    return Memory(jnp.zeros((batch,), jnp.int32), tuple(layer() for _ in range(cfg.num_layers)))
+    return Memory(jnp.zeros((batch,), jnp.int32), tuple(map(layer, range(cfg.num_layers))))
+
+
+def long_term_of(memory: Memory) -> LongTermMemory | None:
+    """The long-term memory of the first layer that has one; their counters are all alike."""
+    return next((one.long_term for one in memory.layers if one.long_term is not None), None)
 
 
 def reset(memory: Memory, rows: Bool[AnyArray, " B"]) -> Memory:
@@ -118,8 +139,8 @@ def empty_long_term(cfg: MemoryConfig, memory: Memory) -> Memory:
     """
 
     def emptied(layer):
-        empty = jax.tree.map(jnp.zeros_like, layer._replace(fifo=None))
-        return empty._replace(fifo=layer.fifo)
+        empty = jax.tree.map(jnp.zeros_like, layer._replace(fifo=None, sinks=None))
+        return empty._replace(fifo=layer.fifo, sinks=layer.sinks)
 
     seen = jnp.minimum(memory.seen, fifo_len(cfg))
     return Memory(seen, tuple(emptied(layer) for layer in memory.layers))
@@ -138,15 +159,19 @@ def foreign_long_term(memory: Memory) -> Memory:
     require(rows > 1, "memory", f"{rows} row on a device", "2 or more, for each another's memory")
 
     def swapped(layer):
-        other = jax.tree.map(partial(jnp.roll, shift=1, axis=0), layer._replace(fifo=None))
-        return other._replace(fifo=layer.fifo)
+        own = layer._replace(fifo=None, sinks=None)
+        other = jax.tree.map(partial(jnp.roll, shift=1, axis=0), own)
+        return other._replace(fifo=layer.fifo, sinks=layer.sinks)
 
     return Memory(memory.seen, tuple(swapped(layer) for layer in memory.layers))
 
 
 def window(cfg: MemoryConfig, layer: LayerMemory) -> Float[Array, "B S E"] | None:
-    """What the next segment attends to beside itself: [compressed | short-term], oldest first."""
-    parts = [] if layer.compressed is None else [layer.compressed]
+    """What the next segment attends to beside itself, oldest first: [sinks | short-term].
+
+    Beside a compressed memory it is [compressed | short-term].
+    """
+    parts = [part for part in (layer.sinks, layer.compressed) if part is not None]
     if cfg.mem_len:
         assert layer.fifo is not None
         parts.append(layer.fifo[:, -cfg.mem_len :])
@@ -155,17 +180,18 @@ def window(cfg: MemoryConfig, layer: LayerMemory) -> Float[Array, "B S E"] | Non
 
 def window_len(cfg: MemoryConfig) -> int:
     """S, the rows of `window`."""
-    return cfg.mem_len + (0 if cfg.compressed is None else cfg.compressed.length)
+    return cfg.sinks + cfg.mem_len + (0 if cfg.compressed is None else cfg.compressed.length)
 
 
 def num_filled(cfg: MemoryConfig, seen: Int[AnyArray, " B"]) -> Int[Array, " B"]:
     """How many of the window's newest rows are filled, once the pending segment is compressed.
 
-    The filled rows are neighbours: nothing is compressed before the short-term memory is full.
+    The filled rows are neighbours: nothing is compressed before the short-term memory is full, and
+    sinks are not seen before it has lost them.
     """
     filled = jnp.minimum(seen, cfg.mem_len)
     if cfg.compressed is None:
-        return filled
+        return filled + jnp.where(seen - cfg.mem_len >= cfg.sinks, cfg.sinks, 0)
     segments = jnp.maximum(seen - cfg.mem_len, 0) // cfg.segment_len
     slots = segments * (cfg.segment_len // cfg.compressed.rate)
     return filled + jnp.minimum(slots, cfg.compressed.length)
@@ -196,11 +222,20 @@ def has_pending(cfg: MemoryConfig, seen: Int[AnyArray, "*batch"]) -> Bool[Array,
     return jnp.asarray(seen) >= fifo_len(cfg)
 
 
-def push(layer: LayerMemory, x: Float[AnyArray, "B T E"]) -> LayerMemory:
-    """Append a segment's inputs to the FIFO; as many of the oldest rows fall off."""
+def push(layer: LayerMemory, x: Float[AnyArray, "B T E"], seen: Int[AnyArray, " B"]) -> LayerMemory:
+    """Append a segment's inputs to the FIFO; as many of the oldest rows fall off.
+
+    Args:
+        seen: tokens of the row's document before them. Its first ones become its sinks.
+    """
     if layer.fifo is None:
         return layer
     x = jnp.asarray(x, layer.fifo.dtype)
+    if layer.sinks is not None:
+        first = x[:, : layer.sinks.shape[1]]
+        rows, places = np.arange(len(first))[:, None], np.arange(first.shape[1])[None]
+        places = jnp.asarray(seen)[:, None] + places  # beyond the last sink, nothing is kept
+        layer = layer._replace(sinks=layer.sinks.at[rows, places].set(first, mode="drop"))
     return layer._replace(fifo=jnp.concatenate([layer.fifo, x], axis=1)[:, x.shape[1] :])
 
 

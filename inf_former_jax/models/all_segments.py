@@ -101,6 +101,23 @@ class Course(NamedTuple):
         last = after(count if runs is None else runs.sum())
         return flat(filled(found, self.seen)), filled(last, self.after)
 
+    def sinks(
+        self, sinks: Float[AnyArray, "B K E"], x: Float[AnyArray, "B W T E"]
+    ) -> tuple[Float[Array, "BW K E"], Float[Array, "B K E"]]:
+        """(the sinks that each segment finds, the sinks after all segments), as of `fifos`."""
+        begins = self.seen == 0 if self.runs is None else (self.seen == 0) & self.runs[None]
+        numbers = jnp.arange(1, begins.shape[1] + 1)[None]
+        # The segment with which the document of each place began; 0 = before the first one.
+        latest = jax.lax.cummax(jnp.where(begins, numbers, 0), axis=1)
+        latest = jnp.pad(latest, ((0, 0), (1, 0)))
+        first = jnp.asarray(x[:, :, : sinks.shape[1]], sinks.dtype)
+        first = jnp.concatenate([jnp.asarray(sinks)[:, None], first], axis=1)
+        found = jnp.take_along_axis(first, latest[..., None, None], axis=1)
+        # As `reset` leaves them where a document begins.
+        fresh = jnp.pad(self.seen == 0, ((0, 0), (0, 1)))[..., None, None]
+        found = jnp.where(fresh, 0.0, found)
+        return flat(found[:, :-1]), found[:, -1]
+
 
 def follow_counters(
     cfg: MemoryConfig,
@@ -119,7 +136,7 @@ def follow_counters(
         runs: False where that holds for every row: the segment resets, but does not advance.
         empty: the long-term memory is emptied before every segment.
     """
-    long_term_memory = memory.layers[0].long_term
+    long_term_memory = state.long_term_of(memory)
     writes = jnp.zeros_like(memory.seen) if long_term_memory is None else long_term_memory.writes
     resets = jnp.asarray(resets)
     reads = jnp.ones_like(resets) if reads is None else jnp.asarray(reads)

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float
 from inf_former_jax.memory import density as densities
 from inf_former_jax.memory import long_term
 from inf_former_jax.memory.arrays import AnyArray
+from inf_former_jax.memory.content import unit
 from inf_former_jax.memory.density import Density
 from inf_former_jax.memory.long_term import LongTermConfig, LongTermMemory
 from inf_former_jax.models.gate import Gate
@@ -128,5 +129,6 @@ class LongTermAttention(nn.Module):
         return jnp.concatenate([zeros.astype(kl.dtype), kl], axis=1) if count else kl
 
     def gated(self, x: Float[AnyArray, "B L E"]) -> Float[AnyArray, "B L E"]:
-        """What is written of x: smoothed by the gate, if there is one (SPEC §3)."""
+        """What is written of x: scaled if so configured, then smoothed by the gate (SPEC §3)."""
+        x = unit(x) if self.cfg.unit_writes else x
         return self.gate(x) if self.cfg.gate else x

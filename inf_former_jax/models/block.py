@@ -30,6 +30,7 @@ from inf_former_jax.models.dropout import dropout
 from inf_former_jax.models.layer_memory.compressed import Compressed, Compression
 from inf_former_jax.models.layer_memory.kind import Info, MemoryKind, Read, combined
 from inf_former_jax.models.layer_memory.long_term import LongTerm
+from inf_former_jax.models.local_attention import rotary
 from inf_former_jax.models.local_attention.layer import KeysValues, LocalAttention
 from inf_former_jax.models.memory_read.layer import LayerProjections
 from inf_former_jax.models.open_segment import LayerCache
@@ -49,7 +50,7 @@ class Block(nn.Module):
         if cfg.compressed is not None:
             self.compression = Compression(cfg.compressed)
             kinds.append(Compressed(cfg, self.compression, self._reconstruction))
-        if cfg.long_term is not None:
+        if cfg.long_term is not None and cfg.remembers(self.layer):
             self.long_term = LongTermAttention(cfg.long_term)
             kinds.append(LongTerm(cfg, self.long_term, self._projections()))
         self.kinds: tuple[MemoryKind, ...] = tuple(kinds)
@@ -68,7 +69,7 @@ class Block(nn.Module):
         """(outputs, the memory after the segment, diagnostics and terms of the loss)."""
         memory, info = self._write(memory, segment, x)
         outputs, read = self._attend(x, memory, segment, self._window(memory, x.dtype))
-        return outputs, self._push(memory, x, read.mass), info | read.info
+        return outputs, self._push(memory, x, read.mass, segment.seen), info | read.info
 
     def all_segments(
         self, x: Float[Array, "BW T E"], memory: LayerMemory, segment: Segment, course: Course
@@ -79,7 +80,8 @@ class Block(nn.Module):
         the gradient of its own keys and values reaches x.
         """
         found = after = memory
-        constant, window = jax.lax.stop_gradient(x), self._window(memory, x.dtype)
+        constant = jax.lax.stop_gradient(x)
+        window = self._window(memory._replace(sinks=None), x.dtype)
         if memory.fifo is not None:
             fifos = course.fifos(memory.fifo, course.by_row(constant))
             found, after = (memory._replace(fifo=fifo) for fifo in fifos)
@@ -88,6 +90,12 @@ class Block(nn.Module):
             later = self.attention.keys_values(self._normed_before(constant))
             cut = jax.vmap(lambda first, later: course.fifos(first, course.by_row(later))[0])
             window = jax.tree.map(cut, window, later)
+        if memory.sinks is not None:
+            each, last = course.sinks(memory.sinks, course.by_row(constant))
+            found, after = found._replace(sinks=each), after._replace(sinks=last)
+            first = self._keys_values(each, x.dtype)
+            assert window is not None
+            window = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=2), first, window)
         q = self.attention.queries(self._normed_before(x))
         for kind in self.kinds:
             found, after = kind.write_all(found, after, q, segment, course)
@@ -120,11 +128,13 @@ class Block(nn.Module):
         attended = self.attention(q, (keys, values), segment, read.joined)
         return self._rest(x, attended, read.context, segment), read
 
-    def _push(self, memory: LayerMemory, x: AnyArray | None, mass: AnyArray | None) -> LayerMemory:
+    def _push(
+        self, memory: LayerMemory, x: AnyArray | None, mass: AnyArray | None, seen: AnyArray
+    ) -> LayerMemory:
         """The memory after segments with these inputs, whose attention fell on these bins."""
         for kind in self.kinds:
             memory = kind.remember(memory, mass)
-        return memory if x is None else state.push(memory, x)
+        return memory if x is None else state.push(memory, x, seen)
 
     def open(
         self, memory: LayerMemory, cache: LayerCache, segment: Segment, rows: Bool[AnyArray, " B"]
@@ -161,9 +171,11 @@ class Block(nn.Module):
             cache = cache._replace(mass=cache.mass + read.mass.astype(cache.mass.dtype))
         return self._rest(x, attended, read.context, segment), cache
 
-    def commit(self, memory: LayerMemory, cache: LayerCache) -> LayerMemory:
-        """The memory after segments that are full."""
-        return self._push(memory, cache.inputs, cache.mass)
+    def commit(
+        self, memory: LayerMemory, cache: LayerCache, seen: Int[AnyArray, " B"]
+    ) -> LayerMemory:
+        """The memory after segments that are full, which began after `seen` tokens."""
+        return self._push(memory, cache.inputs, cache.mass, seen)
 
     def _normed_before(self, x: AnyArray) -> Any:
         """What attention sees of a layer's inputs."""
@@ -172,19 +184,29 @@ class Block(nn.Module):
     def _window(self, memory: LayerMemory, dtype: Any = None) -> KeysValues | None:
         """Keys and values of the memory's window in a dtype; what is remembered is float32."""
         window = state.window(self.cfg, memory)
-        if window is None:
-            return None
-        inputs = self._normed_before(window if dtype is None else window.astype(dtype))
-        return self.attention.keys_values(inputs)
+        return None if window is None else self._keys_values(window, dtype)
+
+    def _keys_values(self, x: AnyArray, dtype: Any = None) -> KeysValues:
+        """Keys and values of a layer's inputs that were remembered, in a dtype."""
+        return self.attention.keys_values(
+            self._normed_before(x if dtype is None else x.astype(dtype))
+        )
 
     def _projections(self) -> LayerProjections:
         """Those of local attention, which sees inputs after the norm where it comes before.
 
         They stay in the signal's dtype, also where layers compute in bfloat16. What is read is
         added to local attention's output, which has the bias of the output already. Cells have no
-        place in the window: where positions are rotary, neither they nor the queries that look for
-        them are turned.
+        place in the window: where positions are rotary, all of them stand at one distance from
+        each query.
         """
+
+        def queries(q):
+            far, cfg = self.cfg.cell_distance, self.cfg
+            if not far:
+                return q
+            table = rotary.angles(far + 1, cfg.head_dim, cfg.rope_theta)[-1:]
+            return rotary.turned(q, table, np.zeros((1, q.shape[2]), int))
 
         def keys_values(x):
             if self.cfg.norm == "pre":
@@ -194,7 +216,10 @@ class Block(nn.Module):
             keys, values = self.attention.keys_values(x, HIGHEST)
             return self.attention.for_queries(keys), self.attention.for_queries(values)
 
-        return LayerProjections(keys_values, lambda z: from_heads(z, self.attention.out, HIGHEST))
+        def output(z):
+            return from_heads(z, self.attention.out, HIGHEST)
+
+        return LayerProjections(queries, keys_values, output)
 
     def _reconstruction(self, x: AnyArray, old: Array, new: Array) -> Float[Array, "B T"]:
         """`LocalAttention.reconstruction` of vectors before the norm, which is detached, too."""

@@ -39,8 +39,14 @@ class ModelConfig(Checked):
     """T, tokens of a segment; also the length of a write."""
     mem_len: Natural = 1024
     """Short-term memory in tokens; beside a long-term memory a multiple of segment_len."""
+    sinks: Natural = 0
+    """Tokens at the beginning of a document that stay in the window when the short-term memory has
+    moved on. A pretrained model that reads from its first token on gives the first ones much of its
+    attention, and does badly without them (Xiao et al. 2023)."""
     long_term: LongTermConfig | None = None
-    """The unbounded memory of every layer; None = none."""
+    """The unbounded memory; None = none."""
+    long_term_layers: tuple[Natural, ...] = ()
+    """The layers, counted from 0, that have it; () = all."""
     compressed: CompressedConfig | None = None
     """The Compressive Transformer's memory of every layer; None = none."""
     norm: Literal["post", "pre"] = "post"
@@ -55,12 +61,15 @@ class ModelConfig(Checked):
     """relative: distances in attention (Transformer-XL). learned: a table that is added to the
     embeddings and begins anew in each segment; what is remembered keeps the positions it had.
     rotary: queries and keys of local attention are turned by their place in [window | segment], so
-    that scores depend on distances (RoPE). Queries and cells of a long-term memory are not."""
+    that scores depend on distances (RoPE). Cells of a long-term memory are not."""
     max_position: Count = 1024
     """Rows of the learned table; the longest segment that it allows. With other positions it limits
     nothing; of rotary ones it says how far the loaded parameters were trained."""
     rope_theta: Positive = 10000.0
     """θ of rotary positions: channel k of K turns by θ^(-2k/K) a token, k < K/2."""
+    cell_distance: Natural = 0
+    """With rotary positions and a memory that is read by the layer's own matrices: at how many
+    tokens from every query its cells stand. 0: neither is turned."""
     activation: Literal["relu", "gelu", "gelu_exact", "swiglu"] = "relu"
     """Of the feed-forward layer; gelu is GPT-2's, by the tanh approximation, gelu_exact x·Φ(x).
     swiglu: `(silu(x G) ⊙ x W) W'`, a third matrix and no biases."""
@@ -113,6 +122,15 @@ class ModelConfig(Checked):
         self._check_attention()
         self._check_memory()
 
+    def remembers(self, layer: int) -> bool:
+        """Whether a layer has the long-term memory."""
+        chosen = not self.long_term_layers or layer in self.long_term_layers
+        return self.long_term is not None and chosen
+
+    def like_layer(self, layer: int) -> int:
+        """The first layer that is made as this one is."""
+        return next(j for j in range(layer + 1) if self.remembers(j) == self.remembers(layer))
+
     @property
     def kv_heads(self) -> int:
         """J, how many heads of keys and values local attention has."""
@@ -150,6 +168,21 @@ class ModelConfig(Checked):
             kind = "compressed" if self.long_term is None else "long-term"
             accepted = f"a multiple of segment_len {self.segment_len} beside a {kind} memory"
             require(self.mem_len % self.segment_len == 0, "mem_len", self.mem_len, accepted)
+        layers = self.long_term_layers
+        if layers:
+            found = f"{layers} without a long-term memory"
+            require(self.long_term is not None, "long_term_layers", found, "none there")
+            fits = len(set(layers)) == len(layers) and max(layers) < self.num_layers
+            accepted = f"different layers 0 … {self.num_layers - 1}"
+            require(fits, "long_term_layers", layers, accepted)
+        if self.sinks:
+            found = f"{self.sinks} with mem_len {self.mem_len}"
+            require(self.mem_len > 0, "sinks", found, "0 without a short-term memory")
+            accepted = f"at most segment_len {self.segment_len}"
+            require(self.sinks <= self.segment_len, "sinks", self.sinks, accepted)
+            found = f"{self.sinks} beside a compressed memory"
+            require(self.compressed is None, "sinks", found, "0 there")
+            require(not self.same_length, "sinks", f"{self.sinks} with same_length", "0 there")
         if self.memory_gradient:
             carried = self.mem_len > 0 or self.long_term is not None
             accepted = "0 without a short-term or long-term memory"
@@ -162,6 +195,13 @@ class ModelConfig(Checked):
             found = "True beside fused_attention, which does not say what its scores sum to"
             fits = not (self.long_term.joined and self.fused_attention)
             require(fits, "long_term.joined", found, "False there")
+        if self.cell_distance:
+            memory = self.long_term
+            own = memory is None or memory.projections == "own"
+            found = f"{self.cell_distance} with {self.position} positions"
+            found += " and no memory that the layer's own matrices read" * own
+            fits = self.position == "rotary" and not own
+            require(fits, "cell_distance", found, "0 there")
         if self.compressed is not None:
             rate, length = self.compressed.rate, self.compressed.length
             require(not self.same_length, "same_length", True, "False beside a compressed memory")

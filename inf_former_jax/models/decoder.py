@@ -123,7 +123,7 @@ class Decoder(nn.Module):
             distances=self.distances(tokens.shape[1]) if distances is None else distances,
         )
         logits, layers, info = self._run(Block.__call__, tokens, types, memory, segments)
-        written = layers[0].long_term
+        written = state.long_term_of(Memory(memory.seen, layers))
         holds = None if written is None else jnp.asarray(written.writes) > 0
         aux = aux_sums(info, holds, where if kl_where is None else jnp.asarray(kl_where))
         seen = state.advance(memory.seen, tokens.shape[1])
@@ -198,7 +198,7 @@ class Decoder(nn.Module):
         nothing = (None,) * self.cfg.num_layers
         noise = noise or Noise(None, nothing)
         filled = state.num_filled(self.cfg, seen)
-        segment = Segment(due, filled, where, operators, noise.dropout, self._biases())
+        segment = Segment(due, seen, filled, where, operators, noise.dropout, self._biases())
         by_layer = zip(distances or nothing, noise.locations, strict=True)
         return [segment._replace(distances=table, location_key=key) for table, key in by_layer]
 
@@ -226,7 +226,7 @@ class Decoder(nn.Module):
         if seen or not isinstance(x, Tracer):
             return recomputed(self.cfg, layer_call)(block, x, *more)
         segment: Segment = more[1]
-        place = 0 if segment.dropout is None else block.layer
+        place = self.cfg.like_layer(block.layer) if segment.dropout is None else block.layer
         return _layer_program(layer_call, self.cfg, place, block.variables, x, *more)
 
     def noise(self, batch: int, train: bool, first: Int[AnyArray, ""] | int = 0) -> Noise:
@@ -318,7 +318,7 @@ class Decoder(nn.Module):
     def commit(self, memory: Memory, cache: Cache, rows: Bool[AnyArray, " B"]) -> Memory:
         """The memory after the full segments of the given rows, as the call returns it."""
         of_layers = zip(self.block, memory.layers, cache.layers, strict=True)
-        layers = tuple(block.commit(layer, part) for block, layer, part in of_layers)
+        layers = tuple(block.commit(layer, part, memory.seen) for block, layer, part in of_layers)
         after = Memory(state.advance(memory.seen, self.cfg.segment_len), layers)
         return select_rows(rows, after, memory)
 

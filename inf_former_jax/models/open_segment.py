@@ -44,10 +44,10 @@ def init(cfg: ModelConfig, batch: int, dtype: Any = jnp.float32) -> Cache:
     def zeros(*shape):
         return jnp.zeros((batch, *shape), dtype)
 
-    def layer():
+    def layer(number):
         slots, heads = state.window_len(cfg) + cfg.segment_len, (cfg.kv_heads, cfg.head_dim)
         long_term, projected, mass = cfg.long_term, None, None
-        if long_term is not None:
+        if long_term is not None and cfg.remembers(number):
             shapes = projected_shapes(long_term, cfg.num_heads, cfg.head_dim, dtype)
             projected = jax.tree.map(lambda shape: zeros(*shape), shapes, is_leaf=_is_shape)
             mass = zeros(long_term.bins) if long_term.sticky else None
@@ -59,7 +59,7 @@ def init(cfg: ModelConfig, batch: int, dtype: Any = jnp.float32) -> Cache:
             mass=mass,
         )
 
-    return Cache(tuple(layer() for _ in range(cfg.num_layers)), zeros(cfg.vocab_size))
+    return Cache(tuple(map(layer, range(cfg.num_layers))), zeros(cfg.vocab_size))
 
 
 def opened(

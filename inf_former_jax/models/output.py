@@ -36,7 +36,7 @@ def aux_sums(
     if holds is not None:
         counted = holds[:, None, None]
         counted = counted if where is None else counted & where[:, None, :]
-        aux["kl"] = _sum_where(counted, sum(layer["kl"] for layer in info))
+        aux["kl"] = _sum_where(counted, sum(layer["kl"] for layer in info if "kl" in layer))
     if "compressed" in info[0]:
         counted = info[0]["compressed"][:, None]
         counted = counted if where is None else counted & where

@@ -40,6 +40,9 @@ class OptimConfig(Checked):
     """AdamW's, of matrices and embeddings; none of biases, norms and the memory's parameters."""
     memory_learning_rate: NonNegative = 0.0
     """Peak rate of the memory's parameters; 0 = learning_rate."""
+    trained: Literal["all", "memory"] = "all"
+    """memory: what a memory adds to a model, and nothing else. The rest stays as it is, and has no
+    gradient and no optimiser state."""
     accumulate: Count = 1
     """Steps whose gradients are averaged into one update, each step with the same weight."""
 
@@ -69,18 +72,27 @@ def schedule(cfg: OptimConfig, peak: float | None = None) -> optax.Schedule:
 
 def optimizer(cfg: OptimConfig) -> optax.GradientTransformation:
     """Clip by global norm, then Adam(W) with the schedule; an update every `accumulate` steps."""
-    adam = optax.adam(schedule(cfg), b1=cfg.b1, b2=cfg.b2)
     rate = cfg.memory_learning_rate or cfg.learning_rate
+    if cfg.trained == "memory":
+        memory = optax.adam(schedule(cfg, rate), b1=cfg.b1, b2=cfg.b2)
+        memory = optax.chain(optax.clip_by_global_norm(cfg.clip), memory)
+        tx = optax.partition({"body": optax.set_to_zero(), "memory": memory}, labels)
+        return _every(cfg.accumulate, tx)
+    adam = optax.adam(schedule(cfg), b1=cfg.b1, b2=cfg.b2)
     if cfg.weight_decay or rate != cfg.learning_rate:
         body = optax.adamw(
             schedule(cfg), b1=cfg.b1, b2=cfg.b2, weight_decay=cfg.weight_decay, mask=_decaying
         )
         memory = optax.adam(schedule(cfg, rate), b1=cfg.b1, b2=cfg.b2)
         adam = optax.partition({"body": body, "memory": memory}, labels)
-    tx = optax.chain(optax.clip_by_global_norm(cfg.clip), adam)
-    if cfg.accumulate == 1:
+    return _every(cfg.accumulate, optax.chain(optax.clip_by_global_norm(cfg.clip), adam))
+
+
+def _every(steps: int, tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    """One update by the mean gradient of so many steps."""
+    if steps == 1:
         return tx
-    return optax.MultiSteps(tx, cfg.accumulate).gradient_transformation()
+    return optax.MultiSteps(tx, steps).gradient_transformation()
 
 
 _MEMORY = re.compile(r"\['(long_term|compression)'\]")

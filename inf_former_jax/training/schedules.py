@@ -46,6 +46,14 @@ class Schedule(NamedTuple):
     skip: Callable[[Any, Segments], Any]  # (memory, group of padding) -> memory
     starts: Callable[[int], list[int]]  # size of the group -> first segments, as of `all_or_none`
 
+    def of_parameters(self, whole: Callable[[Any], Any]) -> "Schedule":
+        """The schedule as a function of those parameters from which `whole` makes all of them."""
+
+        def after(run: Run) -> Run:
+            return lambda params, *arguments: run(whole(params), *arguments)
+
+        return self._replace(run=after(self.run), forward=after(self.forward))
+
 
 class Total(NamedTuple):
     """What the groups so far have added up to."""

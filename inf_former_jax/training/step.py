@@ -4,8 +4,9 @@ What is minimised is in `training/objective.py`, how its gradient is taken in
 `training/schedules.py`.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +19,17 @@ from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.training.data_parallel import mesh_of, on_each_device
 from inf_former_jax.training.forward import ForwardPass, by_segment, kinds
 from inf_former_jax.training.objective import Objective, objective_share, objective_weights
+from inf_former_jax.training.optim import labels
 from inf_former_jax.training.schedules import batch_gradient, schedule_of
 from inf_former_jax.training.state import TrainState
 
 
 def make_train_step(
-    cfg: ModelConfig, tx: optax.GradientTransformation, objective: Objective, placed: Any = None
+    cfg: ModelConfig,
+    tx: optax.GradientTransformation,
+    objective: Objective,
+    placed: Any = None,
+    trained: Literal["all", "memory"] = "all",
 ):
     """The jitted `(state, batch, operators) -> (state, metrics)`; the old state is donated.
 
@@ -35,6 +41,8 @@ def make_train_step(
 
     Args:
         placed: shardings of the state, so that it stays where it is; None on one device.
+        trained: of which parameters a gradient is taken (`OptimConfig.trained`, as `tx` has it);
+            that of others is zero, and nothing is computed for it.
 
     Raises:
         ValueError: a parallel schedule of a model that has none (`models.all_segments.check`).
@@ -47,7 +55,9 @@ def make_train_step(
         run = ForwardPass(cfg, operators, key, True, objective.empty_memory, first_row=first_row)
         schedule = schedule_of(objective, run, params, batch)
         share, segments = partial(objective_share, weights), by_segment(batch, kind)
-        grads, sums, memory = batch_gradient(schedule, share, params, memory, segments)
+        leaves, whole = trained_leaves(params, trained)
+        schedule = schedule.of_parameters(whole)
+        grads, sums, memory = batch_gradient(schedule, share, leaves, memory, segments)
         return (grads, sums), memory
 
     def train_step(state: TrainState, batch: Batch, operators):
@@ -56,7 +66,8 @@ def make_train_step(
         weights = objective_weights(cfg, objective, memory, batch)
         shared = params, operators, key, weights, kinds(batch)
         run = on_each_device(gradient, mesh_of(placed))
-        (grads, sums), memory = run(shared, (memory, batch))
+        (leaves, sums), memory = run(shared, (memory, batch))
+        grads = trained_leaves(jax.tree.map(jnp.zeros_like, params), trained)[1](leaves)
         updates, opt_state = tx.update(grads, state.opt_state, params)
         params = optax.apply_updates(params, updates)
         metrics = sums | {
@@ -68,6 +79,21 @@ def make_train_step(
         return TrainState(state.step + 1, params, opt_state, memory, state.key), metrics
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=(placed, None))
+
+
+def trained_leaves(
+    params: Any, trained: Literal["all", "memory"]
+) -> tuple[list[Array], Callable[[list[Array]], Any]]:
+    """(the leaves that are trained, function from such leaves to params with these)."""
+    leaves, structure = jax.tree.flatten(params)
+    names = jax.tree.leaves(labels(params))
+    chosen = [number for number, name in enumerate(names) if trained in ("all", name)]
+
+    def whole(found):
+        changed = dict(zip(chosen, found, strict=True))
+        return jax.tree.unflatten(structure, [changed.get(j, one) for j, one in enumerate(leaves)])
+
+    return [leaves[number] for number in chosen], whole
 
 
 def all_finite(tree: Any) -> Bool[Array, ""]:

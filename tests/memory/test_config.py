@@ -85,7 +85,6 @@ CONTENT = {"density": "gibbs"}
         # What has no meaning.
         ("joined", {"content_heads": 1, "joined": True}),
         ("projections", {"content_heads": 1, "projections": "attention"}),
-        ("projections", CONTENT | {"projections": "attention", "turn_queries": True}),
         ("projections", CONTENT | {"projections": "attention", "unit_cells": True}),
         ("read", CONTENT | {"read": "kernel"}),
         ("read", {"content_heads": 1, "read": "kernel"}),

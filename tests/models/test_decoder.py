@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from inf_former_jax.memory import state
+from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import decoder, presets
 from inf_former_jax.models.block import Block
@@ -332,14 +333,14 @@ def test_dropout_is_applied_and_belongs_to_rows():
     np.testing.assert_array_equal(evaluated.logits, plain.logits)
 
 
-@pytest.mark.parametrize(("rate", "traced"), [(0.0, 1), (0.25, 3)])
-def test_equal_layers_are_traced_once(monkeypatch, rate, traced):
-    """Only with dropout do layers differ in more than numbers."""
-    cfg, calls, attend = (
-        dataclasses.replace(INFINITE, num_layers=3, dropout=rate),
-        [],
-        Block._attend,
-    )
+@pytest.mark.parametrize(
+    ("changes", "traced"),
+    [({}, [0]), ({"dropout": 0.25}, [0, 1, 2]), ({"long_term_layers": (1, 2)}, [0, 1])],
+)
+def test_equal_layers_are_traced_once(monkeypatch, changes, traced):
+    """Layers differ in more than numbers with dropout, or if only some have the memory."""
+    changes = {"num_layers": 3, "dropout": 0.0, **changes}
+    cfg, calls, attend = dataclasses.replace(INFINITE, **changes), [], Block._attend
 
     def counted(block, *arguments):
         calls.append(block.layer)
@@ -349,7 +350,7 @@ def test_equal_layers_are_traced_once(monkeypatch, rate, traced):
     monkeypatch.setattr(Block, "_attend", counted)
     rest = state.init(cfg, B), None, jax.random.key(0)
     jax.eval_shape(forward(cfg, train=True), params, tokens(0), *rest)
-    assert calls == list(range(traced))
+    assert calls == traced
 
 
 def test_random_locations_come_from_their_own_rng():
@@ -375,6 +376,17 @@ def test_random_locations_come_from_their_own_rng():
         ({"num_heads": 0}, "num_heads"),
         ({"d_model": 7}, "d_model"),
         ({"mem_len": 0, "same_length": True}, "mem_len"),
+        ({"long_term_layers": (0, 7)}, "long_term_layers"),
+        ({"long_term_layers": (0, 0)}, "long_term_layers"),
+        ({"long_term_layers": (-1,)}, "long_term_layers"),
+        ({"long_term_layers": (0,), "long_term": None}, "long_term_layers"),
+        ({"sinks": 1, "mem_len": 0}, "sinks"),
+        ({"sinks": -1}, "sinks"),
+        ({"sinks": 1000}, "sinks"),
+        ({"sinks": 1, "same_length": True}, "sinks"),
+        ({"sinks": 1, "long_term": None, "compressed": CompressedConfig(2, 8)}, "sinks"),
+        ({"cell_distance": 1}, "cell_distance"),
+        ({"cell_distance": 1, "position": "rotary"}, "cell_distance"),
     ],
 )
 def test_impossible_configurations_are_refused(change, name):

@@ -1,5 +1,7 @@
 """The schedule against a table by hand, the optimiser against Adam in NumPy."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -120,6 +122,31 @@ def test_memory_learns_at_its_own_rate_and_does_not_decay():
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_memory_alone_is_trained(accumulate):
+    """The rest does not move, has no statistics, and its gradient is not clipped with."""
+    cfg = OptimConfig(learning_rate=0.1, weight_decay=0.5, steps=4, clip=1.0, trained="memory")
+    tx = optimizer(dataclasses.replace(cfg, accumulate=accumulate))
+    params = jax.tree.map(jnp.asarray, PARAMS)
+    grads = jax.tree.map(lambda leaf: 1e6 * jnp.ones_like(leaf), params)
+    for name in ("long_term", "compression"):
+        grads["block_0"][name] = jax.tree.map(jnp.zeros_like, params["block_0"][name])
+    grads["block_0"]["long_term"]["gate"] = {"kernel": jnp.array([[0.5]])}
+    state = tx.init(params)
+    numbers = sum(leaf.size for leaf in jax.tree.leaves(optax.tree.get(state, "mu")))
+    assert numbers == 3
+    for _ in range(accumulate):
+        updates, state = tx.update(grads, state, params)
+    moved = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): float(leaf.sum())
+        for path, leaf in jax.tree_util.tree_leaves_with_path(updates)
+    }
+    assert {name for name, value in moved.items() if value} == {"block_0/long_term/gate/kernel"}
+    np.testing.assert_allclose(moved["block_0/long_term/gate/kernel"], -0.1, rtol=1e-5)
+    mean = jax.tree.leaves(optax.tree.get(state, "mu"))
+    np.testing.assert_allclose(max(float(leaf.max()) for leaf in mean), 0.05, rtol=1e-5)
 
 
 def test_accumulated_steps_are_one_update_of_their_mean():

@@ -94,12 +94,12 @@ def float64(tree):
     )
 
 
-def make_trainer(cfg, tx, shape, params) -> Trainer:
+def make_trainer(cfg, tx, shape, params, trained="all") -> Trainer:
     mesh = mesh_of(*shape)
     memory, number = init_memory(cfg, ROWS, jnp.float64), jnp.zeros((), jnp.int32)
     initial = TrainState(number, params, tx.init(params), memory, jax.random.key(7))
     placed = sharding.shardings(initial, mesh)
-    train_step = make_train_step(cfg, tx, Objective(KL_WEIGHT), placed)
+    train_step = make_train_step(cfg, tx, Objective(KL_WEIGHT), placed, trained)
     return Trainer(mesh, placed, train_step, sharding.everywhere(operators(cfg), mesh), initial)
 
 
@@ -281,6 +281,19 @@ def test_gradient_inside_the_scan_is_that_of_the_whole(plain, plain_gradient, ca
     assert sums[2] > 0
     # The KL weighs in, else its denominator would not be tested.
     assert np.linalg.norm(expected["block_0"]["long_term"]["read"]["sigma"]) > 1e-6
+
+
+def test_the_gradient_of_the_memory_alone(tiny_model, plain):
+    """It is the memory's part of the whole one; of the rest it is 0, and no norm counts it."""
+    chosen = make_trainer(tiny_model, optax.sgd(1.0), (1, 1), plain.initial.params, "memory")
+    batch = random_batch(1)
+    expected, _, _ = gradient(plain, plain.fresh(), batch)
+    actual, _, row = gradient(chosen, chosen.fresh(), batch)
+    kinds = optim.labels(expected)
+    expected = jax.tree.map(lambda g, kind: g * (kind == "memory"), expected, kinds)
+    check_trees(actual, expected, rtol=1e-10)
+    np.testing.assert_allclose(row["grad_norm"], optax.tree.norm(expected), rtol=1e-9)
+    assert row["grad_norm"] > 0
 
 
 def marked(batch: Batch) -> Batch:

@@ -60,6 +60,6 @@ def layout(cfg: ModelConfig) -> dict[str, Place]:
             "mlp.c_proj.weight": whole((inner, dim), block, "outer", "kernel"),
             "mlp.c_proj.bias": whole((dim,), block, "outer", "bias"),
         }
-        of_block |= memory_places(cfg, block)
+        of_block |= memory_places(cfg, j)
         places |= {f"h.{j}.{name}": place for name, place in of_block.items()}
     return places

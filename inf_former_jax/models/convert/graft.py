@@ -39,6 +39,8 @@ def graft(cfg: ModelConfig, params: Mapping[str, Any], key: PRNGKeyArray) -> dic
     for j in range(cfg.num_layers):
         name = f"block_{j}"
         require(name in params, f"params/{name}", "nothing", f"one of {cfg.num_layers} layers")
+        if cfg.compressed is None and not cfg.remembers(j):
+            continue
         grafted[name] = {**params[name], **make(jax.random.fold_in(key, j))}
     return grafted
 
@@ -101,11 +103,18 @@ def _shapes_of_a_layer(cfg: ModelConfig) -> LayerProjections:
         found = jnp.zeros((cfg.num_heads, *x.shape[:2], cfg.head_dim))
         return found, found
 
-    return LayerProjections(keys_values, lambda z: jnp.zeros((*z.shape[1:3], cfg.d_model)))
+    def output(z):
+        return jnp.zeros((*z.shape[1:3], cfg.d_model))
+
+    return LayerProjections(lambda q: q, keys_values, output)
 
 
-def memory_places(cfg: ModelConfig, block: str) -> dict[str, Place]:
+def memory_places(cfg: ModelConfig, layer: int) -> dict[str, Place]:
     """The places of a layer's memory, for which published models have no names: by our own."""
+    if cfg.compressed is None and not cfg.remembers(layer):
+        return {}
     shapes = jax.eval_shape(lambda: memory_params(cfg, jax.random.key(0)))
     leaves: dict[tuple[str, ...], Any] = dict(flatten_dict(shapes))
-    return {".".join(path): whole(leaf.shape, block, *path) for path, leaf in leaves.items()}
+    return {
+        ".".join(path): whole(leaf.shape, f"block_{layer}", *path) for path, leaf in leaves.items()
+    }

@@ -55,7 +55,7 @@ def layout(cfg: ModelConfig) -> dict[str, Place]:
             "mlp.gate_proj.weight": turned((dim, inner), 1, block, "inner_gate", "kernel"),
             "mlp.up_proj.weight": turned((dim, inner), 1, block, "inner", "kernel"),
             "mlp.down_proj.weight": turned((inner, dim), 1, block, "outer", "kernel"),
-            **memory_places(cfg, block),
+            **memory_places(cfg, j),
         }
         places |= {f"model.layers.{j}.{name}": place for name, place in of_block.items()}
     return places

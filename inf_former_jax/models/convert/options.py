@@ -45,15 +45,14 @@ def our_fields(options: Mapping[str, Any], known: set[str], where: str) -> dict[
 
 
 def _memory(name: str, value: Any, where: str) -> Any:
-    """A field as `ModelConfig` has it: of memories the configuration."""
+    """A field as `ModelConfig` has it: of memories the configuration. JSON knows no tuples."""
     kind: Any = {"long_term": LongTermConfig, "compressed": CompressedConfig}.get(name)
     if kind is None or value is None:
-        return value
+        return tuple(value) if isinstance(value, list) else value
     place, known = f"{where}: {OURS}: {name}", {field.name for field in dataclasses.fields(kind)}
     require(isinstance(value, dict), place, repr(value), "an object or null")
     for field in value:
         require(field in known, f"{place}.{field}", "such a field", f"those of a {kind.__name__}")
-    # JSON knows no tuples.
     fields = {field: tuple(v) if isinstance(v, list) else v for field, v in value.items()}
     return made(kind, fields, place)
 

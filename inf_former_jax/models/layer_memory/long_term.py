@@ -60,7 +60,7 @@ class LongTerm(MemoryKind):
         cfg, steer, queries = self.attention.cfg, None, None
         if cfg.sticky:
             params = jax.lax.stop_gradient(self.attention.read.params())
-            queries = course.by_row((_at_least_float32(q), segment.where))
+            queries = course.by_row((self._queries(q), segment.where))
 
             def attend(memory, queries):
                 q, where = queries
@@ -85,7 +85,7 @@ class LongTerm(MemoryKind):
         """What each head and query finds under its density, in float32 at least."""
         cfg, mass = self.attention.cfg, None
         assert memory.long_term is not None
-        q = _at_least_float32(q)
+        q = self._queries(q)
         found, info = self.attention.attend(q, memory.long_term, segment.projected, self.layer)
         if cfg.sticky:
             looked = jax.lax.stop_gradient(info["density"])  # or its weights would be kept
@@ -103,6 +103,7 @@ class LongTerm(MemoryKind):
             return memory
         return memory._replace(long_term=long_term.remember_mass(memory.long_term, mass))
 
-
-def _at_least_float32(q):
-    return q.astype(jnp.promote_types(q.dtype, jnp.float32))
+    def _queries(self, q: Float[Array, "B H T K"]) -> Float[Array, "B H T K"]:
+        """The layer's queries as they look for the memory, in float32 at least."""
+        q = q.astype(jnp.promote_types(q.dtype, jnp.float32))
+        return self.layer.queries(q) if self.attention.cfg.projections == "attention" else q

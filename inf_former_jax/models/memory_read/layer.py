@@ -34,6 +34,7 @@ class Projected(NamedTuple):
 class LayerProjections(NamedTuple):
     """The matrices of a layer's own attention, by which its memory can be read (SPEC §9)."""
 
+    queries: Callable[[Array], Array]  # [B, H, T, K], as they look for cells
     keys_values: Callable[[Array], tuple[Array, Array]]  # [B, R, E] -> two of [H, B, R, K]
     output: Callable[[Array], Array]  # [H, B, T, K] -> [B, T, E]
 
@@ -183,7 +184,7 @@ class LongTermRead(nn.Module):
             scatter = nn.initializers.normal(cfg.num_basis**-0.5)
             shapes["mu"] = shapes["sigma"] = scatter, (cfg.num_basis,)
         if cfg.turn_queries:
-            shapes["turn"] = _near_identity, (count, width, width)
+            shapes["turn"] = _near_identity if own else _identity, (count, width, width)
         if cfg.age_bias != "none":
             cells = (cfg.content_cells,) if cfg.age_bias == "cells" else ()
             shapes["age"] = nn.initializers.zeros, (count, *cells)
@@ -198,6 +199,10 @@ class LongTermRead(nn.Module):
     def params(self) -> ReadParams:
         """The parameters, which the first call has created."""
         return ReadParams(**self.variables.get("params", {}))
+
+
+def _identity(key: Array, shape: tuple[int, ...], dtype: Any) -> Float[Array, "H K K"]:
+    return jnp.broadcast_to(jnp.eye(shape[-1], dtype=dtype)[None], shape)
 
 
 def _near_identity(key: Array, shape: tuple[int, ...], dtype: Any) -> Float[Array, "H K K"]:

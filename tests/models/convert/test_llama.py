@@ -281,7 +281,14 @@ def test_a_saved_model_is_loaded_again_to_the_bit(long_term, tmp_path):
     same(load_file(tmp_path / "plain" / "model.safetensors"), tensors)
     assert llama.load(tmp_path / "plain")[0] == plain
     cfg = dataclasses.replace(
-        plain, segment_len=T, mem_len=T, long_term=long_term, dropout=0.1, dtype="bfloat16"
+        plain,
+        segment_len=T,
+        mem_len=T,
+        long_term=long_term,
+        dropout=0.1,
+        dtype="bfloat16",
+        sinks=1,
+        long_term_layers=(1,),
     )
     grafted = llama.graft(cfg, params, jax.random.key(0))
     expected = {path: np.shape(leaf) for path, leaf in flatten_dict(grafted).items()}

@@ -1,0 +1,130 @@
+"""What a pretrained model is given: sinks, chosen layers, cells at a distance, vectors of one size.
+
+Each is an identity between two models, in float64. All are Llamas of two layers.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from inf_former_jax.memory import state
+from inf_former_jax.memory.long_term import LongTermConfig
+from inf_former_jax.models.decoder import Decoder, ModelConfig
+from tests import pairs
+from tests.golden import jit
+
+B, T, V = 2, 4, 9
+LLAMA = ModelConfig(
+    vocab_size=V, num_layers=2, num_heads=2, d_model=6, d_inner=8, segment_len=T, mem_len=T,
+    dropout=0.0, query_chunk=3, **pairs.LLAMA,
+)  # fmt: skip
+CELLS = LongTermConfig(
+    num_basis=4, functions="rectangular", fit="intervals", density="gibbs", gate=False,
+    projections="attention", joined=True,
+)  # fmt: skip
+TOKENS = np.random.default_rng(0).integers(0, V, (5, B, T))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def params_of(cfg):
+    def init(key):
+        return Decoder(cfg).init(key, TOKENS[0], state.init(cfg, B))["params"]
+
+    rng, shapes = np.random.default_rng(1), jax.eval_shape(init, jax.random.key(0))
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), shapes)
+
+
+def outputs(cfg, params, segments=TOKENS):
+    """The decoder's output on one segment after the other."""
+    call = jit(lambda *given: Decoder(cfg).apply({"params": params}, *given))
+    memory, found = state.init(cfg, B, jnp.float64), []
+    for tokens in segments:
+        found.append(call(tokens, memory))
+        memory = found[-1].memory
+    return found
+
+
+def test_sinks_are_a_longer_window():
+    """A segment of sinks and the segment before make a window of two, where there are no more."""
+    with_sinks = dataclasses.replace(LLAMA, sinks=T)
+    longer = dataclasses.replace(LLAMA, mem_len=2 * T)
+    params = params_of(LLAMA)
+    models = (outputs(cfg, params) for cfg in (LLAMA, with_sinks, longer))
+    for s, (plain, found, expected) in enumerate(zip(*models, strict=True)):
+        differs = [np.abs(found.logits - other.logits).max() > 1e-3 for other in (plain, expected)]
+        assert differs == [s > 1, s > 2]
+
+
+def test_cells_stand_at_their_distance():
+    """A cell that is 4 tokens away is what stands 4 places before the query in the window."""
+    params, rng = params_of(LLAMA), np.random.default_rng(2)
+    vectors = jnp.asarray(rng.normal(size=(2, B, T, 6)))
+    memory = CELLS, {"sinks": 0}
+    cell = dataclasses.replace(memory[0], num_basis=1)
+    cfg = dataclasses.replace(LLAMA, long_term=cell, cell_distance=4)
+
+    def of_window(cfg, seen, written):
+        """A window of which `seen` are filled, and in the cell what its oldest place would hold."""
+        memory = state.init(cfg, B, jnp.float64)
+        layers = []
+        for layer, x in zip(memory.layers, vectors, strict=True):
+            fifo = jnp.concatenate([jnp.zeros((B, layer.fifo.shape[1] - T, 6)), x], axis=1)
+            layer = layer._replace(fifo=fifo)
+            if written:
+                held = layer.long_term._replace(coeffs=x[:, :1], writes=jnp.ones(B, int))
+                layer = layer._replace(long_term=held)
+            layers.append(layer)
+        memory = state.Memory(jnp.full(B, seen), tuple(layers))
+        return Decoder(cfg).apply({"params": params}, TOKENS[0, :, :1], memory).logits
+
+    expected = of_window(LLAMA, T, False)
+    np.testing.assert_allclose(of_window(cfg, T - 1, True), expected, atol=1e-12)
+    beside = dataclasses.replace(cfg, cell_distance=0)
+    assert np.abs(of_window(beside, T - 1, True) - expected).max() > 1e-3
+
+
+def test_only_chosen_layers_remember():
+    """A memory of the second layer changes what follows it, and nothing before it."""
+    cfg = dataclasses.replace(LLAMA, long_term=CELLS, long_term_layers=(1,))
+    plain, params = dataclasses.replace(cfg, long_term=None, long_term_layers=()), params_of(cfg)
+    assert jax.tree.structure(params) == jax.tree.structure(params_of(plain))
+    found, expected = (outputs(cfg, params)[3] for cfg in (cfg, plain))
+    first, second = (one.memory.layers[0] for one in (found, expected))
+    assert first.long_term is None
+    np.testing.assert_array_equal(first.fifo[:, -T:], second.fifo)
+    np.testing.assert_array_equal(
+        found.memory.layers[1].fifo[:, -T:], expected.memory.layers[1].fifo
+    )
+    assert np.abs(found.logits - expected.logits).max() > 1e-3
+
+
+def test_vectors_of_one_size():
+    """What is written does not depend on how long a vector is."""
+    cfg = dataclasses.replace(LLAMA, long_term=dataclasses.replace(CELLS, unit_writes=True))
+    params, rng = params_of(cfg), np.random.default_rng(3)
+    sizes = jnp.asarray(10.0 ** rng.uniform(-1, 2, size=(B, 2 * T, 1)))
+
+    def coeffs(sizes):
+        layers = tuple(
+            layer._replace(fifo=jnp.asarray(rng.normal(size=layer.fifo.shape)) * sizes)
+            for layer in state.init(cfg, B, jnp.float64).layers
+        )
+        memory = state.Memory(jnp.full(B, 2 * T), layers)
+        after = Decoder(cfg).apply({"params": params}, TOKENS[0], memory).memory
+        return [np.asarray(layer.long_term.coeffs) for layer in after.layers]
+
+    rng = np.random.default_rng(4)
+    expected = coeffs(1.0)
+    rng = np.random.default_rng(4)
+    for found, same in zip(coeffs(sizes), expected, strict=True):
+        np.testing.assert_allclose(found, same, rtol=1e-5, atol=1e-6)
+    # Four vectors in four cells: each is one of them, scaled.
+    np.testing.assert_allclose((expected[0] ** 2).mean(-1), 1, rtol=1e-5)
