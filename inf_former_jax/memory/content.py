@@ -31,7 +31,7 @@ def cell_signal(cfg: LongTermConfig, coeffs: Float[AnyArray, "B N E"]) -> Float[
     On the rectangular basis these are the coefficients themselves. With `cfg.unit_cells` each is
     scaled to `Σ_e x̄_e² / E = 1`.
     """
-    signal = jnp.asarray(coeffs)
+    signal: Any = jnp.asarray(coeffs)
     if cfg.functions != "rectangular":
         middles = first_fit_times(cfg.content_cells)
         psi = jnp.asarray(cfg.basis.evaluate(middles), coeffs.dtype)
@@ -41,7 +41,8 @@ def cell_signal(cfg: LongTermConfig, coeffs: Float[AnyArray, "B N E"]) -> Float[
 
 def unit(x: Float[AnyArray, "... E"]) -> Float[Array, "... E"]:
     """Vectors scaled to `Σ_e x_e² / E = 1`; a vector of zeros stays, with a finite gradient."""
-    squares = jnp.mean(jnp.asarray(x) ** 2, axis=-1, keepdims=True)
+    x = jnp.asarray(x)
+    squares = jnp.mean(x**2, axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(squares + 1e-8)
 
 

@@ -228,15 +228,17 @@ def push(layer: LayerMemory, x: Float[AnyArray, "B T E"], seen: Int[AnyArray, " 
     Args:
         seen: tokens of the row's document before them. Its first ones become its sinks.
     """
-    if layer.fifo is None:
+    fifo, sinks = layer.fifo, layer.sinks
+    if fifo is None:
         return layer
-    x = jnp.asarray(x, layer.fifo.dtype)
-    if layer.sinks is not None:
-        first = x[:, : layer.sinks.shape[1]]
+    x = jnp.asarray(x, fifo.dtype)
+    if sinks is not None:
+        first = x[:, : sinks.shape[1]]
         rows, places = np.arange(len(first))[:, None], np.arange(first.shape[1])[None]
         places = jnp.asarray(seen)[:, None] + places  # beyond the last sink, nothing is kept
-        layer = layer._replace(sinks=layer.sinks.at[rows, places].set(first, mode="drop"))
-    return layer._replace(fifo=jnp.concatenate([layer.fifo, x], axis=1)[:, x.shape[1] :])
+        sinks = jnp.asarray(sinks).at[rows, places].set(first, mode="drop")
+    fifo = jnp.concatenate([fifo, x], axis=1)[:, x.shape[1] :]
+    return layer._replace(fifo=fifo, sinks=sinks)
 
 
 def advance(seen: Int[AnyArray, " B"], length: int) -> Int[Array, " B"]:
