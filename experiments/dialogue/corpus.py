@@ -6,6 +6,7 @@ The folder is the release of CMU-DoG (`release`), or it holds JSON lines (`recor
 
 import functools
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, groupby
@@ -21,10 +22,12 @@ from experiments.dialogue.records import DEFAULT, Conversation, Reading, Source,
 from experiments.dialogue.stream import NUM_CONTROLS, Encoded, Encoder, Layout, Segments, segments
 from experiments.language_modeling import start
 from inf_former_jax.data.text import SPLITS, num_words
-from inf_former_jax.data.tokens import Tokenizer
+from inf_former_jax.data.tokens import Tokenizer, told
 from inf_former_jax.files import printable
 from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.require import require, require_at_least
+
+log = logging.getLogger(__name__)
 
 SAMPLE = Path(__file__).parent / "sample"
 """Conversations made up for this project, about works that do not exist."""
@@ -51,6 +54,7 @@ class Corpus(NamedTuple):
     test: Split
     skipped: Mapping[str, list[str]] = MappingProxyType({})  # split → why each was left out
     shared: Mapping[str, int] = MappingProxyType({})  # see `shared`, with "left out of train"
+    dropped: int = 0  # characters that no token can express, which were left out
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -219,6 +223,8 @@ def encoded(
 ) -> Corpus:
     """Given conversations by split, as a model reads them.
 
+    Characters that no token can express are left out: a line in the log says which and how many.
+
     Raises:
         ValueError: a tokeniser with too many tokens for the model, or as `segments` does.
     """
@@ -233,7 +239,10 @@ def encoded(
         split: _encoded_split(some, encoder, model.segment_len)
         for split, some in conversations.items()
     }
-    return Corpus(name, encoder, splits["train"], splits["valid"], splits["test"])
+    if encoder.dropped:
+        log.warning("%s: %s", name, told(encoder.dropped))
+    dropped = encoder.dropped.total()
+    return Corpus(name, encoder, splits["train"], splits["valid"], splits["test"], dropped=dropped)
 
 
 def _encoded_split(conversations: list[Conversation], encoder: Encoder, segment_len: int) -> Split:

@@ -13,6 +13,7 @@ Dimension letters: n tokens of a conversation, W segments of T tokens.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
@@ -20,7 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64
 
 from experiments.dialogue.records import Conversation
-from inf_former_jax.data.tokens import Tokenizer
+from inf_former_jax.data.tokens import Tokenizer, kept
 from inf_former_jax.fields import Checked, Natural
 from inf_former_jax.require import require, require_at_least
 
@@ -99,10 +100,15 @@ class Encoded(NamedTuple):
 
 
 class Encoder:
-    """Turns conversations into tokens; a document that many of them share is encoded once."""
+    """Turns conversations into tokens; a document that many of them share is encoded once.
+
+    Attributes:
+        dropped: the characters of conversations that no token can express; they are left out.
+    """
 
     def __init__(self, tokenizer: Tokenizer, layout: Layout):
         self.tokenizer, self.layout, self.controls = tokenizer, layout, controls(tokenizer)
+        self.dropped: Counter[str] = Counter()
         self._known: dict[str, np.ndarray] = {}  # document → ids
 
     def __call__(self, conversation: Conversation) -> Encoded:
@@ -116,7 +122,7 @@ class Encoder:
                 parts.append((ids.doc, self._document_ids(document), False))
                 read = document
             scored = number > 0 and (layout.scored == "both" or conversation.saw[turn.speaker])
-            parts.append((ids.speakers[turn.speaker], self.tokenizer.encode(turn.text), scored))
+            parts.append((ids.speakers[turn.speaker], self._ids(turn.text), scored))
         return self._joined(parts)
 
     def _document(self, conversation: Conversation, section: int) -> str | None:
@@ -128,8 +134,11 @@ class Encoder:
 
     def _document_ids(self, text: str) -> np.ndarray:
         if text not in self._known:
-            self._known[text] = self.tokenizer.encode(text)
+            self._known[text] = self._ids(text)
         return self._known[text]
+
+    def _ids(self, text: str) -> np.ndarray:
+        return self.tokenizer.encode(kept(self.tokenizer, text, self.dropped))
 
     def _joined(self, parts: list[tuple[int, np.ndarray, bool]]) -> Encoded:
         """The parts one after the other, each between its type and <eos>."""

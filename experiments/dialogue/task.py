@@ -108,7 +108,8 @@ def facts(corpus: Corpus) -> dict[str, Any]:
         epoch = ConversationBatches(split.segments, 1)
         splits[name] = found | {"tokens": epoch.num_read, "scored_tokens": epoch.num_predicted}
         splits[name]["skipped"] = corpus.skipped.get(name, [])
-    return {"corpus": corpus.name, "splits": splits, "shared": dict(corpus.shared)}
+    read = {"corpus": corpus.name, "dropped": corpus.dropped, "shared": dict(corpus.shared)}
+    return read | {"splits": splits}
 
 
 def batches(cfg: RunConfig, corpus: Corpus) -> dict[str, ConversationBatches]:

@@ -54,6 +54,7 @@ def facts(corpus: Corpus) -> dict[str, Any]:
                 "words": int(split.words.sum()),
                 "bytes": int(split.bytes.sum()),
                 "skipped": list(split.skipped),
+                "dropped": split.dropped,
             }
             for name, split in corpus.splits.items()
         },
@@ -229,6 +230,8 @@ def report(name: str, folder: Path, result: Mapping[str, Any]) -> None:
     for split, found in result["splits"].items():
         if skipped := found.get("skipped"):
             print(printable(f"{split}: {len(skipped)} left out, {skipped[0]}"))
+        if dropped := found.get("dropped"):
+            print(f"{split}: {dropped:,} characters without a token left out")
     if "sample" in result:
         sample = result["sample"]
         print(printable(f"\n…{sample['after']}⟦{sample['written']}⟧\n"))

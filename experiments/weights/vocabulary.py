@@ -1,10 +1,10 @@
 """The byte-level BPE of a SmolLM2 in GGUF, as the files of a Hugging Face tokeniser."""
 
-import itertools
 import json
 from typing import Any
 
 from experiments.weights.gguf import Gguf
+from inf_former_jax.data.byte_symbols import SYMBOLS
 from inf_former_jax.require import require
 
 #: Types of tokens in GGUF that are met here: ordinary ones, and those that no text spells.
@@ -55,17 +55,7 @@ def _check(gguf: Gguf, tokens: list, kinds: list, merges: list[tuple[str, ...]])
 def lost(tokens: list[str]) -> list[int]:
     """Bytes without a token: where they are met in a text, they vanish."""
     known = {*tokens}
-    return [byte for byte, symbol in enumerate(_symbols()) if symbol not in known]
-
-
-def _symbols() -> list[str]:
-    """The character that stands for each byte in a byte-level vocabulary (GPT-2's table).
-
-    Printable bytes of Latin-1 stand for themselves, the others for U+0100 and what follows.
-    """
-    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
-    others = itertools.count(256)
-    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
+    return [byte for byte, symbol in enumerate(SYMBOLS) if symbol not in known]
 
 
 def settings(gguf: Gguf, options: dict[str, Any]) -> dict[str, Any]:

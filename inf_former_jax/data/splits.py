@@ -8,9 +8,11 @@ what is damaged is made again.
 
 import contextlib
 import hashlib
+import logging
 import os
 import shutil
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,18 +23,21 @@ from jaxtyping import Int32, Int64, Integer
 from inf_former_jax.data import text
 from inf_former_jax.data.batches import check_tokens
 from inf_former_jax.data.text import SKIP, Skip
-from inf_former_jax.data.tokens import Tokenizer
+from inf_former_jax.data.tokens import Tokenizer, kept, told
 from inf_former_jax.files import (
     PARTIAL,
     Changed,
     digest,
     json_text,
     placing,
+    printable,
     read_json,
     write_json,
     writing,
 )
 from inf_former_jax.require import require
+
+log = logging.getLogger(__name__)
 
 _VERSION = 2  # of readers and entries: a new number makes every entry stale
 
@@ -47,6 +52,7 @@ class TokenizedSplit(NamedTuple):
     bytes: Int64[np.ndarray, " documents"]  # of UTF-8
     skipped: tuple[str, ...] = ()  # why each document that `Skip` leaves out was left out
     vocab_size: int = 2**31  # of the tokeniser
+    dropped: int = 0  # characters that no token can express, which were left out
 
     def at(self, places: Any) -> Int32[np.ndarray, "..."]:
         """The tokens at places, an index or a slice of `tokens`.
@@ -72,6 +78,8 @@ def tokenize(
 ) -> TokenizedSplit:
     """The documents of a split (`text.documents`) in tokens.
 
+    Characters that no token can express are left out: a line in the log says which and how many.
+
     Args:
         characters: how many characters of each document are kept, without a word that this would
             cut; 0 = all.
@@ -87,7 +95,12 @@ def tokenize(
     documents = text.documents(path, split, skip, skipped)
 
     def write(write: Callable[[bytes], Any]) -> dict[str, Any]:
-        fields = _encode(documents, tokenizer, characters, kind, write)
+        dropped: Counter[str] = Counter()
+        fields = _encode(documents, tokenizer, characters, kind, write, dropped)
+        if dropped:
+            where = str(path) if split is None else f"{path}: {split}"
+            log.warning("%s: %s", printable(where), told(dropped))
+        fields["dropped"] = dropped.total()
         return fields | {"skipped": skipped, "vocab_size": tokenizer.vocab_size}
 
     if cache is None:
@@ -115,7 +128,9 @@ def _split(tokens: np.ndarray, header: Mapping[str, Any]) -> TokenizedSplit:
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(header["lengths"], dtype=np.int64)])
     counts = np.array(header["words"], np.int64), np.array(header["bytes"], np.int64)
     names, skipped = tuple(header["names"]), tuple(header["skipped"])
-    return TokenizedSplit(tokens, starts, names, *counts, skipped, header["vocab_size"])
+    # Entries from before tokenisers could lack a character say nothing of them.
+    size, dropped = header["vocab_size"], header.get("dropped", 0)
+    return TokenizedSplit(tokens, starts, names, *counts, skipped, size, dropped)
 
 
 def _encode(
@@ -124,13 +139,19 @@ def _encode(
     characters: int,
     kind: np.dtype,
     write: Callable[[bytes], Any],
+    dropped: Counter[str],
 ) -> dict[str, Any]:
-    """Write the ids of each document and its end; lengths, names, words and bytes of all."""
-    header: dict[str, list] = {"lengths": [], "names": [], "words": [], "bytes": []}
+    """Write the ids of each document and its end; lengths, names, words and bytes of all.
+
+    Args:
+        dropped: receives the characters that are left out.
+    """
+    header: dict[str, Any] = {"lengths": [], "names": [], "words": [], "bytes": []}
     for name, content in documents:
         if 0 < characters < len(content):
             begin = content[:characters]
             content = (begin.rsplit(maxsplit=1) or [begin])[0]
+        content = kept(tokenizer, content, dropped)
         ids = tokenizer.encode(content)
         check_tokens(ids, tokenizer.vocab_size, f"{name}: ids")
         write(np.append(ids, np.int32(tokenizer.end)).astype(kind).tobytes())

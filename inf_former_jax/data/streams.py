@@ -53,8 +53,7 @@ def pieces(split: TokenizedSplit, size: int) -> TokenizedSplit:
     borders = np.append(np.concatenate(starts), split.starts[-1])
     # Words and bytes are known of whole documents only: pieces have no figures for them.
     nothing = np.zeros(len(names), np.int64)
-    rest = split.skipped, split.vocab_size
-    return TokenizedSplit(split.tokens, borders, tuple(names), nothing, nothing, *rest)
+    return split._replace(starts=borders, names=tuple(names), words=nothing, bytes=nothing)
 
 
 class _Walk(NamedTuple):

@@ -1,11 +1,17 @@
 """Text to token ids and back, exactly: bytes, GPT-2's byte-level BPE, or one trained on the text.
 
 The rest of `data` knows a tokeniser as a `Tokenizer` only.
+
+Some published vocabularies have no token for a few control characters and unassigned ones
+(`Tokenizer.lost`). No id stands for these, so something has to be said of them. A prompt is
+refused, since its author is there to correct it. A corpus is read without them, and their number is
+reported (`kept`): a stray control character is no reason to stop after minutes of reading.
 """
 
 import contextlib
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -14,6 +20,7 @@ import numpy as np
 from jaxtyping import Int32, Integer
 
 from inf_former_jax.data.batches import check_tokens
+from inf_former_jax.data.byte_symbols import code, missing
 from inf_former_jax.files import (
     parse_json,
     read_json,
@@ -32,7 +39,10 @@ _CONFIG = "tokenizer_config.json"
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Ids for text, without loss: decode(encode(text)) == text for all that UTF-8 can express."""
+    """Ids for text, without loss: decode(encode(text)) == text for all that UTF-8 can express.
+
+    A text with `lost` characters has no ids.
+    """
 
     vocab_size: int
     """Ids are in 0..vocab_size-1, the end's id included."""
@@ -41,8 +51,12 @@ class Tokenizer(Protocol):
     fingerprint: str
     """Hash of everything that decides on the ids: stored tokens belong to one fingerprint."""
 
+    def lost(self, text: str) -> list[str]:
+        """The text's characters that no token can express, as often as they stand there."""
+        ...
+
     def encode(self, text: str) -> Int32[np.ndarray, " n"]:
-        """The text's ids [n], without an end."""
+        """The text's ids [n], without an end; ValueError for one with `lost` characters."""
         ...
 
     def decode(self, ids: Integer[np.ndarray, " n"]) -> str:
@@ -56,6 +70,10 @@ class Bytes:
     vocab_size = 257
     end = 256
     fingerprint = "bytes"
+
+    def lost(self, text: str) -> list[str]:
+        """None: every character is bytes."""
+        return []
 
     def encode(self, text: str) -> Int32[np.ndarray, " n"]:
         """The text's bytes [n]."""
@@ -94,6 +112,8 @@ class ByteLevelBpe:
             self._tokenizer = _library().Tokenizer.from_str(definition)
         spec = json.loads(self._tokenizer.to_str())
         _check_lossless(spec, where)
+        self._missing = missing(spec["model"]["vocab"])
+        self._without = self._missing.characters
         vocab = self._tokenizer.get_vocab()
         by_id = {index: token for token, index in vocab.items()}
         known = end in vocab or end in by_id
@@ -120,8 +140,24 @@ class ByteLevelBpe:
             write_json(Path(path).with_name(_CONFIG), {"eos_token": self.end_token})
         write_text(path, self._definition)
 
+    def lost(self, text: str) -> list[str]:
+        """The text's characters that no token can express, as often as they stand there.
+
+        They can only be control characters other than tab and line ends, and unassigned ones: a
+        vocabulary that lacks others is refused.
+        """
+        return self._without.findall(text) if self._without else []
+
     def encode(self, text: str) -> Int32[np.ndarray, " n"]:
-        """The text's ids [n], without an end."""
+        """The text's ids [n], without an end.
+
+        Raises:
+            ValueError: the text has `lost` characters; the first of them, and where it is.
+        """
+        if self._without and (found := self._without.search(text)):
+            where, character = f"text: character {found.start()}", code(found[0])
+            accepted = f"any but {self._missing}"
+            require(False, where, f"{character}, for which there is no token", accepted)
         # The batch of one is the variant that computes no offsets.
         (encoded,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
         return np.array(encoded.ids, np.int32)
@@ -130,6 +166,23 @@ class ByteLevelBpe:
         """The ids' text, ends left out and invalid UTF-8 replaced; ValueError for other ids."""
         check_tokens(ids, self.vocab_size, "ids")
         return self._tokenizer.decode(ids[ids != self.end].tolist(), skip_special_tokens=False)
+
+
+def kept(tokenizer: Tokenizer, text: str, dropped: Counter[str]) -> str:
+    """The part of a corpus's text that has tokens.
+
+    Args:
+        dropped: the tokeniser's `lost` characters, which are left out, are added to this count.
+    """
+    lost = tokenizer.lost(text)
+    dropped.update(lost)
+    return text.translate(dict.fromkeys(map(ord, lost))) if lost else text
+
+
+def told(dropped: Counter[str]) -> str:
+    """What was left out of a corpus, in one line."""
+    kinds = [f"{code(character)} {count:,} times" for character, count in dropped.most_common()]
+    return f"left out {dropped.total():,} characters without a token: {', '.join(kinds)}"
 
 
 def load_bpe(path: str | Path, end: str | int | None = None) -> ByteLevelBpe:
@@ -281,8 +334,7 @@ def _check_lossless(spec: dict[str, Any], where: str) -> None:
     """Refuse what would make decode(encode(text)) another text, or random."""
     model, splitter = spec["model"], spec["pre_tokenizer"] or {}
     steps = splitter.get("pretokenizers", [splitter])
-    alphabet = set(_library().pre_tokenizers.ByteLevel.alphabet())
-    missing = alphabet - set(model.get("vocab", ()))
+    needed = len(missing(model.get("vocab", ())).needed)
     kinds = [step.get("type") for step in steps]
     changes = [step.get("add_prefix_space") or step.get("behavior") == "Removed" for step in steps]
     changes += [kind not in _LOSSLESS for kind in kinds] + [kinds.count("ByteLevel") > 1]
@@ -295,7 +347,7 @@ def _check_lossless(spec: dict[str, Any], where: str) -> None:
         "a normaliser": spec["normalizer"] is not None,
         "dropout": model.get("dropout"),
         "a mark of word ends or beginnings": any(marks),
-        f"{len(missing)} bytes without a token": missing,
+        f"{needed} bytes of common characters without a token": needed,
         "added tokens that swallow spaces": any(
             token["lstrip"] or token["rstrip"] for token in spec["added_tokens"]
         ),

@@ -121,8 +121,10 @@ def test_tokenisers(fresh, definition, data):
         tokenizer = load_bpe(folder)
     if refused:
         return
-    ids = tokenizer.encode(SAMPLE)
-    assert tokenizer.decode(np.append(ids, tokenizer.end)) == SAMPLE
+    text = "".join(one for one in SAMPLE if one not in tokenizer.lost(SAMPLE))
+    assert text in (SAMPLE, SAMPLE.replace("\x00", ""))
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(np.append(ids, tokenizer.end)) == text
     assert ids.min() >= 0 and ids.max() < tokenizer.vocab_size and tokenizer.end not in ids
     tokenizer.save(folder / "again.json")
     assert load_bpe(folder / "again.json").fingerprint == tokenizer.fingerprint
@@ -144,7 +146,8 @@ def test_vocabularies_and_merges(fresh, vocab, merges):
     with refusals(folder) as refused:
         tokenizer = load_bpe(folder)
     if not refused:
-        assert tokenizer.decode(tokenizer.encode(SAMPLE)) == SAMPLE
+        text = SAMPLE.replace("\x00", "") if tokenizer.lost(SAMPLE) else SAMPLE
+        assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 @fuzz(max_examples=40)

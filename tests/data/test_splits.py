@@ -10,7 +10,8 @@ from inf_former_jax.data import splits
 from inf_former_jax.data.splits import token_type, tokenize
 from inf_former_jax.data.streams import Streams
 from inf_former_jax.data.text import Skip
-from inf_former_jax.data.tokens import Bytes
+from inf_former_jax.data.tokens import Bytes, load_bpe
+from tests.data.test_tokens import write_small
 
 
 class Counted(Bytes):
@@ -47,6 +48,27 @@ def test_by_hand(corpus, tmp_path):
         assert split.tokens.dtype == np.uint16
         assert split.starts.tolist() == [0, 5, 8] and split.names == ("a", "b")
         assert split.words.tolist() == [2, 1] and split.bytes.tolist() == [4, 2]
+
+
+def test_what_no_token_can_express_is_left_out_and_told(corpus, tmp_path, caplog):
+    """Of all documents in one line; a later reader finds the number in the cache."""
+    write_small(tmp_path)
+    tokenizer = load_bpe(tmp_path)
+    whole = tokenize(corpus, None, tokenizer, tmp_path / "cache")
+    assert whole.dropped == 0 and not caplog.records
+    for name, text in {"a": "a\x04b \x1dc", "b": "é\x04"}.items():
+        (corpus / f"{name}.txt").write_text(text, encoding="utf-8")
+    for cache in (None, tmp_path / "cache"):
+        caplog.clear()
+        found = tokenize(corpus, None, tokenizer, cache)
+        assert found.tokens.tolist() == whole.tokens.tolist() and found.dropped == 3
+        assert (found.words.tolist(), found.bytes.tolist()) == ([2, 1], [4, 2])
+        kinds = "U+0004 2 times, U+001D 1 times"
+        told = f"{corpus}: left out 3 characters without a token: {kinds}"
+        assert [one.getMessage() for one in caplog.records] == [told]
+    caplog.clear()
+    same(tokenize(corpus, None, tokenizer, tmp_path / "cache"), found)
+    assert not caplog.records
 
 
 def test_documents_are_cut_at_whole_words(corpus, tmp_path):

@@ -1,18 +1,20 @@
 """Tokenisers: no text is changed by them, and what would change one is refused."""
 
 import json
+import unicodedata
+from collections import Counter
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inf_former_jax.data import tokens
+from inf_former_jax.data import byte_symbols, tokens
 from inf_former_jax.data.tokens import END, Bytes, Tokenizer, load_bpe, train_bpe
 
 TEXTS = ["the cat sat on the mat . the end", "a café , the café ; \n\n the mat", "mat mat mat"]
 
-# GPT-2's: printable bytes stand for themselves, the others for characters from 256 on.
+# By hand. GPT-2's: printable bytes stand for themselves, the others for characters from 256 on.
 _PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
 _OTHERS = {byte: 256 + i for i, byte in enumerate(sorted(set(range(256)) - set(_PRINTABLE)))}
 ALPHABET = [chr(_OTHERS.get(byte, byte)) for byte in [*_PRINTABLE, *_OTHERS]]
@@ -241,7 +243,7 @@ def test_a_definition_that_loses_text_is_refused(tmp_path, found, change):
     [
         ({"dropout": 0.1}, "dropout"),
         ({"end_of_word_suffix": "</w>"}, "a mark of word ends or beginnings"),
-        ({"vocab": {"a": 0, END: 1}, "merges": []}, "255 bytes without a token"),
+        ({"vocab": {"a": 0, END: 1}, "merges": []}, "210 bytes of common characters without a"),
         ({"type": "WordLevel", "unk_token": "a"}, "a model other than BPE"),
         ({"continuing_subword_prefix": "##"}, "a mark of word ends or beginnings"),
         ({"merges": [["a", "b"]]}, r"the merge \['a', 'b'\], accepted: pairs whose union"),
@@ -260,6 +262,105 @@ def test_a_model_that_loses_text_is_refused(tmp_path, change, found):
     spec["model"] |= change
     with pytest.raises(ValueError, match=f"^here: found {found}"):
         tokens.ByteLevelBpe(json.dumps(spec), "here")
+
+
+#: The bytes for which SmolLM2's vocabulary has no token.
+UNKNOWN = bytes.fromhex("04 06 13 14 16 1d c0 c1 f1 f2 f5 f6 f7 f8 f9 fa fb fc fd fe ff")
+NAMES = "U+0004, U+0006, U+0013 to U+0014, U+0016, U+001D, U+40000 to U+BFFFF"
+ENDS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+
+
+def write_small(folder, without=UNKNOWN):
+    """As SmolLM2's files: no token for some bytes, single digits, special tokens that come first.
+
+    Returns the vocabulary.
+    """
+    symbol = dict(zip([*_PRINTABLE, *_OTHERS], ALPHABET, strict=True))
+    known = [symbol[byte] for byte in range(256) if byte not in without]
+    vocab = {token: i for i, token in enumerate([*ENDS, *known, "th", "the", "Ġthe"])}
+    special = {"lstrip": False, "special": True}
+    spec = {
+        "version": "1.0",
+        "added_tokens": [ADDED | special | {"id": i, "content": end} for i, end in enumerate(ENDS)],
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [{"type": "Digits", "individual_digits": True}, BYTE_LEVEL],
+        },
+        "decoder": BYTE_LEVEL | {"add_prefix_space": True},
+        "model": {"type": "BPE", "vocab": vocab, "merges": ["t h", "th e", "Ġ the"]},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.json").write_text(json.dumps(spec), encoding="utf-8")
+    write_end(folder, tokenizer_config="<|im_end|>", generation_config=2, config=2)
+    return vocab
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small")
+    write_small(folder)
+    return load_bpe(folder)
+
+
+def test_a_vocabulary_without_some_bytes(tmp_path):
+    """By hand: digits are single, what spells a special token is text, the end is the files'."""
+    vocab = write_small(tmp_path)
+    tokenizer = load_bpe(tmp_path)
+    assert (tokenizer.vocab_size, tokenizer.end, tokenizer.end_token) == (241, 2, "<|im_end|>")
+    found = tokenizer.encode("the 12<|im_start|>")
+    spelled = ["the", "Ġ", "1", "2", *"<|im_start|>"]
+    assert found.tolist() == [vocab[token] for token in spelled]
+    assert tokenizer.decode(np.append(found, tokenizer.end)) == "the 12<|im_start|>"
+    tokenizer.save(tmp_path / "run" / "tokenizer.json")
+    again = load_bpe(tmp_path / "run")
+    assert (again.end, again.fingerprint) == (2, tokenizer.fingerprint)
+    assert load_bpe(tmp_path, end=END).end == 0
+
+
+@settings(deadline=None)
+@given(
+    text_of_any_kind | st.text(alphabet="a\x04\x05\x1d\x1e\U0003ffff\U00040000\U000bffff\U000c0000")
+)
+def test_what_a_vocabulary_cannot_write_is_never_lost_unseen(small, text):
+    """A text comes back whole or is refused, exactly where one of its bytes has no token."""
+    expected = [one for one in text if set(one.encode()) & set(UNKNOWN)]
+    assert small.lost(text) == expected and Bytes().lost(text) == []
+    dropped: Counter[str] = Counter()
+    kept = tokens.kept(small, text, dropped)
+    assert kept == "".join(one for one in text if one not in expected)
+    assert dropped == Counter(expected)
+    assert small.decode(small.encode(kept)) == kept
+    if not expected:
+        return
+    place = min(map(text.index, expected))
+    message = f"text: character {place}: found {byte_symbols.code(text[place])}, for which there "
+    with pytest.raises(ValueError) as refused:
+        small.encode(text)
+    assert str(refused.value) == f"{message}is no token, accepted: any but {NAMES}"
+
+
+def test_what_was_left_out_is_told():
+    found = tokens.told(Counter("\x04\x06\x06"))
+    assert found == "left out 3 characters without a token: U+0006 2 times, U+0004 1 times"
+
+
+def test_a_vocabulary_has_to_write_all_common_characters(tmp_path):
+    """Each byte alone: it may lack where no character but odd ones is made of it."""
+
+    def is_odd(character):
+        control = unicodedata.category(character) == "Cc" and character not in "\t\n\r"
+        return control or unicodedata.category(character) == "Cn"
+
+    planes = [chr(point) for point in range(0x110000) if not 0xD800 <= point < 0xE000]
+    used = {byte for one in planes if not is_odd(one) for byte in one.encode()}
+    symbol = dict(zip([*_PRINTABLE, *_OTHERS], ALPHABET, strict=True))
+    for byte in range(256):
+        needed = byte_symbols.missing(set(ALPHABET) - {symbol[byte]}).needed
+        assert needed == ((byte,) if byte in used else ()), byte
+    write_small(tmp_path, without=b"\x04\n\xe2")
+    accepted = "accepted: a byte-level BPE without loss"
+    with pytest.raises(ValueError, match=f"found 2 bytes of common .* without a token, {accepted}"):
+        load_bpe(tmp_path)
 
 
 def test_files_that_are_no_tokeniser(tmp_path):

@@ -69,11 +69,12 @@ def test_reports_print_no_orders(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(plots, "perplexity", lambda *_: None)
     figures = dict.fromkeys(("perplexity", "word_perplexity", "bits_per_byte", "accuracy"), 1.0)
     result = {"corpus": ESCAPES, "steps": 1, "test": {"as trained": figures}, "valid": {}}
-    result |= {"splits": {"train": {"skipped": [ESCAPES] * 2}}}
+    result |= {"splits": {"train": {"skipped": [ESCAPES] * 2, "dropped": 1234}}}
     sample = {"after": ESCAPES, "written": ESCAPES}
     language_modeling.report("name", tmp_path, result | {"sample": sample})
     said = capsys.readouterr().out
     assert said.count(SHOWN) == 4 and f"train: 2 left out, {SHOWN}\n" in said
+    assert "train: 1,234 characters without a token left out\n" in said
     reply = dict.fromkeys(("before", "true", "reply"), ESCAPES)
     result |= {"replies": {"count": 1}, "ten_replies": [reply]}
     dialogue.report("name", tmp_path, result)

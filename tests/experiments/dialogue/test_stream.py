@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from experiments.dialogue import corpus
 from experiments.dialogue.records import Conversation, Turn
 from experiments.dialogue.stream import (
     Controls,
@@ -19,6 +20,9 @@ from experiments.dialogue.stream import (
     window_before,
 )
 from inf_former_jax.data import tokens
+from inf_former_jax.data.text import SPLITS
+from inf_former_jax.models import presets
+from tests.data.test_tokens import write_small
 
 END, DOC, FIRST, SECOND = 256, 257, 258, 259
 LETTERS = {"E": END, "D": DOC, "A": FIRST, "B": SECOND}
@@ -294,6 +298,29 @@ def test_a_document_is_encoded_once():
     first, second = encoder(GIVEN), encoder(GIVEN._replace(turns=GIVEN.turns[:1]))
     assert seen == ["ab\nc", "x", "yy", "z", "w", "x"]
     np.testing.assert_array_equal(first.tokens[:9], second.tokens)
+
+
+def test_what_no_token_can_express_is_left_out_of_conversations(tmp_path, caplog):
+    """Of documents and turns, all of a corpus in one line; the corpus keeps the number."""
+    write_small(tmp_path)
+    tokenizer = tokens.load_bpe(tmp_path)
+    odd = GIVEN._replace(
+        sections=tuple(f"{section}\x04" for section in GIVEN.sections),
+        turns=tuple(turn._replace(text=f"\x1d{turn.text}") for turn in GIVEN.turns),
+    )
+    cfg = presets.gpt2(segment_len=8, vocab_size=244)
+
+    def read(one):
+        given = {split: [one] for split in SPLITS}
+        return corpus.encoded("name", given, tokenizer, Layout(), cfg)
+
+    whole, found = read(GIVEN), read(odd)
+    np.testing.assert_array_equal(found.test.encoded[0].tokens, whole.test.encoded[0].tokens)
+    turns, sections = 3 * len(GIVEN.turns), len(GIVEN.sections)  # three splits share a document
+    assert (whole.dropped, found.dropped) == (0, turns + sections)
+    kinds = f"U+001D {turns} times, U+0004 {sections} times"
+    told = f"name: left out {turns + sections} characters without a token: {kinds}"
+    assert [one.getMessage() for one in caplog.records] == [told]
 
 
 # Windows and prompts

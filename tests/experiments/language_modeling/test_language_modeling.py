@@ -103,6 +103,7 @@ def test_figures_are_those_of_every_byte(plain, data):
         "words": words,
         "bytes": num_bytes,
         "skipped": [],
+        "dropped": 0,
     }
     # log 258 = 5.55 before anything is learnt; four updates learn a little.
     assert 4.0 < result["test"]["as trained"]["loss"] < 5.55

@@ -14,6 +14,7 @@ from experiments.language_modeling import corpora
 from experiments.weights import __main__ as weights
 from experiments.weights import gguf, llama, smollm2
 from inf_former_jax import files
+from inf_former_jax.data.tokens import load_bpe
 from tests.experiments.weights import synthetic
 
 
@@ -214,6 +215,20 @@ class TestPublished:
         sizes += ("intermediate_size", "vocab_size", "head_dim", "max_position_embeddings")
         assert [config[name] for name in sizes] == [576, 30, 9, 3, 1536, 49152, 64, 8192]
         assert config["rope_theta"] == 100_000 and config["rms_norm_eps"] == 1e-5
+
+    def test_its_tokeniser_is_one_of_ours(self, published):
+        """It lacks what the page says; the end is the one of a turn, which its files name."""
+        tokenizer = load_bpe(published)
+        assert (tokenizer.vocab_size, tokenizer.end_token, tokenizer.end) == (
+            49152,
+            "<|im_end|>",
+            2,
+        )
+        assert [one for one in map(chr, range(0x40001)) if tokenizer.lost(one)] == [
+            *"\x04\x06\x13\x14\x16\x1d", "\U00040000"
+        ]  # fmt: skip
+        text = "In 1855, don't <|im_end|> café\r\n\t😀"
+        assert tokenizer.decode(tokenizer.encode(text)) == text
 
     def test_its_tokeniser(self, published, tmp_path):
         """Digits are single, and all of Shakespeare's plays come back."""
