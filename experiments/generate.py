@@ -2,9 +2,10 @@
 
     python -m experiments.generate --model FOLDER --prompt "text" [--options]
 
-FOLDER is a run of `experiments.language_modeling`, or GPT-2's files. The prompt streams through the
-memory at constant cost a segment; tokens are printed as they come. --memory-out keeps what was
-read, the open segment included, and --memory-in goes on from there, without the document.
+FOLDER is a run of `experiments.language_modeling`, or a published GPT-2 or Llama. The prompt
+streams through the memory at constant cost a segment; tokens are printed as they come. --memory-out
+keeps what was read, the open segment included, and --memory-in goes on from there, without the
+document.
 """
 
 if __name__ == "__main__":  # before JAX is imported, which takes seconds
@@ -19,14 +20,12 @@ from typing import Annotated
 
 import jax
 
-from experiments.language_modeling.config import LanguageModelingConfig
+from experiments.language_modeling import start
 from experiments.language_modeling.sample import WriteConfig, Writer, numbers, pieces, writer
-from experiments.language_modeling.start import is_run, tokenizer_of
-from experiments.run import cli, training
+from experiments.run import cli
+from inf_former_jax import generate
 from inf_former_jax.fields import Natural, Required
 from inf_former_jax.files import printable, read_text
-from inf_former_jax.generate import start
-from inf_former_jax.models.convert import gpt2
 from inf_former_jax.models.decoder import Decoder
 from inf_former_jax.require import require
 
@@ -35,8 +34,9 @@ from inf_former_jax.require import require
 class GenerateConfig(WriteConfig):
     """What to read, and how to go on."""
 
-    model: Annotated[str, Required("a run folder or GPT-2's files")] = ""
-    """A run folder of experiments.language_modeling, or a folder of GPT-2's files."""
+    model: Annotated[str, Required("a run folder, or one of a GPT-2 or Llama")] = ""
+    """A run folder of experiments.language_modeling, or a Hugging Face folder of a GPT-2 or a
+    Llama."""
     prompt: str = ""
     """Text to go on from; after that of --prompt-file."""
     prompt_file: str = ""
@@ -44,28 +44,14 @@ class GenerateConfig(WriteConfig):
     tokens: Natural = 200
     """Tokens to write; 0 = only read, for --memory-out."""
     segment_len: Natural = 0
-    """Segments of GPT-2's files, at most their positions; 0 = all of them. Runs have their own."""
+    """Segments of a published model, a GPT-2's at most its positions; 0 = all of them, up to 1,024.
+    A run has its own."""
 
 
 def load(folder: str, segment_len: int = 0) -> Writer:
-    """The model of a run folder or of GPT-2's files.
-
-    Raises:
-        ValueError: neither is there, a tokeniser that does not fit, or segments too long.
-        FileNotFoundError: nothing is there.
-    """
-    if is_run(folder):
-        _, decoder, params, _ = training.load(LanguageModelingConfig, folder, ("params",))
-    else:
-        cfg, params = gpt2.load(folder)
-        if segment_len:
-            cfg = dataclasses.replace(cfg, segment_len=segment_len)
-        decoder = Decoder(cfg)
-    tokenizer, size = tokenizer_of(folder), decoder.cfg.vocab_size
-    found = f"a tokeniser of {tokenizer.vocab_size:,} tokens in {folder}"
-    accepted = f"at most the {size:,} of its weights"
-    require(tokenizer.vocab_size <= size, "model", found, accepted)
-    return writer(decoder, params, tokenizer)
+    """The model of a run folder or of a published one; errors as of `start.load`."""
+    cfg, params, tokenizer = start.load(folder, segment_len)
+    return writer(Decoder(cfg.model), params, tokenizer)
 
 
 def read_prompt(cfg: GenerateConfig) -> str:
@@ -86,7 +72,7 @@ def run(cfg: GenerateConfig) -> None:
     """Read and write, printing as it goes."""
     text, sampling = read_prompt(cfg), cfg.sampling()
     model = load(cfg.model, cfg.segment_len)
-    state = start(model.decoder, 1)
+    state = generate.start(model.decoder, 1)
     if cfg.memory_in:
         state = model.load(cfg.memory_in, cfg.memory_accept)
     ids, key = model.tokenizer.encode(text)[None], jax.random.key(cfg.seed)

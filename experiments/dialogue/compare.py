@@ -1,9 +1,10 @@
 """The rows of the paper from one checkpoint on the same conversations: one table, resumable.
 
-Each row goes on from --init-from (GPT-2's files, or a run of language_modeling) with equal steps;
-without it, every row begins with fresh parameters. A row `-emptied` is trained with its memory
-emptied before every segment. A column has the trained model with its memory emptied at test time.
-Finished cells are kept and half-finished ones go on, so the command can be stopped and repeated.
+Each row goes on from --init-from (a published GPT-2 or Llama, or a run of language_modeling) with
+equal steps; without it, every row begins with fresh parameters. A row `-emptied` is trained with
+its memory emptied before every segment. A column has the trained model with its memory emptied at
+test time. Finished cells are kept and half-finished ones go on, so the command can be stopped and
+repeated.
 """
 
 import dataclasses
@@ -37,9 +38,10 @@ class CompareConfig(DataConfig):
     updates: Annotated[int, Range(2)] = 200
     """Updates of each row."""
     learning_rate: NonNegative = 0.0
-    """Peak rate of a row's updates, a linear decay to zero; 0 = 1e-3, with GPT-2's files 5e-5."""
+    """Peak rate of a row's updates, a linear decay to zero; 0 = 1e-3, with a published
+    model 5e-5."""
     memory_learning_rate: NonNegative = 0.0
-    """The same of the memory's parameters; 0 = 1e-2, with GPT-2's files 2.5e-4."""
+    """The same of the memory's parameters; 0 = 1e-2, with a published model 2.5e-4."""
     memory_gradient: Natural = 0
     """Segments that the loss reaches back through a long-term memory's writes."""
     document: Literal["whole", "section"] = "whole"
@@ -49,7 +51,7 @@ class CompareConfig(DataConfig):
     batch_size: Count = 8
     """Conversations in one update."""
     init_from: str = ""
-    """What all rows begin with. GPT-2's files: the paper's size and settings (SPEC §7)."""
+    """What all rows begin with. A published GPT-2 or Llama: the paper's settings (SPEC §7)."""
     cache: str = "runs/tokens"
     out: str = "runs/dialogue/compare"
     """Folder of the runs and the table."""

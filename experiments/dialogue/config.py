@@ -44,8 +44,9 @@ class DialogueConfig(TextConfig, DataConfig):
 
     layout: Layout = dataclasses.field(default_factory=Layout)
     init_from: str = ""
-    """Parameters to begin with: a folder of GPT-2's files, or a run folder of language_modeling.
-    A memory that is not there is grafted on, three control tokens are added to the vocabulary."""
+    """Parameters to begin with: a Hugging Face folder of a GPT-2 or a Llama, or a run folder of
+    language_modeling. A memory that is not there is grafted on, three control tokens are added to
+    the vocabulary."""
     batch_size: Count = 8
     """B, conversations in one update."""
 

@@ -7,7 +7,8 @@
 Trains on documents read from beginning to end, each row of the batch its own, and reports
 perplexity on the test documents: as trained, and with the memory emptied before every segment.
 Without --data it reads Shakespeare's plays. Writes config, metrics, figures and pictures to
-`runs/language_modeling/PRESET-seed`.
+`runs/language_modeling/PRESET-seed`. --init-from begins with a run or with a published GPT-2 or
+Llama, which are what FOLDER may be, too.
 """
 
 if __name__ == "__main__":  # before JAX is imported, which takes seconds

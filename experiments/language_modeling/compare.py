@@ -46,7 +46,7 @@ class CompareConfig(DataConfig):
     vocab_size: Count = 2048
     """Tokens of the BPE trained on the text, without --init-from."""
     init_from: str = ""
-    """GPT-2's files: the paper's size and settings (SPEC §6) instead of the CPU's."""
+    """A published GPT-2 or Llama, with the paper's settings (SPEC §6) instead of the CPU's."""
     out: str = "runs/language_modeling/compare"
     """Folder of the runs, the table and the pictures."""
 
@@ -78,7 +78,7 @@ def _row(cfg: CompareConfig, name: str, seed: int) -> Cell[LanguageModelingConfi
     """A model that goes on from the base."""
     plain = name.removesuffix(EMPTIED)
     preset = PRESETS[f"paper-{plain}" if cfg.init_from else plain][1]
-    own = preset.optim if cfg.init_from else cfg  # GPT-2's files: the paper's rates
+    own = preset.optim if cfg.init_from else cfg  # published: the paper's rates
     optim = dataclasses.replace(
         preset.optim,
         steps=cfg.updates,

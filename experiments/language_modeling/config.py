@@ -50,8 +50,9 @@ class TextConfig(RunConfig, TokenConfig):
     """A run on text, which may begin with parameters and a tokeniser from elsewhere."""
 
     init_from: str = ""
-    """Parameters to begin with: a folder of GPT-2's files, or a run of language_modeling. Layers,
-    width and vocabulary are taken from there; a memory that is not there is grafted on."""
+    """Parameters to begin with: a Hugging Face folder of a GPT-2 or a Llama, or a run of
+    language_modeling. Layers, width, positions and vocabulary are taken from there; a memory that
+    is not there is grafted on."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

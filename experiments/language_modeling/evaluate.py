@@ -1,7 +1,7 @@
 """Perplexity of a trained language model on a text that it was not trained on.
 
-The text is read with the run's own tokeniser and memory, as trained and with the controls of every
-run.
+The text is read with the model's own tokeniser and memory, as trained and with the controls of
+every run. The model is a run's, or a published GPT-2 or Llama.
 """
 
 import dataclasses
@@ -12,9 +12,8 @@ from typing import Annotated, Any, Literal
 import jax
 import jax.numpy as jnp
 
-from experiments.language_modeling.config import LanguageModelingConfig
+from experiments.language_modeling import start
 from experiments.language_modeling.corpora import tokenized
-from experiments.language_modeling.start import tokenizer_of_run
 from experiments.language_modeling.task import LanguageModeling, facts, show
 from experiments.run import cli, devices, folders, training
 from inf_former_jax.data.text import Skip
@@ -23,15 +22,20 @@ from inf_former_jax.memory.state import init
 from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.models.presets import TRAINING_FREE
 from inf_former_jax.require import require
+from inf_former_jax.training import sharding
 from inf_former_jax.training.state import TrainState
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(Skip):
-    """Which run reads what."""
+    """Which model reads what."""
 
-    run: Annotated[str, Required("the folder of a run")] = ""
-    """Folder of a run of experiments.language_modeling."""
+    run: Annotated[str, Required("a run folder, or one of a GPT-2 or Llama")] = ""
+    """A run folder of experiments.language_modeling, or a Hugging Face folder of a GPT-2 or a
+    Llama."""
+    segment_len: Natural = 0
+    """Segments of a published model, a GPT-2's at most its positions; 0 = all of them, up to 1,024.
+    A run has its own."""
     data: str = ""
     """Folder with the splits; "" = Shakespeare's plays."""
     splits: NonEmpty[Literal["valid", "test"]] = ("valid", "test")
@@ -43,7 +47,8 @@ class EvaluateConfig(Skip):
     matrices: nothing is trained (SPEC §9). 0 = the model as it is."""
     cache: str = "runs/tokens"
     out: str = ""
-    """Folder of evaluation-DATA.json, with --cells evaluation-DATA-CELLS.json; "" = the run's."""
+    """Folder of evaluation-DATA.json, with --cells evaluation-DATA-CELLS.json; "" = that of the
+    model."""
 
 
 def with_cells(model: ModelConfig, cells: int) -> ModelConfig:
@@ -65,9 +70,9 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
     """Figures by split and control, with what was read.
 
     Raises:
-        ValueError: no run, no such text, or a document shorter than two tokens.
+        ValueError: as `start.load`, no such text, or a document shorter than two tokens.
     """
-    run, _, params, _ = training.load(LanguageModelingConfig, cfg.run, ("params",))
+    run, params, tokenizer = start.load(cfg.run, cfg.segment_len)
     # Whatever mesh it was trained on.
     run = dataclasses.replace(run, mesh_model=1, devices=0, distributed=False)
     run, note = devices.settled(run)
@@ -75,8 +80,9 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
         print(note)
     run = dataclasses.replace(run, model=with_cells(run.model, cfg.cells))
     limits = {str(split): cfg.characters for split in cfg.splits}
-    corpus = tokenized(cfg.data, tokenizer_of_run(cfg.run), cfg.cache, limits, cfg)
-    task = LanguageModeling(run, corpus, training.site(run, cfg.run))
+    corpus = tokenized(cfg.data, tokenizer, cfg.cache, limits, cfg)
+    place = training.site(run, cfg.run)
+    task, params = LanguageModeling(run, corpus, place), sharding.everywhere(params, place.mesh)
     step, key = jnp.zeros((), jnp.int32), jax.random.key(run.seed)
     state = TrainState(step, params, (), init(run.model, 1), key)
     settings = {

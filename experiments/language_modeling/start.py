@@ -1,4 +1,7 @@
-"""What a run begins with: a tokeniser, and the parameters of GPT-2, of another run, or none."""
+"""What a run begins with: a tokeniser, and parameters, published ones, another run's, or none.
+
+Published ones are a folder of a GPT-2 or a Llama (`models.convert.hugging_face`).
+"""
 
 import dataclasses
 import os
@@ -8,28 +11,61 @@ from typing import Any, TypeVar
 
 import jax
 
-from experiments.language_modeling.config import LanguageModelingConfig, TextConfig
+from experiments.language_modeling.config import PRESETS, LanguageModelingConfig, TextConfig
 from experiments.run import folders, training
 from inf_former_jax.data.tokens import ByteLevelBpe, Bytes, Tokenizer, load_bpe, train_bpe
-from inf_former_jax.models.convert import gpt2
-from inf_former_jax.require import require_same, shapes
+from inf_former_jax.models.convert import hugging_face
+from inf_former_jax.models.convert.graft import graft, grow
+from inf_former_jax.require import require, require_same, shapes
 from inf_former_jax.training import optim, sharding, state
 from inf_former_jax.training.checkpoint import CheckpointError
 
 #: What the given parameters decide: sizes, and what is computed with them. All else (segments,
 #: memory, dropout) is the run's own.
-_GIVEN = ("vocab_size", "num_layers", "num_heads", "head_dim", "d_model", "d_inner", "max_position")
-_GIVEN += ("num_kv_heads", "norm", "norm_kind", "norm_epsilon", "rope_theta", "activation", "tied")
-_GIVEN += ("scale_embedding",)
+_GIVEN = ("vocab_size", "num_layers", "num_heads", "num_kv_heads", "head_dim", "d_model", "d_inner")
+_GIVEN += ("norm", "norm_kind", "norm_epsilon", "final_norm", "activation", "attention_bias")
+_GIVEN += ("position", "max_position", "rope_theta", "tied", "scale_embedding")
 
 TOKENIZER = "tokenizer.json"
+
+#: Segments of a published model with more positions, if none are asked for. A Llama's thousands of
+#: positions would be as many keys for every token, and the CPU compiles them for minutes.
+_SEGMENT = 1024
 
 _Config = TypeVar("_Config", bound=TextConfig)
 
 
 def is_run(folder: str | Path) -> bool:
-    """Whether a folder is one of our run folders rather than GPT-2's files."""
+    """Whether a folder is one of our run folders rather than a published model's."""
     return (Path(folder) / "metrics.jsonl").is_file()
+
+
+def load(folder: str | Path, segment_len: int = 0) -> tuple[LanguageModelingConfig, Any, Tokenizer]:
+    """(config, parameters, tokeniser) of a run folder, or of a published model's.
+
+    Args:
+        segment_len: T of a published model; 0 = all its positions, at most 1,024. A run has its
+            own. The config's other fields are then those of the preset gpt2.
+
+    Raises:
+        ValueError: neither is there, segments for a run or too long ones, or a tokeniser that does
+            not fit.
+        FileNotFoundError: nothing is there.
+    """
+    if is_run(folder):
+        found, accepted = f"{segment_len} for a run", "0, since a run has its own"
+        require(segment_len == 0, "segment_len", found, accepted)
+        cfg, _, params, _ = training.load(LanguageModelingConfig, folder, ("params",))
+    else:
+        model, params = hugging_face.load(folder)
+        length = segment_len or min(model.segment_len, _SEGMENT)
+        model = dataclasses.replace(model, segment_len=length)
+        cfg = dataclasses.replace(PRESETS["gpt2"][1], model=model)
+    tokenizer, size = tokenizer_of(str(folder)), cfg.model.vocab_size
+    found = f"a tokeniser of {tokenizer.vocab_size:,} tokens in {folder}"
+    accepted = f"at most the {size:,} of its weights"
+    require(tokenizer.vocab_size <= size, "model", found, accepted)
+    return cfg, params, tokenizer
 
 
 def tokenizer_of(kind: str) -> Tokenizer:
@@ -93,7 +129,8 @@ def resolved(cfg: _Config, more_ids: int = 0) -> _Config:
         more_ids: ids that the experiment adds to the vocabulary.
 
     Raises:
-        ValueError: `init_from` is neither GPT-2's files nor a run.
+        ValueError: `init_from` is neither a published model that is known nor a run, or has no
+            room for the run's segments.
         FileNotFoundError: there is no such folder.
     """
     if not cfg.init_from:
@@ -105,7 +142,7 @@ def resolved(cfg: _Config, more_ids: int = 0) -> _Config:
         if not cfg.tokenizer and isinstance(tokenizer_of_run(cfg.init_from), Bytes):
             tokenizer = "bytes"
     else:
-        given, _ = gpt2.load(cfg.init_from)
+        given, _ = hugging_face.load(cfg.init_from)
     taken = {name: getattr(given, name) for name in _GIVEN}
     taken["vocab_size"] += more_ids
     model = dataclasses.replace(cfg.model, **taken)
@@ -131,12 +168,12 @@ def parameters(cfg: TextConfig) -> Any:
         run, _, params, _ = training.load(LanguageModelingConfig, cfg.init_from, ("params",))
         given = run.model
     else:
-        given, params = gpt2.load(cfg.init_from)
+        given, params = hugging_face.load(cfg.init_from)
     bare = given.long_term is None and given.compressed is None
     if bare and (cfg.model.long_term is not None or cfg.model.compressed is not None):
-        params = gpt2.graft(cfg.model, params, jax.random.key(cfg.seed))
+        params = graft(cfg.model, params, jax.random.key(cfg.seed))
     if cfg.model.vocab_size > given.vocab_size:
-        params = gpt2.grow(params, cfg.model.vocab_size, jax.random.key(cfg.seed))
+        params = grow(params, cfg.model.vocab_size, jax.random.key(cfg.seed))
     mesh, tx = sharding.make_mesh(cfg.mesh_model, cfg.devices), optim.optimizer(cfg.optim)
     wanted = state.abstract_state(cfg.model, tx, cfg.batch_size, mesh).params
     require_same(f"init_from: {cfg.init_from}: ", shapes(params), shapes(wanted))

@@ -1,0 +1,258 @@
+"""A published Llama wherever a run folder is taken: it trains, writes, is evaluated and talks."""
+
+import dataclasses
+import io
+import json
+import shlex
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import generate
+from experiments.dialogue import __main__ as dialogue
+from experiments.language_modeling import __main__ as language_modeling
+from experiments.language_modeling import start
+from inf_former_jax.data.tokens import load_bpe
+from inf_former_jax.memory import state
+from inf_former_jax.models.convert import llama
+from inf_former_jax.models.decoder import Decoder, ModelConfig
+from tests.data.test_tokens import write_small
+
+pytestmark = pytest.mark.slow  # whole runs
+
+VOCAB, T = 241, 8
+#: Fewer positions than the segments of the tests have: a rotary model is not bound by them.
+LLAMA = ModelConfig(
+    vocab_size=VOCAB,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=4,
+    d_model=16,
+    d_inner=24,
+    segment_len=4,
+    mem_len=0,
+    norm="pre",
+    norm_kind="rms",
+    norm_epsilon=1e-3,
+    final_norm=True,
+    position="rotary",
+    max_position=4,
+    rope_theta=50.0,
+    activation="swiglu",
+    tied=True,
+    scale_embedding=False,
+    dropout=0.0,
+    inner_dropout=False,
+)
+WORDS = ["sea", "whale", "ship", "the", "of", "12"]
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A tiny random Llama as it is saved, with a tokeniser that lacks some bytes."""
+    root = tmp_path_factory.mktemp("published")
+    write_small(root / "tokenizer")
+    tokens, memory = np.zeros((1, 4), np.int32), state.init(LLAMA, 1)
+    params = jax.jit(Decoder(LLAMA).init)(jax.random.key(0), tokens, memory)["params"]
+    params = jax.tree.map(lambda leaf: 3 * leaf, params)  # far from uniform
+    llama.save(LLAMA, params, root / "llama", tokenizer=root / "tokenizer", eos=2)
+    return root / "llama"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Books of words that repeat. One of a train book's characters has no token."""
+    folder, rng = tmp_path_factory.mktemp("books"), np.random.default_rng(0)
+    for split, count in {"train": 8, "valid": 1, "test": 2}.items():
+        (folder / split).mkdir()
+        for i in range(count):
+            text = " ".join(rng.choice(WORDS, 12 + i))
+            odd = "\x04" if (split, i) == ("train", 0) else ""
+            (folder / split / f"{i}.txt").write_text(text + odd)
+    return folder
+
+
+def loaded(published, segment_len):
+    """The model by its own loader."""
+    cfg, params = llama.load(published)
+    return dataclasses.replace(cfg, segment_len=segment_len), jax.device_put(params)
+
+
+def train(preset, published, data, out, *options):
+    """The result of two updates."""
+    given = shlex.split(f"""
+        {preset} --init-from {published} --data {data} --cache {out.parent / "cache"} --out {out}
+        --model.segment-len {T} --batch-size 8 --optim.steps 2 --optim.warmup-steps 0
+        --model.long-term.num-basis 8 --sample 4
+    """)
+    language_modeling.main([*given, *options])
+    return json.loads((out / "result.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "preset, options",
+    [
+        ("gpt2-infinity-content", []),
+        ("gpt2-infinity", ["--model.long-term.num-samples", "8"]),
+    ],
+)
+def test_a_memory_is_grafted_and_trained(preset, options, published, data, tmp_path):
+    """Cells that are read by content, and the paper's Gaussian densities.
+
+    At a rate of almost nothing both are the Llama itself, whose figures `evaluate` has.
+    """
+    frozen = ["--optim.learning-rate", "1e-12", "--optim.memory-learning-rate", "1e-12"]
+    result = train(preset, published, data, tmp_path / "run", *options, *frozen)
+    model = result["settings"]["model"]
+    assert (model["position"], model["num_kv_heads"], model["rope_theta"]) == ("rotary", 2, 50.0)
+    assert (model["segment_len"], model["max_position"], model["vocab_size"]) == (T, 4, VOCAB)
+    assert result["steps"] == 2 and len(result["test"]) == 2
+    assert {name: split["dropped"] for name, split in result["splits"].items()} == {
+        "train": 1, "valid": 0, "test": 0
+    }  # fmt: skip
+    plain = evaluated(published, data, tmp_path)["test"]["as trained"]["loss"]
+    for row in result["test"].values():
+        assert row["loss"] == pytest.approx(plain, rel=1e-5)
+    learnt = train(preset, published, data, tmp_path / "again", *options)
+    assert learnt["test"]["as trained"]["loss"] < plain - 1e-3
+    assert load_bpe(tmp_path / "again").end == 2  # the run keeps the tokeniser and its end
+    generate.main(["--model", str(tmp_path / "again"), "--prompt", "the sea", "--tokens", "4"])
+
+
+def evaluated(published, data, folder, *options):
+    """What `evaluate` writes."""
+    language_modeling.main(
+        shlex.split(f"""
+            evaluate --run {published} --data {data} --cache {folder / "cache"} --splits test
+            --segment-len {T} --out {folder}
+        """)
+        + list(options)
+    )
+    return json.loads((folder / f"evaluation-{data.name}.json").read_text())
+
+
+def test_it_is_evaluated_as_it_is(published, data, tmp_path):
+    """By the decoder, segment by segment, without any stream."""
+    found = evaluated(published, data, tmp_path)
+    assert set(found["test"]) == {"as trained", "sliding window"}
+    cfg, params = loaded(published, T)
+    tokenizer, step, nats, count = load_bpe(published), jax.jit(Decoder(cfg).apply), 0.0, 0
+    for file in sorted((data / "test").glob("*.txt")):
+        ids = np.append(tokenizer.encode(file.read_text()), 2)
+        for begin in range(0, len(ids) - 1, T):
+            piece = ids[begin : begin + T + 1]
+            logits = step({"params": params}, piece[None, :-1], state.init(cfg, 1)).logits
+            losses = -jax.nn.log_softmax(logits[0])[np.arange(len(piece) - 1), piece[1:]]
+            nats, count = nats + float(losses.sum()), count + len(losses)
+    assert found["test"]["as trained"]["loss"] == pytest.approx(nats / count, rel=1e-5)
+    read = shlex.split(f"--data {data} --cache {tmp_path / 'cache'} --out {tmp_path}")
+    language_modeling.main(
+        ["evaluate", "--run", str(published), *read, "--splits", "test", "--cells", "4"]
+    )
+    assert (tmp_path / f"evaluation-{data.name}-4.json").is_file()
+
+
+def test_it_goes_on_from_a_prompt(published, capsys):
+    """As the decoder does, greedily, with the whole text as one segment."""
+    text = "the sea of 12"
+    options = ["--model", published, "--prompt", text, "--tokens", 6, "--temperature", 0]
+    generate.main([*map(str, options), "--segment-len", "32"])
+    shown = capsys.readouterr().out
+    cfg, params = loaded(published, 32)
+    tokenizer = load_bpe(published)
+    ids = tokenizer.encode(text).tolist()
+    for _ in range(6):
+        out: Any = Decoder(cfg).apply({"params": params}, np.array([ids]), state.init(cfg, 1))
+        ids.append(int(out.logits[0, -1].argmax()))
+        if ids[-1] == tokenizer.end:
+            break
+    written = tokenizer.decode(np.array(ids[len(tokenizer.encode(text)) :]))
+    assert shown == f"{generate.printable(written)}\n"
+
+
+def test_long_positions_are_no_long_segments(published, tmp_path):
+    """By default a model of more than 1,024 positions has segments of 1,024, others all of them."""
+    assert start.load(published)[0].model.segment_len == 4
+    config = json.loads((published / "config.json").read_text())
+    config["inf_former"].pop("segment_len")
+    for file in published.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 8192}))
+    assert start.load(tmp_path)[0].model.segment_len == 1024
+    assert start.load(tmp_path, 4096)[0].model.segment_len == 4096
+
+
+def test_it_learns_to_talk_and_talks(published, tmp_path, capsys, monkeypatch):
+    """A run of dialogue from its parameters: three more ids, the end is its own."""
+    out = tmp_path / "run"
+    dialogue.main(
+        shlex.split(f"""
+            infinity-lasting --init-from {published} --out {out} --cache {tmp_path / "cache"}
+            --model.segment-len 16 --batch-size 8 --replies 1 --reply-tokens 4 --optim.steps 2
+            --optim.warmup-steps 0 --model.long-term.num-basis 8 --model.long-term.num-samples 8
+            --valid-conversations 1 --test-conversations 1
+        """)
+    )
+    result = json.loads((out / "result.json").read_text())
+    model = result["settings"]["model"]
+    assert (model["vocab_size"], model["position"]) == (VOCAB + 3, "rotary")
+    assert result["dropped"] == 0
+    (tmp_path / "film.txt").write_text("A film about the sea.")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("who?\n"))
+    capsys.readouterr()
+    dialogue.main(
+        ["chat", "--run", str(out), "--document", str(tmp_path / "film.txt"), "--reply-tokens", "3"]
+    )
+    assert capsys.readouterr().out.startswith("speaker1: who?\nspeaker2: ")
+
+
+def test_refusals(published, data, tmp_path, capsys):
+    """Another model, a tokeniser that is too large, a prompt without tokens, segments of a run."""
+    other, large, run = (tmp_path / name for name in ("other", "large", "run"))
+    for folder in (other, large):
+        folder.mkdir()
+        for file in published.iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+    config = json.loads((published / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"model_type": "qwen2"}))
+    spec = json.loads((large / "tokenizer.json").read_text())
+    spec["model"]["vocab"]["more"] = VOCAB
+    (large / "tokenizer.json").write_text(json.dumps(spec))
+    run.mkdir()
+    (run / "metrics.jsonl").touch()
+    (run / "config.json").write_text("{}")
+    texts = ["--data", data, "--cache", tmp_path / "cache"]
+    train = ["gpt2", "--out", tmp_path / "new", *texts]
+    read = ["evaluate", "--out", tmp_path / "new", *texts]
+    kinds = "model_type: found 'qwen2', accepted: gpt2, llama or mistral"
+    sizes = "found a tokeniser of 242 tokens in"
+    for main, options, message in (
+        (language_modeling.main, [*train, "--init-from", other], kinds),
+        (language_modeling.main, [*read, "--run", other], kinds),
+        (generate.main, ["--prompt", "a", "--model", other], kinds),
+        (
+            language_modeling.main,
+            [*train, "--init-from", large],
+            "tokenizer: found one of 242 tokens, accepted: at most model.vocab_size 241",
+        ),
+        (language_modeling.main, [*read, "--run", large], sizes),
+        (generate.main, ["--prompt", "a", "--model", large], sizes),
+        (
+            generate.main,
+            ["--prompt", "a\x04", "--model", published],
+            "text: character 1: found U+0004, for which there is no token, accepted: any but",
+        ),
+        (
+            language_modeling.main,
+            [*read, "--run", run, "--segment-len", 8],
+            "segment_len: found 8 for a run, accepted: 0",
+        ),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(list(map(str, options)))
+        said = capsys.readouterr().err
+        assert stopped.value.code == 2 and message in said and said.count("\n") == 1, options
