@@ -3,6 +3,7 @@
     python -m experiments.language_modeling [PRESET] [--options]
     python -m experiments.language_modeling compare [--options]   all models from one checkpoint
     python -m experiments.language_modeling evaluate --run FOLDER --data DIR    on another text
+    python -m experiments.language_modeling distances --files FILES    by how far back a word was
 
 Trains on documents read from beginning to end, each row of the batch its own, and reports
 perplexity on the test documents: as trained, and with the memory emptied before every segment.
@@ -18,7 +19,7 @@ if __name__ == "__main__":  # before JAX is imported, which takes seconds
 
 from collections.abc import Sequence
 
-from experiments.language_modeling import evaluate
+from experiments.language_modeling import distances, evaluate
 from experiments.language_modeling.compare import COMPARE
 from experiments.language_modeling.task import LANGUAGE_MODELING
 from experiments.run import cli
@@ -26,7 +27,7 @@ from experiments.run import cli
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line: `python -m experiments.language_modeling [PRESET] [--options]`."""
-    commands = {"compare": COMPARE.main, "evaluate": evaluate.main}
+    commands = {"compare": COMPARE.main, "evaluate": evaluate.main, "distances": distances.main}
     cli.main(LANGUAGE_MODELING, __doc__, argv, commands)
 
 

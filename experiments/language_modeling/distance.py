@@ -101,7 +101,7 @@ class ByDistance:
         targets = self._starts[documents] + positions + 1
         kinds, rare = self._class[targets], self._rare[targets]
         for which, chosen in enumerate((kinds >= 0, (kinds >= 0) & rare)):
-            at = which, documents[chosen], kinds[chosen]
+            at: Any = (which, documents[chosen], kinds[chosen])
             np.add.at(self._tokens, at, 1)
             np.add.at(self._nats, at, losses[chosen])
 

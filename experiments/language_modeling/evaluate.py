@@ -42,28 +42,50 @@ class EvaluateConfig(Skip):
     """Which of valid and test are read."""
     characters: Natural = 0
     """Characters of each document, from its beginning; 0 = all."""
+    window: Natural = 0
+    """Short-term memory of a published model, in tokens. Beside cells: whole segments."""
+    sinks: Natural = 0
+    """First tokens of a document that stay in the window, if there is one."""
     cells: Natural = 0
     """Give a model without a memory one of this many cells, which join its attention by its own
-    matrices: nothing is trained (SPEC §9). 0 = the model as it is."""
+    matrices: nothing is trained (SPEC §9). A power of two; 0 = the model as it is."""
+    cell_layers: tuple[Natural, ...] = ()
+    """The layers that have the cells, counted from 0; () = all."""
+    cell_distance: Natural = 0
+    """With rotary positions, at how many tokens from every query the cells stand."""
+    by_distance: Natural = 0
+    """Sort the losses by how far back a word last occurred, in lengths of this many tokens; 0 = do
+    not. `experiments.language_modeling distances` makes a table and a picture of it."""
     cache: str = "runs/tokens"
     out: str = ""
     """Folder of evaluation-DATA.json, with --cells evaluation-DATA-CELLS.json; "" = that of the
     model."""
 
 
-def with_cells(model: ModelConfig, cells: int) -> ModelConfig:
-    """The model with a memory of so many cells that has no parameters; 0 = the model as it is.
+def with_memory(model: ModelConfig, cfg: EvaluateConfig) -> ModelConfig:
+    """The model with the window and the cells that are asked for, none of which has parameters.
 
     Raises:
-        ValueError: the model has a memory of its own already.
+        ValueError: the model has a memory of its own already, or one that it cannot have.
     """
-    if not cells:
+    asked = cfg.window or cfg.sinks or cfg.cells or cfg.cell_layers or cfg.cell_distance
+    if not asked:
         return model
     bare = model.long_term is None and model.compressed is None
-    require(bare, "cells", f"{cells} for a model with a memory", "0 there, or a run without one")
-    memory = dataclasses.replace(TRAINING_FREE, num_basis=cells)
+    name = "cells" if cfg.cells else "window"
+    found = f"{getattr(cfg, name)} for a model with a memory"
+    require(bare, name, found, "0 there, or a model without one")
+    window = {"mem_len": cfg.window or model.mem_len, "sinks": cfg.sinks}
+    if not cfg.cells:
+        for name in ("cell_layers", "cell_distance"):
+            value = getattr(cfg, name)
+            require(not value, name, f"{value} without cells", "none there")
+        return dataclasses.replace(model, **window)
+    memory = dataclasses.replace(TRAINING_FREE, num_basis=cfg.cells)
+    where = {"long_term_layers": cfg.cell_layers, "cell_distance": cfg.cell_distance}
     # Fused attention computes the same, but does not say what its scores sum to.
-    return dataclasses.replace(model, long_term=memory, fused_attention=False, fused_by="xla")
+    attention: dict[str, Any] = {"fused_attention": False, "fused_by": "xla"}
+    return dataclasses.replace(model, long_term=memory, **window, **where, **attention)
 
 
 def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
@@ -78,7 +100,7 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
     run, note = devices.settled(run)
     if note:
         print(note)
-    run = dataclasses.replace(run, model=with_cells(run.model, cfg.cells))
+    run = dataclasses.replace(run, model=with_memory(run.model, cfg))
     limits = {str(split): cfg.characters for split in cfg.splits}
     corpus = tokenized(cfg.data, tokenizer, cfg.cache, limits, cfg)
     place = training.site(run, cfg.run)
@@ -89,7 +111,7 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
         "settings": folders.to_json(cfg),
         "trained": folders.read_config(Path(cfg.run)),
     }
-    figures = {split: task.controls(state, split) for split in cfg.splits}
+    figures = {split: task.controls(state, split, cfg.by_distance) for split in cfg.splits}
     return provenance | facts(corpus) | settings | figures
 
 

@@ -1,7 +1,6 @@
 """One run of the language-modelling experiment: its streams, its evaluations, its report."""
 
 import collections
-import functools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from jaxtyping import Integer
 from experiments.language_modeling import plots, start
 from experiments.language_modeling.config import PRESETS, LanguageModelingConfig
 from experiments.language_modeling.corpora import Corpus, corpus_of
+from experiments.language_modeling.distance import ByDistance
 from experiments.language_modeling.sample import continuation, writer
 from experiments.run import controls, tables, training
 from experiments.run.batches import fresh_memory, placed
@@ -95,9 +95,14 @@ class LanguageModeling(Task):
         self._cfg, self._corpus, self._mesh, self._ops = cfg, corpus, site.mesh, site.operators
         self.params, self.facts = params, facts(corpus)
         self._streams = streams(cfg, corpus)
+        changes: dict[Control, dict[str, bool]] = {
+            "none": {},
+            "emptied": {"empty_memory": True},
+            "foreign": {"foreign_memory": True},
+        }
         self._steps: dict[Control, Any] = {
-            "none": evaluation.make_token_step(cfg.model, mesh=site.mesh),
-            "emptied": evaluation.make_token_step(cfg.model, empty_memory=True, mesh=site.mesh),
+            name: evaluation.make_token_step(cfg.model, mesh=site.mesh, **change)
+            for name, change in changes.items()
         }
         tokens = cfg.segments * cfg.model.segment_len
         self.row = f"rows of {tokens:,} tokens of {corpus.name}"
@@ -115,13 +120,18 @@ class LanguageModeling(Task):
         return {name: value for name, value in figures.items() if isinstance(value, float)}
 
     def figures(
-        self, state: TrainState, split: str, control: Control, stride: int = 0
+        self,
+        state: TrainState,
+        split: str,
+        control: Control,
+        stride: int = 0,
+        words: ByDistance | None = None,
     ) -> dict[str, Any]:
         """Figures of every document of a split, each read once from its beginning.
 
         Args:
-            control: none or emptied.
             stride: of the sliding window; 0 = segments one after the other.
+            words: of the split; then `by_distance` holds its result.
 
         Returns:
             loss (nats a token) and accuracy; perplexity (a token), word_perplexity,
@@ -143,13 +153,18 @@ class LanguageModeling(Task):
             losses, hits = map(_on_host, outputs)
             weights = rows.batch(number, every).weights > 0
             losses = np.where(weights, losses.astype(np.float64), 0)
-            buckets = _bucket(rows.places(number, every).positions // rows.segment_len)
+            places = rows.places(number, every)
+            if words is not None:
+                documents = np.broadcast_to(places.documents[..., None], weights.shape)
+                words.add(documents[weights], places.positions[weights], losses[weights])
+            buckets = _bucket(places.positions // rows.segment_len)
             for first in np.unique(buckets[weights]):
                 here = weights & (buckets == first)
                 sums[int(first)] += losses[here].sum(), hits[here].sum(), here.sum()
         nats, hits, tokens = np.sum(list(sums.values()), axis=0).tolist()
         firsts = sorted(sums)
-        return {
+        found = {} if words is None else {"by_distance": words.result()}
+        return found | {
             "loss": nats / tokens,
             "accuracy": hits / tokens,
             "perplexity": math.exp(nats / tokens),
@@ -170,14 +185,27 @@ class LanguageModeling(Task):
             result["sample"] = self._sample(state)
         return result
 
-    def controls(self, state: TrainState, split: str) -> dict[str, dict[str, Any]]:
-        """Figures of a split as trained, and of each control that every table shows."""
-        figures = functools.partial(self.figures, state, split)
-        found = controls.each(self._cfg, figures, ("emptied",))
+    def controls(self, state: TrainState, split: str, window: int = 0) -> dict[str, dict[str, Any]]:
+        """Figures of a split as trained, and of each control that every table shows.
+
+        Args:
+            window: sorts losses by distance in such lengths (`distance.py`); 0 = it does not.
+        """
+
+        def figures(control: Control, stride: int = 0) -> dict[str, Any]:
+            words = None
+            if window:
+                words = ByDistance(self._corpus.splits[split], self._corpus.tokenizer, window)
+            return self.figures(state, split, control, stride, words)
+
+        names: list[Control] = ["emptied"]
+        if self._streams[split].batch_size > self._mesh.shape["data"]:
+            names.append("foreign")  # which takes a second row on each device
+        found = controls.each(self._cfg, figures, names)
         model = self._cfg.model
         if not (model.long_term or model.compressed or model.mem_len):
             stride = max(model.segment_len // 2, 1)
-            found["sliding window"] = self.figures(state, split, "none", stride)
+            found["sliding window"] = figures("none", stride)
         return found
 
     def _sample(self, state: TrainState) -> dict[str, str]:

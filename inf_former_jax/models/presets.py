@@ -71,10 +71,16 @@ BY_CONTENT = dataclasses.replace(
     INTERVALS, density="gibbs", turn_queries=True, age_bias="cells", unit_cells=True
 )
 
-
-#: The same for a model that is not trained: cells join its attention, by its own matrices.
+#: The same for a model that is not trained: cells join its attention, by its own matrices. They are
+#: means of vectors of one size, and of one segment as long as there are cells for all.
 TRAINING_FREE = dataclasses.replace(
-    INTERVALS, density="gibbs", projections="attention", joined=True, gate=False
+    INTERVALS,
+    contraction="doubling",
+    density="gibbs",
+    projections="attention",
+    joined=True,
+    gate=False,
+    unit_writes=True,
 )
 
 

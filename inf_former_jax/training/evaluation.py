@@ -84,16 +84,31 @@ def _as_evaluation(run: Callable[[Any, Any], tuple[Any, Any]]):
     return step
 
 
-def make_token_step(cfg: ModelConfig, empty_memory: bool = False, mesh: Mesh | None = None):
+def make_token_step(
+    cfg: ModelConfig,
+    empty_memory: bool = False,
+    mesh: Mesh | None = None,
+    *,
+    foreign_memory: bool = False,
+):
     """The jitted `(params, memory, batch, operators, key) -> (TokenFigures, memory)`.
 
-    It serves figures by document or by position, which sums do not tell. Arguments as of
-    `make_eval_step`; the figures are [B, W, T].
+    It serves figures by document or by position, which sums do not tell. Arguments and errors as
+    of `make_eval_step`; the figures are [B, W, T].
     """
+    both = foreign_memory and empty_memory
+    require(not both, "foreign_memory", True, "False with empty_memory")
 
     def figures_of_tokens(shared, by_row, first_row):
         (params, operators, key, kind), (memory, batch) = shared, by_row
-        run = ForwardPass(cfg, operators, key, empty_memory=empty_memory, first_row=first_row)
+        run = ForwardPass(
+            cfg,
+            operators,
+            key,
+            empty_memory=empty_memory,
+            foreign_memory=foreign_memory,
+            first_row=first_row,
+        )
         run = run.with_distances(params, batch)
 
         def read(memory: Memory, segment: Segments):

@@ -15,6 +15,7 @@ from experiments import generate
 from experiments.dialogue import __main__ as dialogue
 from experiments.language_modeling import __main__ as language_modeling
 from experiments.language_modeling import start
+from experiments.run.tables import CONTROL
 from inf_former_jax.data.tokens import load_bpe
 from inf_former_jax.memory import state
 from inf_former_jax.models.convert import llama
@@ -123,7 +124,7 @@ def test_a_memory_is_grafted_and_trained(preset, options, published, data, tmp_p
     generate.main(["--model", str(tmp_path / "again"), "--prompt", "the sea", "--tokens", "4"])
 
 
-def evaluated(published, data, folder, *options):
+def evaluated(published, data, folder, *options, name=""):
     """What `evaluate` writes."""
     language_modeling.main(
         shlex.split(f"""
@@ -132,7 +133,7 @@ def evaluated(published, data, folder, *options):
         """)
         + list(options)
     )
-    return json.loads((folder / f"evaluation-{data.name}.json").read_text())
+    return json.loads((folder / f"evaluation-{data.name}{name}.json").read_text())
 
 
 def test_it_is_evaluated_as_it_is(published, data, tmp_path):
@@ -154,6 +155,51 @@ def test_it_is_evaluated_as_it_is(published, data, tmp_path):
         ["evaluate", "--run", str(published), *read, "--splits", "test", "--cells", "4"]
     )
     assert (tmp_path / f"evaluation-{data.name}-4.json").is_file()
+
+
+def test_losses_by_distance_are_compared(published, data, tmp_path, capsys):
+    """A window with sinks beside it and a memory: sums agree, and the table has every row."""
+    window = shlex.split(f"--window {T} --sinks 2 --by-distance {T}")
+    cells = shlex.split("--cells 8 --cell-layers 1 --cell-distance 16")
+    plain = evaluated(published, data, tmp_path / "plain", *window)["test"]
+    assert set(plain) == {"as trained"}
+    found = evaluated(published, data, tmp_path / "cells", *window, *cells, name="-8")["test"]
+    assert set(found) == {"as trained", CONTROL}  # a device has one row, and no other's memory
+    for row in (*plain.values(), *found.values()):
+        sums = row["by_distance"]["all words"]
+        tokens, nats = np.sum(sums["tokens"], axis=0), np.sum(sums["nats"], axis=0)
+        assert tokens[0] > 5 and tokens[-1] > 5
+        every = sum(row["by_segment"]["tokens"])
+        assert 0.4 * every < tokens.sum() < every
+        assert 0 < nats.sum() < row["loss"] * every
+    files = [f"{tmp_path}/{name}" for name in (f"plain/evaluation-{data.name}.json",)]
+    files.append(f"{tmp_path}/cells/evaluation-{data.name}-8.json")
+    out = ["--out", str(tmp_path / "found")]
+    language_modeling.main(["distances", "--files", *files, *out])
+    shown = capsys.readouterr().out
+    for line in ("perplexity, plain", "gain, cells", f"gain, cells, {CONTROL}"):
+        assert f"| {line} |" in shown
+    result = json.loads((tmp_path / "found" / "distances.json").read_text())
+    whole = result["gains"]["all words"]["cells"][0]
+    of = [row["as trained"]["by_distance"]["all words"] for row in (plain, found)]
+    nats, tokens = (np.sum([one[unit] for one in of], axis=(1, 2)) for unit in ("nats", "tokens"))
+    assert whole["nats"] == pytest.approx((nats[0] - nats[1]) / tokens[0])
+    assert (tmp_path / "found" / "distances.png").stat().st_size > 1000
+    evaluated(published, data, tmp_path / "other", "--window", str(T), "--by-distance", "4")
+    files[1] = f"{tmp_path}/other/evaluation-{data.name}.json"
+    with pytest.raises(SystemExit, match="2"):
+        language_modeling.main(["distances", "--files", *files, *out])
+    assert f"{files[1]}: window: found another one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [("--cell-layers 1", "cell_layers"), ("--cells 6", "num_basis"), ("--sinks 2", "sinks")],
+)
+def test_memories_that_cannot_be_are_refused(published, data, tmp_path, capsys, options, name):
+    with pytest.raises(SystemExit, match="2"):
+        evaluated(published, data, tmp_path, *shlex.split(options))
+    assert f"{name}: found" in capsys.readouterr().err
 
 
 def test_it_goes_on_from_a_prompt(published, capsys):

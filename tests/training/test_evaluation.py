@@ -43,12 +43,13 @@ def given(tiny_model, x64):
     return params, ops, batch
 
 
-@pytest.mark.parametrize("empty", [False, True])
-def test_tokens_sum_to_sums(tiny_model, given, empty):
+@pytest.mark.parametrize("control", [{}, {"empty_memory": True}, {"foreign_memory": True}])
+def test_tokens_sum_to_sums(tiny_model, given, control):
     params, ops, batch = given
     memory, key = init_memory(tiny_model, ROWS, jnp.float64), jax.random.key(1)
-    sums, after = evaluation.make_eval_step(tiny_model, empty)(params, memory, batch, ops, key)
-    figures, same = evaluation.make_token_step(tiny_model, empty)(params, memory, batch, ops, key)
+    makers = evaluation.make_eval_step, evaluation.make_token_step
+    steps = (make(tiny_model, **control) for make in makers)
+    (sums, after), (figures, same) = (step(params, memory, batch, ops, key) for step in steps)
     assert figures.nats.shape == (ROWS, SEGMENTS, LENGTH) and figures.right.dtype == bool
     weighted = np.asarray(figures.nats)[batch.valid].sum()
     np.testing.assert_allclose(weighted, sums["loss"], rtol=1e-5)

@@ -25,7 +25,7 @@ FOLDER = golden.FOLDER / "llama"
 B, T, VOCAB, WIDTH, HEADS, K, THETA, EPSILON = 2, 4, 40, 16, 4, 4, 50.0, 1e-3
 MEMORY = LongTermConfig(num_basis=8, widths=(0.05, 0.2), num_samples=10)
 #: Of one row and one segment after another, with cells that join local attention.
-CELLS = dataclasses.replace(presets.TRAINING_FREE, num_basis=3)
+CELLS = dataclasses.replace(presets.TRAINING_FREE, num_basis=4)
 
 
 def golden_outputs():
