@@ -144,10 +144,34 @@ def paper(model: ModelConfig) -> LanguageModelingConfig:
     )
 
 
-PRESETS: dict[str, tuple[str, LanguageModelingConfig]] = {
-    name: (f"{text}; CPU size, from scratch.", small(**memory))
-    for name, (text, memory, _) in MODELS.items()
-} | {
-    f"paper-{name}": (f"{text}; GPT-2 small, with --init-from.", paper(model))
-    for name, (text, _, model) in MODELS.items()
-}
+def grafted(model: ModelConfig) -> LanguageModelingConfig:
+    """A published model (--init-from) whose memory alone is trained, on a CPU in half an hour."""
+    return LanguageModelingConfig(
+        model=model,
+        optim=OptimConfig(learning_rate=2e-3, steps=60, warmup_steps=5, clip=1.0, trained="memory"),
+        loop=LoopConfig(eval_every=60),
+        batch_size=2,
+        segments=8,
+        piece=64,
+        valid_characters=4000,
+        test_characters=4000,
+        sample=0,
+    )
+
+
+PRESETS: dict[str, tuple[str, LanguageModelingConfig]] = (
+    {
+        name: (f"{text}; CPU size, from scratch.", small(**memory))
+        for name, (text, memory, _) in MODELS.items()
+    }
+    | {
+        f"paper-{name}": (f"{text}; GPT-2 small, with --init-from.", paper(model))
+        for name, (text, _, model) in MODELS.items()
+    }
+    | {
+        "smollm2-infinity": (
+            "SmolLM2-135M (--init-from) with cells beside the attention of its upper half.",
+            grafted(presets.smollm2_infinity()),
+        ),
+    }
+)

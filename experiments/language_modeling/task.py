@@ -25,6 +25,7 @@ from inf_former_jax.data.splits import TokenizedSplit
 from inf_former_jax.data.streams import Streams, pieces
 from inf_former_jax.files import printable
 from inf_former_jax.models.decoder import Decoder
+from inf_former_jax.require import require
 from inf_former_jax.training import evaluation, sharding
 from inf_former_jax.training.state import TrainState
 
@@ -39,6 +40,9 @@ def check(cfg: LanguageModelingConfig) -> None:
         ValueError: an option out of range, or options that do not fit each other or the data.
     """
     training.check(cfg)
+    found = "memory without --init-from: the rest would stay as random as it is"
+    fits = bool(cfg.init_from) or cfg.optim.trained == "all"
+    require(fits, "optim.trained", found, "all, or a model to begin with")
     start.parameters(cfg)
     streams(cfg, corpus_of(cfg))
 

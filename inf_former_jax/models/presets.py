@@ -175,3 +175,45 @@ def gpt2_infinity_content(size: str = "small", **changes) -> ModelConfig:
         INTERVALS, density="gibbs", age_bias="cells", projections="attention", joined=True
     )
     return gpt2(size, **{"long_term": content, **changes})
+
+
+def smollm2(**changes) -> ModelConfig:
+    """SmolLM2-135M, a small Llama (`experiments.weights smollm2`), with a rolling window.
+
+    Segments of 256 see the segment before them and the text's first 4 tokens.
+    """
+    plain = ModelConfig(
+        vocab_size=49152,
+        num_layers=30,
+        num_heads=9,
+        num_kv_heads=3,
+        head_dim=64,
+        d_model=576,
+        d_inner=1536,
+        segment_len=256,
+        mem_len=256,
+        sinks=4,
+        norm="pre",
+        norm_kind="rms",
+        final_norm=True,
+        position="rotary",
+        max_position=8192,
+        rope_theta=100000.0,
+        activation="swiglu",
+        tied=True,
+        scale_embedding=False,
+        dropout=0.0,
+        inner_dropout=False,
+    )
+    return dataclasses.replace(plain, **changes)
+
+
+def smollm2_infinity(**changes) -> ModelConfig:
+    """The same with 512 cells beside the attention of its upper half, read by its own matrices.
+
+    The cells stand 512 tokens away, about as far as the window reaches. What is learned (a K×K
+    matrix a head, a number a head and cell) changes nothing at first.
+    """
+    cells = dataclasses.replace(TRAINING_FREE, turn_queries=True, age_bias="cells")
+    memory = {"long_term": cells, "long_term_layers": tuple(range(15, 30)), "cell_distance": 512}
+    return smollm2(**{**memory, **changes})
