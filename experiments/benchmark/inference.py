@@ -109,7 +109,7 @@ def stream(cfg: BenchmarkConfig) -> dict[str, Any]:
 
 def require_whole(rows: Sequence[Mapping[str, float]], memory: state.Memory, writes: int) -> None:
     """Refuse a stream that lost a write, holds a NaN or infinity, or took more room later."""
-    long_term: Any = memory.layers[0].long_term
+    long_term: Any = state.long_term_of(memory)
     found, finite = int(long_term.writes[0]), bool(all_finite(memory))
     whole = finite and found == writes
     require(whole, "stream", f"{found} writes, finite {finite}", f"{writes} writes, finite True")

@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -80,9 +81,11 @@ def of_run(cfg: RunConfig, segments: int, data: int = 0) -> dict[str, int]:
     """
     model, devices = cfg.model, cfg.devices or jax.local_device_count()
     held = _FLOAT * parameters(model)
+    learnt = held if cfg.optim.trained == "all" else _FLOAT * of_memories(model)
+    averaged = 0 if cfg.optim.accumulate == 1 else held
     fixed = {
         "parameters": held,
-        "optimiser": held * (2 if cfg.optim.accumulate == 1 else 3),
+        "optimiser": 2 * learnt + averaged,
         "gradients": held,
         "tables": tables(model),
     }
@@ -105,14 +108,26 @@ def parameters(cfg: ModelConfig) -> int:
     norm = wide if cfg.norm_kind == "rms" else 2 * wide
     gated = cfg.activation == "swiglu"
     layer = local + 2 * norm + (3 * wide * inner if gated else 2 * wide * inner + inner + wide)
-    if (long_term := cfg.long_term) is not None:
-        layer += _of_read(cfg, long_term)
-        layer += (3 * wide + 1) * wide if long_term.gate else 0
-    if cfg.compressed is not None and cfg.compressed.function == "convolution":
-        layer += (cfg.compressed.rate * wide + 1) * wide
     embedded = cfg.vocab_size * wide * (1 if cfg.tied else 2)
     places = {"relative": 2 * heads, "learned": cfg.max_position * wide, "rotary": 0}
-    return embedded + places[cfg.position] + norm * cfg.final_norm + cfg.num_layers * layer
+    around = embedded + places[cfg.position] + norm * cfg.final_norm
+    return around + cfg.num_layers * layer + of_memories(cfg)
+
+
+def of_memories(cfg: ModelConfig) -> int:
+    """How many of a decoder's parameters its long-term or compressed memories have."""
+    wide, found = cfg.d_model, 0
+    if (long_term := cfg.long_term) is not None:
+        layer = _of_read(cfg, long_term) + ((3 * wide + 1) * wide if long_term.gate else 0)
+        found += _remembering(cfg) * layer
+    if cfg.compressed is not None and cfg.compressed.function == "convolution":
+        found += cfg.num_layers * (cfg.compressed.rate * wide + 1) * wide
+    return found
+
+
+def _remembering(cfg: ModelConfig) -> int:
+    """How many layers have the long-term memory."""
+    return len(cfg.long_term_layers) or cfg.num_layers
 
 
 def _of_read(cfg: ModelConfig, long_term: LongTermConfig) -> int:
@@ -131,11 +146,14 @@ def _of_read(cfg: ModelConfig, long_term: LongTermConfig) -> int:
 def memory(cfg: ModelConfig) -> int:
     """Bytes of the memory of a row."""
 
-    def of(layers: int) -> int:
-        fresh = jax.eval_shape(lambda: state.init(dataclasses.replace(cfg, num_layers=layers), 1))
-        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(fresh))
+    def of(part: Any) -> int:
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(part))
 
-    return of(1) + (cfg.num_layers - 1) * (of(2) - of(1))
+    one = dataclasses.replace(cfg, num_layers=1, long_term_layers=())
+    fresh = jax.eval_shape(lambda: state.init(one, 1))
+    (layer,) = fresh.layers
+    everywhere = of(layer._replace(long_term=None))
+    return of(fresh.seen) + cfg.num_layers * everywhere + _remembering(cfg) * of(layer.long_term)
 
 
 def tables(cfg: ModelConfig) -> int:

@@ -27,6 +27,7 @@ def leaves(tree) -> int:
 @pytest.mark.parametrize(
     "name, preset",
     [
+        ("language_modeling", "smollm2-infinity"),
         ("sorting", "infinity-former"),
         ("sorting", "compressive"),
         ("language_modeling", "gpt2-infinity-lasting"),
