@@ -37,6 +37,9 @@ class GenerateConfig(WriteConfig):
     model: Annotated[str, Required("a run folder, or one of a GPT-2 or Llama")] = ""
     """A run folder of experiments.language_modeling, or a Hugging Face folder of a GPT-2 or a
     Llama."""
+    memory: str = ""
+    """Folder of a memory that was trained beside a published model (`experiments.weights memory`);
+    "" = none."""
     prompt: str = ""
     """Text to go on from; after that of --prompt-file."""
     prompt_file: str = ""
@@ -48,9 +51,9 @@ class GenerateConfig(WriteConfig):
     A run has its own."""
 
 
-def load(folder: str, segment_len: int = 0) -> Writer:
+def load(folder: str, segment_len: int = 0, memory: str = "") -> Writer:
     """The model of a run folder or of a published one; errors as of `start.load`."""
-    cfg, params, tokenizer = start.load(folder, segment_len)
+    cfg, params, tokenizer = start.load(folder, segment_len, memory)
     return writer(Decoder(cfg.model), params, tokenizer)
 
 
@@ -71,7 +74,7 @@ def read_prompt(cfg: GenerateConfig) -> str:
 def run(cfg: GenerateConfig) -> None:
     """Read and write, printing as it goes."""
     text, sampling = read_prompt(cfg), cfg.sampling()
-    model = load(cfg.model, cfg.segment_len)
+    model = load(cfg.model, cfg.segment_len, cfg.memory)
     state = generate.start(model.decoder, 1)
     if cfg.memory_in:
         state = model.load(cfg.memory_in, cfg.memory_accept)

@@ -81,18 +81,20 @@ def _captured(module, method: str) -> bool:
 
 @partial(jax.jit, static_argnums=0)
 def _read_segment(decoder: Decoder, params, memory, tokens, ops, key):
-    """Read one segment: (memory, each layer's `Use`)."""
+    """Read one segment: (memory, the `Use` of each layer that has one)."""
     options = {"capture_intermediates": _captured, "mutable": ["intermediates"]}
     inputs, rngs = ({"params": params}, tokens, memory), {"locations": key}
     out, collections = decoder.apply(*inputs, operators=ops, rngs=rngs, **options)
     uses = []
     for j, layer in enumerate(memory.layers):
+        if layer.long_term is None:
+            continue
         block = collections["intermediates"][f"block_{j}"]
         local = block["attention"]["__call__"][0]
         found, _ = block["long_term"]["attend"][0]
         context = _context(params[f"block_{j}"], found)
         share = jnp.linalg.norm(context, axis=-1) / jnp.linalg.norm(local, axis=-1)
-        gate = params[f"block_{j}"]["long_term"].get("gate")
+        gate = params[f"block_{j}"].get("long_term", {}).get("gate")
         if gate is not None:
             written = state.pending(decoder.cfg, layer)
             gate = gate_values(gate["kernel"], gate["bias"], written)
@@ -221,7 +223,8 @@ def look(run: Path, sequences: int = 64, segments: int = 65) -> dict[str, Any]:
     layers, questions = [], None
     if ages is not None and not long_term.sticky:
         questions = Questions(ages, range(newest, newest + writes))
-    for layer in zip(*uses[-writes:], strict=True):
+    numbers = filter(model.remembers, range(model.num_layers))
+    for number, layer in zip(numbers, zip(*uses[-writes:], strict=True), strict=True):
         density, share, _ = layer[-1]
         at_answers = density.part(slice(None), looked_at)
         heads = _heads(long_term, at_answers, writes)
@@ -231,6 +234,7 @@ def look(run: Path, sequences: int = 64, segments: int = 65) -> dict[str, Any]:
                 head.update(asked.of_head(long_term, one, questions))
         layers.append(
             {
+                "layer": number,
                 "heads": heads,
                 "context_to_local": float(np.asarray(share)[:, looked_at].mean()),
                 "gate": _gate([use.gate for use in layer]),
@@ -243,7 +247,7 @@ def look(run: Path, sequences: int = 64, segments: int = 65) -> dict[str, Any]:
 def report(found: Mapping[str, Any]) -> None:
     """Print a row for each head: where it looks, how widely, how old what it sees is."""
     rows = []
-    for j, layer in enumerate(found["layers"]):
+    for layer in found["layers"]:
         gate = "none" if layer["gate"] is None else f"{layer['gate']['mean']:.2f}"
         for h, head in enumerate(layer["heads"]):
             age = np.array(head["mass_by_age"])
@@ -251,7 +255,9 @@ def report(found: Mapping[str, Any]) -> None:
             ends = (age[:quarter], age[-quarter:])
             cells = [f"{head['mean']:.2f} ± {head['mean_spread']:.2f}", f"{head['scale']:.3f}"]
             cells += [f"{end.sum():.2f}" if len(age) else "" for end in ends]
-            rows.append((str(j), str(h), *cells, f"{layer['context_to_local']:.2f}", gate))
+            rows.append(
+                (str(layer["layer"]), str(h), *cells, f"{layer['context_to_local']:.2f}", gate)
+            )
     title = f"the memory in the last segment, after {found['writes']} writes"
     header = ("layer", "head", "μ", "σ", "newest ¼", "oldest ¼", "context/local", "gate")
     tables.show(title, header, rows, 110)
@@ -262,10 +268,10 @@ def report(found: Mapping[str, Any]) -> None:
 def _report_asked(found: Mapping[str, Any]) -> None:
     """Print a row for each head and asked age: the mass on each age of what was written."""
     rows, written = [], found["written_ages"]
-    for j, layer in enumerate(found["layers"]):
+    for layer in found["layers"]:
         for h, head in enumerate(layer["heads"]):
             for age, mass in zip(found["asked_ages"], head["mass_by_asked_age"], strict=True):
-                rows.append((str(j), str(h), str(age), *(f"{m:.2f}" for m in mass)))
+                rows.append((str(layer["layer"]), str(h), str(age), *(f"{m:.2f}" for m in mass)))
     title = "mass by the age that is asked and by the age of what is read, in segments"
     tables.show(title, ("layer", "head", "asked", *map(str, written)), rows, 40 + 7 * len(written))
 

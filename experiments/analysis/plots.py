@@ -47,7 +47,7 @@ def heads(path: Path, found: Mapping[str, Any]) -> None:
                 times = [(i + 0.5) / len(mass) for i in range(len(mass))]
                 axes[j, 0].plot(times, [m * len(mass) for m in mass], label=f"head {h}")
                 axes[j, 1].plot(range(len(head["mass_by_age"])), head["mass_by_age"], marker=".")
-            axes[j, 0].set(ylabel=f"layer {j}: density")
+            axes[j, 0].set(ylabel=f"layer {layer['layer']}: density")
             axes[j, 1].set(ylabel="share of the attention")
         axes[-1, 0].set(xlabel="time in the memory (1 = newest)")
         axes[-1, 1].set(xlabel="age of what was written, in writes")
@@ -68,7 +68,7 @@ def asked(path: Path, found: Mapping[str, Any]) -> None:
         for (j, h), ax in np.ndenumerate(axes):
             head = layers[j]["heads"][h]
             _heat_map(ax, head["mass_by_asked_age"], rows, columns)
-            ax.set_title(f"layer {j}, head {h}", size=10)
+            ax.set_title(f"layer {layers[j]['layer']}, head {h}", size=10)
         for ax in axes[:, 0]:
             ax.set(ylabel="asked age in segments")
         for ax in axes[-1]:
@@ -101,8 +101,8 @@ def _heat_map(
 def _asked_finding(found: Mapping[str, Any]) -> str:
     """How much of its mass the best head has on the asked segment, beside an even share."""
     shares = {
-        (j, h): head["mass_on_asked"]
-        for j, layer in enumerate(found["layers"])
+        (layer["layer"], h): head["mass_on_asked"]
+        for layer in found["layers"]
         for h, head in enumerate(layer["heads"])
     }
     if None in shares.values():

@@ -19,7 +19,7 @@ from experiments.language_modeling.sample import Writer, pieces
 from inf_former_jax.memory.coverage import coverage
 from inf_former_jax.memory.density import Density
 from inf_former_jax.memory.long_term import Operators
-from inf_former_jax.memory.state import Memory, init
+from inf_former_jax.memory.state import Memory, init, long_term_of
 from inf_former_jax.models.decoder import Decoder, Output
 from inf_former_jax.require import require
 
@@ -79,10 +79,10 @@ def covered(model: Writer, corpus: Corpus, replies: Sequence[Reply]) -> list[Cov
 def _read(
     decoder: Decoder, params: Any, memory: Memory, tokens: Array, types: Array, ops: Operators
 ) -> tuple[Memory, list[Density]]:
-    """The memory after a segment, and the densities of each layer."""
+    """The memory after a segment, and the densities of each layer with a long-term memory."""
     out = decoder.apply({"params": params}, tokens[None], memory, operators=ops, types=types[None])
     out = cast(Output, out)
-    return out.memory, [layer["density"] for layer in out.info]
+    return out.memory, [layer["density"] for layer in out.info if "density" in layer]
 
 
 def _parts(model: Writer, tokens: np.ndarray, types: np.ndarray, first: int) -> list[Part]:
@@ -100,9 +100,9 @@ def _parts(model: Writer, tokens: np.ndarray, types: np.ndarray, first: int) -> 
         queries = (places >= first - 1) & (places < len(tokens) - 1)
         if not queries.any():
             continue
-        written = memory.layers[0].long_term
+        written = long_term_of(memory)
         assert written is not None
-        lengths, masses = [length] * int(written.writes[0]), np.zeros((cfg.num_layers, 0))
+        lengths, masses = [length] * int(written.writes[0]), np.zeros((len(densities), 0))
         if lengths:
             where = queries[None]
             masses = np.stack(

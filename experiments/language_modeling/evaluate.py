@@ -33,6 +33,9 @@ class EvaluateConfig(Skip):
     run: Annotated[str, Required("a run folder, or one of a GPT-2 or Llama")] = ""
     """A run folder of experiments.language_modeling, or a Hugging Face folder of a GPT-2 or a
     Llama."""
+    memory: str = ""
+    """Folder of a memory that was trained beside a published model (`experiments.weights memory`);
+    "" = none."""
     segment_len: Natural = 0
     """Segments of a published model, a GPT-2's at most its positions; 0 = all of them, up to 1,024.
     A run has its own."""
@@ -94,7 +97,7 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: as `start.load`, no such text, or a document shorter than two tokens.
     """
-    run, params, tokenizer = start.load(cfg.run, cfg.segment_len)
+    run, params, tokenizer = start.load(cfg.run, cfg.segment_len, cfg.memory)
     # Whatever mesh it was trained on.
     run = dataclasses.replace(run, mesh_model=1, devices=0, distributed=False)
     run, note = devices.settled(run)

@@ -14,7 +14,7 @@ import jax
 from experiments.language_modeling.config import PRESETS, LanguageModelingConfig, TextConfig
 from experiments.run import folders, training
 from inf_former_jax.data.tokens import ByteLevelBpe, Bytes, Tokenizer, load_bpe, train_bpe
-from inf_former_jax.models.convert import hugging_face
+from inf_former_jax.models.convert import hugging_face, memory_file
 from inf_former_jax.models.convert.graft import graft, grow
 from inf_former_jax.require import require, require_same, shapes
 from inf_former_jax.training import optim, sharding, state
@@ -40,26 +40,34 @@ def is_run(folder: str | Path) -> bool:
     return (Path(folder) / "metrics.jsonl").is_file()
 
 
-def load(folder: str | Path, segment_len: int = 0) -> tuple[LanguageModelingConfig, Any, Tokenizer]:
+def load(
+    folder: str | Path, segment_len: int = 0, memory: str = ""
+) -> tuple[LanguageModelingConfig, Any, Tokenizer]:
     """(config, parameters, tokeniser) of a run folder, or of a published model's.
 
     Args:
         segment_len: T of a published model; 0 = all its positions, at most 1,024. A run has its
             own. The config's other fields are then those of the preset gpt2.
+        memory: a folder of a memory that was trained beside a published model (`memory_file`), and
+            that has segments of its own; "" = none.
 
     Raises:
         ValueError: neither is there, segments for a run or too long ones, or a tokeniser that does
             not fit.
         FileNotFoundError: nothing is there.
     """
+    own = "a run" if is_run(folder) else "a memory" if memory else ""
+    found, accepted = f"{segment_len} for {own}", f"0, since {own} has its own"
+    require(not (segment_len and own), "segment_len", found, accepted)
     if is_run(folder):
-        found, accepted = f"{segment_len} for a run", "0, since a run has its own"
-        require(segment_len == 0, "segment_len", found, accepted)
+        require(not memory, "memory", f"{memory} for a run", "none, since a run has its own")
         cfg, _, params, _ = training.load(LanguageModelingConfig, folder, ("params",))
     else:
         model, params = hugging_face.load(folder)
         length = segment_len or min(model.segment_len, _SEGMENT)
         model = dataclasses.replace(model, segment_len=length)
+        if memory:
+            model, params = memory_file.load(memory, model, params)
         cfg = dataclasses.replace(PRESETS["gpt2"][1], model=model)
     tokenizer, size = tokenizer_of(str(folder)), cfg.model.vocab_size
     found = f"a tokeniser of {tokenizer.vocab_size:,} tokens in {folder}"

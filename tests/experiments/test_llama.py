@@ -16,6 +16,7 @@ from experiments.dialogue import __main__ as dialogue
 from experiments.language_modeling import __main__ as language_modeling
 from experiments.language_modeling import start
 from experiments.run.tables import CONTROL
+from experiments.weights import __main__ as weights
 from inf_former_jax.data.tokens import load_bpe
 from inf_former_jax.memory import state
 from inf_former_jax.models.convert import llama
@@ -124,12 +125,32 @@ def test_a_memory_is_grafted_and_trained(preset, options, published, data, tmp_p
     generate.main(["--model", str(tmp_path / "again"), "--prompt", "the sea", "--tokens", "4"])
 
 
-def evaluated(published, data, folder, *options, name=""):
+def test_a_trained_memory_is_a_folder_of_its_own(published, data, tmp_path, capsys):
+    """Beside the published model it gives the run's figures, but for the rounding of bfloat16."""
+    run, mine, window = tmp_path / "run", tmp_path / "mine", f"--window {T} --sinks 2"
+    options = f"""
+        --optim.trained memory --optim.learning-rate 0.1 --model.long-term-layers 1 --model.sinks 2
+        --model.cell-distance 9 --model.mem-len {T}
+    """
+    train("smollm2-infinity", published, data, run, *shlex.split(options))
+    weights.main(["memory", "--run", str(run), "--out", str(mine)])
+    assert "0.0 MB of parameters in bfloat16, of 2 updates" in capsys.readouterr().out
+    old = evaluated(run, data, tmp_path / "old", segments="")
+    new = evaluated(published, data, tmp_path / "new", "--memory", str(mine), segments="")
+    plain = evaluated(published, data, tmp_path / "plain", *window.split())
+    losses = [found["test"]["as trained"]["loss"] for found in (old, new, plain)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert abs(losses[2] - losses[0]) > 1e-4
+    prompt = ["--memory", str(mine), "--prompt", "the sea of 12 whale", "--tokens", "4"]
+    generate.main(["--model", str(published), *prompt])
+
+
+def evaluated(model, data, folder, *options, name="", segments=f"--segment-len {T}"):
     """What `evaluate` writes."""
     language_modeling.main(
         shlex.split(f"""
-            evaluate --run {published} --data {data} --cache {folder / "cache"} --splits test
-            --segment-len {T} --out {folder}
+            evaluate --run {model} --data {data} --cache {folder / "cache"} --splits test
+            {segments} --out {folder}
         """)
         + list(options)
     )

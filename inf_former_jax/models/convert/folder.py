@@ -27,7 +27,7 @@ _TOKENIZER |= {"special_tokens_map.json", "added_tokens.json"}
 Canonical = Callable[[Mapping[str, Any], str], dict[str, Any]]
 
 #: In the header of the weights, a hash of what follows it.
-_DIGEST = "digest"
+DIGEST = "digest"
 
 
 def read(
@@ -51,7 +51,7 @@ def read(
             return tensors, options, str(index), str(folder / _CONFIG)
         pickled = next((f for f in sorted(folder.iterdir()) if f.suffix in _PICKLES), None)
         require(path.is_file() or pickled is None, str(pickled), "a pickle", _CONVERT)
-    tensors, digest = _read_tensors(path)
+    tensors, digest = read_tensors(path)
     options = _options(folder / _CONFIG, canonical, instead)
     told = options.get(OURS, {}).get(WEIGHTS, digest)
     place = f"{folder / _CONFIG}: {OURS}: {WEIGHTS}"
@@ -74,7 +74,7 @@ def _read_shards(index: Path) -> dict[str, Any]:
         raise ValueError(f"{index}: weight_map: found {found}, accepted: {accepted}")
     tensors: dict[str, Any] = {}
     for file in sorted({*files.values()}):
-        found, _ = _read_tensors(index.parent / file)
+        found, _ = read_tensors(index.parent / file)
         expected = {name for name, place in files.items() if place == file}
         for name in sorted(expected ^ found.keys()):
             there = "a tensor" if name in found else "no such tensor"
@@ -88,8 +88,13 @@ def _is_file_name(name: Any) -> bool:
     return isinstance(name, str) and name not in ("", ".", "..") and Path(name).name == name
 
 
-def _read_tensors(path: Path) -> tuple[dict[str, Any], str | None]:
-    """The tensors of a file, and their digest if the file has one."""
+def read_tensors(path: Path) -> tuple[dict[str, Any], str | None]:
+    """The tensors of a file, and their digest if the file has one.
+
+    Raises:
+        ValueError: no safetensors file, a damaged one, or other bytes than its digest is of.
+        FileNotFoundError: no such file.
+    """
     from safetensors import safe_open
 
     accepted = "a whole safetensors file"
@@ -98,7 +103,7 @@ def _read_tensors(path: Path) -> tuple[dict[str, Any], str | None]:
     try:
         with safe_open(path, framework="np") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            told = (file.metadata() or {}).get(_DIGEST)
+            told = (file.metadata() or {}).get(DIGEST)
     except Exception as error:  # its own, the system's, and of dtypes that NumPy does not know
         found = " ".join(str(error).split())
         raise ValueError(f"{path}: found {found}, accepted: {accepted}") from None
@@ -133,7 +138,7 @@ def write(
         old |= _TOKENIZER - content.keys()
     # The last to take their places are config.json and, before it, the weights.
     whole = {_CONFIG: (json_text(options, 2) + "\n").encode()}
-    whole |= {_WEIGHTS: save(dict(tensors), {"format": "pt", _DIGEST: digest}), **content}
+    whole |= {_WEIGHTS: save(dict(tensors), {"format": "pt", DIGEST: digest}), **content}
     with contextlib.ExitStack() as stack:
         for name, raw in whole.items():
             stack.enter_context(writing(folder / name)).write(raw)

@@ -1,0 +1,53 @@
+"""The memory that a run trained beside a published model, as a small folder.
+
+    python -m experiments.weights memory --run RUN --out DIR
+
+DIR gets memory.safetensors (bfloat16), memory.json and a card, README.md. `experiments.generate`
+and `experiments.language_modeling evaluate` take it beside the published model: --memory DIR.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+from experiments.language_modeling.config import LanguageModelingConfig
+from experiments.run import folders, training
+from inf_former_jax.fields import Checked, Required
+from inf_former_jax.files import write_text
+from inf_former_jax.models.convert import memory_file
+from inf_former_jax.require import require
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MemoryConfig(Checked):
+    """Which memory is written where."""
+
+    run: Annotated[str, Required("a run folder")] = ""
+    """A run of experiments.language_modeling with --optim.trained memory."""
+    out: Annotated[str, Required("a folder")] = ""
+    """The folder to write."""
+
+
+def run(cfg: MemoryConfig) -> None:
+    """Write the folder, and print what it is.
+
+    Raises:
+        ValueError: no run, or one that trained more than a memory: it belongs to no published
+            model.
+    """
+    given, _, params, _ = training.load(LanguageModelingConfig, cfg.run, ("params",))
+    accepted = "memory, beside which the model stayed what it was"
+    require(given.optim.trained == "memory", f"{cfg.run}: optim.trained", "all", accepted)
+    folder = folders.make(cfg.out)
+    size = memory_file.save(given.model, params, folder)
+    told = folders.read_config(Path(cfg.run))
+    card = f"""# A memory trained beside {Path(told["init_from"]).name}
+
+{size / 1e6:.1f} MB of parameters in bfloat16, of {given.optim.steps} updates on
+{Path(told["data"]).name or "Shakespeare's plays"}. They belong to the model whose digest
+memory.json has, and change nothing in it.
+
+    python -m experiments.generate --model MODEL --memory {folder.name} --prompt-file BOOK
+"""
+    write_text(folder / "README.md", card)
+    print(card)
