@@ -10,6 +10,7 @@ import tokenizers
 from safetensors import deserialize
 from safetensors.numpy import load_file
 
+from experiments import generate
 from experiments.language_modeling import corpora
 from experiments.weights import __main__ as weights
 from experiments.weights import gguf, llama, smollm2
@@ -229,6 +230,12 @@ class TestPublished:
         ]  # fmt: skip
         text = "In 1855, don't <|im_end|> café\r\n\t😀"
         assert tokenizer.decode(tokenizer.encode(text)) == text
+
+    def test_it_goes_on_from_a_prompt(self, published, capsys):
+        """Greedily, as a language model that knows the world does."""
+        options = f"--model {published} --tokens 4 --temperature 0 --segment-len 32"
+        generate.main([*options.split(), "--prompt", "The capital of France is"])
+        assert "Paris" in capsys.readouterr().out
 
     def test_its_tokeniser(self, published, tmp_path):
         """Digits are single, and all of Shakespeare's plays come back."""
