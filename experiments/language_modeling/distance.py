@@ -125,26 +125,3 @@ def classes(back: Int[np.ndarray, " n"], window: int) -> Int8[np.ndarray, " n"]:
     found[back == 0] = NEVER
     found[back < 0] = -1
     return found
-
-
-class Gain(NamedTuple):
-    """How much better one model predicts than another, a token, in nats."""
-
-    nats: float
-    error: float  # standard error over documents; NaN of a single one
-    tokens: int
-
-
-def gain(
-    nats: Float[np.ndarray, " documents"],
-    reference: Float[np.ndarray, " documents"],
-    tokens: Int[np.ndarray, " documents"],
-) -> Gain:
-    """The mean `(reference - nats) / tokens`, a ratio of sums over documents, and its error."""
-    difference, total = reference - nats, tokens.sum()
-    if not total:
-        return Gain(float("nan"), float("nan"), 0)
-    mean, read = difference.sum() / total, np.count_nonzero(tokens)
-    squares = ((difference - mean * tokens) ** 2).sum()
-    error = np.sqrt(squares * read / (read - 1)) / total if read > 1 else float("nan")
-    return Gain(float(mean), float(error), int(total))

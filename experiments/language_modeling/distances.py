@@ -7,15 +7,16 @@ its standard error over documents. Writes distances.md, distances.json and dista
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from experiments.language_modeling.distance import WORDS, Gain, gain
-from experiments.run import cli, folders, tables
+from experiments.language_modeling.distance import WORDS
+from experiments.run import cli, folders
+from experiments.run.gains import Gain, as_json, gain, table
 from experiments.run.plots import LINES, picture
 from experiments.run.tables import TRAINED
 from inf_former_jax.fields import Checked, NonEmpty, Required
@@ -37,6 +38,10 @@ class DistancesConfig(Checked):
     out: str = "runs/language_modeling/distances"
 
 
+#: What a figure is reported with.
+_SOURCE = ("command", "commit", "device", "date")
+
+
 class Row(NamedTuple):
     """The sums of a model under one control."""
 
@@ -51,6 +56,7 @@ class Read(NamedTuple):
     classes: tuple[str, ...]
     window: int
     rows: list[Row]
+    sources: list[dict[str, Any]]  # of each file: its command, commit, device and date
 
 
 def read(cfg: DistancesConfig) -> Read:
@@ -63,12 +69,15 @@ def read(cfg: DistancesConfig) -> Read:
     accepted = f"{len(cfg.files)}, one for each of the files"
     require(len(names) == len(cfg.files), "names", f"{len(names)}", accepted)
     rows: list[Row] = []
+    sources = []
     first: Any = None
     for name, file in zip(names, cfg.files, strict=True):
-        found: Any = read_json(Path(file), "a file of evaluate --by-distance").get(cfg.split)
+        whole = read_json(Path(file), "a file of evaluate --by-distance")
+        found: Any = whole.get(cfg.split)
         holds = isinstance(found, dict) and "by_distance" in found.get(TRAINED, {})
         accepted = f"losses by distance of {cfg.split}, of evaluate --by-distance"
         require(holds, file, "none", accepted)
+        sources.append({key: whole.get(key) for key in _SOURCE})
         for label, figures in found.items():
             sums = figures["by_distance"]
             told = {key: sums[key] for key in ("window", "classes", "documents")}
@@ -82,7 +91,7 @@ def read(cfg: DistancesConfig) -> Read:
                 for unit in ("tokens", "nats")
             )
             rows.append(Row(name if label == TRAINED else f"{name}, {label}", tokens, nats))
-    return Read(tuple(first["classes"]), first["window"], rows)
+    return Read(tuple(first["classes"]), first["window"], rows, sources)
 
 
 def gains(found: Read, words: str) -> dict[str, list[Gain]]:
@@ -107,52 +116,37 @@ def gains(found: Read, words: str) -> dict[str, list[Gain]]:
     }
 
 
-def table(found: Read, words: str) -> str:
-    """The gains of every row in markdown; the first one's losses are perplexities."""
-    by_row = gains(found, words)
-    first, sums = found.rows[0].name, found.rows[0]
-    nats = [sums.nats[words].sum(), *sums.nats[words].sum(axis=0)]
-    tokens = [one.tokens for one in by_row[first]]
-    header = ("", "all", *found.classes)
-    lines = [["tokens", *(f"{count:,}" for count in tokens)]]
-    lines.append([f"perplexity, {first}", *map(_perplexity, nats, tokens)])
-    for name, row in by_row.items():
-        if name != first:
-            lines.append([f"gain, {name}", *map(_hundredths, row)])
-    return tables.markdown(header, lines)
-
-
-def _perplexity(nats: float, tokens: int) -> str:
-    return f"{math.exp(nats / tokens):.2f}" if tokens else ""
-
-
-def _as_json(by_row: Mapping[str, Sequence[Gain]]) -> dict[str, Any]:
-    """JSON has no NaN: an error that is not known is null."""
-    return {
-        name: [
-            {field: None if math.isnan(value) else value for field, value in one._asdict().items()}
-            for one in row
+def result(cfg: DistancesConfig, found: Read, kinds: Sequence[str]) -> dict[str, Any]:
+    """The gains as JSON has them, beside the tokens and perplexities that they are of."""
+    reference, tokens, perplexity, by_row = found.rows[0], {}, {}, {}
+    for words in kinds:
+        counts, nats = (
+            [sums.sum().item(), *sums.sum(axis=0).tolist()]
+            for sums in (reference.tokens[words], reference.nats[words])
+        )
+        tokens[words] = counts
+        perplexity[words] = [
+            math.exp(loss / count) if count else None
+            for loss, count in zip(nats, counts, strict=True)
         ]
-        for name, row in by_row.items()
+        by_row[words] = {name: as_json(row) for name, row in gains(found, words).items()}
+    return {
+        "settings": folders.to_json(cfg),
+        "sources": found.sources,
+        "classes": list(found.classes),
+        "window": found.window,
+        "reference": reference.name,
+        "tokens": tokens,
+        "perplexity": perplexity,
+        "gains": by_row,
     }
 
 
-def _hundredths(one: Gain) -> str:
-    if not one.tokens:
-        return ""
-    error = "" if math.isnan(one.error) else f" ± {100 * one.error:.1f}"
-    return f"{100 * one.nats:.1f}{error}"
-
-
-def draw(path: Path, found: Read, chosen: Mapping[str, str]) -> None:
-    """Gains by class, a column for each kind of words.
-
-    Args:
-        chosen: title of a column → which of WORDS.
-    """
+def draw(path: Path, found: Read, chosen: Sequence[str]) -> None:
+    """Gains by class, a column for each of the chosen WORDS."""
     with picture(path, columns=len(chosen), width=7 * len(chosen)) as axes:
         every = np.atleast_1d(np.asarray(axes)).ravel()
-        for ax, (title, words) in zip(every, chosen.items(), strict=True):
+        for ax, words in zip(every, chosen, strict=True):
             places = np.arange(len(found.classes))
             for number, (name, row) in enumerate(gains(found, words).items()):
                 if number == 0:
@@ -163,7 +157,7 @@ def draw(path: Path, found: Read, chosen: Mapping[str, str]) -> None:
                 ax.errorbar(places, values, errors, fmt=style, marker="o", capsize=3, label=name)
             ax.axhline(0, color="0.5", linewidth=1)
             ax.set_xticks(places, found.classes, fontsize=8)
-            ax.set(title=title, ylabel=f"gain over {found.rows[0].name} in 1/100 nat a token")
+            ax.set(title=words, ylabel=f"gain over {found.rows[0].name} in 1/100 nat a token")
             ax.set_xlabel(f"last occurrence of the word, in windows of {found.window:,} tokens")
             if ax.get_legend_handles_labels()[1]:
                 ax.legend(fontsize=8)
@@ -177,16 +171,12 @@ def main(argv: Sequence[str]) -> None:
         found = read(cfg)
         folder = folders.make(cfg.out)
     kinds = dict(zip(("all", "rare"), WORDS, strict=True))
-    chosen = {kinds[name]: kinds[name] for name in cfg.words}
-    texts = [f"**{words}**\n\n{table(found, words)}\n" for words in chosen]
+    chosen = [kinds[name] for name in cfg.words]
+    about = folders.provenance("language_modeling", "distances", ["distances", *argv])
+    told = about | result(cfg, found, chosen)
+    texts = [f"**{words}**\n\n{table(told, words)}\n" for words in chosen]
     write_text(folder / "distances.md", "\n".join(texts))
-    result = {
-        "settings": folders.to_json(cfg),
-        "classes": list(found.classes),
-        "window": found.window,
-        "gains": {words: _as_json(gains(found, words)) for words in chosen},
-    }
-    folders.write_json(folder / "distances.json", result)
+    folders.write_json(folder / "distances.json", told)
     draw(folder / "distances.png", found, chosen)
     print("\n".join(texts))
     print(f"{folder}/distances.md, {folder}/distances.json, {folder}/distances.png")

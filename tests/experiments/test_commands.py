@@ -33,8 +33,8 @@ COMMANDS = {
     "--piece --valid-characters --test-characters --cache --sample --mesh-model",
     "language_modeling compare": "--models --seeds --base-updates --updates --learning-rate "
     "--memory-learning-rate --piece --vocab-size --data --init-from --out",
-    "language_modeling evaluate": "--run --memory --segment-len --data --splits --characters --window "
-    "--sinks --cells --cell-layers --cell-distance --by-distance --cache --out",
+    "language_modeling evaluate": "--run --memory --segment-len --data --splits --characters "
+    "--window --sinks --cells --cell-layers --cell-distance --by-distance --cache --out",
     "language_modeling distances": "--files --names --split --words --out",
     "generate": "--model --memory --prompt --prompt-file --tokens --temperature --top-p --top-k "
     "--segment-len --memory-in --memory-out --seed",

@@ -198,7 +198,7 @@ def test_losses_by_distance_are_compared(published, data, tmp_path, capsys):
     out = ["--out", str(tmp_path / "found")]
     language_modeling.main(["distances", "--files", *files, *out])
     shown = capsys.readouterr().out
-    for line in ("perplexity, plain", "gain, cells", f"gain, cells, {CONTROL}"):
+    for line in ("perplexity of plain", "gain of cells", f"gain of cells, {CONTROL}"):
         assert f"| {line} |" in shown
     result = json.loads((tmp_path / "found" / "distances.json").read_text())
     whole = result["gains"]["all words"]["cells"][0]

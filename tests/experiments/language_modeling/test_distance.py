@@ -11,9 +11,9 @@ from experiments.language_modeling.distance import (
     WORDS,
     ByDistance,
     classes,
-    gain,
     words_of,
 )
+from experiments.run.gains import gain
 from inf_former_jax.data.splits import TokenizedSplit
 
 
