@@ -13,7 +13,7 @@ import jax
 
 from experiments.benchmark import compare
 from experiments.benchmark.designs import designs
-from experiments.benchmark.inference import generation, gpt2, stream
+from experiments.benchmark.inference import generation, gpt2, smollm2, stream
 from experiments.benchmark.memory import memory, operators
 from experiments.benchmark.processes import presets
 from experiments.benchmark.steps import DTYPES, SCHEDULES, config, memory_gradient, steps
@@ -22,7 +22,8 @@ from experiments.results.benchmark import benchmark_rows
 from experiments.run import cli, devices, folders, plots, tables
 from inf_former_jax.require import require
 
-_FUNCTIONS = (presets, gpt2, stream, steps, memory_gradient, generation, memory, designs, operators)
+_FUNCTIONS = (presets, gpt2, smollm2, stream, steps, memory_gradient, generation, memory, designs)
+_FUNCTIONS += (operators,)
 MEASURES = {function.__name__: function for function in _FUNCTIONS}
 
 

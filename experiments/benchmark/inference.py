@@ -68,6 +68,46 @@ def gpt2(cfg: BenchmarkConfig) -> dict[str, Any]:
     return {"seconds": medians, "ratio": paired, "rates": rates, "floors": rows}
 
 
+def smollm2(cfg: BenchmarkConfig) -> dict[str, Any]:
+    """A segment of 256 through SmolLM2-135M, and a token after it: plain, and with 512 cells.
+
+    Both have a window of 256; half of the layers have the cells. The memory was written to: it
+    costs the same after any number of tokens.
+    """
+    tiny = {**TINY, "num_layers": 2, "num_kv_heads": 1, "mem_len": TINY["segment_len"], "sinks": 2}
+    made = {"plain": presets.smollm2(**tiny if cfg.quick else {})}
+    layers = {"long_term_layers": (1,)}
+    made["with memory"] = presets.smollm2_infinity(**{**tiny, **layers} if cfg.quick else {})
+    cases = {}
+    for label, model in made.items():
+        case, decoder, params, ops, memory = reader(model)
+        *earlier, last = random_segments(model, 5)
+        for tokens in earlier:
+            _, memory = case.compiled(params, ops, tokens, memory)
+        read = partial(case.compiled, params, ops, last, memory)
+        cases["a segment", label], key = case._replace(run=read), jax.random.key(0)
+        write = partial(generate, decoder, params, key=key, operators=ops, temperature=0)
+        half = last[:, : model.segment_len // 2]
+        _, opened = write(start(decoder, 1)._replace(memory=memory), half, 0)
+        constants = decoding.Constants(ops, decoding.distances(decoder, params), key)
+        piece = decoding.Piece(jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32))
+        # A cached token neither opens a segment nor fills it: it takes the other branch of both.
+        cached = compile_case(
+            decoding.extend, decoder, params, opened, piece, constants, 0, taken=[(1, 0), (1, 0)]
+        )
+        new = model.segment_len // 8
+        cases["a token", label] = cached._replace(
+            run=partial(write, opened, half[:, :0], new), executions=new
+        )
+    timed, seconds, rates = race(cases, cfg)
+    rows = [
+        {"what": what, "label": label, **timed[what, label]}
+        | {"ratio": ratio(seconds[what, label], seconds[what, "plain"])}
+        for what, label in cases
+    ]
+    return {"rows": rows, "rates": rates}
+
+
 def stream(cfg: BenchmarkConfig) -> dict[str, Any]:
     """Time a segment and live memory along one document of a million tokens.
 

@@ -25,7 +25,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from inf_former_jax.fields import Checked, Count, NonEmpty, Range
 from inf_former_jax.memory.arrays import HIGHEST
 
-MEASURES = ("presets", "gpt2", "stream", "steps", "memory_gradient")
+MEASURES = ("presets", "gpt2", "smollm2", "stream", "steps", "memory_gradient")
 MEASURES += ("generation", "memory", "designs", "operators")
 
 #: Sizes of a model with `--quick`. A segment of sorting has to hold the 20 answers.

@@ -87,6 +87,14 @@ def _gpt2_rows(found: Found) -> Iterator[Row]:
         yield Row(what, _ms(seconds), versus, {**row, "seconds": seconds})
 
 
+def _smollm2_rows(found: Found) -> Iterator[Row]:
+    for row in found["rows"]:
+        versus = _floors(row)
+        if row["label"] != "plain":
+            versus = f"{row['ratio']:.2f} × plain, in pairs; {versus}"
+        yield Row(f"SmolLM2-135M, {row['what']}, {row['label']}", _ms(row["seconds"]), versus, row)
+
+
 def _stream_rows(found: Found) -> Iterator[Row]:
     for row in found["rows"]:
         median = f"{_ms(row['seconds_per_segment'], 1)}, {1e6 * row['seconds_per_token']:.0f} µs"
@@ -191,6 +199,7 @@ def _operator_rows(found: Found) -> Iterator[Row]:
 _MEASURES = {
     "presets": _preset_rows,
     "gpt2": _gpt2_rows,
+    "smollm2": _smollm2_rows,
     "stream": _stream_rows,
     "steps": _step_rows,
     "compare": _pair_rows,

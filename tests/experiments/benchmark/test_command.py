@@ -29,7 +29,7 @@ def test_every_measure_is_measured_by_default():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--measure", "all"], "measure: found all, accepted: presets, gpt2, stream, steps, "),
+        (["--measure", "all"], "measure: found all, accepted: presets, gpt2, smollm2, stream, "),
         (["--repeats", "0"], "repeats: found 0, accepted: a whole number ≥ 1"),
         (["--batch", "0"], "batch: found 0, accepted: a whole number ≥ 1"),
         (["--tokens", "9"], "tokens: found 9, accepted: a whole number ≥ 4096"),

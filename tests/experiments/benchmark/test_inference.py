@@ -16,12 +16,18 @@ from inf_former_jax.memory import state
 @pytest.mark.slow
 def test_quick(tmp_path, capsys):
     """Numbers of the right kind, not how large: no test of speed."""
-    measures = ("gpt2", "stream", "generation")
+    measures = ("gpt2", "smollm2", "stream", "generation")
     benchmark.main(["--quick", "--measure", *measures, "--out", str(tmp_path)])
     files = [json.loads((tmp_path / f"{name}.json").read_text()) for name in measures]
     found = {name: measured for file in files for name, measured in file["found"].items()}
     assert found["gpt2"]["seconds"]["plain"] > 0 and found["gpt2"]["ratio"] > 0.5
     assert all(row["share"] > 0 for row in found["gpt2"]["floors"].values())
+    rows = {(row["what"], row["label"]): row for row in found["smollm2"]["rows"]}
+    assert len(rows) == 4 and all(row["seconds"] > 0 for row in rows.values())
+    for what in ("a segment", "a token"):
+        plain, memory = (rows[what, label] for label in ("plain", "with memory"))
+        assert plain["ratio"] == 1 and memory["operations"] > plain["operations"]
+    assert rows["a segment", "plain"]["operations"] > 10 * rows["a token", "plain"]["operations"]
     assert (tmp_path / "stream.png").is_file()
     rows = found["stream"]["rows"]
     assert [row["tokens"] for row in rows] == [4096, 8192, 16384]
