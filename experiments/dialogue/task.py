@@ -52,6 +52,8 @@ def check(cfg: DialogueConfig) -> None:
     if cfg.wordnet and (message := scores.missing(cfg.wordnet)):
         raise ValueError(message)
     training.check(cfg)
+    found = "memory: the embeddings that tell speakers apart are new, and would never learn"
+    require(cfg.optim.trained == "all", "optim.trained", found, "all")
     start.parameters(cfg)
     batches(cfg, corpus_of(cfg))
 

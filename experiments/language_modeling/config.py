@@ -145,7 +145,7 @@ def paper(model: ModelConfig) -> LanguageModelingConfig:
 
 
 def grafted(model: ModelConfig) -> LanguageModelingConfig:
-    """A published model (--init-from) whose memory alone is trained, on a CPU in half an hour."""
+    """A published model (--init-from) whose memory alone is trained."""
     return LanguageModelingConfig(
         model=model,
         optim=OptimConfig(learning_rate=2e-3, steps=60, warmup_steps=5, clip=1.0, trained="memory"),

@@ -7,10 +7,11 @@ are counted apart: a model knows the others without having read this document.
 """
 
 import collections
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, Int8
+from jaxtyping import Bool, Float, Int, Int8
 
 from inf_former_jax.data.splits import TokenizedSplit
 from inf_former_jax.data.tokens import Tokenizer
@@ -29,21 +30,26 @@ class Words(NamedTuple):
     word: Int[np.ndarray, " n"]  # of each token, a place in `names`; -1: no word
 
 
-def words_of(pieces: list[str]) -> Words:
+def words_of(pieces: Sequence[str]) -> Words:
     """The words of a document, from the text of each token: what letters and digits stand together.
 
     Upper and lower case count alike. All tokens of a word have the same distance, from its first
     token to the first token of the word's last occurrence.
+
+    Args:
+        pieces: "" for a token whose text is that of the one before it (`texts_of`).
     """
     spans, begin, open_word = [], 0, False
     for i, piece in enumerate(pieces):
-        lettered = any(map(_in_word, piece))
-        if open_word and not (lettered and _in_word(piece[0])):
+        if not piece:
+            continue
+        lettered = any(map(str.isalnum, piece))
+        if open_word and not (lettered and piece[0].isalnum()):
             spans.append((begin, i))
             open_word = False
         if lettered and not open_word:
             begin, open_word = i, True
-        if open_word and not _in_word(piece[-1]):  # "Emma,": the word ends inside the token
+        if open_word and not piece[-1].isalnum():  # "Emma,": the word ends inside the token
             spans.append((begin, i + 1))
             open_word = False
     if open_word:
@@ -52,44 +58,74 @@ def words_of(pieces: list[str]) -> Words:
     numbers: dict[str, int] = {}
     last: dict[int, int] = {}
     for first, end in spans:
-        text = "".join(filter(_in_word, "".join(pieces[first:end]))).casefold()
+        text = "".join(filter(str.isalnum, "".join(pieces[first:end]))).casefold()
         number = numbers.setdefault(text, len(numbers))
         back[first:end] = first - last[number] if number in last else 0
         word[first:end], last[number] = number, first
     return Words(back, list(numbers), word)
 
 
-def _in_word(letter: str) -> bool:
-    """Letters and digits; also the sign in the place of a part of a letter's bytes."""
-    return letter.isalnum() or letter == "\ufffd"
+def texts_of(
+    ids: Int[np.ndarray, " n"], known: Sequence[str], decode: Callable[[Any], str]
+) -> list[str]:
+    """The text of each token of a document.
+
+    Neighbours that hold parts of a character are decoded together. The first of them has the text
+    of all, and the others have "".
+
+    Args:
+        known: id → its text alone, with the sign U+FFFD for a part of a character.
+    """
+    found = [known[int(i)] for i in ids]
+    begin = None
+    for i, text in enumerate([*found, ""]):
+        if _PART in text:
+            begin = i if begin is None else begin
+        elif begin is not None:
+            found[begin:i] = [decode(ids[begin:i])] + [""] * (i - begin - 1)
+            begin = None
+    return found
+
+
+#: What a decoder has in the place of bytes that are no whole character.
+_PART = "\ufffd"
+
+
+class Index(NamedTuple):
+    """What the tokens of a split are parts of, document after document."""
+
+    documents: tuple[str, ...]
+    starts: Int[np.ndarray, " documents+1"]
+    window: int  # tokens that count as one length of the window
+    kinds: Int8[np.ndarray, " total"]  # places in CLASSES; -1: no word
+    rare: Bool[np.ndarray, " total"]  # of a word that no other document has
+
+
+def index(split: TokenizedSplit, tokenizer: Tokenizer, window: int) -> Index:
+    """Find the words of all documents of a split."""
+    known = [tokenizer.decode(np.array([i])) for i in range(tokenizer.vocab_size)]
+    found, documents = [], collections.Counter[str]()
+    for first, end in zip(split.starts[:-1], split.starts[1:], strict=True):
+        words = words_of(texts_of(split.at(slice(first, end)), known, tokenizer.decode))
+        found.append(words)
+        documents.update(words.names)
+    # A word's number is -1 where there is none: the last place.
+    only = [np.array([documents[name] == 1 for name in one.names] + [False]) for one in found]
+    return Index(
+        split.names,
+        split.starts,
+        window,
+        np.concatenate([classes(one.back, window) for one in found]),
+        np.concatenate([which[one.word] for which, one in zip(only, found, strict=True)]),
+    )
 
 
 class ByDistance:
     """Sums of a split's losses by distance, for all words and for those of one document only."""
 
-    def __init__(self, split: TokenizedSplit, tokenizer: Tokenizer, window: int):
-        """Find the words of all documents.
-
-        Args:
-            window: tokens that count as one length of the window.
-        """
-        ids = np.arange(tokenizer.vocab_size)[:, None]
-        texts = [tokenizer.decode(one) for one in ids]
-        self._starts, self._documents = split.starts, split.names
-        self._window, total = window, int(split.starts[-1])
-        self._class = np.full(total, -1, np.int8)
-        self._rare = np.zeros(total, bool)
-        found, documents = [], collections.Counter()
-        for first, end in zip(split.starts[:-1], split.starts[1:], strict=True):
-            words = words_of([texts[i] for i in split.at(slice(first, end)).tolist()])
-            found.append(words)
-            documents.update(words.names)
-        for first, words in zip(split.starts[:-1].tolist(), found, strict=True):
-            here = slice(first, first + len(words.back))
-            self._class[here] = classes(words.back, window)
-            only = np.array([documents[name] == 1 for name in words.names] + [False])
-            self._rare[here] = only[words.word]  # the last place is -1's
-        self._tokens, self._nats = np.zeros((2, 2, len(split.names), len(CLASSES)))
+    def __init__(self, words: Index):
+        self._words = words
+        self._tokens, self._nats = np.zeros((2, 2, len(words.documents), len(CLASSES)))
 
     def add(
         self,
@@ -98,8 +134,8 @@ class ByDistance:
         losses: Float[np.ndarray, " n"],
     ) -> None:
         """Add the losses of tokens, each predicted at a position of a document."""
-        targets = self._starts[documents] + positions + 1
-        kinds, rare = self._class[targets], self._rare[targets]
+        targets = self._words.starts[documents] + positions + 1
+        kinds, rare = self._words.kinds[targets], self._words.rare[targets]
         for which, chosen in enumerate((kinds >= 0, (kinds >= 0) & rare)):
             at: Any = (which, documents[chosen], kinds[chosen])
             np.add.at(self._tokens, at, 1)
@@ -111,8 +147,8 @@ class ByDistance:
             name: {"tokens": tokens.astype(int).tolist(), "nats": nats.tolist()}
             for name, tokens, nats in zip(WORDS, self._tokens, self._nats, strict=True)
         }
-        documents = list(self._documents)
-        return {"window": self._window, "classes": list(CLASSES), "documents": documents} | found
+        told = {"window": self._words.window, "classes": list(CLASSES)}
+        return told | {"documents": list(self._words.documents)} | found
 
 
 #: Which words: all, and those that no other document of the split has.

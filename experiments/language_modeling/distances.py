@@ -74,7 +74,8 @@ def read(cfg: DistancesConfig) -> Read:
     for name, file in zip(names, cfg.files, strict=True):
         whole = read_json(Path(file), "a file of evaluate --by-distance")
         found: Any = whole.get(cfg.split)
-        holds = isinstance(found, dict) and "by_distance" in found.get(TRAINED, {})
+        holds = isinstance(found, dict) and TRAINED in found
+        holds = holds and all("by_distance" in row for row in found.values())
         accepted = f"losses by distance of {cfg.split}, of evaluate --by-distance"
         require(holds, file, "none", accepted)
         sources.append({key: whole.get(key) for key in _SOURCE})
@@ -91,6 +92,10 @@ def read(cfg: DistancesConfig) -> Read:
                 for unit in ("tokens", "nats")
             )
             rows.append(Row(name if label == TRAINED else f"{name}, {label}", tokens, nats))
+    told = [row.name for row in rows]
+    twice = next((name for name in told if told.count(name) > 1), None)
+    accepted = "a different name for each file: --names"
+    require(twice is None, "names", f"{twice} twice", accepted)
     return Read(tuple(first["classes"]), first["window"], rows, sources)
 
 

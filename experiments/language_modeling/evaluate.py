@@ -18,6 +18,7 @@ from experiments.language_modeling.task import LanguageModeling, facts, show
 from experiments.run import cli, devices, folders, training
 from inf_former_jax.data.text import Skip
 from inf_former_jax.fields import Natural, NonEmpty, Required
+from inf_former_jax.files import read_json
 from inf_former_jax.memory.state import init
 from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.models.presets import TRAINING_FREE
@@ -46,7 +47,8 @@ class EvaluateConfig(Skip):
     characters: Natural = 0
     """Characters of each document, from its beginning; 0 = all."""
     window: Natural = 0
-    """Short-term memory of a published model, in tokens. Beside cells: whole segments."""
+    """Short-term memory of a published model, in tokens; beside cells whole segments. A run has its
+    own."""
     sinks: Natural = 0
     """First tokens of a document that stay in the window, if there is one."""
     cells: Natural = 0
@@ -65,25 +67,35 @@ class EvaluateConfig(Skip):
     model."""
 
 
+#: What gives a model a memory that needs no training.
+_GIVEN = ("window", "sinks", "cells", "cell_layers", "cell_distance")
+
+
 def with_memory(model: ModelConfig, cfg: EvaluateConfig) -> ModelConfig:
     """The model with the window and the cells that are asked for, none of which has parameters.
 
     Raises:
-        ValueError: the model has a memory of its own already, or one that it cannot have.
+        ValueError: a run and a window, or a model that has a memory of its own already, or one
+            that it cannot have.
     """
-    asked = cfg.window or cfg.sinks or cfg.cells or cfg.cell_layers or cfg.cell_distance
-    if not asked:
+    given = [name for name in _GIVEN if getattr(cfg, name)]
+    if not given:
         return model
+    first = f"{getattr(cfg, given[0])}"
     bare = model.long_term is None and model.compressed is None
-    name = "cells" if cfg.cells else "window"
-    found = f"{getattr(cfg, name)} for a model with a memory"
-    require(bare, name, found, "0 there, or a model without one")
-    window = {"mem_len": cfg.window or model.mem_len, "sinks": cfg.sinks}
+    require(bare, given[0], f"{first} for a model with a memory", "none, or a model without one")
+    of_run = start.is_run(cfg.run) and given[0] in ("window", "sinks")
+    require(not of_run, given[0], f"{first} for a run", "none, since a run has its own")
+    for name in given:
+        if name.startswith("cell_"):
+            require(cfg.cells > 0, name, f"{getattr(cfg, name)} without cells", "none there")
+    window: dict[str, Any] = {"mem_len": cfg.window or model.mem_len, "sinks": cfg.sinks}
     if not cfg.cells:
-        for name in ("cell_layers", "cell_distance"):
-            value = getattr(cfg, name)
-            require(not value, name, f"{value} without cells", "none there")
         return dataclasses.replace(model, **window)
+    require(cfg.cells & (cfg.cells - 1) == 0, "cells", cfg.cells, "a power of two")
+    length = model.segment_len
+    accepted = f"a multiple of segments of {length} beside cells"
+    require(window["mem_len"] % length == 0, "window", window["mem_len"], accepted)
     memory = dataclasses.replace(TRAINING_FREE, num_basis=cfg.cells)
     where = {"long_term_layers": cfg.cell_layers, "cell_distance": cfg.cell_distance}
     # Fused attention computes the same, but does not say what its scores sum to.
@@ -118,6 +130,19 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
     return provenance | facts(corpus) | settings | figures
 
 
+def _check_free(file: Path, cfg: EvaluateConfig) -> None:
+    """Refuse to write over the result of another evaluation.
+
+    Raises:
+        ValueError: the file is there, and holds a result of other settings.
+    """
+    if file.is_file():
+        then = read_json(file).get("settings", {})
+        others = folders.differences(then, folders.to_json(cfg))
+        found = f"{file} of other settings, {', '.join(others)}"
+        require(not others, "out", found, "another folder")
+
+
 def main(argv: Sequence[str]) -> None:
     """The command line: `python -m experiments.language_modeling evaluate [--options]`."""
     program = "python -m experiments.language_modeling evaluate"
@@ -129,9 +154,10 @@ def main(argv: Sequence[str]) -> None:
         provenance = folders.provenance(
             "language_modeling", Path(cfg.run).name, ["evaluate", *argv]
         )
+        name = Path(cfg.data).resolve().name if cfg.data else "plays"
+        file = folder / f"evaluation-{name}{f'-{cfg.cells}' if cfg.cells else ''}.json"
+        _check_free(file, cfg)
         result = evaluate(cfg, provenance)
-    name = Path(cfg.data).resolve().name if cfg.data else "plays"
-    file = folder / f"evaluation-{name}{f'-{cfg.cells}' if cfg.cells else ''}.json"
     folders.write_json(file, result)
     for split in cfg.splits:
         show(f"{result['corpus']}, {split}", result[split])

@@ -64,7 +64,8 @@ def load(
         cfg, _, params, _ = training.load(LanguageModelingConfig, folder, ("params",))
     else:
         model, params = hugging_face.load(folder)
-        length = segment_len or min(model.segment_len, _SEGMENT)
+        bare = not (model.long_term or model.compressed or model.mem_len)
+        length = segment_len or (min(model.segment_len, _SEGMENT) if bare else model.segment_len)
         model = dataclasses.replace(model, segment_len=length)
         if memory:
             model, params = memory_file.load(memory, model, params)

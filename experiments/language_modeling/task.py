@@ -14,7 +14,7 @@ from jaxtyping import Integer
 from experiments.language_modeling import plots, start
 from experiments.language_modeling.config import PRESETS, LanguageModelingConfig
 from experiments.language_modeling.corpora import Corpus, corpus_of
-from experiments.language_modeling.distance import ByDistance
+from experiments.language_modeling.distance import ByDistance, index
 from experiments.language_modeling.sample import continuation, writer
 from experiments.run import controls, tables, training
 from experiments.run.batches import fresh_memory, placed
@@ -25,7 +25,6 @@ from inf_former_jax.data.splits import TokenizedSplit
 from inf_former_jax.data.streams import Streams, pieces
 from inf_former_jax.files import printable
 from inf_former_jax.models.decoder import Decoder
-from inf_former_jax.require import require
 from inf_former_jax.training import evaluation, sharding
 from inf_former_jax.training.state import TrainState
 
@@ -40,9 +39,6 @@ def check(cfg: LanguageModelingConfig) -> None:
         ValueError: an option out of range, or options that do not fit each other or the data.
     """
     training.check(cfg)
-    found = "memory without --init-from: the rest would stay as random as it is"
-    fits = bool(cfg.init_from) or cfg.optim.trained == "all"
-    require(fits, "optim.trained", found, "all, or a model to begin with")
     start.parameters(cfg)
     streams(cfg, corpus_of(cfg))
 
@@ -196,11 +192,13 @@ class LanguageModeling(Task):
             window: sorts losses by distance in such lengths (`distance.py`); 0 = it does not.
         """
 
+        words = None
+        if window:
+            words = index(self._corpus.splits[split], self._corpus.tokenizer, window)
+
         def figures(control: Control, stride: int = 0) -> dict[str, Any]:
-            words = None
-            if window:
-                words = ByDistance(self._corpus.splits[split], self._corpus.tokenizer, window)
-            return self.figures(state, split, control, stride, words)
+            sums = None if words is None else ByDistance(words)
+            return self.figures(state, split, control, stride, sums)
 
         names: list[Control] = ["emptied"]
         if self._streams[split].batch_size > self._mesh.shape["data"]:

@@ -82,11 +82,10 @@ def of_run(cfg: RunConfig, segments: int, data: int = 0) -> dict[str, int]:
     model, devices = cfg.model, cfg.devices or jax.local_device_count()
     held = _FLOAT * parameters(model)
     learnt = held if cfg.optim.trained == "all" else _FLOAT * of_memories(model)
-    averaged = 0 if cfg.optim.accumulate == 1 else held
     fixed = {
         "parameters": held,
-        "optimiser": 2 * learnt + averaged,
-        "gradients": held,
+        "optimiser": learnt * (2 if cfg.optim.accumulate == 1 else 3),
+        "gradients": learnt,
         "tables": tables(model),
     }
     rows = {

@@ -19,6 +19,7 @@ from inf_former_jax.data.batches import prefetch
 from inf_former_jax.memory.state import Memory
 from inf_former_jax.models import all_segments
 from inf_former_jax.models.decoder import Decoder, operators
+from inf_former_jax.require import require
 from inf_former_jax.training import metrics, optim, sharding, state, step
 from inf_former_jax.training.checkpoint import Checkpoints
 from inf_former_jax.training.loop import Reporter, progress_bar, train
@@ -33,13 +34,19 @@ def check(cfg: RunConfig) -> None:
 
     Raises:
         ValueError: a batch that the mesh does not divide, a mesh that the devices do not form, a
-            schedule that the model has not, operators that cannot be built, or TensorBoard without
-            its package.
+            schedule that the model has not, operators that cannot be built, a memory to train
+            alone without parameters or without a model, or TensorBoard without its package.
     """
     sharding.local_rows(cfg.batch_size, sharding.make_mesh(cfg.mesh_model, cfg.devices))
     if cfg.objective.schedule == "parallel":
         all_segments.check(cfg.model)
     operators(cfg.model)  # cached: the run takes these
+    if cfg.optim.trained == "memory":
+        found = "memory, which has no parameters here"
+        require(room.of_memories(cfg.model) > 0, "optim.trained", found, "all")
+        found = "memory without --init-from: the rest would stay as random as it is"
+        begun = bool(getattr(cfg, "init_from", ""))
+        require(begun, "optim.trained", found, "all, or a model to begin with")
     if cfg.tensorboard:
         metrics.summary_writer()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 from experiments.language_modeling.config import LanguageModelingConfig
+from experiments.language_modeling.start import is_run
 from experiments.run import folders, training
 from inf_former_jax.fields import Checked, Required
 from inf_former_jax.files import write_text
@@ -32,12 +33,17 @@ def run(cfg: MemoryConfig) -> None:
     """Write the folder, and print what it is.
 
     Raises:
-        ValueError: no run, or one that trained more than a memory: it belongs to no published
-            model.
+        ValueError: no run, one that goes on, or one that trained more than a memory, or beside
+            another run: it belongs to no published model.
     """
     given, _, params, _ = training.load(LanguageModelingConfig, cfg.run, ("params",))
     accepted = "memory, beside which the model stayed what it was"
     require(given.optim.trained == "memory", f"{cfg.run}: optim.trained", "all", accepted)
+    begun = given.init_from
+    found = f"{begun}, a run, which has a memory of its own"
+    require(not is_run(begun), f"{cfg.run}: init_from", found, "a published model")
+    done = (Path(cfg.run) / "result.json").is_file()
+    require(done, f"run: {cfg.run}", "no result.json", "a run that has ended")
     folder = folders.make(cfg.out)
     size = memory_file.save(given.model, params, folder)
     told = folders.read_config(Path(cfg.run))

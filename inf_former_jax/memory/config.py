@@ -59,7 +59,7 @@ class LongTermConfig(Checked):
     """Smooth what is written by `X ⊙ sigmoid(conv1d(X))` (as the published code; SPEC §3)."""
     unit_writes: bool = False
     """Each vector is scaled to a root mean square of 1 before it is written. In a pretrained model
-    the first token of a text may be a hundred times as long as others, which one cell would then
+    the first token of a text may be many times as long as others, which one cell would then
     consist of."""
     contraction: Literal["fixed", "power", "doubling"] = "fixed"
     """How a row's k-th further write makes room. fixed: τ_k = tau (paper). power: τ_k =

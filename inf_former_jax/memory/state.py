@@ -142,8 +142,13 @@ def empty_long_term(cfg: MemoryConfig, memory: Memory) -> Memory:
         empty = jax.tree.map(jnp.zeros_like, layer._replace(fifo=None, sinks=None))
         return empty._replace(fifo=layer.fifo, sinks=layer.sinks)
 
-    seen = jnp.minimum(memory.seen, fifo_len(cfg))
+    seen = seen_when_emptied(cfg, memory.seen)
     return Memory(seen, tuple(emptied(layer) for layer in memory.layers))
+
+
+def seen_when_emptied(cfg: MemoryConfig, seen: Int[AnyArray, "*batch"]) -> Int[Array, "*batch"]:
+    """`seen` of `empty_long_term`: as much as fills the FIFO, and lets the sinks be seen."""
+    return jnp.minimum(seen, max(fifo_len(cfg), cfg.mem_len + cfg.sinks))
 
 
 def foreign_long_term(memory: Memory) -> Memory:

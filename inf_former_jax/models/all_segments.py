@@ -114,8 +114,8 @@ class Course(NamedTuple):
         first = jnp.concatenate([jnp.asarray(sinks)[:, None], first], axis=1)
         found = jnp.take_along_axis(first, latest[..., None, None], axis=1)
         # As `reset` leaves them where a document begins.
-        fresh = jnp.pad(self.seen == 0, ((0, 0), (0, 1)))[..., None, None]
-        found = jnp.where(fresh, 0.0, found)
+        seen = jnp.concatenate([self.seen, jnp.asarray(self.after)[:, None]], axis=1)
+        found = jnp.where(seen[..., None, None] == 0, 0.0, found)
         return flat(found[:, :-1]), found[:, -1]
 
 
@@ -148,7 +148,7 @@ def follow_counters(
         clears = resets | empty
         seen, writes = jnp.where(resets, 0, seen), jnp.where(clears, 0, writes)
         if empty:
-            seen = jnp.minimum(seen, state.fifo_len(cfg))
+            seen = state.seen_when_emptied(cfg, seen)
         due = state.has_pending(cfg, seen) & reads & run
         advanced = jnp.where(run, state.advance(seen, cfg.segment_len), seen)
         return (advanced, writes + due), (seen, clears, due, writes)

@@ -178,8 +178,11 @@ class ModelConfig(Checked):
         if self.sinks:
             found = f"{self.sinks} with mem_len {self.mem_len}"
             require(self.mem_len > 0, "sinks", found, "0 without a short-term memory")
-            accepted = f"at most segment_len {self.segment_len}"
-            require(self.sinks <= self.segment_len, "sinks", self.sinks, accepted)
+            # As many at least have left the short-term memory as soon as any have.
+            least = self.segment_len - self.mem_len % self.segment_len
+            sizes = f"mem_len {self.mem_len} and segment_len {self.segment_len}"
+            accepted = f"at most {least} with {sizes}"
+            require(self.sinks <= least, "sinks", self.sinks, accepted)
             found = f"{self.sinks} beside a compressed memory"
             require(self.compressed is None, "sinks", found, "0 there")
             require(not self.same_length, "sinks", f"{self.sinks} with same_length", "0 there")

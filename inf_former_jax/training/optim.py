@@ -76,8 +76,8 @@ def optimizer(cfg: OptimConfig) -> optax.GradientTransformation:
     if cfg.trained == "memory":
         memory = optax.adam(schedule(cfg, rate), b1=cfg.b1, b2=cfg.b2)
         memory = optax.chain(optax.clip_by_global_norm(cfg.clip), memory)
-        tx = optax.partition({"body": optax.set_to_zero(), "memory": memory}, labels)
-        return _every(cfg.accumulate, tx)
+        memory = _every(cfg.accumulate, memory)
+        return optax.partition({"body": optax.set_to_zero(), "memory": memory}, labels)
     adam = optax.adam(schedule(cfg), b1=cfg.b1, b2=cfg.b2)
     if cfg.weight_decay or rate != cfg.learning_rate:
         body = optax.adamw(

@@ -69,7 +69,8 @@ def make_train_step(
         (leaves, sums), memory = run(shared, (memory, batch))
         grads = trained_leaves(jax.tree.map(jnp.zeros_like, params), trained)[1](leaves)
         updates, opt_state = tx.update(grads, state.opt_state, params)
-        params = optax.apply_updates(params, updates)
+        updated = trained_leaves(optax.apply_updates(params, updates), trained)[0]
+        params = trained_leaves(params, trained)[1](updated)  # the others stay to the bit
         metrics = sums | {
             "grad_norm": optax.tree.norm(grads),
             "memory_finite": all_finite(memory),

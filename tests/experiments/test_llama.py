@@ -215,7 +215,12 @@ def test_losses_by_distance_are_compared(published, data, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("options", "name"),
-    [("--cell-layers 1", "cell_layers"), ("--cells 6", "num_basis"), ("--sinks 2", "sinks")],
+    [
+        ("--cell-layers 1", "cell_layers"),
+        ("--cells 6", "cells"),
+        ("--sinks 2", "sinks"),
+        (f"--window {T + 1} --cells 4", "window"),
+    ],
 )
 def test_memories_that_cannot_be_are_refused(published, data, tmp_path, capsys, options, name):
     with pytest.raises(SystemExit, match="2"):

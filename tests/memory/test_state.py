@@ -109,6 +109,27 @@ def test_emptying_the_long_term_memory_keeps_the_window():
     np.testing.assert_array_equal(emptied.seen, full.seen)
 
 
+def test_emptying_shows_the_sinks_still():
+    """Also of a model without a long-term memory, whose FIFO is no longer than its window."""
+    for long_term in (False, True):
+        cfg = config(T, long_term, sinks=2)
+        memory = state.init(cfg, 1)._replace(seen=np.array([40 * T]))
+        seen = state.empty_long_term(cfg, memory).seen
+        assert int(state.num_filled(cfg, seen)[0]) == T + 2
+        assert bool(state.has_pending(cfg, seen)[0])
+
+
+def test_another_documents_memory_leaves_window_and_sinks():
+    cfg = config(T, sinks=2)
+    rng = np.random.default_rng(0)
+    full = jax.tree.map(lambda leaf: rng.random(leaf.shape), state.init(cfg, 2))
+    foreign = state.foreign_long_term(full)
+    for before, after in zip(full.layers, foreign.layers, strict=True):
+        np.testing.assert_array_equal(after.fifo, before.fifo)
+        np.testing.assert_array_equal(after.sinks, before.sinks)
+        np.testing.assert_allclose(after.long_term.coeffs, before.long_term.coeffs[::-1], rtol=1e-6)
+
+
 def test_leaves_are_buffers_of_their_own():
     """Donation refuses a buffer that stands in two places; orbax refuses arrays of no size."""
     leaves = jax.tree.leaves(state.init(config(T), 2))

@@ -15,10 +15,11 @@ import optax
 import pytest
 
 from inf_former_jax.data.batches import Batch
+from inf_former_jax.memory import state
 from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.long_term import LongTermConfig
+from inf_former_jax.memory.state import LayerMemory, Memory, reset
 from inf_former_jax.memory.state import init as init_memory
-from inf_former_jax.memory.state import reset
 from inf_former_jax.models import all_segments
 from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
 from inf_former_jax.training import evaluation, schedules, sharding
@@ -175,6 +176,31 @@ SILENT = {
 def check_losses(cfg, batch):
     for name, silent in SILENT.items():
         check_schedules(cfg, without_loss(batch, *silent), complete=name == "all")
+
+
+def test_sinks_are_those_of_one_segment_after_the_other():
+    """With documents that begin anywhere, and segments of padding, also a last one that resets."""
+    rng, count, rows, width = np.random.default_rng(0), 6, 16, 2
+    cfg = dataclasses.replace(UNIFORM, long_term=None, sinks=3)
+    resets = rng.random((rows, count)) < 0.4
+    x = jnp.asarray(rng.normal(size=(rows, count, LENGTH, width)))
+    for runs in (None, np.array([True, False, True, True, False, True]), np.arange(count) < 5):
+        sinks, fifo = jnp.asarray(rng.normal(size=(rows, 3, width))), jnp.zeros((rows, LENGTH, 2))
+        memory = Memory(jnp.full(rows, 2 * LENGTH), (LayerMemory(fifo, sinks=sinks),))
+        first = reset(memory, jnp.asarray(resets[:, 0]))
+        course = all_segments.follow_counters(
+            cfg, first, resets, runs=None if runs is None else jnp.asarray(runs)
+        )
+        each, last = course.sinks(first.layers[0].sinks, x)
+        each = each.reshape(rows, count, 3, width)
+        for w in range(count):
+            memory = reset(memory, jnp.asarray(resets[:, w]))
+            (layer,) = memory.layers
+            np.testing.assert_array_equal(each[:, w], layer.sinks)
+            if runs is None or runs[w]:
+                layer = state.push(layer, x[:, w], memory.seen)
+                memory = Memory(state.advance(memory.seen, LENGTH), (layer,))
+        np.testing.assert_array_equal(last, memory.layers[0].sinks)
 
 
 def test_two_segments():

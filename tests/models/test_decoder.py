@@ -383,6 +383,7 @@ def test_random_locations_come_from_their_own_rng():
         ({"sinks": 1, "mem_len": 0}, "sinks"),
         ({"sinks": -1}, "sinks"),
         ({"sinks": 1000}, "sinks"),
+        ({"sinks": 2, "long_term": None, "mem_len": 2 * T - 1}, "sinks"),
         ({"sinks": 1, "same_length": True}, "sinks"),
         ({"sinks": 1, "long_term": None, "compressed": CompressedConfig(2, 8)}, "sinks"),
         ({"cell_distance": 1}, "cell_distance"),

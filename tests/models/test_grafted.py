@@ -67,8 +67,7 @@ def test_cells_stand_at_their_distance():
     """A cell that is 4 tokens away is what stands 4 places before the query in the window."""
     params, rng = params_of(LLAMA), np.random.default_rng(2)
     vectors = jnp.asarray(rng.normal(size=(2, B, T, 6)))
-    memory = CELLS, {"sinks": 0}
-    cell = dataclasses.replace(memory[0], num_basis=1)
+    cell = dataclasses.replace(CELLS, num_basis=1)
     cfg = dataclasses.replace(LLAMA, long_term=cell, cell_distance=4)
 
     def of_window(cfg, seen, written):
@@ -110,21 +109,18 @@ def test_vectors_of_one_size():
     """What is written does not depend on how long a vector is."""
     cfg = dataclasses.replace(LLAMA, long_term=dataclasses.replace(CELLS, unit_writes=True))
     params, rng = params_of(cfg), np.random.default_rng(3)
-    sizes = jnp.asarray(10.0 ** rng.uniform(-1, 2, size=(B, 2 * T, 1)))
+    vectors = jnp.asarray(rng.normal(size=(2, B, 2 * T, 6)))
+    sizes = jnp.asarray(10.0 ** rng.uniform(-1, 2, size=(2, B, 2 * T, 1)))
 
-    def coeffs(sizes):
-        layers = tuple(
-            layer._replace(fifo=jnp.asarray(rng.normal(size=layer.fifo.shape)) * sizes)
-            for layer in state.init(cfg, B, jnp.float64).layers
-        )
-        memory = state.Memory(jnp.full(B, 2 * T), layers)
+    def coeffs(vectors):
+        fresh = state.init(cfg, B, jnp.float64).layers
+        layers = (layer._replace(fifo=x) for layer, x in zip(fresh, vectors, strict=True))
+        memory = state.Memory(jnp.full(B, 2 * T), tuple(layers))
         after = Decoder(cfg).apply({"params": params}, TOKENS[0], memory).memory
         return [np.asarray(layer.long_term.coeffs) for layer in after.layers]
 
-    rng = np.random.default_rng(4)
-    expected = coeffs(1.0)
-    rng = np.random.default_rng(4)
-    for found, same in zip(coeffs(sizes), expected, strict=True):
+    expected = coeffs(vectors)
+    for found, same in zip(coeffs(vectors * sizes), expected, strict=True):
         np.testing.assert_allclose(found, same, rtol=1e-5, atol=1e-6)
     # Four vectors in four cells: each is one of them, scaled.
     np.testing.assert_allclose((expected[0] ** 2).mean(-1), 1, rtol=1e-5)

@@ -39,10 +39,15 @@ def graft(cfg: ModelConfig, params: Mapping[str, Any], key: PRNGKeyArray) -> dic
     for j in range(cfg.num_layers):
         name = f"block_{j}"
         require(name in params, f"params/{name}", "nothing", f"one of {cfg.num_layers} layers")
-        if cfg.compressed is None and not cfg.remembers(j):
+        if not has_memory(cfg, j):
             continue
         grafted[name] = {**params[name], **make(jax.random.fold_in(key, j))}
     return grafted
+
+
+def has_memory(cfg: ModelConfig, layer: int) -> bool:
+    """Whether a layer has a long-term or a compressed memory."""
+    return cfg.compressed is not None or cfg.remembers(layer)
 
 
 def grow(params: Mapping[str, Any], vocab_size: int, key: PRNGKeyArray) -> dict:
@@ -71,12 +76,7 @@ def grow(params: Mapping[str, Any], vocab_size: int, key: PRNGKeyArray) -> dict:
 
 
 def memory_params(cfg: ModelConfig, key: PRNGKeyArray) -> dict[str, Any]:
-    """Fresh memory parameters of one layer, whose long-term W_O is zero: nothing is read at first.
-
-    The gradient reaches W_O at once and, as soon as W_O is not zero, everything else through it. A
-    memory whose cells are joined to local attention, or that is read by the layer's own matrices,
-    has no W_O: it is read from its first write on.
-    """
+    """Fresh memory parameters of one layer, whose long-term W_O, if there is one, is zero."""
     params = {}
     if cfg.long_term is not None:
         q = np.zeros((1, cfg.num_heads, 1, cfg.head_dim), np.float32)
@@ -111,7 +111,7 @@ def _shapes_of_a_layer(cfg: ModelConfig) -> LayerProjections:
 
 def memory_places(cfg: ModelConfig, layer: int) -> dict[str, Place]:
     """The places of a layer's memory, for which published models have no names: by our own."""
-    if cfg.compressed is None and not cfg.remembers(layer):
+    if not has_memory(cfg, layer):
         return {}
     shapes = jax.eval_shape(lambda: memory_params(cfg, jax.random.key(0)))
     leaves: dict[tuple[str, ...], Any] = dict(flatten_dict(shapes))

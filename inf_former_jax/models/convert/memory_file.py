@@ -23,8 +23,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from inf_former_jax.files import digest_of, json_text, read_json, writing
 from inf_former_jax.models.config import ModelConfig
 from inf_former_jax.models.convert.folder import DIGEST, read_tensors
-from inf_former_jax.models.convert.graft import memory_params
-from inf_former_jax.models.convert.options import made, our_fields
+from inf_former_jax.models.convert.graft import has_memory, memory_params
+from inf_former_jax.models.convert.options import check_ours, made, our_fields
 from inf_former_jax.require import require, require_same, shapes
 
 _TENSORS, _OPTIONS = "memory.safetensors", "memory.json"
@@ -33,11 +33,6 @@ _TENSORS, _OPTIONS = "memory.safetensors", "memory.json"
 FIELDS = ("segment_len", "mem_len", "sinks", "long_term", "long_term_layers", "cell_distance")
 FIELDS += ("compressed",)
 _MEMORY = ("long_term", "compression")
-
-
-def is_memory(path: str | os.PathLike) -> bool:
-    """Whether a folder holds a memory alone."""
-    return (Path(path) / _OPTIONS).is_file()
 
 
 def save(cfg: ModelConfig, params: Mapping[str, Any], path: str | os.PathLike) -> int:
@@ -87,6 +82,9 @@ def load(
     folder = Path(path)
     place, file = str(folder / _OPTIONS), folder / _TENSORS
     told = read_json(folder / _OPTIONS, "a memory's options")
+    check_ours(told, place)
+    for name in ("base", "memory"):
+        require(isinstance(told.get(name), str), f"{place}: {name}", repr(told.get(name)), "a text")
     own, base = _parts(params)
     require(not own, "params", "a model with a memory", "one without")
     found, expected = digest_of(base), told.get("base")
@@ -98,8 +96,7 @@ def load(
     whole = written == told.get("memory")
     require(whole, str(file), f"the memory {written}", f"{told.get('memory')}, as {_OPTIONS} says")
     shape = jax.eval_shape(lambda: memory_params(cfg, jax.random.key(0)))
-    layers = [j for j in range(cfg.num_layers) if cfg.compressed is not None or cfg.remembers(j)]
-    wanted = {f"block_{j}": shape for j in layers}
+    wanted = {f"block_{j}": shape for j in range(cfg.num_layers) if has_memory(cfg, j)}
     values = {name: jnp.asarray(leaf, jnp.float32) for name, leaf in tensors.items()}
     given = unflatten_dict(values, sep="/")
     require_same(f"{file}: ", shapes(given), shapes(wanted))

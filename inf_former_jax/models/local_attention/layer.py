@@ -35,7 +35,7 @@ FUSED: dict[str, Callable[[Heads, Int[AnyArray, " B"], int], Array]] = {}
 
 
 class LocalAttention(nn.Module):
-    """Multi-head attention over [compressed | short-term | segment].
+    """Multi-head attention over [sinks or compressed | short-term | segment].
 
     It is called with normalised inputs where the block is pre-norm. The two position biases of
     relative attention come with the segment, since all layers share them.

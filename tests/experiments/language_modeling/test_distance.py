@@ -11,6 +11,8 @@ from experiments.language_modeling.distance import (
     WORDS,
     ByDistance,
     classes,
+    index,
+    texts_of,
     words_of,
 )
 from experiments.run.gains import gain
@@ -33,11 +35,27 @@ def test_words_of_a_document_by_hand():
         (["...", " "], []),
         (["Emma, ", "dear"], ["emma", "dear"]),
         (["Emma,", "dear"], ["emma", "dear"]),
-        (["caf", "\ufffd", "\ufffd", "s"], ["caf\ufffd\ufffds"]),
+        (["caf", "é", "", "s"], ["cafés"]),
+        ([" “", "", "Em", "ma", "”", ""], ["emma"]),
+        (["a\ufffd", "b"], ["a", "b"]),
     ],
 )
 def test_what_ends_a_word(pieces, names):
     assert words_of(pieces).names == names
+
+
+def test_parts_of_a_character_are_decoded_together():
+    """By bytes, of which two or three make a letter or a quotation mark."""
+    text = "“Emma” said Emma—Émile’s é"
+    ids = np.frombuffer(text.encode(), np.uint8).astype(np.int32)
+    known = [bytes([i]).decode(errors="replace") for i in range(256)]
+
+    def decode(ids):
+        return bytes(ids.tolist()).decode(errors="replace")
+
+    pieces = texts_of(ids, known, decode)
+    assert "".join(pieces) == text and len(pieces) == len(ids)
+    assert words_of(pieces).names == ["emma", "said", "émile", "s", "é"]
 
 
 def test_classes_of_distances():
@@ -66,7 +84,7 @@ def test_sums_are_those_of_a_loop_over_words():
     split = TokenizedSplit(
         np.array(tokens, np.uint16), np.array(starts), ("a", "b"), np.ones(2, int), np.ones(2, int)
     )
-    found, losses = ByDistance(split, Letters(), 6), rng.random(len(tokens))
+    found, losses = ByDistance(index(split, Letters(), 6)), rng.random(len(tokens))
     expected = collections.Counter()
     for document, (first, end) in enumerate(itertools.pairwise(starts)):
         last = {}
