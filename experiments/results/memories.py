@@ -8,6 +8,11 @@ def _k(runs: Runs) -> str:
     return str(runs[0]["settings"]["model"]["memory_gradient"])
 
 
+def _functions(runs: Runs) -> str:
+    memory = runs[0]["settings"]["model"]["long_term"]
+    return "" if memory is None else str(memory["num_basis"])
+
+
 def _cells(runs: Runs) -> str:
     """Whether a read by content sees cells of one length; "" where nothing is read by content."""
     memory = runs[0]["settings"]["model"]["long_term"] or {}
@@ -47,6 +52,7 @@ def memories_table(experiment: str, results: list[Result]) -> str:
         "memory": lambda runs: runs[0]["preset"],
         header: lambda runs: f"{_size(runs[0], name):,}",
         "window": lambda runs: f"{runs[0]['settings']['model']['mem_len']:,}",
+        "N": _functions,
         "k": _k,
         "cells": _cells,
         "seeds": tables.count,
