@@ -147,25 +147,37 @@ def result(cfg: DistancesConfig, found: Read, kinds: Sequence[str]) -> dict[str,
     }
 
 
+#: A class of fewer tokens is left out of the picture, which its errors would fill.
+_FEW = 100
+
+
 def draw(path: Path, found: Read, chosen: Sequence[str]) -> None:
     """Gains by class, a column for each of the chosen WORDS."""
-    with picture(path, columns=len(chosen), width=7 * len(chosen)) as axes:
+    with picture(path, columns=len(chosen), width=7 * len(chosen), height=5.5) as axes:
         every = np.atleast_1d(np.asarray(axes)).ravel()
         for ax, words in zip(every, chosen, strict=True):
-            places = np.arange(len(found.classes))
-            for number, (name, row) in enumerate(gains(found, words).items()):
-                if number == 0:
-                    continue
-                values = [100 * one.nats for one in row[1:]]
-                errors = [100 * one.error for one in row[1:]]
-                style = LINES[number % len(LINES)]
-                ax.errorbar(places, values, errors, fmt=style, marker="o", capsize=3, label=name)
+            reference, *others = gains(found, words).items()
+            shown = [i for i, one in enumerate(reference[1][1:]) if one.tokens >= _FEW]
+            for number, (name, row) in enumerate(others):
+                values, errors = (
+                    [100 * getattr(row[1 + i], part) for i in shown] for part in ("nats", "error")
+                )
+                style = {"fmt": LINES[number % len(LINES)], "marker": "o", "capsize": 3}
+                ax.errorbar(range(len(shown)), values, errors, label=name, **style)
             ax.axhline(0, color="0.5", linewidth=1)
-            ax.set_xticks(places, found.classes, fontsize=8)
-            ax.set(title=words, ylabel=f"gain over {found.rows[0].name} in 1/100 nat a token")
+            ax.set_xticks(range(len(shown)), [found.classes[i] for i in shown], fontsize=8)
+            title = words
+            if others:
+                name, row = max(others, key=lambda one: one[1][0].nats)
+                title += f": most is gained by {name}\n{_of_all(row[0])}"
+                ax.legend(fontsize=7)
+            ax.set_title(title, fontsize=10)
+            ax.set(ylabel=f"gain over {reference[0]} in 1/100 nat a token")
             ax.set_xlabel(f"last occurrence of the word, in windows of {found.window:,} tokens")
-            if ax.get_legend_handles_labels()[1]:
-                ax.legend(fontsize=8)
+
+
+def _of_all(one: Gain) -> str:
+    return f"{100 * one.nats:.1f} ± {100 * one.error:.1f} of all its tokens"
 
 
 def main(argv: Sequence[str]) -> None:
