@@ -219,7 +219,7 @@ class Block(nn.Module):
         def output(z):
             return from_heads(z, self.attention.out, HIGHEST)
 
-        return LayerProjections(queries, keys_values, output)
+        return LayerProjections(keys_values, output, queries)
 
     def _reconstruction(self, x: AnyArray, old: Array, new: Array) -> Float[Array, "B T"]:
         """`LocalAttention.reconstruction` of vectors before the norm, which is detached, too."""

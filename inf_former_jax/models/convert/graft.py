@@ -106,7 +106,7 @@ def _shapes_of_a_layer(cfg: ModelConfig) -> LayerProjections:
     def output(z):
         return jnp.zeros((*z.shape[1:3], cfg.d_model))
 
-    return LayerProjections(lambda q: q, keys_values, output)
+    return LayerProjections(keys_values, output)
 
 
 def memory_places(cfg: ModelConfig, layer: int) -> dict[str, Place]:

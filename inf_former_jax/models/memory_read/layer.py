@@ -34,9 +34,9 @@ class Projected(NamedTuple):
 class LayerProjections(NamedTuple):
     """The matrices of a layer's own attention, by which its memory can be read (SPEC §9)."""
 
-    queries: Callable[[Array], Array]  # [B, H, T, K], as they look for cells
     keys_values: Callable[[Array], tuple[Array, Array]]  # [B, R, E] -> two of [H, B, R, K]
     output: Callable[[Array], Array]  # [H, B, T, K] -> [B, T, E]
+    queries: Callable[[Array], Array] = lambda q: q  # [B, H, T, K], as they look for cells
 
 
 class ReadParams(NamedTuple):

@@ -213,8 +213,8 @@ def test_another_text_is_read_by_the_runs_tokeniser(remembering, data, tmp_path,
     assert set(found["test"]) == {"as trained", EMPTIED} and "valid" not in found
     for label, row in found["test"].items():
         assert row["loss"] == pytest.approx(remembering[1]["test"][label]["loss"], rel=1e-6)
-    command.main([*evaluate, "--characters", "30", "--out", str(tmp_path)])
-    part = json.loads((tmp_path / f"evaluation-{data.name}.json").read_text())
+    command.main([*evaluate, "--characters", "30", "--out", str(tmp_path / "part")])
+    part = json.loads((tmp_path / "part" / f"evaluation-{data.name}.json").read_text())
     assert sum(part["test"]["as trained"]["by_segment"]["tokens"]) <= 2 * 30
     whole = remembering[1]["valid"]["as trained"]  # a run's own limit is 30, too
     assert part["valid"]["as trained"]["loss"] == pytest.approx(whole["loss"], rel=1e-6)
@@ -222,6 +222,7 @@ def test_another_text_is_read_by_the_runs_tokeniser(remembering, data, tmp_path,
         (["evaluate"], "run: found none"),
         ([*evaluate, "--splits", "train"], "splits: found train, accepted: valid or test"),
         ([*evaluate, "--characters", "-1"], "characters: found -1"),
+        ([*evaluate, "--out", str(tmp_path)], f"evaluation-{data.name}.json of other settings"),
     ):
         with pytest.raises(SystemExit) as stopped:
             command.main(options)
