@@ -116,11 +116,8 @@ PAIRS = {name: {"long_term": memory(**of), **model} for name, (of, model) in _PA
 
 #: Those that say the most together, where a test of all of them would take long.
 TELLING = (
-    "cells",
     "waves, intervals, sparsemax",
     "content, gaussian, intervals",
-    "training-free",
-    "joined",
     "mixed, cells",
     "llama, grafted",
 )
