@@ -74,27 +74,25 @@ def smollm2(cfg: BenchmarkConfig) -> dict[str, Any]:
     Both have a window of 256; half of the layers have the cells. The memory was written to: it
     costs the same after any number of tokens.
     """
-    tiny = {**TINY, "num_layers": 2, "num_kv_heads": 1, "mem_len": TINY["segment_len"], "sinks": 2}
-    made = {"plain": presets.smollm2(**tiny if cfg.quick else {})}
-    layers = {"long_term_layers": (1,)}
-    made["with memory"] = presets.smollm2_infinity(**{**tiny, **layers} if cfg.quick else {})
+    tiny: dict[str, Any] = {}
+    if cfg.quick:
+        tiny = {**TINY, "num_layers": 2, "num_kv_heads": 1, "mem_len": TINY["segment_len"]}
+    layers = {"long_term_layers": (1,)} if cfg.quick else {}
+    made = {
+        "plain": presets.smollm2(**tiny),
+        "with memory": presets.smollm2_infinity(**tiny, **layers),
+    }
     cases = {}
     for label, model in made.items():
         case, decoder, params, ops, memory = reader(model)
         *earlier, last = random_segments(model, 5)
         for tokens in earlier:
             _, memory = case.compiled(params, ops, tokens, memory)
-        read = partial(case.compiled, params, ops, last, memory)
-        cases["a segment", label], key = case._replace(run=read), jax.random.key(0)
-        write = partial(generate, decoder, params, key=key, operators=ops, temperature=0)
-        half = last[:, : model.segment_len // 2]
-        _, opened = write(start(decoder, 1)._replace(memory=memory), half, 0)
-        constants = decoding.Constants(ops, decoding.distances(decoder, params), key)
-        piece = decoding.Piece(jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32))
-        # A cached token neither opens a segment nor fills it: it takes the other branch of both.
-        cached = compile_case(
-            decoding.extend, decoder, params, opened, piece, constants, 0, taken=[(1, 0), (1, 0)]
+        cases["a segment", label] = case._replace(
+            run=partial(case.compiled, params, ops, last, memory)
         )
+        half = last[:, : model.segment_len // 2]
+        cached, write, opened = cached_token(decoder, params, ops, memory, half)
         new = model.segment_len // 8
         cases["a token", label] = cached._replace(
             run=partial(write, opened, half[:, :0], new), executions=new
@@ -106,6 +104,24 @@ def smollm2(cfg: BenchmarkConfig) -> dict[str, Any]:
         for what, label in cases
     ]
     return {"rows": rows, "rates": rates}
+
+
+def cached_token(
+    decoder: Decoder, params: Any, ops: Any, memory: state.Memory, tokens: np.ndarray
+) -> tuple[Case, Callable[..., Any], decoding.DecodeState]:
+    """(a case of one token with the cache, what writes greedily, the state after these tokens)."""
+    key = jax.random.key(0)
+    write = partial(generate, decoder, params, key=key, operators=ops, temperature=0)
+    _, opened = write(start(decoder, 1)._replace(memory=memory), tokens, 0)
+    constants = decoding.Constants(ops, decoding.distances(decoder, params), key)
+    piece = decoding.Piece(jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32))
+    # A cached token neither opens a segment nor fills it: it takes the other branch of both.
+    case = compile_case(
+        decoding.extend, decoder, params, opened, piece, constants, 0, taken=[(1, 0), (1, 0)]
+    )
+    # It needs no operators, and overwrites next to nothing of the state.
+    unused = sum(leaf.nbytes for leaf in jax.tree.leaves((ops, opened)))
+    return case._replace(moved=case.moved - unused), write, opened
 
 
 def stream(cfg: BenchmarkConfig) -> dict[str, Any]:
@@ -201,16 +217,9 @@ def forms(model: ModelConfig) -> dict[str, Case]:
     *earlier, segment = random_segments(model, 4)
     for tokens in earlier:
         _, memory = case.compiled(params, ops, tokens, memory)
-    key, new = jax.random.key(0), model.segment_len // 8
-    write = partial(generate, decoder, params, key=key, operators=ops, temperature=0)
-    _, opened = write(start(decoder, 1)._replace(memory=memory), segment[:, :-new], 0)
+    new = model.segment_len // 8
+    cached, write, opened = cached_token(decoder, params, ops, memory, segment[:, :-new])
     segment = jnp.asarray(segment).at[:, -new:].set(0)
-    constants = decoding.Constants(ops, decoding.distances(decoder, params), key)
-    piece = decoding.Piece(jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32))
-    # A cached token neither opens a segment nor fills it: it takes the other branch of both.
-    cached = compile_case(
-        decoding.extend, decoder, params, opened, piece, constants, 0, taken=[(1, 0), (1, 0)]
-    )
 
     def whole(tokens, count, params, memory, ops):
         return apply({"params": params}, tokens, memory, operators=ops).logits[0, count - 1]
@@ -222,15 +231,12 @@ def forms(model: ModelConfig) -> dict[str, Case]:
 
     anew = recomputed(whole, segment, new, params, memory, ops)
     once = recomputed(last, segment, new, params, opened.memory, opened.cache)
-    # A cached token needs no operators, and overwrites next to nothing of the state. A write needs
-    # the operators of one number of writes.
+    # A write needs the operators of one number of writes.
     table = sum(leaf.nbytes for leaf in jax.tree.leaves(ops))
     row = sum(leaf.nbytes // len(leaf) for leaf in jax.tree.leaves(ops))
-    held = sum(leaf.nbytes for leaf in jax.tree.leaves(opened))
     return {
         CACHED: cached._replace(
             run=lambda: (np.asarray(write(opened, segment[:, :0], new)[0]), np.zeros(new)),
-            moved=cached.moved - table - held,
             executions=new,
         ),
         "recomputed": anew._replace(moved=anew.moved - table + row),

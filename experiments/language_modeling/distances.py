@@ -1,8 +1,9 @@
 """Where a memory gains: models beside each other, by how far back a word last occurred.
 
 The files are those of `evaluate --by-distance`, of the same text and window. Every row is compared
-with the first file's model as it was trained: the mean gain of a token in hundredths of a nat, and
-its standard error over documents. Writes distances.md, distances.json and distances.png.
+with the first file's model as it was trained, and every model with itself under its controls: the
+mean gain of a token in hundredths of a nat, and its standard error over documents. Writes
+distances.md, distances.json and distances.png.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from experiments.run import cli, folders
 from experiments.run.gains import Gain, as_json, gain, table
 from experiments.run.plots import LINES, picture
 from experiments.run.tables import TRAINED
-from inf_former_jax.fields import Checked, NonEmpty, Required
+from inf_former_jax.fields import Checked, Required
 from inf_former_jax.files import read_json, write_text
 from inf_former_jax.require import require
 
@@ -33,8 +34,6 @@ class DistancesConfig(Checked):
     names: tuple[str, ...] = ()
     """What to call them, one name a file; none = their folders."""
     split: Literal["valid", "test"] = "test"
-    words: NonEmpty[Literal["all", "rare"]] = ("all", "rare")
-    """all: all words. rare: words that no other document of the split has."""
     out: str = "runs/language_modeling/distances"
 
 
@@ -45,9 +44,15 @@ _SOURCE = ("command", "commit", "device", "date")
 class Row(NamedTuple):
     """The sums of a model under one control."""
 
-    name: str
+    name: str  # of the file
+    label: str  # as trained, or the control
     tokens: dict[str, Int[np.ndarray, "documents classes"]]  # by WORDS
     nats: dict[str, Float[np.ndarray, "documents classes"]]
+
+    @property
+    def title(self) -> str:
+        """What tables call it."""
+        return self.name if self.label == TRAINED else f"{self.name}, {self.label}"
 
 
 class Read(NamedTuple):
@@ -91,9 +96,9 @@ def read(cfg: DistancesConfig) -> Read:
                 {words: np.array(sums[words][unit]) for words in WORDS}
                 for unit in ("tokens", "nats")
             )
-            rows.append(Row(name if label == TRAINED else f"{name}, {label}", tokens, nats))
-    told = [row.name for row in rows]
-    twice = next((name for name in told if told.count(name) > 1), None)
+            rows.append(Row(name, label, tokens, nats))
+    titles = [row.title for row in rows]
+    twice = next((title for title in titles if titles.count(title) > 1), None)
     accepted = "a different name for each file: --names"
     require(twice is None, "names", f"{twice} twice", accepted)
     return Read(tuple(first["classes"]), first["window"], rows, sources)
@@ -101,30 +106,28 @@ def read(cfg: DistancesConfig) -> Read:
 
 def gains(found: Read, words: str) -> dict[str, list[Gain]]:
     """Row → its gain over the first row: of all classes together, and of each."""
-    reference = found.rows[0]
+    return {row.title: _over(found.rows[0], row, words) for row in found.rows}
 
-    def columns(row: Row, unit: str) -> list[np.ndarray]:
-        sums = getattr(row, unit)[words]
+
+def own_gains(found: Read, words: str) -> dict[str, list[Gain]]:
+    """Row under a control → what its model gains over it by its own memory, in the same places."""
+    own = {row.name: row for row in found.rows if row.label == TRAINED}
+    controls = [row for row in found.rows if row.label != TRAINED]
+    return {row.title: _over(row, own[row.name], words) for row in controls}
+
+
+def _over(reference: Row, row: Row, words: str) -> list[Gain]:
+    def columns(sums: np.ndarray) -> list[np.ndarray]:
         return [sums.sum(axis=1), *sums.T]
 
-    return {
-        row.name: [
-            gain(*sums)
-            for sums in zip(
-                columns(row, "nats"),
-                columns(reference, "nats"),
-                columns(reference, "tokens"),
-                strict=True,
-            )
-        ]
-        for row in found.rows
-    }
+    three = row.nats[words], reference.nats[words], reference.tokens[words]
+    return [gain(*sums) for sums in zip(*map(columns, three), strict=True)]
 
 
-def result(cfg: DistancesConfig, found: Read, kinds: Sequence[str]) -> dict[str, Any]:
+def result(cfg: DistancesConfig, found: Read) -> dict[str, Any]:
     """The gains as JSON has them, beside the tokens and perplexities that they are of."""
-    reference, tokens, perplexity, by_row = found.rows[0], {}, {}, {}
-    for words in kinds:
+    reference, tokens, perplexity, by_row, by_control = found.rows[0], {}, {}, {}, {}
+    for words in WORDS:
         counts, nats = (
             [sums.sum().item(), *sums.sum(axis=0).tolist()]
             for sums in (reference.tokens[words], reference.nats[words])
@@ -135,15 +138,18 @@ def result(cfg: DistancesConfig, found: Read, kinds: Sequence[str]) -> dict[str,
             for loss, count in zip(nats, counts, strict=True)
         ]
         by_row[words] = {name: as_json(row) for name, row in gains(found, words).items()}
+        over = own_gains(found, words)
+        by_control[words] = {name: as_json(row) for name, row in over.items()}
     return {
         "settings": folders.to_json(cfg),
         "sources": found.sources,
         "classes": list(found.classes),
         "window": found.window,
-        "reference": reference.name,
+        "reference": reference.title,
         "tokens": tokens,
         "perplexity": perplexity,
         "gains": by_row,
+        "own": by_control,
     }
 
 
@@ -151,11 +157,10 @@ def result(cfg: DistancesConfig, found: Read, kinds: Sequence[str]) -> dict[str,
 _FEW = 100
 
 
-def draw(path: Path, found: Read, chosen: Sequence[str]) -> None:
-    """Gains by class, a column for each of the chosen WORDS."""
-    with picture(path, columns=len(chosen), width=7 * len(chosen), height=5.5) as axes:
-        every = np.atleast_1d(np.asarray(axes)).ravel()
-        for ax, words in zip(every, chosen, strict=True):
+def draw(path: Path, found: Read) -> None:
+    """Gains by class, a column for each of WORDS."""
+    with picture(path, columns=len(WORDS), width=7 * len(WORDS), height=5.5) as axes:
+        for ax, words in zip(axes[0], WORDS, strict=True):
             reference, *others = gains(found, words).items()
             shown = [i for i, one in enumerate(reference[1][1:]) if one.tokens >= _FEW]
             for number, (name, row) in enumerate(others):
@@ -187,13 +192,11 @@ def main(argv: Sequence[str]) -> None:
     with cli.refusals():
         found = read(cfg)
         folder = folders.make(cfg.out)
-    kinds = dict(zip(("all", "rare"), WORDS, strict=True))
-    chosen = [kinds[name] for name in cfg.words]
     about = folders.provenance("language_modeling", "distances", ["distances", *argv])
-    told = about | result(cfg, found, chosen)
-    texts = [f"**{words}**\n\n{table(told, words)}\n" for words in chosen]
+    told = about | result(cfg, found)
+    texts = [f"**{words}**\n\n{table(told, words)}\n" for words in WORDS]
     write_text(folder / "distances.md", "\n".join(texts))
     folders.write_json(folder / "distances.json", told)
-    draw(folder / "distances.png", found, chosen)
+    draw(folder / "distances.png", found)
     print("\n".join(texts))
     print(f"{folder}/distances.md, {folder}/distances.json, {folder}/distances.png")

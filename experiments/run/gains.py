@@ -37,8 +37,9 @@ def table(result: Mapping[str, Any], kind: str) -> str:
     """The gains of every row in markdown, in hundredths of a nat; of the reference perplexities.
 
     Args:
-        result: `classes`, `reference`, and by kind `tokens`, `perplexity` and `gains`, which hold
-            a value for all classes together and then one for each.
+        result: `classes`, `reference`, and by kind `tokens`, `perplexity`, `gains` and `own`
+            (gains of models over themselves under a control), which hold a value for all classes
+            together and then one for each.
     """
     lines = [
         ["tokens", *(f"{count:,}" for count in result["tokens"][kind])],
@@ -50,6 +51,8 @@ def table(result: Mapping[str, Any], kind: str) -> str:
     for name, row in result["gains"][kind].items():
         if name != result["reference"]:
             lines.append([f"gain of {name}", *map(_hundredths, row)])
+    for name, row in result["own"][kind].items():
+        lines.append([f"own memory over: {name}", *map(_hundredths, row)])
     return tables.markdown(("", "all", *result["classes"]), lines)
 
 

@@ -46,11 +46,10 @@ def run(cfg: MemoryConfig) -> None:
     require(done, f"run: {cfg.run}", "no result.json", "a run that has ended")
     folder = folders.make(cfg.out)
     size = memory_file.save(given.model, params, folder)
-    told = folders.read_config(Path(cfg.run))
-    card = f"""# A memory trained beside {Path(told["init_from"]).name}
+    card = f"""# A memory trained beside {Path(begun).name}
 
 {size / 1e6:.1f} MB of parameters in bfloat16, of {given.optim.steps} updates on
-{Path(told["data"]).name or "Shakespeare's plays"}. They belong to the model whose digest
+{Path(given.data).name or "Shakespeare's plays"}. They belong to the model whose digest
 memory.json has, and change nothing in it.
 
     python -m experiments.generate --model MODEL --memory {folder.name} --prompt-file BOOK

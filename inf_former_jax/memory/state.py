@@ -4,7 +4,7 @@ A layer's FIFO holds its last inputs, right-aligned (newest last). Beside a long
 memory it carries one segment more than the short-term memory attends to: its oldest T rows are the
 *pending write*, written or compressed exactly once, before the next segment reads.
 
-    [ sinks | compressed (C) ] [ pending write (T) | short-term memory (mem_len) ] ← new segment (T)
+    [ sinks or compressed ] [ pending write (T) | short-term memory (mem_len) ] ← new segment (T)
 
 Sinks are a document's first tokens, which stay in the window when the FIFO has moved on.
 

@@ -30,7 +30,6 @@ from inf_former_jax.models.dropout import dropout
 from inf_former_jax.models.layer_memory.compressed import Compressed, Compression
 from inf_former_jax.models.layer_memory.kind import Info, MemoryKind, Read, combined
 from inf_former_jax.models.layer_memory.long_term import LongTerm
-from inf_former_jax.models.local_attention import rotary
 from inf_former_jax.models.local_attention.layer import KeysValues, LocalAttention
 from inf_former_jax.models.memory_read.layer import LayerProjections
 from inf_former_jax.models.open_segment import LayerCache
@@ -201,13 +200,6 @@ class Block(nn.Module):
         each query.
         """
 
-        def queries(q):
-            far, cfg = self.cfg.cell_distance, self.cfg
-            if not far:
-                return q
-            table = rotary.angles(far + 1, cfg.head_dim, cfg.rope_theta)[-1:]
-            return rotary.turned(q, table, np.zeros((1, q.shape[2]), int))
-
         def keys_values(x):
             if self.cfg.norm == "pre":
                 self.norm_attention(x)  # creates the parameters when the module is initialised
@@ -216,10 +208,11 @@ class Block(nn.Module):
             keys, values = self.attention.keys_values(x, HIGHEST)
             return self.attention.for_queries(keys), self.attention.for_queries(values)
 
-        def output(z):
-            return from_heads(z, self.attention.out, HIGHEST)
-
-        return LayerProjections(keys_values, output, queries)
+        return LayerProjections(
+            keys_values,
+            output=lambda z: from_heads(z, self.attention.out, HIGHEST),
+            queries=lambda q: self.attention.from_afar(q, self.cfg.cell_distance),
+        )
 
     def _reconstruction(self, x: AnyArray, old: Array, new: Array) -> Float[Array, "B T"]:
         """`LocalAttention.reconstruction` of vectors before the norm, which is detached, too."""

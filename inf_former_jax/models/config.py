@@ -12,6 +12,9 @@ from inf_former_jax.memory.config import LongTermConfig
 from inf_former_jax.memory.write_operators import check_size
 from inf_former_jax.require import require
 
+#: What a layer's parameters are called that a memory adds to it.
+MEMORY_PARAMETERS = ("long_term", "compression")
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig(Checked):

@@ -197,8 +197,7 @@ class Decoder(nn.Module):
         """What each layer is told of the segment."""
         nothing = (None,) * self.cfg.num_layers
         noise = noise or Noise(None, nothing)
-        filled = state.num_filled(self.cfg, seen)
-        segment = Segment(due, seen, filled, where, operators, noise.dropout, self._biases())
+        segment = Segment(due, seen, where, operators, noise.dropout, self._biases())
         by_layer = zip(distances or nothing, noise.locations, strict=True)
         return [segment._replace(distances=table, location_key=key) for table, key in by_layer]
 

@@ -29,7 +29,6 @@ class Segment(NamedTuple):
 
     due: Bool[AnyArray, " B"]  # the row's pending segment is written before this one reads
     seen: Int[AnyArray, " B"]  # tokens of the row's document before it
-    filled: Int[AnyArray, " B"]  # how many of the window's S vectors, the newest, are the row's
     where: Bool[AnyArray, "B T"] | None  # False at right padding; None: there is none
     operators: Operators | None = None  # of the long-term memory's writes
     dropout: RowKeys | None = None  # None: nothing is dropped

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -51,27 +52,27 @@ def make_eval_step(
             call, a foreign memory where a device has one row.
     """
     objective = Objective(schedule=schedule)
-    both = foreign_memory and (empty_memory or schedule == "parallel")
-    require(not both, "foreign_memory", True, "False with empty_memory or schedule parallel")
+    alone = not (foreign_memory and schedule == "parallel")
+    require(alone, "foreign_memory", True, "False with schedule parallel")
     cfg = dataclasses.replace(cfg, memory_gradient=0)
+    forward = _controlled(cfg, empty_memory, foreign_memory)
     if schedule == "parallel":
         all_segments.check(cfg)
 
     def sums(shared, by_row, first_row):
         (params, operators, key, kind), (memory, batch) = shared, by_row
-        run = ForwardPass(
-            cfg,
-            operators,
-            key,
-            empty_memory=empty_memory,
-            foreign_memory=foreign_memory,
-            first_row=first_row,
-        )
+        run = forward(operators=operators, key=key, first_row=first_row)
         schedule = schedule_of(objective, run, params, batch)
         total = batch_sums(schedule, params, memory, by_segment(batch, kind))
         return total.sums, total.memory
 
     return jax.jit(_as_evaluation(on_each_device(sums, mesh)))
+
+
+def _controlled(cfg: ModelConfig, empty: bool, foreign: bool) -> Callable[..., ForwardPass]:
+    """The forward pass under a control; ValueError for two of them."""
+    require(not (empty and foreign), "foreign_memory", True, "False with empty_memory")
+    return partial(ForwardPass, cfg, empty_memory=empty, foreign_memory=foreign)
 
 
 def _as_evaluation(run: Callable[[Any, Any], tuple[Any, Any]]):
@@ -96,19 +97,11 @@ def make_token_step(
     It serves figures by document or by position, which sums do not tell. Arguments and errors as
     of `make_eval_step`; the figures are [B, W, T].
     """
-    both = foreign_memory and empty_memory
-    require(not both, "foreign_memory", True, "False with empty_memory")
+    forward = _controlled(cfg, empty_memory, foreign_memory)
 
     def figures_of_tokens(shared, by_row, first_row):
         (params, operators, key, kind), (memory, batch) = shared, by_row
-        run = ForwardPass(
-            cfg,
-            operators,
-            key,
-            empty_memory=empty_memory,
-            foreign_memory=foreign_memory,
-            first_row=first_row,
-        )
+        run = forward(operators=operators, key=key, first_row=first_row)
         run = run.with_distances(params, batch)
 
         def read(memory: Memory, segment: Segments):

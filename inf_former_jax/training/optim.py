@@ -5,13 +5,13 @@ SPEC §6), where what is added to GPT-2 has a rate of its own and no decay.
 """
 
 import dataclasses
-import re
 from typing import Any, Literal
 
 import jax
 import optax
 
 from inf_former_jax.fields import Checked, Count, Natural, NonNegative, Positive, Rate
+from inf_former_jax.models.config import MEMORY_PARAMETERS
 from inf_former_jax.require import require
 
 
@@ -95,14 +95,14 @@ def _every(steps: int, tx: optax.GradientTransformation) -> optax.GradientTransf
     return optax.MultiSteps(tx, steps).gradient_transformation()
 
 
-_MEMORY = re.compile(r"\['(long_term|compression)'\]")
-
-
 def labels(params: Any) -> Any:
     """A tree like params: "memory" for what a memory adds to a transformer, else "body"."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: "memory" if _MEMORY.search(jax.tree_util.keystr(path)) else "body", params
-    )
+
+    def label(path, _):
+        names = {getattr(key, "key", None) for key in path}
+        return "body" if names.isdisjoint(MEMORY_PARAMETERS) else "memory"
+
+    return jax.tree_util.tree_map_with_path(label, params)
 
 
 def _decaying(params: Any) -> Any:

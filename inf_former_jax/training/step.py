@@ -69,8 +69,9 @@ def make_train_step(
         (leaves, sums), memory = run(shared, (memory, batch))
         grads = trained_leaves(jax.tree.map(jnp.zeros_like, params), trained)[1](leaves)
         updates, opt_state = tx.update(grads, state.opt_state, params)
-        updated = trained_leaves(optax.apply_updates(params, updates), trained)[0]
-        params = trained_leaves(params, trained)[1](updated)  # the others stay to the bit
+        own, whole = trained_leaves(params, trained)
+        moves, _ = trained_leaves(updates, trained)
+        params = whole(optax.apply_updates(own, moves))  # the others stay to the bit
         metrics = sums | {
             "grad_norm": optax.tree.norm(grads),
             "memory_finite": all_finite(memory),
@@ -84,7 +85,7 @@ def make_train_step(
 
 def trained_leaves(
     params: Any, trained: Literal["all", "memory"]
-) -> tuple[list[Array], Callable[[list[Array]], Any]]:
+) -> tuple[list[Array], Callable[[Any], Any]]:
     """(the leaves that are trained, function from such leaves to params with these)."""
     leaves, structure = jax.tree.flatten(params)
     names = jax.tree.leaves(labels(params))

@@ -35,7 +35,7 @@ COMMANDS = {
     "--memory-learning-rate --piece --vocab-size --data --init-from --out",
     "language_modeling evaluate": "--run --memory --segment-len --data --splits --characters "
     "--window --sinks --cells --cell-layers --cell-distance --by-distance --cache --out",
-    "language_modeling distances": "--files --names --split --words --out",
+    "language_modeling distances": "--files --names --split --out",
     "generate": "--model --memory --prompt --prompt-file --tokens --temperature --top-p --top-k "
     "--segment-len --memory-in --memory-out --seed",
     "dialogue": "no-document window compressive infinity infinity-sticky infinity-lasting "

@@ -19,15 +19,16 @@ from experiments.run.tables import CONTROL
 from experiments.weights import __main__ as weights
 from inf_former_jax.data.tokens import load_bpe
 from inf_former_jax.memory import state
+from inf_former_jax.models import presets
 from inf_former_jax.models.convert import llama
-from inf_former_jax.models.decoder import Decoder, ModelConfig
+from inf_former_jax.models.decoder import Decoder
 from tests.data.test_tokens import write_small
 
 pytestmark = pytest.mark.slow  # whole runs
 
 VOCAB, T = 241, 8
 #: Fewer positions than the segments of the tests have: a rotary model is not bound by them.
-LLAMA = ModelConfig(
+LLAMA = presets.smollm2(
     vocab_size=VOCAB,
     num_layers=2,
     num_heads=4,
@@ -37,18 +38,10 @@ LLAMA = ModelConfig(
     d_inner=24,
     segment_len=4,
     mem_len=0,
-    norm="pre",
-    norm_kind="rms",
+    sinks=0,
     norm_epsilon=1e-3,
-    final_norm=True,
-    position="rotary",
     max_position=4,
     rope_theta=50.0,
-    activation="swiglu",
-    tied=True,
-    scale_embedding=False,
-    dropout=0.0,
-    inner_dropout=False,
 )
 WORDS = ["sea", "whale", "ship", "the", "of", "12"]
 
@@ -198,13 +191,19 @@ def test_losses_by_distance_are_compared(published, data, tmp_path, capsys):
     out = ["--out", str(tmp_path / "found")]
     language_modeling.main(["distances", "--files", *files, *out])
     shown = capsys.readouterr().out
-    for line in ("perplexity of plain", "gain of cells", f"gain of cells, {CONTROL}"):
+    lines = "perplexity of plain", "gain of cells", f"gain of cells, {CONTROL}"
+    for line in (*lines, f"own memory over: cells, {CONTROL}"):
         assert f"| {line} |" in shown
     result = json.loads((tmp_path / "found" / "distances.json").read_text())
     whole = result["gains"]["all words"]["cells"][0]
     of = [row["as trained"]["by_distance"]["all words"] for row in (plain, found)]
     nats, tokens = (np.sum([one[unit] for one in of], axis=(1, 2)) for unit in ("nats", "tokens"))
     assert whole["nats"] == pytest.approx((nats[0] - nats[1]) / tokens[0])
+    over = result["own"]["all words"][f"cells, {CONTROL}"][0]
+    both = [
+        result["gains"]["all words"][name][0]["nats"] for name in ("cells", f"cells, {CONTROL}")
+    ]
+    assert over["nats"] == pytest.approx(both[0] - both[1], abs=1e-9)
     assert (tmp_path / "found" / "distances.png").stat().st_size > 1000
     evaluated(published, data, tmp_path / "other", "--window", str(T), "--by-distance", "4")
     files[1] = f"{tmp_path}/other/evaluation-{data.name}.json"

@@ -103,10 +103,7 @@ def _shapes_of_a_layer(cfg: ModelConfig) -> LayerProjections:
         found = jnp.zeros((cfg.num_heads, *x.shape[:2], cfg.head_dim))
         return found, found
 
-    def output(z):
-        return jnp.zeros((*z.shape[1:3], cfg.d_model))
-
-    return LayerProjections(keys_values, output)
+    return LayerProjections(keys_values, lambda z: jnp.zeros((*z.shape[1:3], cfg.d_model)))
 
 
 def memory_places(cfg: ModelConfig, layer: int) -> dict[str, Place]:

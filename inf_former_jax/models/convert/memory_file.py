@@ -21,7 +21,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from inf_former_jax.files import digest_of, json_text, read_json, writing
-from inf_former_jax.models.config import ModelConfig
+from inf_former_jax.models.config import MEMORY_PARAMETERS, ModelConfig
 from inf_former_jax.models.convert.folder import DIGEST, read_tensors
 from inf_former_jax.models.convert.graft import has_memory, memory_params
 from inf_former_jax.models.convert.options import check_ours, made, our_fields
@@ -32,7 +32,6 @@ _TENSORS, _OPTIONS = "memory.safetensors", "memory.json"
 #: What a memory and its window are made of; all else is the model's.
 FIELDS = ("segment_len", "mem_len", "sinks", "long_term", "long_term_layers", "cell_distance")
 FIELDS += ("compressed",)
-_MEMORY = ("long_term", "compression")
 
 
 def save(cfg: ModelConfig, params: Mapping[str, Any], path: str | os.PathLike) -> int:
@@ -59,7 +58,6 @@ def save(cfg: ModelConfig, params: Mapping[str, Any], path: str | os.PathLike) -
         "memory": digest_of(tensors),
     }
     folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
     raw = to_bytes(tensors, {DIGEST: told["memory"]})
     with writing(folder / _TENSORS) as weights, writing(folder / _OPTIONS) as options:
         weights.write(raw)
@@ -87,27 +85,26 @@ def load(
         require(isinstance(told.get(name), str), f"{place}: {name}", repr(told.get(name)), "a text")
     own, base = _parts(params)
     require(not own, "params", "a model with a memory", "one without")
-    found, expected = digest_of(base), told.get("base")
+    found, expected = digest_of(base), told["base"]
     accepted = f"the model {expected} that the memory was trained beside"
     require(found == expected, place, f"beside the model {found}", accepted)
     fields = our_fields(told, set(FIELDS), place)
     cfg = made(lambda **fields: dataclasses.replace(cfg, **fields), fields, place)
     tensors, written = read_tensors(file)
-    whole = written == told.get("memory")
-    require(whole, str(file), f"the memory {written}", f"{told.get('memory')}, as {_OPTIONS} says")
+    accepted = f"{told['memory']}, as {_OPTIONS} says"
+    require(written == told["memory"], str(file), f"the memory {written}", accepted)
     shape = jax.eval_shape(lambda: memory_params(cfg, jax.random.key(0)))
     wanted = {f"block_{j}": shape for j in range(cfg.num_layers) if has_memory(cfg, j)}
     values = {name: jnp.asarray(leaf, jnp.float32) for name, leaf in tensors.items()}
     given = unflatten_dict(values, sep="/")
     require_same(f"{file}: ", shapes(given), shapes(wanted))
-    merged = {name: {**params[name], **given.get(name, {})} for name in given}
-    return cfg, {**params, **merged}
+    return cfg, {**params, **{name: {**params[name], **given[name]} for name in given}}
 
 
 def _parts(params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """(the leaves of a memory, those of the model), by their paths."""
     own, base = {}, {}
     for path, leaf in flatten_dict(dict(params)).items():
-        part = own if len(path) > 1 and path[1] in _MEMORY else base
+        part = own if len(path) > 1 and path[1] in MEMORY_PARAMETERS else base
         part["/".join(path)] = np.asarray(leaf)
     return own, base

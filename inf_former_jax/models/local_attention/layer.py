@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from inf_former_jax.memory import compressed
 from inf_former_jax.memory.arrays import AnyArray
 from inf_former_jax.memory.content import ContentRead, join
-from inf_former_jax.memory.state import window_len
+from inf_former_jax.memory.state import num_filled, window_len
 from inf_former_jax.models.config import ModelConfig
 from inf_former_jax.models.local_attention import rotary
 from inf_former_jax.models.local_attention.cached import cached_attention
@@ -80,13 +80,14 @@ class LocalAttention(nn.Module):
         q = self.placed(jnp.swapaxes(q, 0, 1), slots[:, window:])
         keys = self.for_queries(self.placed(keys, slots))
         heads = self._heads(q, (keys, self.for_queries(values)), segment)
+        filled = num_filled(cfg, segment.seen)
         if cfg.fused_attention:
             accepted = "after `import inf_former_jax.contrib.fused_attention` only"
             require(cfg.fused_by in FUSED, "fused_attention", True, accepted)
-            return self.output(FUSED[cfg.fused_by](heads, segment.filled, self._same_length()))
+            return self.output(FUSED[cfg.fused_by](heads, filled, self._same_length()))
         attended = causal_attention(
             heads,
-            segment.filled,
+            filled,
             same_length=self._same_length(),
             chunk=cfg.query_chunk,
             rate=cfg.attention_dropout,
@@ -117,7 +118,7 @@ class LocalAttention(nn.Module):
         grouped = jnp.moveaxis(q.reshape(shape), 1, 2).reshape(*shape[:1], shape[2], -1, shape[4])
         z, logsum = cached_attention(
             self._heads(grouped, keys_values, segment),
-            window - segment.filled,
+            window - num_filled(cfg, segment.seen),
             jnp.tile(slots, (1, sharing)),
             same_length=self._same_length(),
             chunk=cfg.query_chunk,
@@ -144,6 +145,14 @@ class LocalAttention(nn.Module):
             return x
         table = rotary.angles(window_len(cfg) + cfg.segment_len, cfg.head_dim, cfg.rope_theta)
         return rotary.turned(x, table, slots)
+
+    def from_afar(self, q: Float[Array, "B H T K"], distance: int) -> Float[Array, "B H T K"]:
+        """Queries as they see keys that are not turned, all of them at one distance in tokens."""
+        cfg = self.cfg
+        if not distance:
+            return q
+        table = rotary.angles(distance + 1, cfg.head_dim, cfg.rope_theta)[-1:]
+        return rotary.turned(q, table, np.zeros((1, q.shape[2]), int))
 
     def for_queries(self, x: Float[Array, "J B S K"]) -> Float[Array, "H B S K"]:
         """Keys or values of every head of queries: those that heads share are repeated."""

@@ -184,7 +184,7 @@ class LongTermRead(nn.Module):
             scatter = nn.initializers.normal(cfg.num_basis**-0.5)
             shapes["mu"] = shapes["sigma"] = scatter, (cfg.num_basis,)
         if cfg.turn_queries:
-            shapes["turn"] = _near_identity if own else _identity, (count, width, width)
+            shapes["turn"] = (_near_identity if own else _identity), (count, width, width)
         if cfg.age_bias != "none":
             cells = (cfg.content_cells,) if cfg.age_bias == "cells" else ()
             shapes["age"] = nn.initializers.zeros, (count, *cells)
@@ -202,10 +202,11 @@ class LongTermRead(nn.Module):
 
 
 def _identity(key: Array, shape: tuple[int, ...], dtype: Any) -> Float[Array, "H K K"]:
+    """The identity of each head."""
     return jnp.broadcast_to(jnp.eye(shape[-1], dtype=dtype)[None], shape)
 
 
 def _near_identity(key: Array, shape: tuple[int, ...], dtype: Any) -> Float[Array, "H K K"]:
     """The identity and, of the size that a query has, noise."""
     width = shape[-1]
-    return jnp.eye(width, dtype=dtype)[None] + jax.random.normal(key, shape, dtype) * width**-0.5
+    return _identity(key, shape, dtype) + jax.random.normal(key, shape, dtype) * width**-0.5

@@ -122,7 +122,7 @@ def applied(method, *given):
 
 
 def segment():
-    return Segment(np.zeros(2, bool), jnp.asarray(FILLED), jnp.asarray(FILLED), None)
+    return Segment(np.zeros(2, bool), jnp.asarray(FILLED), None)
 
 
 def whole(layer, window, x):
