@@ -19,11 +19,16 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 #: These train a model.
 TRAINING = ("04_train_a_sorter", "05_your_own_model")
+QUICK = ("06_hopfield_retrieval",)
 
 
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(path, id=path.stem) for path in NOTEBOOKS if path.stem not in TRAINING],
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem not in QUICK))
+        for path in NOTEBOOKS
+        if path.stem not in TRAINING
+    ],
 )
 def test_notebook_runs(path, monkeypatch):
     """Executed as a script; its own assertions hold; `show` finds figures with content."""

@@ -16,7 +16,7 @@ from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import decoder
 from inf_former_jax.models.decoder import Decoder, ModelConfig
 from tests.golden import jit
-from tests.pairs import LLAMA, PAIRS, TELLING
+from tests.pairs import LLAMA, PAIRS, cases
 
 B, T, V = 3, 4, 19
 # Functions close together, so that a signal is read on fewer of them than it is stored on.
@@ -135,7 +135,7 @@ def said(sticky):
     return read, np.asarray(sticky.run(read, prompts(0)[:, :0], 13)[0])
 
 
-@pytest.mark.parametrize("kind", [*KINDS, *TELLING])
+@pytest.mark.parametrize("kind", [*KINDS, *cases()])
 def test_greedy_is_the_decoder_on_whole_segments(kind):
     """Three calls, rows of unequal lengths: tokens, logits and memories are those of a walk.
 
@@ -209,6 +209,7 @@ def resets_heal(model):
         assert_same(after(bad), expected)
 
 
+@pytest.mark.slow
 def test_types_are_embeddings_added():
     """As a model whose vocabulary has an entry for every pair of token and type."""
     plain = dataclasses.replace(INFINITE, num_layers=1)

@@ -27,7 +27,14 @@ PAIRS = [("gaussian", "sparsemax"), ("rectangular", "sparsemax")] + [
 ]
 
 
-@pytest.mark.parametrize(("functions", "density"), PAIRS)
+#: Those that stand for the others in the quick tests.
+TELLING = (("rectangular", "sparsemax"), ("fourier intervals", "gibbs"))
+
+
+@pytest.mark.parametrize(
+    ("functions", "density"),
+    [pytest.param(*pair, marks=[pytest.mark.slow] * (pair not in TELLING)) for pair in PAIRS],
+)
 def test_the_loss_goes_down(functions, density):
     """8 steps of Adam on three segments of one batch, in float32: the loss falls in each."""
     memory = LongTermConfig(num_basis=9, bins=8, density=density, **FUNCTIONS[functions])

@@ -4,6 +4,7 @@ Each is an identity between two models, in float64. All are Llamas of two layers
 """
 
 import dataclasses
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 
 from inf_former_jax.memory import state
+from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.long_term import LongTermConfig
-from inf_former_jax.models.decoder import Decoder, ModelConfig
+from inf_former_jax.models.convert.graft import graft
+from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
 from tests import pairs
 from tests.golden import jit
 
@@ -36,18 +39,25 @@ def x64():
 
 def params_of(cfg):
     def init(key):
-        return Decoder(cfg).init(key, TOKENS[0], state.init(cfg, B))["params"]
+        given = TOKENS[0], state.init(cfg, B)
+        return Decoder(cfg).init(key, *given, operators=operators(cfg))["params"]
 
     rng, shapes = np.random.default_rng(1), jax.eval_shape(init, jax.random.key(0))
     return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), shapes)
 
 
+@cache
+def call_of(cfg):
+    """The decoder, compiled once for all segments of a length."""
+    return jit(lambda params, *given: Decoder(cfg).apply({"params": params}, *given))
+
+
 def outputs(cfg, params, segments=TOKENS):
     """The decoder's output on one segment after the other."""
-    call = jit(lambda *given: Decoder(cfg).apply({"params": params}, *given))
+    call = call_of(cfg)
     memory, found = state.init(cfg, B, jnp.float64), []
     for tokens in segments:
-        found.append(call(tokens, memory))
+        found.append(call(params, tokens, memory))
         memory = found[-1].memory
     return found
 
@@ -59,8 +69,9 @@ def test_sinks_are_a_longer_window():
     params = params_of(LLAMA)
     models = (outputs(cfg, params) for cfg in (LLAMA, with_sinks, longer))
     for s, (plain, found, expected) in enumerate(zip(*models, strict=True)):
-        differs = [np.abs(found.logits - other.logits).max() > 1e-3 for other in (plain, expected)]
-        assert differs == [s > 1, s > 2]
+        off = [np.abs(found.logits - other.logits).max() for other in (plain, expected)]
+        for difference, differs in zip(off, (s > 1, s > 2), strict=True):
+            assert difference > 1e-3 if differs else difference < 1e-12
 
 
 def test_cells_stand_at_their_distance():
@@ -82,7 +93,7 @@ def test_cells_stand_at_their_distance():
                 layer = layer._replace(long_term=held)
             layers.append(layer)
         memory = state.Memory(jnp.full(B, seen), tuple(layers))
-        return Decoder(cfg).apply({"params": params}, TOKENS[0, :, :1], memory).logits
+        return call_of(cfg)(params, TOKENS[0, :, :1], memory).logits
 
     expected = of_window(LLAMA, T, False)
     np.testing.assert_allclose(of_window(cfg, T - 1, True), expected, atol=1e-12)
@@ -116,7 +127,7 @@ def test_vectors_of_one_size():
         fresh = state.init(cfg, B, jnp.float64).layers
         layers = (layer._replace(fifo=x) for layer, x in zip(fresh, vectors, strict=True))
         memory = state.Memory(jnp.full(B, 2 * T), tuple(layers))
-        after = Decoder(cfg).apply({"params": params}, TOKENS[0], memory).memory
+        after = call_of(cfg)(params, TOKENS[0], memory).memory
         return [np.asarray(layer.long_term.coeffs) for layer in after.layers]
 
     expected = coeffs(vectors)
@@ -124,3 +135,14 @@ def test_vectors_of_one_size():
         np.testing.assert_allclose(found, same, rtol=1e-5, atol=1e-6)
     # Four vectors in four cells: each is one of them, scaled.
     np.testing.assert_allclose((expected[0] ** 2).mean(-1), 1, rtol=1e-5)
+
+
+def test_a_graft_is_what_the_decoder_makes():
+    """Also where every layer has a compressed memory, and one of them a long-term one."""
+    memory = LongTermConfig(num_basis=4, widths=(0.2,), num_samples=4, bins=4)
+    several = {"compressed": CompressedConfig(2, T), "long_term_layers": (1,)}
+    for changes in ({"long_term_layers": (0,)}, several):
+        cfg = dataclasses.replace(LLAMA, long_term=memory, **changes)
+        found = graft(cfg, params_of(LLAMA), jax.random.key(0))
+        expected = jax.tree.map(jnp.shape, params_of(cfg))
+        assert jax.tree.map(jnp.shape, found) == expected

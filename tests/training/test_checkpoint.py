@@ -169,6 +169,7 @@ def test_a_checkpoint_of_version_0_2_is_restored(two_steps):
 
 # orbax abandons the coroutines that read a file that is damaged.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [*WAYS, 50, 113])
 def test_whatever_is_damaged_a_whole_state_is_found_or_the_folder_refused(two_steps, how):
     """Every file of the newest checkpoint: to the bit one of the two states, or one error."""

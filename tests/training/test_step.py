@@ -167,7 +167,7 @@ def check_trees(actual, expected, rtol, atol=0.0):
 @pytest.mark.parametrize(
     "shape",
     [
-        (2, 1),
+        pytest.param((2, 1), marks=pytest.mark.slow),
         pytest.param((8, 1), marks=pytest.mark.slow),
         (4, 2),
         pytest.param((2, 4), marks=pytest.mark.slow),

@@ -1,7 +1,6 @@
 """A memory for a published model's parameters, and embeddings for further ids (SPEC §6)."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import jax
@@ -35,19 +34,13 @@ def graft(cfg: ModelConfig, params: Mapping[str, Any], key: PRNGKeyArray) -> dic
     """
     some = cfg.long_term is not None or cfg.compressed is not None
     require(some, "cfg", "no memory", "a long_term or compressed one")
-    make, grafted = jax.jit(partial(memory_params, cfg)), dict(params)
+    make, grafted = jax.jit(memory_params, static_argnums=(0, 1)), dict(params)
     for j in range(cfg.num_layers):
         name = f"block_{j}"
         require(name in params, f"params/{name}", "nothing", f"one of {cfg.num_layers} layers")
-        if not has_memory(cfg, j):
-            continue
-        grafted[name] = {**params[name], **make(jax.random.fold_in(key, j))}
+        fresh = make(cfg, cfg.like_layer(j), jax.random.fold_in(key, j))
+        grafted[name] = {**params[name], **fresh}
     return grafted
-
-
-def has_memory(cfg: ModelConfig, layer: int) -> bool:
-    """Whether a layer has a long-term or a compressed memory."""
-    return cfg.compressed is not None or cfg.remembers(layer)
 
 
 def grow(params: Mapping[str, Any], vocab_size: int, key: PRNGKeyArray) -> dict:
@@ -75,14 +68,14 @@ def grow(params: Mapping[str, Any], vocab_size: int, key: PRNGKeyArray) -> dict:
     return more
 
 
-def memory_params(cfg: ModelConfig, key: PRNGKeyArray) -> dict[str, Any]:
-    """Fresh memory parameters of one layer, whose long-term W_O, if there is one, is zero."""
+def memory_params(cfg: ModelConfig, layer: int, key: PRNGKeyArray) -> dict[str, Any]:
+    """Fresh memory parameters of a layer, whose long-term W_O, if there is one, is zero."""
     params = {}
-    if cfg.long_term is not None:
+    if cfg.long_term is not None and cfg.remembers(layer):
         q = np.zeros((1, cfg.num_heads, 1, cfg.head_dim), np.float32)
         memory = long_term.init(cfg.long_term, 1, cfg.d_model)
-        module, layer = LongTermAttention(cfg.long_term), _shapes_of_a_layer(cfg)
-        variables: Any = module.init(key, q, memory, layer=layer, method="attend")
+        module, around = LongTermAttention(cfg.long_term), _shapes_of_a_layer(cfg)
+        variables: Any = module.init(key, q, memory, layer=around, method="attend")
         created = dict(variables.get("params", {}))
         if "out" in created.get("read", {}):
             created["read"] = {**created["read"], "out": jnp.zeros_like(created["read"]["out"])}
@@ -108,9 +101,7 @@ def _shapes_of_a_layer(cfg: ModelConfig) -> LayerProjections:
 
 def memory_places(cfg: ModelConfig, layer: int) -> dict[str, Place]:
     """The places of a layer's memory, for which published models have no names: by our own."""
-    if not has_memory(cfg, layer):
-        return {}
-    shapes = jax.eval_shape(lambda: memory_params(cfg, jax.random.key(0)))
+    shapes = jax.eval_shape(lambda: memory_params(cfg, layer, jax.random.key(0)))
     leaves: dict[tuple[str, ...], Any] = dict(flatten_dict(shapes))
     return {
         ".".join(path): whole(leaf.shape, f"block_{layer}", *path) for path, leaf in leaves.items()

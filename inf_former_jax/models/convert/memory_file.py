@@ -12,6 +12,7 @@ the parameters that it was trained beside. With other ones it is refused.
 import dataclasses
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from inf_former_jax.files import digest_of, json_text, read_json, writing
 from inf_former_jax.models.config import MEMORY_PARAMETERS, ModelConfig
 from inf_former_jax.models.convert.folder import DIGEST, read_tensors
-from inf_former_jax.models.convert.graft import has_memory, memory_params
+from inf_former_jax.models.convert.graft import memory_params
 from inf_former_jax.models.convert.options import check_ours, made, our_fields
 from inf_former_jax.require import require, require_same, shapes
 
@@ -93,8 +94,9 @@ def load(
     tensors, written = read_tensors(file)
     accepted = f"{told['memory']}, as {_OPTIONS} says"
     require(written == told["memory"], str(file), f"the memory {written}", accepted)
-    shape = jax.eval_shape(lambda: memory_params(cfg, jax.random.key(0)))
-    wanted = {f"block_{j}": shape for j in range(cfg.num_layers) if has_memory(cfg, j)}
+    key, layers = jax.random.key(0), range(cfg.num_layers)
+    fresh = {f"block_{j}": partial(memory_params, cfg, j, key) for j in layers}
+    wanted = {name: jax.eval_shape(make) for name, make in fresh.items()}
     values = {name: jnp.asarray(leaf, jnp.float32) for name, leaf in tensors.items()}
     given = unflatten_dict(values, sep="/")
     require_same(f"{file}: ", shapes(given), shapes(wanted))

@@ -17,7 +17,9 @@ from inf_former_jax.training.loop import LoopConfig
 GRIDS = {grid.experiment.name: grid for grid in (SORTING, recall.MEMORIES, PASSKEY, QUESTIONS)}
 
 
-@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "recall")) for name in GRIDS]
+)
 def test_every_memory_is_one_that_a_model_can_have(name):
     """All 36 names, at two sizes, with and without a window and a gradient: all differ."""
     options = dataclasses.replace(
@@ -70,6 +72,7 @@ def test_recall_of_any_number_of_keys(keys):
     assert asked == {1: 1, 2: 2, 3: 2, 40: 8}[keys]
 
 
+@pytest.mark.slow
 def test_a_table_of_two_memories(tmp_path, monkeypatch, capsys):
     """They run one after the other; each is tested with its memory emptied and another's, too."""
 

@@ -47,6 +47,7 @@ def options(out, *more):
     return ["compare", *given.split(), "--out", str(out), *more]
 
 
+@pytest.mark.slow
 def test_compare_fills_the_table_and_keeps_what_is_done(tiny_presets, tmp_path, capsys):
     """Two models; again: nothing is run anew; a further seed: its cells are empty until run."""
     main(options(tmp_path))
@@ -92,6 +93,7 @@ def test_a_signal_ends_compare_after_the_step_and_it_goes_on(tiny_presets, tmp_p
     assert json.loads((tmp_path / "28/transformer-xl-0/result.json").read_text())["steps"] == 4
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_before_its_result_is_finished(tiny_presets, tmp_path):
     """All updates done, killed in the final evaluation: repeating writes the same result."""
     main(options(tmp_path))
