@@ -97,7 +97,7 @@ _PAIRS = {
     "llama": ({**CELLS, **CONTENT, **LEARNED, **POWER}, LLAMA),
     "llama, joined, training-free": (
         {**TRAINING_FREE, "joined": True},
-        {**LLAMA, "attention_bias": True, "tied": True, "query_chunk": 3},
+        {**LLAMA, "attention_bias": True, "tied": True, "query_chunk": 3, "cells_by_age": True},
     ),
     "llama, grafted": (
         {**TRAINING_FREE, "joined": True, "turn_queries": True, "unit_writes": True, "gate": True},

@@ -17,7 +17,7 @@ from experiments.language_modeling.corpora import tokenized
 from experiments.language_modeling.task import LanguageModeling, facts, show
 from experiments.run import cli, devices, folders, training
 from inf_former_jax.data.text import Skip
-from inf_former_jax.fields import Natural, NonEmpty, Required
+from inf_former_jax.fields import Natural, NonEmpty, Rate, Required
 from inf_former_jax.files import read_json
 from inf_former_jax.memory.state import init
 from inf_former_jax.models.decoder import ModelConfig
@@ -58,6 +58,11 @@ class EvaluateConfig(Skip):
     """The layers that have the cells, counted from 0; () = all."""
     cell_distance: Natural = 0
     """With rotary positions, at how many tokens from every query the cells stand."""
+    cells_by_age: bool = False
+    """With rotary positions: cells stand before the window by their age, at most --cell-distance."""
+    cell_tau: Rate = 0.0
+    """0: cells are averaged in pairs when all are full, so that each holds as many tokens. Else τ of
+    fixed contraction: the part of the cells that the past is squeezed into by each segment."""
     by_distance: Natural = 0
     """Sort the losses by how far back a word last occurred, in lengths of this many tokens; 0 = do
     not. `experiments.language_modeling distances` makes a table and a picture of it."""
@@ -68,7 +73,10 @@ class EvaluateConfig(Skip):
 
 
 #: What gives a model a memory that needs no training.
-_GIVEN = ("window", "sinks", "cells", "cell_layers", "cell_distance")
+_GIVEN = ("window", "sinks", "cells", "cell_layers", "cell_distance", "cells_by_age", "cell_tau")
+
+
+_OF_CELLS = tuple(name for name in _GIVEN if name.startswith("cell") and name != "cells")
 
 
 def with_memory(model: ModelConfig, cfg: EvaluateConfig) -> ModelConfig:
@@ -87,7 +95,7 @@ def with_memory(model: ModelConfig, cfg: EvaluateConfig) -> ModelConfig:
     of_run = start.is_run(cfg.run) and given[0] in ("window", "sinks")
     require(not of_run, given[0], f"{first} for a run", "none, since a run has its own")
     for name in given:
-        if name.startswith("cell_"):
+        if name in _OF_CELLS:
             require(cfg.cells > 0, name, f"{getattr(cfg, name)} without cells", "none there")
     window: dict[str, Any] = {"mem_len": cfg.window or model.mem_len, "sinks": cfg.sinks}
     if not cfg.cells:
@@ -96,8 +104,13 @@ def with_memory(model: ModelConfig, cfg: EvaluateConfig) -> ModelConfig:
     length = model.segment_len
     accepted = f"a multiple of segments of {length} beside cells"
     require(window["mem_len"] % length == 0, "window", window["mem_len"], accepted)
-    memory = dataclasses.replace(TRAINING_FREE, num_basis=cfg.cells)
-    where = {"long_term_layers": cfg.cell_layers, "cell_distance": cfg.cell_distance}
+    contraction = {"contraction": "fixed", "tau": cfg.cell_tau} if cfg.cell_tau else {}
+    memory = dataclasses.replace(TRAINING_FREE, num_basis=cfg.cells, **contraction)
+    where = {
+        "long_term_layers": cfg.cell_layers,
+        "cell_distance": cfg.cell_distance,
+        "cells_by_age": cfg.cells_by_age,
+    }
     # Fused attention computes the same, but does not say what its scores sum to.
     attention: dict[str, Any] = {"fused_attention": False, "fused_by": "xla"}
     return dataclasses.replace(model, long_term=memory, **window, **where, **attention)

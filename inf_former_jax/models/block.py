@@ -163,7 +163,8 @@ class Block(nn.Module):
         keys_values = self.attention.placed(keys, slots), values
         cache = open_segment.append(cache, x, keys_values, slots, segment.where)
         keys, values = (jnp.moveaxis(part, 2, 0) for part in (cache.keys, cache.values))
-        q, segment = self.attention.queries(inputs), segment._replace(projected=cache.projected)
+        q = self.attention.queries(inputs)
+        segment = segment._replace(projected=cache.projected, places=places)
         read = combined(kind.read(memory, q, segment) for kind in self.kinds)
         attended = self.attention.cached(q, (keys, values), segment, slots, read.joined)
         if cache.mass is not None and read.mass is not None:
@@ -196,8 +197,8 @@ class Block(nn.Module):
 
         They stay in the signal's dtype, also where layers compute in bfloat16. What is read is
         added to local attention's output, which has the bias of the output already. Cells have no
-        place in the window: where positions are rotary, all of them stand at one distance from
-        each query.
+        place in the window: where positions are rotary, they stand before it by their age, or all
+        of them at one distance from each query.
         """
 
         def keys_values(x):
@@ -211,7 +212,8 @@ class Block(nn.Module):
         return LayerProjections(
             keys_values,
             output=lambda z: from_heads(z, self.attention.out, HIGHEST),
-            queries=lambda q: self.attention.from_afar(q, self.cfg.cell_distance),
+            queries=self.attention.for_cells,
+            aged=self.attention.aged,
         )
 
     def _reconstruction(self, x: AnyArray, old: Array, new: Array) -> Float[Array, "B T"]:

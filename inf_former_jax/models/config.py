@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from inf_former_jax.fields import Checked, Count, Natural, Positive, Rate
+from inf_former_jax.memory.ages import require_ages
 from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.config import LongTermConfig
 from inf_former_jax.memory.write_operators import check_size
@@ -73,6 +74,9 @@ class ModelConfig(Checked):
     cell_distance: Natural = 0
     """With rotary positions and a memory that is read by the layer's own matrices: at how many
     tokens from every query its cells stand. 0: neither is turned."""
+    cells_by_age: bool = False
+    """The cells stand before the window instead, each where the middle of what it holds was, but at
+    most cell_distance before it; 0 = no limit."""
     activation: Literal["relu", "gelu", "gelu_exact", "swiglu"] = "relu"
     """Of the feed-forward layer; gelu is GPT-2's, by the tanh approximation, gelu_exact x·Φ(x).
     swiglu: `(silu(x G) ⊙ x W) W'`, a third matrix and no biases."""
@@ -208,6 +212,14 @@ class ModelConfig(Checked):
             found += " and no memory that the layer's own matrices read" * own
             fits = self.position == "rotary" and not own
             require(fits, "cell_distance", found, "0 there")
+        if self.cells_by_age:
+            memory = self.long_term
+            own = memory is None or memory.projections == "own"
+            found = f"True with {self.position} positions"
+            found += " and no memory that the layer's own matrices read" * own
+            require(self.position == "rotary" and not own, "cells_by_age", found, "False there")
+            if memory is not None:
+                require_ages(memory, "cells_by_age")
         if self.compressed is not None:
             rate, length = self.compressed.rate, self.compressed.length
             require(not self.same_length, "same_length", True, "False beside a compressed memory")

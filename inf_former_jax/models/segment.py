@@ -36,3 +36,4 @@ class Segment(NamedTuple):
     distances: Float[Array, "H P K"] | None = None  # the layer's; relative only
     location_key: Key[Array, "*W B"] | None = None  # of the layer, if sticky locations are drawn
     projected: Projected | None = None  # the layer's, of a segment that is read in pieces
+    places: Int[AnyArray, "B C"] | None = None  # of a piece's tokens in the segment; None: 0, 1, …

@@ -34,7 +34,8 @@ COMMANDS = {
     "language_modeling compare": "--models --seeds --base-updates --updates --learning-rate "
     "--memory-learning-rate --piece --vocab-size --data --init-from --out",
     "language_modeling evaluate": "--run --memory --segment-len --data --splits --characters "
-    "--window --sinks --cells --cell-layers --cell-distance --by-distance --cache --out",
+    "--window --sinks --cells --cell-layers --cell-distance --cells-by-age --cell-tau --by-distance "
+    "--cache --out",
     "language_modeling distances": "--files --names --split --out",
     "generate": "--model --memory --prompt --prompt-file --tokens --temperature --top-p --top-k "
     "--segment-len --memory-in --memory-out --seed",

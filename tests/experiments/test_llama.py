@@ -174,7 +174,9 @@ def test_it_is_evaluated_as_it_is(published, data, tmp_path):
 def test_losses_by_distance_are_compared(published, data, tmp_path, capsys):
     """A window with sinks beside it and a memory: sums agree, and the table has every row."""
     window = shlex.split(f"--window {T} --sinks 2 --by-distance {T}")
-    cells = shlex.split("--cells 8 --cell-layers 1 --cell-distance 16")
+    cells = shlex.split(
+        "--cells 8 --cell-layers 1 --cell-distance 16 --cells-by-age --cell-tau 0.5"
+    )
     plain = evaluated(published, data, tmp_path / "plain", *window)["test"]
     assert set(plain) == {"as trained"}
     found = evaluated(published, data, tmp_path / "cells", *window, *cells, name="-8")["test"]

@@ -387,6 +387,7 @@ def test_random_locations_come_from_their_own_rng():
         ({"sinks": 1, "same_length": True}, "sinks"),
         ({"sinks": 1, "long_term": None, "compressed": CompressedConfig(2, 8)}, "sinks"),
         ({"cell_distance": 1}, "cell_distance"),
+        ({"cells_by_age": True}, "cells_by_age"),
         ({"cell_distance": 1, "position": "rotary"}, "cell_distance"),
     ],
 )

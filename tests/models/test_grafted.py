@@ -101,6 +101,29 @@ def test_cells_stand_at_their_distance():
     assert np.abs(of_window(beside, T - 1, True) - expected).max() > 1e-3
 
 
+def test_cells_by_age_are_a_longer_window():
+    """Cells of one vector each, before the window, are a window of one more segment."""
+    cell = dataclasses.replace(CELLS, num_basis=T)
+    cfg = dataclasses.replace(LLAMA, long_term=cell, cells_by_age=True)
+    near = dataclasses.replace(cfg, cell_distance=1)
+    longer, params = dataclasses.replace(LLAMA, mem_len=2 * T), params_of(LLAMA)
+    expected, found, other = (outputs(one, params, TOKENS[:3])[2] for one in (longer, cfg, near))
+    np.testing.assert_allclose(found.logits, expected.logits, rtol=0, atol=1e-12)
+    assert np.abs(other.logits - expected.logits).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"position": "learned"}, {"long_term": None}, {"sticky": True}, {"functions": "gaussian"}],
+)
+def test_cells_without_an_age_are_refused(changes):
+    memory = {key: changes[key] for key in changes if key in ("sticky", "functions")}
+    model = {key: changes[key] for key in changes if key not in memory}
+    with pytest.raises(ValueError, match=r"^cells_by_age: found .*, accepted"):
+        held = dataclasses.replace(CELLS, **memory)
+        dataclasses.replace(LLAMA, **{"long_term": held, "cells_by_age": True, **model})
+
+
 def test_only_chosen_layers_remember():
     """A memory of the second layer changes what follows it, and nothing before it."""
     cfg = dataclasses.replace(LLAMA, long_term=CELLS, long_term_layers=(1,))

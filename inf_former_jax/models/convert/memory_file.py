@@ -32,7 +32,7 @@ _TENSORS, _OPTIONS = "memory.safetensors", "memory.json"
 
 #: What a memory and its window are made of; all else is the model's.
 FIELDS = ("segment_len", "mem_len", "sinks", "long_term", "long_term_layers", "cell_distance")
-FIELDS += ("compressed",)
+FIELDS += ("cells_by_age", "compressed")
 
 
 def save(cfg: ModelConfig, params: Mapping[str, Any], path: str | os.PathLike) -> int:

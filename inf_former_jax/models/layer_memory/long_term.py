@@ -60,11 +60,11 @@ class LongTerm(MemoryKind):
         cfg, steer, queries = self.attention.cfg, None, None
         if cfg.sticky:
             params = jax.lax.stop_gradient(self.attention.read.params())
-            queries = course.by_row((self._queries(q), segment.where))
+            queries = course.by_row((self._queries(q, segment), segment.where))
 
             def attend(memory, queries):
                 q, where = queries
-                projected = project(cfg, params, memory.coeffs, self.layer)
+                projected = project(cfg, params, memory, self.layer)
                 p = densities_of(cfg, params, q, projected, memory.writes)
                 return long_term.remember(memory, p, where)
 
@@ -85,7 +85,7 @@ class LongTerm(MemoryKind):
         """What each head and query finds under its density, in float32 at least."""
         cfg, mass = self.attention.cfg, None
         assert memory.long_term is not None
-        q = self._queries(q)
+        q = self._queries(q, segment)
         found, info = self.attention.attend(q, memory.long_term, segment.projected, self.layer)
         if cfg.sticky:
             looked = jax.lax.stop_gradient(info["density"])  # or its weights would be kept
@@ -103,7 +103,8 @@ class LongTerm(MemoryKind):
             return memory
         return memory._replace(long_term=long_term.remember_mass(memory.long_term, mass))
 
-    def _queries(self, q: Float[Array, "B H T K"]) -> Float[Array, "B H T K"]:
+    def _queries(self, q: Float[Array, "B H T K"], segment: Segment) -> Float[Array, "B H T K"]:
         """The layer's queries as they look for the memory, in float32 at least."""
         q = q.astype(jnp.promote_types(q.dtype, jnp.float32))
-        return self.layer.queries(q) if self.attention.cfg.projections == "attention" else q
+        own = self.attention.cfg.projections == "own"
+        return q if own else self.layer.queries(q, segment.places)

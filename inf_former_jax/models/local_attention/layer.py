@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from inf_former_jax.memory import compressed
+from inf_former_jax.memory.ages import cell_ages
 from inf_former_jax.memory.arrays import AnyArray
 from inf_former_jax.memory.content import ContentRead, join
 from inf_former_jax.memory.state import num_filled, window_len
@@ -146,13 +147,36 @@ class LocalAttention(nn.Module):
         table = rotary.angles(window_len(cfg) + cfg.segment_len, cfg.head_dim, cfg.rope_theta)
         return rotary.turned(x, table, slots)
 
-    def from_afar(self, q: Float[Array, "B H T K"], distance: int) -> Float[Array, "B H T K"]:
-        """Queries as they see keys that are not turned, all of them at one distance in tokens."""
+    def for_cells(
+        self, q: Float[Array, "B H T K"], places: Int[AnyArray, "b T"] | None
+    ) -> Float[Array, "B H T K"]:
+        """Queries as they see the cells of a long-term memory.
+
+        Args:
+            places: where in the segment they are; None: at 0, 1, ….
+        """
         cfg = self.cfg
-        if not distance:
+        if cfg.cells_by_age:
+            places = np.arange(q.shape[2])[None] if places is None else places
+            return jnp.swapaxes(self.placed(jnp.swapaxes(q, 0, 1), window_len(cfg) + places), 0, 1)
+        if not cfg.cell_distance:
             return q
-        table = rotary.angles(distance + 1, cfg.head_dim, cfg.rope_theta)[-1:]
+        # Cells are not turned, and a query is as far from all of them as from the place 0.
+        table = rotary.angles(cfg.cell_distance + 1, cfg.head_dim, cfg.rope_theta)[-1:]
         return rotary.turned(q, table, np.zeros((1, q.shape[2]), int))
+
+    def aged(
+        self, keys: Float[Array, "H B R K"], writes: Int[AnyArray, " B"]
+    ) -> Float[Array, "H B R K"]:
+        """Keys of cells as queries see them: before the window, by their age if so configured."""
+        cfg = self.cfg
+        if not cfg.cells_by_age or cfg.long_term is None:
+            return keys
+        # The newest vector, whose middle has the age ½, stands just before the window.
+        distances = cell_ages(cfg.long_term, writes, cfg.segment_len) + 0.5
+        if cfg.cell_distance:
+            distances = jnp.minimum(distances, cfg.cell_distance)
+        return rotary.turned_to(keys, cfg.sinks - distances, cfg.rope_theta)
 
     def for_queries(self, x: Float[Array, "J B S K"]) -> Float[Array, "H B S K"]:
         """Keys or values of every head of queries: those that heads share are repeated."""

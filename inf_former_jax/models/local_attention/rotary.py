@@ -31,6 +31,23 @@ def turned(
     """
     wide = jnp.promote_types(x.dtype, jnp.float32)
     cos, sin = (jnp.asarray(of(table), wide)[places][None] for of in (np.cos, np.sin))
-    first, second = jnp.split(x.astype(wide), 2, axis=-1)
+    return _turned(x, cos, sin)
+
+
+def turned_to(
+    x: Float[Array, "H B S K"], places: Float[AnyArray, "B S"], theta: float
+) -> Float[Array, "H B S K"]:
+    """`turned`, to any places: they may lie between tokens or before the first one.
+
+    Angles are computed in the graph, where those of a place s in float32 are off by s·6e-8.
+    """
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    speeds = angles(2, x.shape[-1], theta)[1].astype(wide)
+    at = jnp.asarray(places, wide)[None, ..., None] * speeds[None, None, None]
+    return _turned(x, jnp.cos(at), jnp.sin(at))
+
+
+def _turned(x: Array, cos: Array, sin: Array) -> Array:
+    first, second = jnp.split(x.astype(cos.dtype), 2, axis=-1)
     halves = first * cos - second * sin, second * cos + first * sin
     return jnp.concatenate(halves, axis=-1).astype(x.dtype)

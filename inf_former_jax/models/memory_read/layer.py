@@ -36,7 +36,10 @@ class LayerProjections(NamedTuple):
 
     keys_values: Callable[[Array], tuple[Array, Array]]  # [B, R, E] -> two of [H, B, R, K]
     output: Callable[[Array], Array]  # [H, B, T, K] -> [B, T, E]
-    queries: Callable[[Array], Array] = lambda q: q  # [B, H, T, K], as they look for cells
+    # Queries [B, H, T, K] as they look for cells, by their places [b, T] in the segment or None.
+    queries: Callable[[Array, Any], Array] = lambda q, places: q
+    # Keys [H, B, R, K] of cells as queries see them, by the number of writes [B].
+    aged: Callable[[Array, Any], Array] = lambda keys, writes: keys
 
 
 class ReadParams(NamedTuple):
@@ -63,14 +66,16 @@ class Found(NamedTuple):
 def project(
     cfg: LongTermConfig,
     params: ReadParams,
-    coeffs: Float[AnyArray, "B N E"],
+    memory: LongTermMemory,
     layer: LayerProjections | None = None,
 ) -> Projected:
     """What all queries of a segment share: keys and values of the signal, for each kind of head."""
+    coeffs = memory.coeffs
     by_place = by_content = None
     if params.key is None:
         assert layer is not None
         keys, values = layer.keys_values(cell_signal(cfg, coeffs))
+        keys = layer.aged(keys, memory.writes)
         return Projected(None, ContentMemory(*(jnp.swapaxes(x, 0, 1) for x in (keys, values))))
     assert params.value is not None
     heads = params.key.shape[1]
@@ -155,7 +160,7 @@ class LongTermRead(nn.Module):
         found = "none with projections = attention"
         require(params.key is not None or layer is not None, "layer", found, "the layer's own")
         if projected is None:
-            projected = project(cfg, params, memory.coeffs, layer)
+            projected = project(cfg, params, memory, layer)
         density, values = densities_of(cfg, params, q, projected, memory.writes), []
         by_content, by_place = by_kind(density)
         if projected.content is not None:
@@ -194,7 +199,7 @@ class LongTermRead(nn.Module):
 
     def project(self, memory: LongTermMemory, layer: LayerProjections | None = None) -> Projected:
         """What all queries of a segment share."""
-        return project(self.cfg, self.params(), memory.coeffs, layer)
+        return project(self.cfg, self.params(), memory, layer)
 
     def params(self) -> ReadParams:
         """The parameters, which the first call has created."""
