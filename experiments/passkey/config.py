@@ -3,8 +3,9 @@
 import dataclasses
 from typing import Annotated
 
+from experiments.language_modeling.config import TextConfig, grafted
 from experiments.passkey.data import Sizes
-from experiments.run.config import RunConfig, small_model
+from experiments.run.config import small_model
 from inf_former_jax.fields import Count, Required, Sample
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import presets
@@ -15,13 +16,14 @@ from inf_former_jax.training.optim import OptimConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PasskeyConfig(RunConfig):
+class PasskeyConfig(TextConfig):
     """One run of the passkey experiment."""
 
     data: Annotated[str, Required("a folder of text with train, valid, test")] = ""
     """Required: folder of text with the splits train, valid and test (`data/text.py`)."""
-    tokenizer: str = "bytes"
-    """`bytes`, or a tokenizer.json or folder of a byte-level BPE (`data/tokens.py`)."""
+    tokenizer: str = ""
+    """"bytes", a tokenizer.json, or a folder with one or with vocab.json and merges.txt; "" = that
+    of what a run begins with, or bytes."""
     cache: str = ""
     """Folder to keep the tokens in; "" = in memory only."""
     task: Sizes = dataclasses.field(default_factory=Sizes)
@@ -38,6 +40,20 @@ def _small(model: ModelConfig, **changes) -> PasskeyConfig:
         model=small_model(model, **{**sizes, **changes}),
         optim=OptimConfig(learning_rate=1e-3, steps=6000, warmup_steps=100),
         loop=LoopConfig(eval_every=500),
+    )
+
+
+def _grafted() -> PasskeyConfig:
+    """A published model whose memory alone is trained, as on novels."""
+    of_novels = grafted(presets.smollm2_infinity())
+    return PasskeyConfig(
+        model=of_novels.model,
+        optim=of_novels.optim,
+        loop=of_novels.loop,
+        task=Sizes(distances=(1, 2, 4, 8)),
+        batch_size=2,
+        test_documents=8,
+        valid_documents=4,
     )
 
 
@@ -62,5 +78,9 @@ PRESETS: dict[str, tuple[str, PasskeyConfig]] = {
     "transformer-xl": (
         "Transformer-XL: no long-term memory, a short-term memory twice as long.",
         _small(presets.transformer_xl(), mem_len=128),
+    ),
+    "smollm2-infinity": (
+        "SmolLM2-135M (--init-from) whose cells alone are trained; 9 segments of 256 tokens.",
+        _grafted(),
     ),
 }

@@ -8,6 +8,7 @@ from typing import Any, cast
 import jax
 import numpy as np
 
+from experiments.language_modeling import start
 from experiments.passkey import data
 from experiments.passkey.config import PRESETS, PasskeyConfig
 from experiments.run import batches, controls, probes, training
@@ -17,7 +18,6 @@ from experiments.run.tables import TRAINED
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.data.splits import TokenizedSplit, tokenize
 from inf_former_jax.data.text import SPLITS
-from inf_former_jax.data.tokens import Bytes, Tokenizer, load_bpe
 from inf_former_jax.memory.state import empty_long_term, foreign_long_term
 from inf_former_jax.models.decoder import Decoder, ModelConfig, Output
 from inf_former_jax.require import require
@@ -34,15 +34,13 @@ def documents(
     Raises:
         ValueError: no such tokeniser, or texts that are not found or too short for the task.
     """
-    text = _tokens(cfg.data, split, cfg.tokenizer, cfg.cache)
-    length, tokenizer = cfg.model.segment_len, tokenizer_of(cfg.tokenizer)
+    kind = cfg.tokenizer or "bytes"
+    text = _tokens(cfg.data, split, kind, cfg.cache)
+    length, tokenizer = cfg.model.segment_len, tokenizer_of(kind)
     return data.generate(cfg.seed, split, numbers, cfg.task, length, text, tokenizer, distance)
 
 
-@functools.cache
-def tokenizer_of(name: str) -> Tokenizer:
-    """The tokeniser that an option names."""
-    return Bytes() if name == "bytes" else load_bpe(name)
+tokenizer_of = functools.cache(start.tokenizer_of)
 
 
 @functools.cache  # read by the check at the door, then by the run
@@ -85,8 +83,8 @@ class Passkey(Task):
 
     best, higher_is_better = "accuracy", True
 
-    def __init__(self, cfg: PasskeyConfig, site: Site):
-        self._cfg, self._site = cfg, site
+    def __init__(self, cfg: PasskeyConfig, site: Site, params: Any = None):
+        self._cfg, self._site, self.params = cfg, site, params
         self._steps: dict[Control, tuple[Any, Any]] = {
             control: (read, make_answer_step(cfg.model, control))
             for control, read in controls.eval_steps(cfg, site.mesh).items()
@@ -167,23 +165,35 @@ def baselines(cfg: PasskeyConfig) -> dict[str, list[float]]:
 
 def check(cfg: PasskeyConfig) -> None:
     """Refuse at the door what would fail after minutes, or silently."""
-    found, least = cfg.model.vocab_size, tokenizer_of(cfg.tokenizer).vocab_size
-    accepted = f"{least} or more, as the tokenizer {cfg.tokenizer} has"
+    kind = cfg.tokenizer or "bytes"
+    found, least = cfg.model.vocab_size, tokenizer_of(kind).vocab_size
+    accepted = f"{least} or more, as the tokenizer {kind} has"
     require(found >= least, "model.vocab_size", found, accepted)
     for split in SPLITS:
         documents(cfg, split, np.arange(1))
     training.check(cfg)
+    start.parameters(cfg)
+
+
+def passkey(cfg: PasskeyConfig, site: Site) -> Passkey:
+    """The task of a run, with what it begins with."""
+    return Passkey(cfg, site, start.parameters(cfg))
 
 
 def report(preset: str, folder: Path, result: Mapping[str, Any]) -> None:
     """Print the table of a finished run, and draw its picture."""
+    show(f"passkey, {preset}, {result['steps']:,} updates", folder, result)
+
+
+def show(title: str, folder: Path, result: Mapping[str, Any]) -> None:
+    """The same under any title."""
     trained = {}
     for label, row in result["test"].items():
         trained[f"digits, {label}"] = row["accuracy"], row["accuracy_by_distance"]
         trained[f"whole keys, {label}"] = row["keys"], row["keys_by_distance"]
     probes.report(
         folder,
-        f"passkey, {preset}, {result['steps']:,} updates",
+        title,
         "right on the test documents, by distance in segments",
         result["test"][TRAINED]["distances"],
         trained,
@@ -198,8 +208,9 @@ PASSKEY = Experiment(
     "passkey",
     PRESETS,
     "infinity-former-lasting",
-    Passkey,
+    passkey,
     check,
     report,
     lambda cfg: (cfg.task.segments, 0),
+    start.resolved,
 )

@@ -61,6 +61,18 @@ def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
     return [] if old == new else [f"{prefix[:-1]}: {json.dumps(old)} → {json.dumps(new)}"]
 
 
+def check_free(file: Path, settings: dict[str, Any]) -> None:
+    """Refuse to write over a result of other settings (as JSON).
+
+    Raises:
+        ValueError: there is one.
+    """
+    if file.is_file():
+        others = differences(files.read_json(file).get("settings", {}), settings)
+        found = f"{file} of other settings, {', '.join(others)}"
+        require(not others, "out", found, "another folder")
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """A run folder's config as JSON.
 

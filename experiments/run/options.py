@@ -29,16 +29,16 @@ RARE = frozenset(
     model.num_kv_heads model.norm model.norm_kind model.norm_epsilon model.final_norm model.position
     model.max_position model.rope_theta model.activation model.attention_bias model.tied
     model.scale_embedding model.sinks model.long_term_layers model.cell_distance
-    model.cells_by_age model.long_term.unit_writes optim.trained model.inner_dropout model.attention_dropout
-    model.same_length model.clamp_len model.query_chunk model.fused_attention model.fused_by
-    model.remat model.long_term.padding model.long_term.locations model.long_term.bins
-    model.long_term.prior_scale model.long_term.prior_mean model.long_term.gate
-    model.long_term.power model.long_term.horizon model.long_term.max_operator_mib
-    model.long_term.read model.long_term.content_heads model.long_term.cells
-    model.long_term.temperature model.long_term.learn_temperature model.long_term.age_bias
-    model.long_term.turn_queries model.long_term.unit_cells model.long_term.projections
-    model.long_term.joined optim.b1 optim.b2 objective.reconstruction_weight
-    objective.segments_at_once
+    model.cells_by_age model.long_term.unit_writes optim.trained model.inner_dropout
+    model.attention_dropout model.same_length model.clamp_len model.query_chunk
+    model.fused_attention model.fused_by model.remat model.long_term.padding
+    model.long_term.locations model.long_term.bins model.long_term.prior_scale
+    model.long_term.prior_mean model.long_term.gate model.long_term.power model.long_term.horizon
+    model.long_term.max_operator_mib model.long_term.read model.long_term.content_heads
+    model.long_term.cells model.long_term.temperature model.long_term.learn_temperature
+    model.long_term.age_bias model.long_term.turn_queries model.long_term.unit_cells
+    model.long_term.projections model.long_term.joined optim.b1 optim.b2
+    objective.reconstruction_weight objective.segments_at_once
     """.split()  # noqa: SIM905
 )
 

@@ -22,7 +22,10 @@ COMMANDS = {
     "infinity-former-sticky transformer-xl",
     "recall infinity-former-lasting": "--task.num-keys --task.segments --test-documents --out "
     "--loop.minutes --model.memory-gradient",
-    "passkey": "infinity-former-lasting infinity-former transformer-xl",
+    "passkey": "infinity-former-lasting infinity-former transformer-xl smollm2-infinity",
+    "passkey smollm2-infinity": "--init-from --data --tokenizer",
+    "passkey evaluate": "--run --memory --segment-len --window --sinks --cells --data --cache "
+    "--task.distances --task.digits --test-documents --batch-size --out",
     "passkey infinity-former": "--data --tokenizer --cache --task.distances --task.digits "
     "--task.text-weight --test-documents",
     "questions": "infinity-lasting infinity no-memory",
@@ -34,8 +37,8 @@ COMMANDS = {
     "language_modeling compare": "--models --seeds --base-updates --updates --learning-rate "
     "--memory-learning-rate --piece --vocab-size --data --init-from --out",
     "language_modeling evaluate": "--run --memory --segment-len --data --splits --characters "
-    "--window --sinks --cells --cell-layers --cell-distance --cells-by-age --cell-tau --by-distance "
-    "--cache --out",
+    "--window --sinks --cells --cell-layers --cell-distance --cells-by-age --cell-tau "
+    "--by-distance --cache --out",
     "language_modeling distances": "--files --names --split --out",
     "generate": "--model --memory --prompt --prompt-file --tokens --temperature --top-p --top-k "
     "--segment-len --memory-in --memory-out --seed",

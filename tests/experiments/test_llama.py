@@ -15,6 +15,7 @@ from experiments import generate
 from experiments.dialogue import __main__ as dialogue
 from experiments.language_modeling import __main__ as language_modeling
 from experiments.language_modeling import start
+from experiments.passkey import __main__ as passkey
 from experiments.run.tables import CONTROL
 from experiments.weights import __main__ as weights
 from inf_former_jax.data.tokens import load_bpe
@@ -23,10 +24,12 @@ from inf_former_jax.models import presets
 from inf_former_jax.models.convert import llama
 from inf_former_jax.models.decoder import Decoder
 from tests.data.test_tokens import write_small
+from tests.experiments.passkey.test_passkey import write_texts
 
 pytestmark = pytest.mark.slow  # whole runs
 
 VOCAB, T = 241, 8
+T_PASSKEY = 64  # has room for the statement
 #: Fewer positions than the segments of the tests have: a rotary model is not bound by them.
 LLAMA = presets.smollm2(
     vocab_size=VOCAB,
@@ -148,6 +151,37 @@ def evaluated(model, data, folder, *options, name="", segments=f"--segment-len {
         + list(options)
     )
     return json.loads((folder / f"evaluation-{data.name}{name}.json").read_text())
+
+
+def test_it_is_asked_for_a_passkey(published, tmp_path):
+    """As it is and with cells; a memory that is trained by a rate of almost nothing is the same."""
+    texts, size = write_texts(tmp_path / "texts", 2000), 4 * T_PASSKEY
+    given = f"--data {texts} --task.distances 2 1 --task.digits 2 --test-documents 8 --batch-size 8"
+    model = f"--run {published} --segment-len {T_PASSKEY} --window {T_PASSKEY}"
+    results = {}
+    for name, more in {"plain": "", "cells": f"--cells {size} --cells-by-age"}.items():
+        out = tmp_path / name
+        command = f"evaluate {model} {given} {more} --cache {tmp_path / 'c'} --out {out}"
+        passkey.main(shlex.split(command))
+        results[name] = json.loads((out / "result.json").read_text())["test"]
+    assert set(results["plain"]) == {"as trained"}
+    plain, cells = (results[name]["as trained"] for name in ("plain", "cells"))
+    assert plain["distances"] == [1, 2] and plain["documents"] == 8
+    assert abs(plain["loss"] - cells["loss"]) > 1e-5
+    with pytest.raises(SystemExit):
+        passkey.main(shlex.split(f"{command} --seed 1"))  # over another result
+    out = tmp_path / "run"
+    passkey.main(
+        shlex.split(f"""
+            smollm2-infinity --init-from {published} {given} --out {out} --valid-documents 8
+            --model.segment-len {T_PASSKEY} --model.mem-len {T_PASSKEY} --model.sinks 0
+            --model.long-term-layers --model.long-term.num-basis {size} --model.cells-by-age
+            --model.cell-distance 0 --optim.steps 1 --optim.warmup-steps 0
+            --optim.learning-rate 1e-12
+        """)
+    )
+    trained = json.loads((out / "result.json").read_text())["test"]["as trained"]
+    assert trained["loss"] == pytest.approx(cells["loss"], rel=1e-5)
 
 
 def test_it_is_evaluated_as_it_is(published, data, tmp_path):

@@ -1,0 +1,122 @@
+"""A model that is read with, and the window and cells that it is given without any training."""
+
+import dataclasses
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from experiments.language_modeling import start
+from experiments.language_modeling.config import LanguageModelingConfig
+from experiments.run import devices
+from experiments.run.config import RunConfig
+from inf_former_jax.data.tokens import Tokenizer
+from inf_former_jax.fields import Checked, Natural, Rate, Required
+from inf_former_jax.memory.state import init
+from inf_former_jax.models.decoder import ModelConfig
+from inf_former_jax.models.presets import TRAINING_FREE
+from inf_former_jax.require import require
+from inf_former_jax.training import sharding
+from inf_former_jax.training.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GivenConfig(Checked):
+    """A run or a published model, and what stands beside it."""
+
+    run: Annotated[str, Required("a run folder, or one of a GPT-2 or Llama")] = ""
+    """A run folder of experiments.language_modeling, or a Hugging Face folder of a GPT-2 or a
+    Llama."""
+    memory: str = ""
+    """Folder of a memory that was trained beside a published model (`experiments.weights memory`);
+    "" = none."""
+    segment_len: Natural = 0
+    """Segments of a published model, a GPT-2's at most its positions; 0 = all of them, up to 1,024.
+    A run has its own."""
+    window: Natural = 0
+    """Short-term memory of a published model, in tokens; beside cells whole segments. A run has its
+    own."""
+    sinks: Natural = 0
+    """First tokens of a document that stay in the window, if there is one."""
+    cells: Natural = 0
+    """Give a model without a memory one of this many cells, which join its attention by its own
+    matrices: nothing is trained (SPEC §9). A power of two; 0 = the model as it is."""
+    cell_layers: tuple[Natural, ...] = ()
+    """The layers that have the cells, counted from 0; () = all."""
+    cell_distance: Natural = 0
+    """With rotary positions, at how many tokens from every query the cells stand."""
+    cells_by_age: bool = False
+    """With rotary positions: cells stand before the window by their age, at most that far."""
+    cell_tau: Rate = 0.0
+    """0: cells are averaged in pairs when all are full, so that each holds as many tokens. Else τ
+    of fixed contraction: what part of the cells a segment squeezes the past into."""
+
+
+#: What gives a model a memory that needs no training.
+_GIVEN = ("window", "sinks", "cells", "cell_layers", "cell_distance", "cells_by_age", "cell_tau")
+
+
+_OF_CELLS = tuple(name for name in _GIVEN if name.startswith("cell") and name != "cells")
+
+
+def with_memory(model: ModelConfig, cfg: GivenConfig) -> ModelConfig:
+    """The model with the window and the cells that are asked for, none of which has parameters.
+
+    Raises:
+        ValueError: a run and a window, or a model that has a memory of its own already, or one
+            that it cannot have.
+    """
+    given = [name for name in _GIVEN if getattr(cfg, name)]
+    if not given:
+        return model
+    first = f"{getattr(cfg, given[0])}"
+    bare = model.long_term is None and model.compressed is None
+    require(bare, given[0], f"{first} for a model with a memory", "none, or a model without one")
+    of_run = start.is_run(cfg.run) and given[0] in ("window", "sinks")
+    require(not of_run, given[0], f"{first} for a run", "none, since a run has its own")
+    for name in given:
+        if name in _OF_CELLS:
+            require(cfg.cells > 0, name, f"{getattr(cfg, name)} without cells", "none there")
+    window: dict[str, Any] = {"mem_len": cfg.window or model.mem_len, "sinks": cfg.sinks}
+    if not cfg.cells:
+        return dataclasses.replace(model, **window)
+    require(cfg.cells & (cfg.cells - 1) == 0, "cells", cfg.cells, "a power of two")
+    length = model.segment_len
+    accepted = f"a multiple of segments of {length} beside cells"
+    require(window["mem_len"] % length == 0, "window", window["mem_len"], accepted)
+    contraction = {"contraction": "fixed", "tau": cfg.cell_tau} if cfg.cell_tau else {}
+    memory = dataclasses.replace(TRAINING_FREE, num_basis=cfg.cells, **contraction)
+    where = {
+        "long_term_layers": cfg.cell_layers,
+        "cell_distance": cfg.cell_distance,
+        "cells_by_age": cfg.cells_by_age,
+    }
+    # Fused attention computes the same, but does not say what its scores sum to.
+    attention: dict[str, Any] = {"fused_attention": False, "fused_by": "xla"}
+    return dataclasses.replace(model, long_term=memory, **window, **where, **attention)
+
+
+def given(cfg: GivenConfig, batch_size: int = 0) -> tuple[LanguageModelingConfig, Any, Tokenizer]:
+    """(config, parameters, tokeniser) of the model with what it is given, on any mesh.
+
+    Args:
+        batch_size: rows that will be read at once; 0 = the run's.
+
+    Raises:
+        ValueError, FileNotFoundError: as `start.load` and `with_memory`.
+    """
+    run, params, tokenizer = start.load(cfg.run, cfg.segment_len, cfg.memory)
+    # Whatever mesh it was trained on.
+    run = dataclasses.replace(run, mesh_model=1, devices=0, distributed=False)
+    run = dataclasses.replace(run, batch_size=batch_size or run.batch_size)
+    run, note = devices.settled(run)
+    if note:
+        print(note)
+    return dataclasses.replace(run, model=with_memory(run.model, cfg)), params, tokenizer
+
+
+def state_of(cfg: RunConfig, params: Any, mesh: Mesh) -> TrainState:
+    """What a task's figures are of, where nothing is trained: parameters on every device."""
+    step, key = jnp.zeros((), jnp.int32), jax.random.key(cfg.seed)
+    return TrainState(step, sharding.everywhere(params, mesh), (), init(cfg.model, 1), key)

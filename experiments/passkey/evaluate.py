@@ -1,0 +1,75 @@
+"""Does a model find a passkey that was not trained to? A run, or a published GPT-2 or Llama.
+
+It reads the task's documents with its own tokeniser, with the window and the cells that it is
+given, and with the controls of every run. Nothing is trained.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from experiments.language_modeling.given import GivenConfig, given, state_of
+from experiments.passkey.config import PasskeyConfig
+from experiments.passkey.data import Sizes
+from experiments.passkey.task import Passkey, show
+from experiments.run import cli, devices, folders, training
+from inf_former_jax.fields import Count, Required, Sample, Seed
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(GivenConfig):
+    """Which model is asked for which keys."""
+
+    data: Annotated[str, Required("a folder of text with test")] = ""
+    """Required: folder of text with the split test."""
+    cache: str = "runs/tokens"
+    """Folder to keep the tokens in; "" = in memory only."""
+    task: Sizes = dataclasses.field(default_factory=lambda: Sizes(distances=(1, 2, 4, 8)))
+    test_documents: Sample = 16
+    """Test documents; each is asked at every distance."""
+    batch_size: Count = 2
+    """Documents that are read at once."""
+    seed: Seed = 0
+    out: Annotated[str, Required("a folder for the result")] = ""
+    """Folder of result.json and accuracy.png."""
+
+
+def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
+    """The test figures of a run of the task, under its controls.
+
+    Raises:
+        ValueError: as `given`, or texts that are not found or too short.
+    """
+    run, params, _ = given(cfg, cfg.batch_size)
+    asked = PasskeyConfig(
+        model=run.model,
+        optim=run.optim,
+        data=cfg.data,
+        tokenizer=cfg.run,
+        cache=cfg.cache,
+        task=cfg.task,
+        batch_size=cfg.batch_size,
+        test_documents=cfg.test_documents,
+        seed=cfg.seed,
+        devices=run.devices,
+    )
+    place = training.site(asked, cfg.out)
+    settings = {"settings": folders.to_json(cfg), "trained": folders.read_config(Path(cfg.run))}
+    results = Passkey(asked, place).results(state_of(asked, params, place.mesh))
+    return provenance | settings | results
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command line: `python -m experiments.passkey evaluate [--options]`."""
+    program = "python -m experiments.passkey evaluate"
+    cfg = cli.options(program, __doc__ or "", EvaluateConfig(), argv)
+    devices.offer()
+    with cli.refusals():
+        folders.read_config(Path(cfg.run))
+        folder = folders.make(cfg.out)
+        provenance = folders.provenance("passkey", Path(cfg.run).name, ["evaluate", *argv])
+        folders.check_free(folder / "result.json", folders.to_json(cfg))
+        result = evaluate(cfg, provenance)
+    folders.write_json(folder / "result.json", result)
+    show(f"passkey, {Path(cfg.run).name} as it is", folder, result)
