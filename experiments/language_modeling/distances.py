@@ -19,7 +19,7 @@ from experiments.language_modeling.distance import WORDS
 from experiments.run import cli, folders
 from experiments.run.gains import Gain, as_json, gain, table
 from experiments.run.plots import LINES, picture
-from experiments.run.tables import TRAINED
+from experiments.run.tables import CONTROL, FOREIGN, TRAINED
 from inf_former_jax.fields import Checked, Required
 from inf_former_jax.files import read_json, write_text
 from inf_former_jax.require import require
@@ -110,9 +110,9 @@ def gains(found: Read, words: str) -> dict[str, list[Gain]]:
 
 
 def own_gains(found: Read, words: str) -> dict[str, list[Gain]]:
-    """Row under a control → what its model gains over it by its own memory, in the same places."""
+    """Memory emptied or foreign → what the model gains over it by its own, in the same places."""
     own = {row.name: row for row in found.rows if row.label == TRAINED}
-    controls = [row for row in found.rows if row.label != TRAINED]
+    controls = [row for row in found.rows if row.label in (CONTROL, FOREIGN)]
     return {row.title: _over(row, own[row.name], words) for row in controls}
 
 
