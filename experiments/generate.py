@@ -24,6 +24,7 @@ from experiments.language_modeling import start
 from experiments.language_modeling.sample import WriteConfig, Writer, numbers, pieces, writer
 from experiments.run import cli
 from inf_former_jax import generate
+from inf_former_jax.data.chat import Message, load_chat
 from inf_former_jax.fields import Natural, Required
 from inf_former_jax.files import printable, read_text
 from inf_former_jax.models.decoder import Decoder
@@ -44,6 +45,9 @@ class GenerateConfig(WriteConfig):
     """Text to go on from; after that of --prompt-file."""
     prompt_file: str = ""
     """A text file to read first, of any length."""
+    ask: str = ""
+    """A question to a model that was tuned on conversations. It and the prompt before it are what
+    the user says, in the form of the model's chat template."""
     tokens: Natural = 200
     """Tokens to write; 0 = only read, for --memory-out."""
     segment_len: Natural = 0
@@ -58,7 +62,7 @@ def load(folder: str, segment_len: int = 0, memory: str = "") -> Writer:
 
 
 def read_prompt(cfg: GenerateConfig) -> str:
-    """The text of --prompt-file, then --prompt.
+    """The text of --prompt-file, then --prompt, then after an empty line --ask.
 
     Raises:
         ValueError: an unreadable file, or no prompt and no memory to go on from.
@@ -66,8 +70,9 @@ def read_prompt(cfg: GenerateConfig) -> str:
     """
     text = read_text(cfg.prompt_file) if cfg.prompt_file else ""
     text += cfg.prompt
+    text += "\n\n" * bool(text and cfg.ask) + cfg.ask
     given = bool(text or cfg.memory_in)
-    require(given, "prompt", "none", "--prompt, --prompt-file or --memory-in")
+    require(given, "prompt", "none", "--prompt, --prompt-file, --ask or --memory-in")
     return text
 
 
@@ -75,10 +80,14 @@ def run(cfg: GenerateConfig) -> None:
     """Read and write, printing as it goes."""
     text, sampling = read_prompt(cfg), cfg.sampling()
     model = load(cfg.model, cfg.segment_len, cfg.memory)
+    if cfg.ask:
+        ids = load_chat(cfg.model, model.tokenizer).encode([Message("user", text)])
+    else:
+        ids = model.tokenizer.encode(text)
     state = generate.start(model.decoder, 1)
     if cfg.memory_in:
         state = model.load(cfg.memory_in, cfg.memory_accept)
-    ids, key = model.tokenizer.encode(text)[None], jax.random.key(cfg.seed)
+    ids, key = ids[None], jax.random.key(cfg.seed)
     steps = model.stream(state, ids, cfg.tokens, key, sampling=sampling)
     print(f"reading {ids.shape[1]:,} tokens", file=sys.stderr)
 

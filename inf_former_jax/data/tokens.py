@@ -162,6 +162,14 @@ class ByteLevelBpe:
         (encoded,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
         return np.array(encoded.ids, np.int32)
 
+    def encode_marked(self, text: str) -> Int32[np.ndarray, " n"]:
+        """The ids of a text in which special tokens stand for themselves, as in a chat template."""
+        self._tokenizer.encode_special_tokens = False
+        try:
+            return self.encode(text)
+        finally:
+            self._tokenizer.encode_special_tokens = True
+
     def decode(self, ids: Integer[np.ndarray, " n"]) -> str:
         """The ids' text, ends left out and invalid UTF-8 replaced; ValueError for other ids."""
         check_tokens(ids, self.vocab_size, "ids")

@@ -40,8 +40,8 @@ COMMANDS = {
     "--window --sinks --cells --cell-layers --cell-distance --cells-by-age --cell-tau "
     "--by-distance --cache --out",
     "language_modeling distances": "--files --names --split --out",
-    "generate": "--model --memory --prompt --prompt-file --tokens --temperature --top-p --top-k "
-    "--segment-len --memory-in --memory-out --seed",
+    "generate": "--model --memory --prompt --prompt-file --ask --tokens --temperature --top-p "
+    "--top-k --segment-len --memory-in --memory-out --seed",
     "dialogue": "no-document window compressive infinity infinity-sticky infinity-lasting "
     "paper-window paper-infinity-lasting",
     "dialogue infinity-lasting": "--layout.document --layout.window --layout.scored "

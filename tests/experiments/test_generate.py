@@ -103,6 +103,7 @@ def test_refusals(model, tmp_path, capsys):
         (["--model", model[0], "--prompt", "a", "--top-p", "0"], "top_p: found 0"),
         (["--model", model[0], "--prompt", "a", "--tokens", "-1"], "tokens: found -1"),
         (["--model", gpt2_folder, "--prompt", "a"], "accepted: tokenizer.json"),
+        (["--model", model[0], "--ask", "a"], "chat_template: found none, accepted: a chat"),
         (["--model", gpt2_folder, "--prompt", "a", "--segment-len", "999"], "segment_len: found"),
     ):
         with pytest.raises(SystemExit) as stopped:
