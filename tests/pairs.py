@@ -5,8 +5,6 @@
 memory has to do.
 """
 
-import pytest
-
 from inf_former_jax.memory.long_term import LongTermConfig
 
 CELLS = {"functions": "rectangular", "fit": "intervals"}
@@ -113,16 +111,3 @@ _PAIRS = {
     ),
 }
 PAIRS = {name: {"long_term": memory(**of), **model} for name, (of, model) in _PAIRS.items()}
-
-#: Those that say the most together, where a test of all of them would take long.
-TELLING = (
-    "waves, intervals, sparsemax",
-    "content, gaussian, intervals",
-    "mixed, cells",
-    "llama, grafted",
-)
-
-
-def cases() -> list:
-    """The names of all pairs, the parameters of a test; most of them are slow together."""
-    return [pytest.param(name, marks=[] if name in TELLING else pytest.mark.slow) for name in PAIRS]

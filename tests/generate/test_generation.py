@@ -16,7 +16,7 @@ from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import decoder
 from inf_former_jax.models.decoder import Decoder, ModelConfig
 from tests.golden import jit
-from tests.pairs import LLAMA, PAIRS, cases
+from tests.pairs import LLAMA, PAIRS
 
 B, T, V = 3, 4, 19
 # Functions close together, so that a signal is read on fewer of them than it is stored on.
@@ -64,8 +64,10 @@ KINDS = {
     "compressive-infinite": {"compressed": CompressedConfig(2, T)},
 }
 LENGTHS = np.array([11, 3, 6])
-#: A walk draws other locations, so these pairs have their own test below.
-WALKED = [case for case in cases() if PAIRS[case.values[0]]["long_term"].locations != "draw"]
+#: A walk draws other locations, so a pair that draws them has a test of its own below.
+WALKED = [name for name, of in PAIRS.items() if of["long_term"].locations != "draw"]
+#: Sticky, without a memory, compressed, and of heads of two kinds: the others are slow.
+QUICK = ("sticky", "gpt2", "llama-compressive", "mixed, cells")
 
 
 def random_params(cfg):
@@ -137,7 +139,10 @@ def said(sticky):
     return read, np.asarray(sticky.run(read, prompts(0)[:, :0], 13)[0])
 
 
-@pytest.mark.parametrize("kind", [*KINDS, *WALKED])
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in [*KINDS, *WALKED]],
+)
 def test_greedy_is_the_decoder_on_whole_segments(kind):
     """Three calls, rows of unequal lengths: tokens, logits and memories are those of a walk.
 

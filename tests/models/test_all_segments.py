@@ -27,7 +27,7 @@ from inf_former_jax.training.objective import Objective
 from inf_former_jax.training.state import TrainState
 from inf_former_jax.training.step import make_train_step
 from tests.golden import jit
-from tests.pairs import GPT2, PAIRS, cases
+from tests.pairs import GPT2, PAIRS
 
 ROWS, SEGMENTS, LENGTH, VOCAB = 4, 5, 4, 12
 KL_WEIGHT = 0.1
@@ -203,11 +203,16 @@ def test_sinks_are_those_of_one_segment_after_the_other():
         np.testing.assert_array_equal(last, memory.layers[0].sinks)
 
 
-def test_two_segments():
+@pytest.mark.parametrize(
+    "changes",
+    [{"long_term": None}, pytest.param({}, marks=pytest.mark.slow)],
+    ids=["none", "sticky"],
+)
+def test_two_segments(changes):
     """Both differentiated, or the second alone: row 1 begins with it, row 3 is padding there."""
     batch = jax.tree.map(lambda leaf: leaf[:, 2:4], random_batch())
     weights = np.ones_like(batch.weights) * batch.valid
-    cfg = dataclasses.replace(STICKY, mem_len=0, norm="pre")
+    cfg = dataclasses.replace(STICKY, norm="pre", **{"mem_len": 0, **changes})
     check_schedules(cfg, batch._replace(weights=weights))
     check_schedules(cfg, without_loss(batch, (ALL, 0)), complete=False)
 
@@ -282,7 +287,14 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", [*KINDS, *cases()])
+#: No memory, one that is read at a place, and one that is read by content: the others are slow.
+QUICK = ("no memory", "sticky", "content, gaussian, intervals")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in KINDS | PAIRS],
+)
 def test_one_after_the_other(kind):
     """Logits' and KL's gradients, and the memory, by calls of the decoder: every kind, quickly.
 

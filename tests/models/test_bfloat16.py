@@ -70,7 +70,7 @@ COMPRESSIVE = dataclasses.replace(BASE, long_term=None, compressed=CompressedCon
         pytest.param(CONTENT, id="content", marks=pytest.mark.slow),
         pytest.param(TRAINING_FREE, id="training-free"),
         pytest.param(JOINED, id="joined", marks=pytest.mark.slow),
-        pytest.param(LLAMA, id="llama"),
+        pytest.param(LLAMA, id="llama", marks=pytest.mark.slow),
     ],
 )
 def test_bfloat16_is_close_and_the_memory_stays_float32(cfg):

@@ -1,7 +1,7 @@
 """The Compressive Transformer: what is compressed when, and what trains what (SPEC §5b)."""
 
 import dataclasses
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -49,8 +49,14 @@ def forward(cfg, params, tokens, memory):
     return Decoder(cfg).apply({"params": params}, tokens, memory)
 
 
+@cache
+def call_of(cfg):
+    """`forward`, compiled once."""
+    return jit(partial(forward, cfg))
+
+
 def stream(cfg, params, seeds, memory=None):
-    call, memory, outputs = jit(partial(forward, cfg)), memory or state.init(cfg, B), []
+    call, memory, outputs = call_of(cfg), memory or state.init(cfg, B), []
     for seed in seeds:
         outputs.append(call(params, tokens(seed), memory))
         memory = outputs[-1].memory
@@ -130,7 +136,7 @@ def test_a_compressed_slot_is_one_relative_position():
         np.testing.assert_allclose(a.logits, b.logits, rtol=2e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("norm", ["post", "pre"])
+@pytest.mark.parametrize("norm", ["post", pytest.param("pre", marks=pytest.mark.slow)])
 def test_who_trains_whom(norm):
     """The reconstruction loss trains f_c and nothing else; the task loss all but f_c."""
     cfg = dataclasses.replace(CFG, norm=norm)
@@ -189,7 +195,7 @@ def test_emptied_memory_sees_one_segment(compressive):
     params, outputs = compressive
     emptied = state.empty_long_term(CFG, outputs[-1].memory)
     np.testing.assert_array_equal(state.num_filled(CFG, emptied.seen), [T + 2, T + 2])
-    call = jit(partial(forward, CFG))
+    call = call_of(CFG)
     short = stream(CFG, params, [3, 4])[-1].memory  # the last two segments alone fill the FIFO
     a = call(params, tokens(9), emptied).logits
     assert relative_error(a, call(params, tokens(9), outputs[-1].memory).logits) > 1e-4

@@ -96,8 +96,8 @@ def stream(call, cfg, params, segments, memory=None):
 @pytest.mark.parametrize(
     "change",
     [
-        {"mem_len": 0},
-        {"mem_len": T},
+        pytest.param({"mem_len": 0}, marks=pytest.mark.slow),
+        pytest.param({"mem_len": T}, marks=pytest.mark.slow),
         {"mem_len": 2 * T, "norm": "pre"},
         {"long_term": STICKY.long_term},
     ],
@@ -174,7 +174,11 @@ def _decode(cfg, settings, weights, segments, resets, where):
         oracle.gated_write = plain
 
 
-@pytest.mark.parametrize("cfg", [PLAIN, INFINITE], ids=["transformer-xl", "infinity-former"])
+@pytest.mark.parametrize(
+    "cfg",
+    [pytest.param(PLAIN, marks=pytest.mark.slow), INFINITE],
+    ids=["transformer-xl", "infinity-former"],
+)
 def test_causality_by_gradient(cfg):
     """d logits_t / d embedding_s is exactly zero for s > t, and not for any s ≤ t."""
     params = init_params(cfg)
@@ -261,7 +265,7 @@ def test_one_long_pass_is_its_segments():
     np.testing.assert_allclose(actual, whole.logits, rtol=2e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("same_length", [False, True])
+@pytest.mark.parametrize("same_length", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_chunks_of_queries_change_nothing(same_length):
     """Query chunks of 5 in a segment of 8 equal the whole score matrix; gradients too."""
     cfg = dataclasses.replace(PLAIN, same_length=same_length, mem_len=5)
@@ -279,7 +283,9 @@ def test_chunks_of_queries_change_nothing(same_length):
         assert relative_error(a, b) < 1e-5
 
 
-@pytest.mark.parametrize("mem_len", [0, T, 2 * T])
+@pytest.mark.parametrize(
+    "mem_len", [pytest.param(n, marks=[] if n == T else pytest.mark.slow) for n in (0, T, 2 * T)]
+)
 def test_layer_inputs_are_written_exactly_once(mem_len):
     """The first layer's memory equals writing the embeddings, segment after segment, by hand."""
     from inf_former_jax.memory import long_term
@@ -319,18 +325,17 @@ def test_a_shorter_last_segment_is_a_padded_one(infinite):
     assert float(short.aux["kl"][1]) == float(padded.aux["kl"][1]) == B * 2 * 5
 
 
-def test_dropout_is_applied_and_belongs_to_rows():
+def test_dropout_is_applied_and_belongs_to_rows(infinite):
     """Outputs change with the key, not without training, and equal rows drop different units."""
     cfg = dataclasses.replace(INFINITE, dropout=0.5, attention_dropout=0.3)
-    params = init_params(cfg)
+    params, plain = infinite
     same_rows = np.tile(tokens(0)[:1], (B, 1))
     memory, training = state.init(cfg, B), run(cfg, train=True)
     one, two = (training(params, same_rows, memory, None, jax.random.key(k)) for k in (0, 1))
     assert relative_error(one.logits, two.logits) > 0.1
     assert relative_error(one.logits[0], one.logits[1]) > 0.1
     evaluated = run(cfg)(params, same_rows, memory)
-    plain = run(INFINITE)(params, same_rows, memory)
-    np.testing.assert_array_equal(evaluated.logits, plain.logits)
+    np.testing.assert_array_equal(evaluated.logits, plain(params, same_rows, memory).logits)
 
 
 @pytest.mark.parametrize(

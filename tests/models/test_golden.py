@@ -15,7 +15,9 @@ from inf_former_jax.models.convert import published
 from tests import golden
 from tests.golden import relative_error
 
-pytestmark = pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["x64", "f32"])
+pytestmark = pytest.mark.parametrize(
+    "dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)], ids=["x64", "f32"]
+)
 
 # Largest relative error: (float64, float32).
 ONE_STEP = (1e-8, 1e-4)
@@ -141,6 +143,8 @@ def check_attention(arrays, s, memory, context, info):
 
 
 ATTENTION = [f"e_ltm_forward_{i}" for i in range(5)]
+#: Of these the gradients too are tested quickly: two are of either density, two are decoders.
+QUICK = ("e_ltm_forward_0", "e_ltm_forward_3", "f_memtransformer_1", "g_transformerxl_0")
 
 
 def test_both_densities_are_tested(dtype):
@@ -165,7 +169,9 @@ def test_attention(name, dtype):
             check_attention(arrays, s, memory, context, info)
 
 
-@pytest.mark.parametrize("name", ATTENTION)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in ATTENTION]
+)
 def test_gradients_of_attention(name, dtype):
     """Of the last segment, the memory before it being constant."""
     arrays = golden.load(name)
@@ -281,7 +287,9 @@ def test_decoder(name, dtype):
         check(layer.fifo.swapaxes(0, 1), arrays[f"final_mems_{i}"], OUTPUT)
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in DECODERS]
+)
 def test_gradients_of_the_decoder(name, dtype):
     """Of the last segment's total loss; memory that the segment before it made is a constant."""
     with golden.precision(dtype):

@@ -141,7 +141,7 @@ def test_gradients_are_the_same(tiny_model):
     assert made[0] == made[1]
 
 
-@pytest.mark.parametrize("long_term", [False, True])
+@pytest.mark.parametrize("long_term", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_little_is_kept_for_the_way_back(tiny_model, long_term):
     """Bytes that the backward pass is given, layer by layer; nothing is compiled."""
 

@@ -105,7 +105,7 @@ def damage(folder, step, how):
 
 # orbax abandons the coroutine that reads a file cut short.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("how", ["flip", "cut"])
+@pytest.mark.parametrize("how", ["flip", pytest.param("cut", marks=pytest.mark.slow)])
 def test_damage_is_named_and_the_one_before_is_taken(tmp_path, caplog, how):
     folder = saved(tmp_path, [1.0, 2.0])
     damage(folder, 2, how)

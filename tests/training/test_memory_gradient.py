@@ -277,7 +277,10 @@ def _run(params, memory, group):
 
 
 @pytest.mark.parametrize("count, loss", [(5, (1, 4)), (5, (0,)), (4, (1, 2, 3)), (4, ())])
-@pytest.mark.parametrize("size", [1, 2, 3, 5, 9])
+@pytest.mark.parametrize(
+    "size",
+    [pytest.param(n, marks=[] if n in (2, 5) else pytest.mark.slow) for n in (1, 2, 3, 5, 9)],
+)
 def test_groups(count, loss, size):
     """The same as the chain with the memory detached every `size` segments from the end."""
     rng = np.random.default_rng(0)

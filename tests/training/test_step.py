@@ -164,15 +164,9 @@ def check_trees(actual, expected, rtol, atol=0.0):
 # The same on any mesh
 
 
+@pytest.mark.slow  # test_pairs.py has a quick one
 @pytest.mark.parametrize(
-    "shape",
-    [
-        pytest.param((2, 1), marks=pytest.mark.slow),
-        pytest.param((8, 1), marks=pytest.mark.slow),
-        (4, 2),
-        pytest.param((2, 4), marks=pytest.mark.slow),
-    ],
-    ids=["2x1", "8x1", "4x2", "2x4"],
+    "shape", [(2, 1), (8, 1), (4, 2), (2, 4)], ids=["2x1", "8x1", "4x2", "2x4"]
 )
 def test_sharded_equals_unsharded(dropping, shape):
     """Dropout included: a row's mask depends on its number in the global batch alone."""
@@ -213,6 +207,7 @@ def test_dropout_is_on(plain, dropping):
     assert abs(dropped["loss"] - whole["loss"]) > 1e-3 * whole["loss"]
 
 
+@pytest.mark.slow
 def test_initial_state_is_the_same_on_any_mesh(tiny_model, initial):
     sharded = init_state(tiny_model, ADAM, ROWS, 3, mesh_of(4, 2))
     assert not sharded.params["block_0"]["attention"]["query"].is_fully_replicated
@@ -378,10 +373,13 @@ def test_the_old_state_is_donated(plain):
     assert not kept
 
 
-def test_no_step_after_the_first_is_compiled(dropping, caplog):
+@pytest.mark.parametrize(
+    "shape", [(1, 1), pytest.param((4, 2), marks=pytest.mark.slow)], ids=["1x1", "4x2"]
+)
+def test_no_step_after_the_first_is_compiled(dropping, caplog, shape):
     """Three steps with other batches, nor traced. (The jit's cache size also counts look-ups, and a
     trace that is found in JAX's cache is logged as one, of microseconds.)"""
-    trainer = dropping(4, 2)
+    trainer = dropping(*shape)
     state, first = trainer.run(trainer.fresh(), random_batch(0))
     with jax.log_compiles(), jax.explain_cache_misses(True):
         state, rows = trainer.run(state, random_batch(1), random_batch(2))
@@ -391,6 +389,7 @@ def test_no_step_after_the_first_is_compiled(dropping, caplog):
     assert int(state.step) == 3 and len({float(row["loss"]) for row in first + rows}) == 3
 
 
+@pytest.mark.slow
 def test_no_step_after_the_first_is_traced(plain):
     """chex raises at a second trace; states and batches of all steps look the same to jit."""
     traced_once = chex.assert_max_traces(plain.train_step.__wrapped__, n=1)

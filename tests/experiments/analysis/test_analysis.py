@@ -96,6 +96,7 @@ def test_choose_finds_more_than_the_published_constants_keep(coarse_grid, tmp_pa
     assert f"{first['density']:.3f}" in said
 
 
+@pytest.mark.slow
 def test_choose_repeats_itself_for_a_seed(coarse_grid):
     """Without a cut by time the same memories are tried, to the bit."""
     cfg = ChooseConfig(tokens=16, segment=8, num_basis=4, restarts=1)

@@ -192,9 +192,10 @@ def test_refusals():
 def evaluate(tiny_model):
     """(batch, memory) -> (sums, memory) of a tiny ∞-former with parameters that matter."""
     ops, memory = jax.device_put(operators(tiny_model)), memories.init(tiny_model, 2)
-    make = jax.jit(Decoder(tiny_model).init)
-    params = make(jax.random.key(0), np.zeros((2, T), np.int32), memory, operators=ops)["params"]
-    params = jax.tree.map(lambda leaf: 3 * leaf, params)
+    init, given = Decoder(tiny_model).init, (jax.random.key(0), np.zeros((2, T), np.int32), memory)
+    shapes = jax.eval_shape(lambda *given: init(*given, operators=ops), *given)["params"]
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), "f4"), shapes)
     step = evaluation.make_eval_step(tiny_model)
 
     def run(batch, memory=memory):

@@ -55,6 +55,7 @@ def test_the_oldest_programs_go_first(cache, monkeypatch):
     assert sorted(os.listdir(cache)) == ["0", "1"]
 
 
+@pytest.mark.slow
 def test_kept_and_damaged_programs_give_the_same_bits(tmp_path):
     """A second process reads what the first one wrote; a third one finds only garbage, and says so;
     a fourth one reads what the third one wrote in its place."""

@@ -27,7 +27,7 @@ def leaves(tree) -> int:
 @pytest.mark.parametrize(
     "name, preset",
     [
-        ("language_modeling", "smollm2-infinity"),
+        pytest.param("language_modeling", "smollm2-infinity", marks=pytest.mark.slow),
         ("sorting", "infinity-former"),
         ("sorting", "compressive"),
         ("language_modeling", "gpt2-infinity-lasting"),
@@ -45,7 +45,13 @@ def test_parameters_optimiser_and_memory_are_exact(name, preset):
     assert needs["memory"] == memory
 
 
-@pytest.mark.parametrize("name", pairs.PAIRS)
+#: Each kind of matrix is in one of these; the others are slow.
+QUICK = ("waves, intervals, sparsemax", "mixed, cells", "llama, grafted")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in pairs.PAIRS]
+)
 def test_parameters_of_every_memory_are_exact(name):
     sizes = {"num_layers": 2, "num_heads": 2, "head_dim": 3, "d_model": 8, "d_inner": 5}
     cfg = ModelConfig(**{**sizes, "segment_len": 4, "mem_len": 4, **pairs.PAIRS[name]})
@@ -171,9 +177,12 @@ def commands(draw):
     return name, words
 
 
-@settings(derandomize=True, max_examples=200)
-@given(commands())
-def test_hostile_options_are_refused_in_one_line(command):
+@pytest.mark.parametrize("examples", [50, pytest.param(200, marks=pytest.mark.slow)])
+def test_hostile_options_are_refused_in_one_line(examples):
+    settings(derandomize=True, max_examples=examples)(given(commands())(refused_or_in_bounds))()
+
+
+def refused_or_in_bounds(command):
     name, words = command
     experiment = dataclasses.replace(EXPERIMENTS[name], complete=lambda cfg: cfg)
     preset, rest = words[0], words[1:]

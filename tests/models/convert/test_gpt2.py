@@ -65,7 +65,9 @@ def call(cfg):
 # Against PyTorch
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["x64", "f32"])
+@pytest.mark.parametrize(
+    "dtype", [pytest.param(np.float64, marks=pytest.mark.slow), np.float32], ids=["x64", "f32"]
+)
 def test_logits_and_gradients_are_pytorchs(dtype):
     """A model that `transformers` saved, in chunks of queries: all logits, loss, all gradients."""
     arrays = golden_outputs()
@@ -437,8 +439,8 @@ def test_a_graft_changes_nothing_at_first_and_learns():
     "changes",
     [
         {"projections": "attention", "gate": False},
-        {"projections": "attention", "age_bias": "linear"},
-        {"joined": True},
+        pytest.param({"projections": "attention", "age_bias": "linear"}, marks=pytest.mark.slow),
+        pytest.param({"joined": True}, marks=pytest.mark.slow),
         {"turn_queries": True},
     ],
     ids=str,

@@ -54,7 +54,9 @@ def call(cfg):
 # Against `transformers`
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["x64", "f32"])
+@pytest.mark.parametrize(
+    "dtype", [pytest.param(np.float64, marks=pytest.mark.slow), np.float32], ids=["x64", "f32"]
+)
 def test_logits_and_gradients_are_those_of_transformers(dtype):
     """A model that `transformers` saved, in chunks of queries: all logits, loss, all gradients."""
     arrays, narrow = golden_outputs(), dtype == np.float32

@@ -1,6 +1,7 @@
 """Rotary positions and shared keys: complex numbers, distances, a naive layer, what is refused."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from inf_former_jax.models.config import ModelConfig
 from inf_former_jax.models.local_attention import rotary
 from inf_former_jax.models.local_attention.layer import LocalAttention
 from inf_former_jax.models.segment import Segment
+from tests.golden import jit
 
 THETA, WIDTH = 50.0, 6
 #: 4 heads of queries in pairs; 2 rows, a window of 5 of which 0 and 3 are filled, 4 tokens.
@@ -118,7 +120,8 @@ def test_the_layer_is_attention_with_shared_keys():
 
 def applied(method, *given):
     params = jax.tree.map(jnp.asarray, PARAMS)
-    return LocalAttention(SHARED, 0).apply({"params": params}, *given, method=method)
+    layer = partial(LocalAttention(SHARED, 0).apply, method=method)
+    return jit(layer)({"params": params}, *given)
 
 
 def segment():

@@ -4,6 +4,7 @@ In float64. The model is a GPT-2 of one layer, since that has biases and a norm 
 """
 
 import dataclasses
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -73,9 +74,14 @@ def memory_of(cfg, writes=2, seen=T):
 TOKENS = np.random.default_rng(2).integers(0, V, (B, T))
 
 
+@cache
+def call_of(cfg):
+    """The decoder on TOKENS, compiled once."""
+    return jit(lambda params, memory: Decoder(cfg).apply({"params": params}, TOKENS, memory).logits)
+
+
 def logits_of(cfg, params, memory):
-    run = jit(lambda params, memory: Decoder(cfg).apply({"params": params}, TOKENS, memory).logits)
-    return np.asarray(run(params, memory))
+    return np.asarray(call_of(cfg)(params, memory))
 
 
 def norm(x, of):
@@ -160,9 +166,13 @@ READS = {
         **GAUSSIAN, "joined": True, "projections": "attention", "age_bias": "cells",
     },
 }  # fmt: skip
+#: Each option is in one of these; the others are slow.
+QUICK = ("all that is learned", "joined", "joined, on Gaussians, the layer's matrices")
 
 
-@pytest.mark.parametrize("read", READS)
+@pytest.mark.parametrize(
+    "read", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in READS]
+)
 def test_a_layer_is_the_softmax_by_hand(read):
     cfg = model_with(**READS[read])
     params, memory = params_of(cfg), memory_of(cfg)
@@ -172,7 +182,14 @@ def test_a_layer_is_the_softmax_by_hand(read):
     assert np.abs(found - without).max() > 1e-2
 
 
-@pytest.mark.parametrize("read", ["own matrices", "the layer's matrices", "joined"])
+@pytest.mark.parametrize(
+    "read",
+    [
+        pytest.param("own matrices", marks=pytest.mark.slow),
+        pytest.param("the layer's matrices", marks=pytest.mark.slow),
+        "joined",
+    ],
+)
 def test_an_empty_memory_changes_nothing(read):
     """To the bit, and so are the gradients of all that is there without it."""
     cfg = model_with(**READS[read])
@@ -240,10 +257,10 @@ def test_a_head_of_a_mixed_layer_reads_as_it_would_alone():
         needed = params["read"] if name != "content" else {
             key: params["read"][key] for key in ("key", "value", "out")
         }  # fmt: skip
+        run = jit(lambda read, cfg=cfg: LongTermAttention(cfg).apply(read, q, memory))
         for head in range(H):  # only this one's W_O
             only = np.arange(H)[:, None, None] == head
             read = {**needed, "out": needed["out"] * only}
-            run = jit(lambda read, cfg=cfg: LongTermAttention(cfg).apply(read, q, memory))
             context, _, info = run({"params": {"read": read}})
             found[name, head], densities[name] = context, info
     np.testing.assert_allclose(found["mixed", 0], found["content", 0], rtol=1e-12)
