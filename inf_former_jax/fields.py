@@ -99,6 +99,7 @@ def plain(hint: Any) -> Any:
     return get_args(hint)[0] if get_origin(hint) is Annotated else hint
 
 
+@functools.cache  # asked for with every check
 def describe(hint: Any) -> str:
     """What an annotation accepts, in words: "a whole number ≥ 1", "post or pre"."""
     kind, marks = plain(hint), getattr(hint, "__metadata__", ())
