@@ -9,8 +9,10 @@ def distances_table(results: list[Result]) -> str:
     parts = []
     for result in results:
         for kind in result["gains"]:
-            parts.append(f"**{kind[0].upper()}{kind[1:]}**\n\n{gains.table(result, kind)}\n")
+            title = f"**{kind[0].upper()}{kind[1:]}, beside {result['reference']}**"
+            parts.append(f"{title}\n\n{gains.table(result, kind)}\n")
         for source in result["sources"]:
             made = ", ".join(str(source[key]) for key in ("device", "commit", "date"))
             parts.append(f"* `{source['command']}` ({made})")
-    return "\n".join(parts)
+        parts.append("")
+    return "\n".join(parts).rstrip("\n")
