@@ -15,6 +15,7 @@ if __name__ == "__main__":  # before JAX is imported, which takes seconds
 
 import dataclasses
 import sys
+import time
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -78,8 +79,9 @@ def read_prompt(cfg: GenerateConfig) -> str:
 
 def run(cfg: GenerateConfig) -> None:
     """Read and write, printing as it goes."""
-    text, sampling = read_prompt(cfg), cfg.sampling()
+    text, sampling, begin = read_prompt(cfg), cfg.sampling(), time.perf_counter()
     model = load(cfg.model, cfg.segment_len, cfg.memory)
+    loaded = time.perf_counter() - begin
     if cfg.ask:
         ids = load_chat(cfg.model, model.tokenizer).encode([Message("user", text)])
     else:
@@ -89,15 +91,22 @@ def run(cfg: GenerateConfig) -> None:
         state = model.load(cfg.memory_in, cfg.memory_accept)
     ids, key = ids[None], jax.random.key(cfg.seed)
     steps = model.stream(state, ids, cfg.tokens, key, sampling=sampling)
-    print(f"reading {ids.shape[1]:,} tokens", file=sys.stderr)
+    print(f"model loaded in {loaded:.1f} s, reading {ids.shape[1]:,} tokens", file=sys.stderr)
 
     def tokens() -> Iterator[int]:
         nonlocal state
         state = yield from numbers(steps, [])
 
+    begin, times = time.perf_counter(), []  # when each token came
     for piece in pieces(model.tokenizer, tokens()):
+        times.append(time.perf_counter())
         print(printable(piece), end="", flush=True)
     print()
+    times = times or [time.perf_counter()]
+    told = f"read {ids.shape[1]:,} tokens in {times[0] - begin:.1f} s, compiling included"
+    if len(times) > 1:
+        told += f"; wrote {(len(times) - 1) / (times[-1] - times[0]):.3g} tokens a second"
+    print(told, file=sys.stderr)
     if cfg.memory_out:
         model.save(cfg.memory_out, state)
         print(f"what was read is in {cfg.memory_out}", file=sys.stderr)

@@ -80,6 +80,7 @@ def load_chat(folder: str | Path, tokenizer: Tokenizer) -> Chat:
     require(isinstance(found, str), f"{where}: {_FIELD}", told, accepted)
     accepted = "a byte-level BPE, which has tokens for the marks of a template"
     require(isinstance(tokenizer, ByteLevelBpe), "tokenizer", type(tokenizer).__name__, accepted)
+    assert isinstance(tokenizer, ByteLevelBpe)  # for the type checker
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     with _refusals(str(where)):
         environment.globals["raise_exception"] = _refuse

@@ -1,6 +1,7 @@
 """The command that writes text: what it prints, the memory it keeps, what it refuses."""
 
 import json
+import re
 import shlex
 
 import numpy as np
@@ -79,6 +80,15 @@ def test_a_character_waits_for_its_last_byte():
     assert "".join(shown) == text and shown[:4] == ["a", "", "é", "\n"]
     # One that never ends is shown as what it is.
     assert "".join(pieces(Bytes(), iter([0x61, 0xC3]))) == "a\ufffd"
+
+
+def test_rates_are_told(model, capsys):
+    """On standard error, so that the text can be kept."""
+    generate.main(["--model", str(model[0]), "--prompt", "abc de", "--tokens", "9", "--top-k", "1"])
+    said = capsys.readouterr().err
+    assert re.search(r"^model loaded in [0-9.]+ s, reading 6 tokens$", said, re.M)
+    rates = r"read 6 tokens in [0-9.]+ s, compiling included; wrote [0-9.e+]+ tokens a second"
+    assert re.search(rates, said)
 
 
 def test_what_is_written_gives_a_terminal_no_orders(model, monkeypatch, capsys):
