@@ -48,7 +48,8 @@ class GenerateConfig(WriteConfig):
     """A text file to read first, of any length."""
     ask: str = ""
     """A question to a model that was tuned on conversations. It and the prompt before it are what
-    the user says, in the form of the model's chat template."""
+    the user says first, in the form of the model's chat template. With --memory-in the conversation
+    begins after what was read then."""
     tokens: Natural = 200
     """Tokens to write; 0 = only read, for --memory-out."""
     segment_len: Natural = 0

@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> None:
         )
         name = Path(cfg.data).resolve().name if cfg.data else "plays"
         file = folder / f"evaluation-{name}{f'-{cfg.cells}' if cfg.cells else ''}.json"
-        folders.check_free(file, folders.to_json(cfg))
+        folders.check_free(file, cfg)
         result = evaluate(cfg, provenance)
     folders.write_json(file, result)
     for split in cfg.splits:

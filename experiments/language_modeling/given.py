@@ -1,4 +1,4 @@
-"""A model that is read with, and the window and cells that it is given without any training."""
+"""A trained model from a folder, with a window and a memory that need no training."""
 
 import dataclasses
 from typing import Annotated, Any
@@ -23,7 +23,7 @@ from inf_former_jax.training.state import TrainState
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GivenConfig(Checked):
-    """A run or a published model, and what stands beside it."""
+    """A model from a folder, and the window and memory that it gets."""
 
     run: Annotated[str, Required("a run folder, or one of a GPT-2 or Llama")] = ""
     """A run folder of experiments.language_modeling, or a Hugging Face folder of a GPT-2 or a
@@ -41,13 +41,15 @@ class GivenConfig(Checked):
     """First tokens of a document that stay in the window, if there is one."""
     cells: Natural = 0
     """Give a model without a memory one of this many cells, which join its attention by its own
-    matrices: nothing is trained (SPEC §9). A power of two; 0 = the model as it is."""
+    matrices: nothing is trained (SPEC §9). 0 = the model as it is. Without --cell-tau a power of
+    two."""
     cell_layers: tuple[Natural, ...] = ()
     """The layers that have the cells, counted from 0; () = all."""
     cell_distance: Natural = 0
     """With rotary positions, at how many tokens from every query the cells stand."""
     cells_by_age: bool = False
-    """With rotary positions: cells stand before the window by their age, at most that far."""
+    """With rotary positions: each cell stands before the window, as far as it is old, and at most
+    --cell-distance tokens; 0 = any distance."""
     cell_tau: Rate = 0.0
     """0: cells are averaged in pairs when all are full, so that each holds as many tokens. Else τ
     of fixed contraction: what part of the cells a segment squeezes the past into."""
@@ -57,7 +59,8 @@ class GivenConfig(Checked):
 _GIVEN = ("window", "sinks", "cells", "cell_layers", "cell_distance", "cells_by_age", "cell_tau")
 
 
-_OF_CELLS = tuple(name for name in _GIVEN if name.startswith("cell") and name != "cells")
+#: What only cells have.
+_OF_CELLS = ("cell_layers", "cell_distance", "cells_by_age", "cell_tau")
 
 
 def with_memory(model: ModelConfig, cfg: GivenConfig) -> ModelConfig:
@@ -78,10 +81,12 @@ def with_memory(model: ModelConfig, cfg: GivenConfig) -> ModelConfig:
     for name in given:
         if name in _OF_CELLS:
             require(cfg.cells > 0, name, f"{getattr(cfg, name)} without cells", "none there")
-    window: dict[str, Any] = {"mem_len": cfg.window or model.mem_len, "sinks": cfg.sinks}
+    window: dict[str, Any] = {"mem_len": cfg.window or model.mem_len}
+    window["sinks"] = cfg.sinks or model.sinks
     if not cfg.cells:
         return dataclasses.replace(model, **window)
-    require(cfg.cells & (cfg.cells - 1) == 0, "cells", cfg.cells, "a power of two")
+    fits = cfg.cell_tau > 0 or cfg.cells & (cfg.cells - 1) == 0
+    require(fits, "cells", cfg.cells, "a power of two, or any number with cell_tau")
     length = model.segment_len
     accepted = f"a multiple of segments of {length} beside cells"
     require(window["mem_len"] % length == 0, "window", window["mem_len"], accepted)
@@ -117,6 +122,6 @@ def given(cfg: GivenConfig, batch_size: int = 0) -> tuple[LanguageModelingConfig
 
 
 def state_of(cfg: RunConfig, params: Any, mesh: Mesh) -> TrainState:
-    """What a task's figures are of, where nothing is trained: parameters on every device."""
+    """The state that a task evaluates, of parameters that are not trained; on every device."""
     step, key = jnp.zeros((), jnp.int32), jax.random.key(cfg.seed)
     return TrainState(step, sharding.everywhere(params, mesh), (), init(cfg.model, 1), key)

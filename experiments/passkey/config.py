@@ -21,9 +21,9 @@ class PasskeyConfig(TextConfig):
 
     data: Annotated[str, Required("a folder of text with train, valid, test")] = ""
     """Required: folder of text with the splits train, valid and test (`data/text.py`)."""
-    tokenizer: str = ""
-    """"bytes", a tokenizer.json, or a folder with one or with vocab.json and merges.txt; "" = that
-    of what a run begins with, or bytes."""
+    tokenizer: str = "bytes"
+    """"bytes", a tokenizer.json, or a folder with one or with vocab.json and merges.txt. A run that
+    begins with a model has the model's own in place of bytes."""
     cache: str = ""
     """Folder to keep the tokens in; "" = in memory only."""
     task: Sizes = dataclasses.field(default_factory=Sizes)

@@ -1,7 +1,8 @@
-"""Does a model find a passkey that was not trained to? A run, or a published GPT-2 or Llama.
+"""Does a language model find a passkey, without being trained to?
 
-It reads the task's documents with its own tokeniser, with the window and the cells that it is
-given, and with the controls of every run. Nothing is trained.
+It is a run of language_modeling, or a published GPT-2 or Llama. It reads the task's documents with
+its own tokeniser, with the window and the cells that it is given, and with the controls of every
+run.
 """
 
 import dataclasses
@@ -32,7 +33,7 @@ class EvaluateConfig(GivenConfig):
     """Documents that are read at once."""
     seed: Seed = 0
     out: Annotated[str, Required("a folder for the result")] = ""
-    """Folder of result.json and accuracy.png."""
+    """Folder of evaluation.json and accuracy.png."""
 
 
 def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
@@ -45,6 +46,7 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
     asked = PasskeyConfig(
         model=run.model,
         optim=run.optim,
+        objective=run.objective,
         data=cfg.data,
         tokenizer=cfg.run,
         cache=cfg.cache,
@@ -69,7 +71,7 @@ def main(argv: Sequence[str]) -> None:
         folders.read_config(Path(cfg.run))
         folder = folders.make(cfg.out)
         provenance = folders.provenance("passkey", Path(cfg.run).name, ["evaluate", *argv])
-        folders.check_free(folder / "result.json", folders.to_json(cfg))
+        folders.check_free(folder / "evaluation.json", cfg)
         result = evaluate(cfg, provenance)
-    folders.write_json(folder / "result.json", result)
+    folders.write_json(folder / "evaluation.json", result)
     show(f"passkey, {Path(cfg.run).name} as it is", folder, result)

@@ -1,5 +1,6 @@
 """The passkey task as a run asks for it: digits and keys right by distance, baselines, report."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from experiments.run.tables import TRAINED
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.data.splits import TokenizedSplit, tokenize
 from inf_former_jax.data.text import SPLITS
+from inf_former_jax.data.tokens import Tokenizer
 from inf_former_jax.memory.state import empty_long_term, foreign_long_term
 from inf_former_jax.models.decoder import Decoder, ModelConfig, Output
 from inf_former_jax.require import require
@@ -34,13 +36,15 @@ def documents(
     Raises:
         ValueError: no such tokeniser, or texts that are not found or too short for the task.
     """
-    kind = cfg.tokenizer or "bytes"
-    text = _tokens(cfg.data, split, kind, cfg.cache)
-    length, tokenizer = cfg.model.segment_len, tokenizer_of(kind)
+    text = _tokens(cfg.data, split, cfg.tokenizer, cfg.cache)
+    length, tokenizer = cfg.model.segment_len, tokenizer_of(cfg.tokenizer)
     return data.generate(cfg.seed, split, numbers, cfg.task, length, text, tokenizer, distance)
 
 
-tokenizer_of = functools.cache(start.tokenizer_of)
+@functools.cache
+def tokenizer_of(name: str) -> Tokenizer:
+    """The tokeniser that an option names, as of `start.tokenizer_of`."""
+    return start.tokenizer_of(name)
 
 
 @functools.cache  # read by the check at the door, then by the run
@@ -165,14 +169,24 @@ def baselines(cfg: PasskeyConfig) -> dict[str, list[float]]:
 
 def check(cfg: PasskeyConfig) -> None:
     """Refuse at the door what would fail after minutes, or silently."""
-    kind = cfg.tokenizer or "bytes"
-    found, least = cfg.model.vocab_size, tokenizer_of(kind).vocab_size
-    accepted = f"{least} or more, as the tokenizer {kind} has"
+    training.check(cfg)
+    found, least = cfg.model.vocab_size, tokenizer_of(cfg.tokenizer).vocab_size
+    accepted = f"{least} or more, as the tokenizer {cfg.tokenizer} has"
     require(found >= least, "model.vocab_size", found, accepted)
     for split in SPLITS:
         documents(cfg, split, np.arange(1))
-    training.check(cfg)
     start.parameters(cfg)
+
+
+def complete(cfg: PasskeyConfig) -> PasskeyConfig:
+    """The config with the architecture and the tokeniser of what it begins with.
+
+    Raises:
+        ValueError, FileNotFoundError: as of `start.resolved`.
+    """
+    if cfg.init_from and cfg.tokenizer == "bytes":
+        cfg = dataclasses.replace(cfg, tokenizer="")
+    return start.resolved(cfg)
 
 
 def passkey(cfg: PasskeyConfig, site: Site) -> Passkey:
@@ -186,7 +200,7 @@ def report(preset: str, folder: Path, result: Mapping[str, Any]) -> None:
 
 
 def show(title: str, folder: Path, result: Mapping[str, Any]) -> None:
-    """The same under any title."""
+    """Print the table of a result's test figures, and draw its picture in the folder."""
     trained = {}
     for label, row in result["test"].items():
         trained[f"digits, {label}"] = row["accuracy"], row["accuracy_by_distance"]
@@ -212,5 +226,5 @@ PASSKEY = Experiment(
     check,
     report,
     lambda cfg: (cfg.task.segments, 0),
-    start.resolved,
+    complete,
 )

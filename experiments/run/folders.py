@@ -61,14 +61,19 @@ def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
     return [] if old == new else [f"{prefix[:-1]}: {json.dumps(old)} → {json.dumps(new)}"]
 
 
-def check_free(file: Path, settings: dict[str, Any]) -> None:
-    """Refuse to write over a result of other settings (as JSON).
+def check_free(file: Path, config: Any) -> None:
+    """Refuse to write over a result whose settings are another config's.
+
+    Options that an older version had not are defaults.
 
     Raises:
         ValueError: there is one.
     """
     if file.is_file():
-        others = differences(files.read_json(file).get("settings", {}), settings)
+        then = files.read_json(file).get("settings", {})
+        with contextlib.suppress(ValueError):  # of another kind of config, which differs anyway
+            then = to_json(from_json(type(config), then, file))
+        others = differences(then, to_json(config))
         found = f"{file} of other settings, {', '.join(others)}"
         require(not others, "out", found, "another folder")
 

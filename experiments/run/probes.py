@@ -117,4 +117,4 @@ def report(
     width = max(100, 70 + 7 * len(places))
     tables.show(title, (header, "all", *map(str, places)), rows, width)
     plots.accuracy_by_place(folder / "accuracy.png", title, places, trained, baselines)
-    print(f"{folder}/result.json, {folder}/accuracy.png")
+    print(f"{folder}/accuracy.png, and the figures beside it")

@@ -6,8 +6,9 @@ text that spells the end of a turn does not end it.
 """
 
 import contextlib
+import datetime
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -19,6 +20,8 @@ from inf_former_jax.files import read_json, read_text
 from inf_former_jax.require import require
 
 _FILE, _CONFIG, _FIELD = "chat_template.jinja", "tokenizer_config.json", "chat_template"
+#: Tokens that a template may name.
+_MARKS = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
 class Message(NamedTuple):
@@ -38,23 +41,40 @@ class Chat(NamedTuple):
     def encode(self, messages: Sequence[Message]) -> Int32[np.ndarray, " n"]:
         """The ids of what was said, up to where the assistant's next words begin.
 
+        A message is encoded by itself, so that no token reaches across its ends.
+
         Raises:
-            ValueError: the template refuses the messages or leaves one out, or a message has
+            ValueError: the template refuses, changes or leaves out a message, or a message has
                 characters without a token.
         """
+        contents = [message.content for message in messages]
         # Places of the messages, by characters that Unicode will never assign.
-        marks = [{"role": m.role, "content": f"\ufdd0{i}\ufdd1"} for i, m in enumerate(messages)]
-        with _refusals(self.where):
-            text = self.template.render(messages=marks, add_generation_prompt=True)
-        parts = re.split("\ufdd0(\\d+)\ufdd1", text)
-        said = [int(number) for number in parts[1::2]]
-        accepted = "each message once and in order, in a template that does not look into them"
-        require(said == list(range(len(messages))), self.where, f"messages {said}", accepted)
-        pieces = [self.tokenizer.encode_marked(parts[0])]
-        for number, after in zip(said, parts[2::2], strict=True):
-            pieces.append(self.tokenizer.encode(messages[number].content))
-            pieces.append(self.tokenizer.encode_marked(after))
+        first, *parts = re.split(
+            "\ufdd0(\\d+)\ufdd1", self._rendered(messages, "\ufdd0{}\ufdd1".format)
+        )
+        found = [int(number) for number in parts[::2]]
+        accepted = "each message once and in order"
+        require(found == list(range(len(messages))), self.where, f"messages {found}", accepted)
+        whole = self._rendered(messages, contents.__getitem__)
+        for said in (contents, [content.strip() for content in contents]):
+            pairs = list(zip(said, parts[1::2], strict=True))
+            if whole == first + "".join(map("".join, pairs)):
+                break
+        else:
+            accepted = (
+                "a template that takes them as they are, or without white space at their ends"
+            )
+            require(False, self.where, "one that changes messages", accepted)
+        pieces = [self.tokenizer.encode_marked(first)]
+        for content, after in pairs:
+            pieces += [self.tokenizer.encode(content), self.tokenizer.encode_marked(after)]
         return np.concatenate(pieces)
+
+    def _rendered(self, messages: Sequence[Message], content: Callable[[int], str]) -> str:
+        """The conversation by the template, with this content of each message."""
+        told = [{"role": one.role, "content": content(i)} for i, one in enumerate(messages)]
+        with _refusals(self.where):
+            return self.template.render(messages=told, add_generation_prompt=True)
 
 
 def load_chat(folder: str | Path, tokenizer: Tokenizer) -> Chat:
@@ -67,11 +87,12 @@ def load_chat(folder: str | Path, tokenizer: Tokenizer) -> Chat:
         ValueError: there is none, it is no template, or jinja2, an extra, is not installed.
     """
     jinja2, folder = _library(), Path(folder)
+    config = read_json(folder / _CONFIG) if (folder / _CONFIG).is_file() else {}
     where = folder / _FILE
     found: Any = read_text(where) if where.is_file() else None
     if found is None:
         where = folder / _CONFIG
-        found = read_json(where).get(_FIELD) if where.is_file() else None
+        found = config.get(_FIELD)
     if isinstance(found, list):
         named = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
         found = named.get("default")
@@ -81,9 +102,25 @@ def load_chat(folder: str | Path, tokenizer: Tokenizer) -> Chat:
     accepted = "a byte-level BPE, which has tokens for the marks of a template"
     require(isinstance(tokenizer, ByteLevelBpe), "tokenizer", type(tokenizer).__name__, accepted)
     assert isinstance(tokenizer, ByteLevelBpe)  # for the type checker
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    # As Hugging Face's tools render it, but what is not known is an error.
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        extensions=["jinja2.ext.loopcontrols"],
+    )
+    environment.globals |= {
+        "raise_exception": _refuse,
+        "strftime_now": datetime.datetime.now().strftime,
+        "tools": None,
+        "documents": None,
+    }
+    for name in _MARKS:
+        mark = config.get(name)
+        mark = mark.get("content") if isinstance(mark, dict) else mark
+        if isinstance(mark, str):
+            environment.globals[name] = mark
     with _refusals(str(where)):
-        environment.globals["raise_exception"] = _refuse
         return Chat(environment.from_string(found), tokenizer, str(where))
 
 
@@ -110,7 +147,7 @@ def _library() -> Any:
     try:
         import jinja2.sandbox
     except ModuleNotFoundError:
-        accepted = "a prompt, or a question after pip install 'inf_former_jax[text]'"
-        message = f"ask: the package jinja2 is not installed, accepted: {accepted}"
+        accepted = "a conversation after pip install 'inf_former_jax[text]'"
+        message = f"{_FIELD}: the package jinja2 is not installed, accepted: {accepted}"
         raise ValueError(message) from None
     return jinja2

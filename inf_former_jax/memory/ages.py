@@ -20,7 +20,8 @@ def cell_ages(cfg: LongTermConfig, writes: Int[AnyArray, " B"], length: int) -> 
 
     With K writes of L vectors, the segment that j others follow begins at `τ^(j+1)` (fixed) or
     `((K-j-1)/K)^p` (power), and the first one begins at 0. By doubling every cell holds the same
-    number of vectors, but for the newest one where cells are shared.
+    number of vectors. Where segments share cells, the newest cell may be filled in part: its age is
+    that of the middle of this part.
 
     Args:
         writes: K of each row; 0 counts as 1.
@@ -36,16 +37,18 @@ def cell_ages(cfg: LongTermConfig, writes: Int[AnyArray, " B"], length: int) -> 
         return length * _segments_by_doubling(cfg.num_basis, writes)
     writes = writes[:, None]
     times = jnp.asarray(first_fit_times(cfg.num_basis))[None]
-    last = writes - 1  # of the first segment: how many follow it
+    followers = writes - 1  # segments that were written after the first one
     if cfg.contraction == "fixed":
-        after = jnp.minimum(jnp.floor(jnp.log(times) / jnp.log(cfg.tau)), last)
+        after = jnp.minimum(jnp.floor(jnp.log(times) / jnp.log(cfg.tau)), followers)
         end = cfg.tau**after
-        begin = jnp.where(after < last, end * cfg.tau, 0.0)
+        begin = jnp.where(after < followers, end * cfg.tau, 0.0)
     else:
-        place = jnp.minimum(jnp.floor(writes * times ** (1 / cfg.power)), last)
-        after = last - place
+        place = jnp.minimum(jnp.floor(writes * times ** (1 / cfg.power)), followers)
+        after = followers - place
         begin, end = ((edge / writes) ** cfg.power for edge in (place, place + 1))
-    return length * (after + (end - times) / (end - begin))
+    # After millions of writes, float32 knows no time between the ends of a segment.
+    inside = (end - times) / jnp.maximum(end - begin, jnp.finfo(times.dtype).tiny)
+    return length * (after + jnp.clip(inside, 0.0, 1.0))
 
 
 def _segments_by_doubling(count: int, writes: Int[Array, " B"]) -> Float[Array, "B N"]:

@@ -75,8 +75,8 @@ class ModelConfig(Checked):
     """With rotary positions and a memory that is read by the layer's own matrices: at how many
     tokens from every query its cells stand. 0: neither is turned."""
     cells_by_age: bool = False
-    """The cells stand before the window instead, each where the middle of what it holds was, but at
-    most cell_distance before it; 0 = no limit."""
+    """With rotary positions and such a memory: each cell stands before the short-term memory, as
+    far as what it holds is old. cell_distance then limits how far; 0 = no limit."""
     activation: Literal["relu", "gelu", "gelu_exact", "swiglu"] = "relu"
     """Of the feed-forward layer; gelu is GPT-2's, by the tanh approximation, gelu_exact x·Φ(x).
     swiglu: `(silu(x G) ⊙ x W) W'`, a third matrix and no biases."""

@@ -2,10 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from inf_former_jax.data.chat import Message, load_chat
-from inf_former_jax.data.tokens import Bytes, load_bpe
+from inf_former_jax.data.tokens import END, Bytes, load_bpe
 from tests.data.test_tokens import ADDED, write_pair
 
 START, STOP = "<|start|>", "<|stop|>"
@@ -37,7 +38,8 @@ def write(folder, template):
 def test_a_conversation_by_hand(folder):
     """Marks are tokens where the template has them, and text where somebody says them."""
     tokenizer = load_bpe(folder)
-    ids = load_chat(folder, tokenizer).encode([Message("user", f"a{STOP}"), Message("system", "b")])
+    said = [Message("user", f" a{STOP}\n"), Message("system", "b")]  # the template trims
+    ids = load_chat(folder, tokenizer).encode(said)
     start, stop = (tokenizer.encode_marked(mark).tolist() for mark in (START, STOP))
     assert len(start) == len(stop) == 1 and len(tokenizer.encode(STOP)) > 1
 
@@ -71,6 +73,8 @@ def test_where_templates_are(folder):
         ("{{ messages[9].content.text }}", "UndefinedError"),
         ("{{ ().__class__.__mro__ }}", "SecurityError"),
         ("hello", r"messages \[\]"),
+        ("{{ messages[0].content | upper }}", "one that changes messages"),
+        ("{{ nobody_knows }}{{ messages[0].content }}", "UndefinedError"),
         ("{{ messages[0].content }}{{ messages[0].content }}", r"messages \[0, 0\]"),
     ],
 )
@@ -78,6 +82,26 @@ def test_refused(folder, template, found):
     write(folder, template)
     with pytest.raises(ValueError, match=rf"tokenizer_config.json.*: found {found}.*, accepted: "):
         load_chat(folder, load_bpe(folder)).encode([Message("user", "a")])
+
+
+def test_names_that_templates_know(folder):
+    """Marks by their names, as a text or with how they are matched, and loop controls."""
+    config = {"bos_token": START, "eos_token": {"content": STOP}, "chat_template": (
+        "{% for m in messages %}{{ bos_token }}{{ m.content }}{{ eos_token }}"
+        "{% if tools or documents %}{% break %}{% endif %}{% endfor %}"
+    )}  # fmt: skip
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer = load_bpe(folder, end=END)
+    ids = load_chat(folder, tokenizer).encode([Message("user", " a "), Message("user", "b")])
+    assert ids.tolist() == np.concatenate(
+        [
+            tokenizer.encode_marked(START),
+            tokenizer.encode(" a "),
+            tokenizer.encode_marked(STOP + START),
+            tokenizer.encode("b"),
+            tokenizer.encode_marked(STOP),
+        ]
+    ).tolist()  # fmt: skip
 
 
 def test_bytes_have_no_marks(folder):

@@ -163,7 +163,7 @@ def test_it_is_asked_for_a_passkey(published, tmp_path):
         out = tmp_path / name
         command = f"evaluate {model} {given} {more} --cache {tmp_path / 'c'} --out {out}"
         passkey.main(shlex.split(command))
-        results[name] = json.loads((out / "result.json").read_text())["test"]
+        results[name] = json.loads((out / "evaluation.json").read_text())["test"]
     assert set(results["plain"]) == {"as trained"}
     plain, cells = (results[name]["as trained"] for name in ("plain", "cells"))
     assert plain["distances"] == [1, 2] and plain["documents"] == 8

@@ -66,8 +66,8 @@ KINDS = {
 LENGTHS = np.array([11, 3, 6])
 #: A walk draws other locations, so a pair that draws them has a test of its own below.
 WALKED = [name for name, of in PAIRS.items() if of["long_term"].locations != "draw"]
-#: Sticky, without a memory, compressed, and of heads of two kinds: the others are slow.
-QUICK = ("sticky", "gpt2", "llama-compressive", "mixed, cells")
+#: Sticky, without a memory, cells by age, and of heads of two kinds: the others are slow.
+QUICK = ("sticky", "gpt2", "llama, joined, training-free", "mixed, cells")
 
 
 def random_params(cfg):

@@ -40,6 +40,12 @@ def test_the_vector_at_the_middle(kind):
     np.testing.assert_array_equal(cell_ages(cfg, np.zeros(1, int), length), found[:1])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_number_of_writes_is_finite(kind):
+    ages = np.asarray(cell_ages(cells(kind, 8), np.array([10**5, 2 * 10**7, 2**30]), 5))
+    assert np.isfinite(ages).all() and (np.diff(ages) <= 0).all() and (ages >= 0).all()
+
+
 def test_a_memory_of_numbers_knows_its_ages():
     """By doubling a cell holds whole vectors. Where each is its number, the cell is their mean.
 

@@ -16,6 +16,7 @@ from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models.convert.graft import graft
 from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
+from inf_former_jax.models.local_attention.layer import LocalAttention
 from tests import pairs
 from tests.golden import jit
 
@@ -105,11 +106,27 @@ def test_cells_by_age_are_a_longer_window():
     """Cells of one vector each, before the window, are a window of one more segment."""
     cell = dataclasses.replace(CELLS, num_basis=T)
     cfg = dataclasses.replace(LLAMA, long_term=cell, cells_by_age=True)
-    near = dataclasses.replace(cfg, cell_distance=1)
     longer, params = dataclasses.replace(LLAMA, mem_len=2 * T), params_of(LLAMA)
-    expected, found, other = (outputs(one, params, TOKENS[:3])[2] for one in (longer, cfg, near))
+    expected, found = (outputs(one, params, TOKENS[:3])[2] for one in (longer, cfg))
     np.testing.assert_allclose(found.logits, expected.logits, rtol=0, atol=1e-12)
-    assert np.abs(other.logits - expected.logits).max() > 1e-3
+
+
+@pytest.mark.parametrize("sinks", [0, 3])
+def test_a_cell_is_no_further_than_its_limit(sinks):
+    """The key of a cell is that of a vector at its place, counted from the short-term memory."""
+    cell = dataclasses.replace(CELLS, num_basis=2)
+    rng, writes = np.random.default_rng(4), jnp.ones(B, int)
+    keys = jnp.asarray(rng.normal(size=(2, B, 2, 4)))
+    for limit, distances in ((0, [3.5, 1.5]), (2, [2, 1.5]), (1, [1, 1])):
+        cfg = dataclasses.replace(LLAMA, long_term=cell, cells_by_age=True, cell_distance=limit)
+        layer = LocalAttention(dataclasses.replace(cfg, sinks=sinks), 0)
+        key = jax.random.key(0)
+        found, _ = layer.init_with_output(key, keys, writes, method="aged")
+        places = sinks - np.array(distances)
+        angles = places[:, None] * LLAMA.rope_theta ** (-np.arange(0, 4, 2) / 4)
+        turned = (keys[..., :2] + 1j * keys[..., 2:]) * np.exp(1j * angles)[None, None]
+        expected = np.concatenate([turned.real, turned.imag], axis=-1)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(

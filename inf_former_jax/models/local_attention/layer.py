@@ -168,15 +168,20 @@ class LocalAttention(nn.Module):
     def aged(
         self, keys: Float[Array, "H B R K"], writes: Int[AnyArray, " B"]
     ) -> Float[Array, "H B R K"]:
-        """Keys of cells as queries see them: before the window, by their age if so configured."""
+        """Keys of cells as queries see them.
+
+        With `cells_by_age` each stands before the short-term memory. Sinks and compressed vectors
+        stand there, too, so that the newest cells share their places.
+        """
         cfg = self.cfg
-        if not cfg.cells_by_age or cfg.long_term is None:
+        if not cfg.cells_by_age:
             return keys
-        # The newest vector, whose middle has the age ½, stands just before the window.
+        assert cfg.long_term is not None
+        # The newest vector, whose middle has the age ½, stands just before the short-term memory.
         distances = cell_ages(cfg.long_term, writes, cfg.segment_len) + 0.5
         if cfg.cell_distance:
             distances = jnp.minimum(distances, cfg.cell_distance)
-        return rotary.turned_to(keys, cfg.sinks - distances, cfg.rope_theta)
+        return rotary.turned_to(keys, window_len(cfg) - cfg.mem_len - distances, cfg.rope_theta)
 
     def for_queries(self, x: Float[Array, "J B S K"]) -> Float[Array, "H B S K"]:
         """Keys or values of every head of queries: those that heads share are repeated."""
