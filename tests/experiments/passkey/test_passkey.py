@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shlex
+import shutil
 from itertools import islice
 from types import SimpleNamespace
 
@@ -70,6 +71,16 @@ def test_the_result_counts_documents_at_every_distance(finished):
         assert 4.5 < row["loss"] < 6.5  # log 257 = 5.5; nothing is learnt in 4 steps
     assert result["steps"] == 4 and [row[0] for row in result["curve"]] == [2, 4]
     assert result["experiment"] == "passkey" and result["preset"] == "infinity-former"
+
+
+def test_a_run_of_an_older_version_is_known(finished, texts, tmp_path, capsys):
+    """Before runs could begin with a published model, configs had no such field."""
+    folder = shutil.copytree(finished[0], tmp_path / "old")
+    config = json.loads((folder / "config.json").read_text())
+    assert config.pop("init_from") == "" and config["tokenizer"] == "bytes"
+    (folder / "config.json").write_text(json.dumps(config))
+    main([*TINY, "--data", str(texts), "--out", str(folder)])
+    assert "digits, as trained" in capsys.readouterr().out
 
 
 def test_baselines_of_the_tiny_task(finished):
