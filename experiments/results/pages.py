@@ -36,6 +36,7 @@ TABLES: dict[str, Callable[[list[Result]], str]] = {
     "other_text": language.other_text_table,
     "distances": distances.distances_table,
     "passkey": probes.passkey_table,
+    "passkey_given": probes.given_table,
     "recall": probes.by_age_table,
     "dialogue": dialogue.dialogue_table,
     "questions": probes.by_age_table,

@@ -1,7 +1,7 @@
 """Tables of what is right by how long ago it was stated: recall, questions, the passkey."""
 
 import collections
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from experiments.run.tables import SOURCE, Result, markdown, source
 
@@ -61,11 +61,35 @@ def _baselines(run: Result, ages: Sequence[int]) -> list[list[str]]:
 
 def passkey_table(results: list[Result]) -> str:
     """Digits of a passkey that are right, by how many segments ago it was stated."""
+    return _by_distance(results, "updates", lambda run: (run["preset"], f"{run['steps']:,}"))
+
+
+def given_table(results: list[Result]) -> str:
+    """The same of models that were not trained for it, with what each was given."""
+
+    def told(run: Result) -> tuple[str, str]:
+        given = run["settings"]
+        parts = [f"window {given['window']}", f"{given['sinks']} sinks"]
+        if given["cells"]:
+            parts.append(f"{given['cells']} cells" + " by age" * given["cells_by_age"])
+        if given["cell_tau"]:
+            parts.append(f"τ {given['cell_tau']:g}")
+        parts.append(given["memory"] and "trained memory")
+        return run["preset"], ", ".join(filter(None, parts))
+
+    return _by_distance(results, "given", told)
+
+
+def _by_distance(
+    results: list[Result], column: str, told: Callable[[Result], tuple[str, str]]
+) -> str:
+    """Rows of each run and control; `told` is (the model, what stands in the column)."""
     distances = sorted({d for result in results for d in result["settings"]["task"]["distances"]})
     rows = []
     for result in results:
+        model, more = told(result)
         for label, test in result["test"].items():
             by_distance = dict(zip(test["distances"], test["accuracy_by_distance"], strict=True))
             cells = _cells(distances, by_distance)
-            rows.append([result["preset"], label, f"{result['steps']:,}", *cells, source([result])])
-    return markdown(("model", "", "updates", *map(str, distances), SOURCE), rows)
+            rows.append([model, label, more, *cells, source([result])])
+    return markdown(("model", "", column, *map(str, distances), SOURCE), rows)
