@@ -211,9 +211,12 @@ def smollm2(**changes) -> ModelConfig:
 def smollm2_infinity(**changes) -> ModelConfig:
     """The same with 512 cells beside the attention of its upper half, read by its own matrices.
 
-    The cells stand 512 tokens away, about as far as the window reaches. What is learned (a K×K
-    matrix a head, a number a head and cell) changes nothing at first.
+    Half of the cells hold the 256 newest tokens in full, a quarter the 256 before them in pairs,
+    and so on. Each stands at its age before the window, at most 2,048 tokens. What is learned (a
+    K×K matrix a head, a number a head and cell) changes nothing at first.
     """
-    cells = dataclasses.replace(TRAINING_FREE, turn_queries=True, age_bias="cells")
-    memory = {"long_term": cells, "long_term_layers": tuple(range(15, 30)), "cell_distance": 512}
+    halves = {"contraction": "fixed", "tau": 0.5}
+    cells = dataclasses.replace(TRAINING_FREE, turn_queries=True, age_bias="cells", **halves)
+    placed = {"cells_by_age": True, "cell_distance": 2048}
+    memory = {"long_term": cells, "long_term_layers": tuple(range(15, 30)), **placed}
     return smollm2(**{**memory, **changes})

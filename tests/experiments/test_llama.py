@@ -159,7 +159,10 @@ def test_it_is_asked_for_a_passkey(published, tmp_path):
     given = f"--data {texts} --task.distances 2 1 --task.digits 2 --test-documents 8 --batch-size 8"
     model = f"--run {published} --segment-len {T_PASSKEY} --window {T_PASSKEY}"
     results = {}
-    for name, more in {"plain": "", "cells": f"--cells {size} --cells-by-age"}.items():
+    for name, more in {
+        "plain": "",
+        "cells": f"--cells {size} --cells-by-age --cell-tau 0.5",
+    }.items():
         out = tmp_path / name
         command = f"evaluate {model} {given} {more} --cache {tmp_path / 'c'} --out {out}"
         passkey.main(shlex.split(command))
@@ -175,7 +178,7 @@ def test_it_is_asked_for_a_passkey(published, tmp_path):
         shlex.split(f"""
             smollm2-infinity --init-from {published} {given} --out {out} --valid-documents 8
             --model.segment-len {T_PASSKEY} --model.mem-len {T_PASSKEY} --model.sinks 0
-            --model.long-term-layers --model.long-term.num-basis {size} --model.cells-by-age
+            --model.long-term-layers --model.long-term.num-basis {size}
             --model.cell-distance 0 --optim.steps 1 --optim.warmup-steps 0
             --optim.learning-rate 1e-12
         """)
