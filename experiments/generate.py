@@ -22,6 +22,7 @@ from typing import Annotated
 import jax
 
 from experiments.language_modeling import start
+from experiments.language_modeling.config import PublishedConfig
 from experiments.language_modeling.sample import WriteConfig, Writer, numbers, pieces, writer
 from experiments.run import cli
 from inf_former_jax import generate
@@ -33,15 +34,12 @@ from inf_former_jax.require import require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GenerateConfig(WriteConfig):
+class GenerateConfig(PublishedConfig, WriteConfig):
     """What to read, and how to go on."""
 
     model: Annotated[str, Required("a run folder, or one of a GPT-2 or Llama")] = ""
     """A run folder of experiments.language_modeling, or a Hugging Face folder of a GPT-2 or a
     Llama."""
-    memory: str = ""
-    """Folder of a memory that was trained beside a published model (`experiments.weights memory`);
-    "" = none."""
     prompt: str = ""
     """Text to go on from; after that of --prompt-file."""
     prompt_file: str = ""
@@ -52,9 +50,6 @@ class GenerateConfig(WriteConfig):
     begins after what was read then."""
     tokens: Natural = 200
     """Tokens to write; 0 = only read, for --memory-out."""
-    segment_len: Natural = 0
-    """Segments of a published model, a GPT-2's at most its positions; 0 = all of them, up to 1,024.
-    A run has its own."""
 
 
 def load(folder: str, segment_len: int = 0, memory: str = "") -> Writer:
@@ -96,17 +91,18 @@ def run(cfg: GenerateConfig) -> None:
 
     def tokens() -> Iterator[int]:
         nonlocal state
-        state = yield from numbers(steps, [])
+        state = yield from numbers(steps, written)
 
-    begin, times = time.perf_counter(), []  # when each token came
+    written: list[int] = []
+    begin, first = time.perf_counter(), 0.0
     for piece in pieces(model.tokenizer, tokens()):
-        times.append(time.perf_counter())
+        first = first or time.perf_counter()
         print(printable(piece), end="", flush=True)
     print()
-    times = times or [time.perf_counter()]
-    told = f"read {ids.shape[1]:,} tokens in {times[0] - begin:.1f} s, compiling included"
-    if len(times) > 1:
-        told += f"; wrote {(len(times) - 1) / (times[-1] - times[0]):.3g} tokens a second"
+    end = time.perf_counter()
+    told = f"read {ids.shape[1]:,} tokens in {(first or end) - begin:.1f} s, compiling included"
+    if len(written) > 1:
+        told += f"; wrote {(len(written) - 1) / (end - first):.3g} tokens a second"
     print(told, file=sys.stderr)
     if cfg.memory_out:
         model.save(cfg.memory_out, state)

@@ -1,5 +1,6 @@
 """Errors at the door in one form: what it is, what was found, what is accepted."""
 
+import importlib
 from typing import Any
 
 import jax
@@ -14,6 +15,15 @@ def require(holds: bool, name: str, found: object, accepted: object) -> None:
 def require_at_least(name: str, value: int | float, least: int | float) -> None:
     """Refuse a value below `least`: "name: found 0, accepted: 1 or more"."""
     require(value >= least, name, value, f"{least} or more")
+
+
+def require_package(package: str, name: str, accepted: str) -> Any:
+    """A package of an extra, imported; ValueError "name: the package … is not installed, …"."""
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError:
+        found = f"the package {package.partition('.')[0]} is not installed"
+        raise ValueError(f"{name}: {found}, accepted: {accepted}") from None
 
 
 def shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -2,6 +2,7 @@
 
 import gc
 import os
+from pathlib import Path
 
 # JAX reads these once, when it is imported. Compiling is nearly all of the suite's time and each
 # program runs a few times only: hence no optimisation, and no MLIR on the way, which alone takes a
@@ -28,9 +29,10 @@ from tests import skips
 gc.set_threshold(200_000, 50, 100)
 
 # Shapes in signatures are checked in tests only; nothing of the library is imported before this.
-# Not in `fields`, `files` and `require`: they have none, and each config calls them 200 times.
-_CHECKED = ("contrib", "data", "generate", "memory", "models", "training")
-jaxtyping.install_import_hook([f"inf_former_jax.{name}" for name in _CHECKED], "beartype.beartype")
+# Not in `fields` and `require`: they have none, and each config calls them 200 times.
+_PARTS = {file.stem for file in (Path(__file__).parents[1] / "inf_former_jax").iterdir()}
+_CHECKED = [f"inf_former_jax.{name}" for name in sorted(_PARTS - {"fields", "require"})]
+jaxtyping.install_import_hook(_CHECKED, "beartype.beartype")
 
 # No test asserts how long something takes: a busy machine must not fail one.
 hypothesis.settings.register_profile("untimed", deadline=None)

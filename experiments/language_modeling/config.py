@@ -26,6 +26,18 @@ class TokenConfig(Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PublishedConfig(Checked):
+    """How a published model is read, where one is taken as well as a run."""
+
+    memory: str = ""
+    """Folder of a memory that was trained beside a published model (`experiments.weights memory`);
+    "" = none."""
+    segment_len: Natural = 0
+    """Segments of a published model, a GPT-2's at most its positions; 0 = all of them, up to 1,024.
+    A run has its own."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig(TokenConfig, Skip):
     """Which text is read, and how much of it at once."""
 

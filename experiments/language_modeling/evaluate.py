@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments.language_modeling.corpora import tokenized
-from experiments.language_modeling.given import GivenConfig, given, state_of
+from experiments.language_modeling.given import GivenConfig, given, settings_of, state_of
 from experiments.language_modeling.task import LanguageModeling, facts, show
 from experiments.run import cli, devices, folders, training
 from inf_former_jax.data.text import Skip
@@ -47,12 +47,8 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
     corpus = tokenized(cfg.data, tokenizer, cfg.cache, limits, cfg)
     place = training.site(run, cfg.run)
     task, state = LanguageModeling(run, corpus, place), state_of(run, params, place.mesh)
-    settings = {
-        "settings": folders.to_json(cfg),
-        "trained": folders.read_config(Path(cfg.run)),
-    }
     figures = {split: task.controls(state, split, cfg.by_distance) for split in cfg.splits}
-    return provenance | facts(corpus) | settings | figures
+    return provenance | facts(corpus) | settings_of(cfg) | figures
 
 
 def main(argv: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """A trained model from a folder, with a window and a memory that need no training."""
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated, Any
 
 import jax
@@ -8,11 +9,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from experiments.language_modeling import start
-from experiments.language_modeling.config import LanguageModelingConfig
-from experiments.run import devices
+from experiments.language_modeling.config import LanguageModelingConfig, PublishedConfig
+from experiments.run import devices, folders
 from experiments.run.config import RunConfig
 from inf_former_jax.data.tokens import Tokenizer
-from inf_former_jax.fields import Checked, Natural, Rate, Required
+from inf_former_jax.fields import Natural, Rate, Required
 from inf_former_jax.memory.state import init
 from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.models.presets import TRAINING_FREE
@@ -22,18 +23,12 @@ from inf_former_jax.training.state import TrainState
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GivenConfig(Checked):
+class GivenConfig(PublishedConfig):
     """A model from a folder, and the window and memory that it gets."""
 
     run: Annotated[str, Required("a run folder, or one of a GPT-2 or Llama")] = ""
     """A run folder of experiments.language_modeling, or a Hugging Face folder of a GPT-2 or a
     Llama."""
-    memory: str = ""
-    """Folder of a memory that was trained beside a published model (`experiments.weights memory`);
-    "" = none."""
-    segment_len: Natural = 0
-    """Segments of a published model, a GPT-2's at most its positions; 0 = all of them, up to 1,024.
-    A run has its own."""
     window: Natural = 0
     """Short-term memory of a published model, in tokens; beside cells whole segments. A run has its
     own."""
@@ -57,8 +52,6 @@ class GivenConfig(Checked):
 
 #: What gives a model a memory that needs no training.
 _GIVEN = ("window", "sinks", "cells", "cell_layers", "cell_distance", "cells_by_age", "cell_tau")
-
-
 #: What only cells have.
 _OF_CELLS = ("cell_layers", "cell_distance", "cells_by_age", "cell_tau")
 
@@ -113,12 +106,17 @@ def given(cfg: GivenConfig, batch_size: int = 0) -> tuple[LanguageModelingConfig
     """
     run, params, tokenizer = start.load(cfg.run, cfg.segment_len, cfg.memory)
     # Whatever mesh it was trained on.
-    run = dataclasses.replace(run, mesh_model=1, devices=0, distributed=False)
-    run = dataclasses.replace(run, batch_size=batch_size or run.batch_size)
+    rows = {"batch_size": batch_size or run.batch_size}
+    run = dataclasses.replace(run, mesh_model=1, devices=0, distributed=False, **rows)
     run, note = devices.settled(run)
     if note:
         print(note)
     return dataclasses.replace(run, model=with_memory(run.model, cfg)), params, tokenizer
+
+
+def settings_of(cfg: GivenConfig) -> dict[str, Any]:
+    """What a result says of how it was made, as JSON: the config, and that of the model."""
+    return {"settings": folders.to_json(cfg), "trained": folders.read_config(Path(cfg.run))}
 
 
 def state_of(cfg: RunConfig, params: Any, mesh: Mesh) -> TrainState:

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from experiments.language_modeling.given import GivenConfig, given, state_of
+from experiments.language_modeling.given import GivenConfig, given, settings_of, state_of
 from experiments.passkey.config import PasskeyConfig
 from experiments.passkey.data import Sizes
 from experiments.passkey.task import Passkey, show
 from experiments.run import cli, devices, folders, training
 from inf_former_jax.fields import Count, Required, Sample, Seed
+
+_FIGURES = "evaluation.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,9 +59,8 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
         devices=run.devices,
     )
     place = training.site(asked, cfg.out)
-    settings = {"settings": folders.to_json(cfg), "trained": folders.read_config(Path(cfg.run))}
     results = Passkey(asked, place).results(state_of(asked, params, place.mesh))
-    return provenance | settings | results
+    return provenance | settings_of(cfg) | results
 
 
 def main(argv: Sequence[str]) -> None:
@@ -71,7 +72,7 @@ def main(argv: Sequence[str]) -> None:
         folders.read_config(Path(cfg.run))
         folder = folders.make(cfg.out)
         provenance = folders.provenance("passkey", Path(cfg.run).name, ["evaluate", *argv])
-        folders.check_free(folder / "evaluation.json", cfg)
+        folders.check_free(folder / _FIGURES, cfg)
         result = evaluate(cfg, provenance)
-    folders.write_json(folder / "evaluation.json", result)
-    show(f"passkey, {Path(cfg.run).name} as it is", folder, result)
+    folders.write_json(folder / _FIGURES, result)
+    show(f"passkey, {Path(cfg.run).name} as it is", folder, result, _FIGURES)

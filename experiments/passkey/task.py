@@ -199,8 +199,12 @@ def report(preset: str, folder: Path, result: Mapping[str, Any]) -> None:
     show(f"passkey, {preset}, {result['steps']:,} updates", folder, result)
 
 
-def show(title: str, folder: Path, result: Mapping[str, Any]) -> None:
-    """Print the table of a result's test figures, and draw its picture in the folder."""
+def show(title: str, folder: Path, result: Mapping[str, Any], figures: str = "result.json") -> None:
+    """Print the table of a result's test figures, and draw its picture in the folder.
+
+    Args:
+        figures: the file in the folder that has the result.
+    """
     trained = {}
     for label, row in result["test"].items():
         trained[f"digits, {label}"] = row["accuracy"], row["accuracy_by_distance"]
@@ -215,6 +219,7 @@ def show(title: str, folder: Path, result: Mapping[str, Any]) -> None:
             f"digits, {label}": (float(np.mean(values)), values)
             for label, values in result["baselines_by_distance"].items()
         },
+        figures,
     )
 
 

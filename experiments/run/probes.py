@@ -104,11 +104,13 @@ def report(
     places: Sequence[int],
     trained: Accuracies,
     baselines: Accuracies,
+    figures: str = "result.json",
 ) -> None:
     """Print accuracies over all questions and at each place, and draw the picture.
 
     Args:
         header: what is right of what, "accuracy on the test documents, by age in segments".
+        figures: the file in the folder that has them.
     """
     rows = [
         (label, f"{whole:.3f}", *("" if value is None else f"{value:.2f}" for value in values))
@@ -117,4 +119,4 @@ def report(
     width = max(100, 70 + 7 * len(places))
     tables.show(title, (header, "all", *map(str, places)), rows, width)
     plots.accuracy_by_place(folder / "accuracy.png", title, places, trained, baselines)
-    print(f"{folder}/accuracy.png, and the figures beside it")
+    print(f"{folder}/{figures}, {folder}/accuracy.png")

@@ -17,7 +17,7 @@ from jaxtyping import Int32
 
 from inf_former_jax.data.tokens import ByteLevelBpe, Tokenizer
 from inf_former_jax.files import read_json, read_text
-from inf_former_jax.require import require
+from inf_former_jax.require import require, require_package
 
 _FILE, _CONFIG, _FIELD = "chat_template.jinja", "tokenizer_config.json", "chat_template"
 #: Tokens that a template may name.
@@ -86,7 +86,9 @@ def load_chat(folder: str | Path, tokenizer: Tokenizer) -> Chat:
     Raises:
         ValueError: there is none, it is no template, or jinja2, an extra, is not installed.
     """
-    jinja2, folder = _library(), Path(folder)
+    accepted = "a conversation after pip install 'inf_former_jax[text]'"
+    jinja2 = require_package("jinja2", _FIELD, accepted)
+    sandbox, folder = require_package("jinja2.sandbox", _FIELD, accepted), Path(folder)
     config = read_json(folder / _CONFIG) if (folder / _CONFIG).is_file() else {}
     where = folder / _FILE
     found: Any = read_text(where) if where.is_file() else None
@@ -103,7 +105,7 @@ def load_chat(folder: str | Path, tokenizer: Tokenizer) -> Chat:
     require(isinstance(tokenizer, ByteLevelBpe), "tokenizer", type(tokenizer).__name__, accepted)
     assert isinstance(tokenizer, ByteLevelBpe)  # for the type checker
     # As Hugging Face's tools render it, but what is not known is an error.
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+    environment = sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
@@ -126,9 +128,7 @@ def load_chat(folder: str | Path, tokenizer: Tokenizer) -> Chat:
 
 def _refuse(message: str) -> None:
     """What a template calls for messages that it does not take."""
-    import jinja2
-
-    raise jinja2.TemplateError(message)
+    raise ValueError(message)
 
 
 @contextlib.contextmanager
@@ -136,18 +136,7 @@ def _refusals(where: str) -> Iterator[None]:
     """Turn whatever a template raises into a ValueError that names its file."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # Jinja's own, and whatever a filter makes of a value
         found = f"{type(error).__name__}: {error}".partition("\n")[0]
         accepted = "a chat template that takes these messages"
         raise ValueError(f"{where}: found {found}, accepted: {accepted}") from None
-
-
-def _library() -> Any:
-    """The package jinja2, an extra."""
-    try:
-        import jinja2.sandbox
-    except ModuleNotFoundError:
-        accepted = "a conversation after pip install 'inf_former_jax[text]'"
-        message = f"{_FIELD}: the package jinja2 is not installed, accepted: {accepted}"
-        raise ValueError(message) from None
-    return jinja2

@@ -29,7 +29,7 @@ from inf_former_jax.files import (
     write_json,
     write_text,
 )
-from inf_former_jax.require import require, require_at_least
+from inf_former_jax.require import require, require_at_least, require_package
 
 END = "<|endoftext|>"
 """GPT-2's token at the end of a document."""
@@ -264,13 +264,8 @@ def train_bpe(texts: Iterable[str], vocab_size: int, path: str | Path) -> ByteLe
 
 def _library() -> Any:
     """The package tokenizers, an extra."""
-    try:
-        import tokenizers
-    except ModuleNotFoundError:
-        accepted = "bytes, or any after pip install 'inf_former_jax[text]'"
-        message = f"tokenizer: the package tokenizers is not installed, accepted: {accepted}"
-        raise ValueError(message) from None
-    return tokenizers
+    accepted = "bytes, or any after pip install 'inf_former_jax[text]'"
+    return require_package("tokenizers", "tokenizer", accepted)
 
 
 def _byte_level(tokenizer: Any) -> Any:

@@ -205,21 +205,15 @@ class ModelConfig(Checked):
             found = "True beside fused_attention, which does not say what its scores sum to"
             fits = not (self.long_term.joined and self.fused_attention)
             require(fits, "long_term.joined", found, "False there")
-        if self.cell_distance:
-            memory = self.long_term
-            own = memory is None or memory.projections == "own"
-            found = f"{self.cell_distance} with {self.position} positions"
+        memory = self.long_term
+        own = memory is None or memory.projections == "own"
+        for name, without in {"cell_distance": 0, "cells_by_age": False}.items():
+            found = f"{getattr(self, name)} with {self.position} positions"
             found += " and no memory that the layer's own matrices read" * own
-            fits = self.position == "rotary" and not own
-            require(fits, "cell_distance", found, "0 there")
-        if self.cells_by_age:
-            memory = self.long_term
-            own = memory is None or memory.projections == "own"
-            found = f"True with {self.position} positions"
-            found += " and no memory that the layer's own matrices read" * own
-            require(self.position == "rotary" and not own, "cells_by_age", found, "False there")
-            if memory is not None:
-                require_ages(memory, "cells_by_age")
+            fits = getattr(self, name) == without or (self.position == "rotary" and not own)
+            require(fits, name, found, f"{without} there")
+        if self.cells_by_age and memory is not None:
+            require_ages(memory, "cells_by_age")
         if self.compressed is not None:
             rate, length = self.compressed.rate, self.compressed.length
             require(not self.same_length, "same_length", True, "False beside a compressed memory")

@@ -1,6 +1,7 @@
 """A chat template's conversation in tokens, by hand; what is said cannot end a turn."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_where_templates_are(folder):
         (3, "3"),
         ([{"name": "tools", "template": "x"}], "none"),
         ("{% if %}", "TemplateSyntaxError"),
-        ("{{ raise_exception('no users here') }}", "TemplateError: no users here"),
+        ("{{ raise_exception('no users here') }}", "ValueError: no users here"),
         ("{{ messages[9].content.text }}", "UndefinedError"),
         ("{{ ().__class__.__mro__ }}", "SecurityError"),
         ("hello", r"messages \[\]"),
@@ -107,3 +108,14 @@ def test_names_that_templates_know(folder):
 def test_bytes_have_no_marks(folder):
     with pytest.raises(ValueError, match=r"^tokenizer: found Bytes, accepted: a byte-level BPE"):
         load_chat(folder, Bytes())
+
+
+@pytest.mark.parametrize(
+    "package, name", [("jinja2", "chat_template"), ("tokenizers", "tokenizer")]
+)
+def test_packages_of_the_extra_are_asked_for(folder, package, name, monkeypatch):
+    tokenizer = load_bpe(folder)
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not there
+    found = rf"^{name}: the package {package} is not installed, accepted: .* pip install"
+    with pytest.raises(ValueError, match=found):
+        load_chat(folder, tokenizer if package == "jinja2" else load_bpe(folder))
