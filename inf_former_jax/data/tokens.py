@@ -108,8 +108,9 @@ class ByteLevelBpe:
         """
         accepted = "a tokenizer.json"
         _check_model(parse_json(definition, where, accepted).get("model"), where)
+        library = _library()
         with _refusals(where, accepted):
-            self._tokenizer = _library().Tokenizer.from_str(definition)
+            self._tokenizer = library.Tokenizer.from_str(definition)
         spec = json.loads(self._tokenizer.to_str())
         _check_lossless(spec, where)
         self._missing = missing(spec["model"]["vocab"])
