@@ -9,6 +9,7 @@ from inf_former_jax.memory.long_term import LongTermConfig
 
 CELLS = {"functions": "rectangular", "fit": "intervals"}
 STICKY = {"sticky": True, "num_samples": 6}
+KEPT = {"sticky": True, "locations": "distinct"}
 POWER = {"contraction": "power"}
 CONTENT = {"density": "gibbs"}
 ENDS = {"density": "sparsemax"}
@@ -100,6 +101,10 @@ _PAIRS = {
     "llama, grafted": (
         {**TRAINING_FREE, "joined": True, "turn_queries": True, "unit_writes": True, "gate": True},
         {**LLAMA, "num_layers": 2, "long_term_layers": (1,), "sinks": 2, "cell_distance": 3},
+    ),
+    "llama, kept": (
+        {**TRAINING_FREE, **KEPT, "joined": True, "tau": 0.5, "bins": 4, "num_samples": 2},
+        {**LLAMA, "cells_by_age": True, "mem_len": 0},
     ),
     "mixed, gaussian": (
         {**STICKY, "content_heads": 1, "cells": 5, "age_bias": "cells"},

@@ -15,6 +15,7 @@ from experiments.run.config import RunConfig
 from inf_former_jax.data.tokens import Tokenizer
 from inf_former_jax.fields import Natural, Rate, Required
 from inf_former_jax.memory.state import init
+from inf_former_jax.models import presets
 from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.models.presets import TRAINING_FREE
 from inf_former_jax.require import require
@@ -48,12 +49,16 @@ class GivenConfig(PublishedConfig):
     cell_tau: Rate = 0.0
     """0: cells are averaged in pairs when all are full, so that each holds as many tokens. Else τ
     of fixed contraction: what part of the cells a segment squeezes the past into."""
+    cell_sticky: bool = False
+    """With --cell-tau: this part of the cells is not squeezed, but chosen. Those that attention
+    fell on stay as they are, and the others are dropped (paper §3.3)."""
 
 
 #: What gives a model a memory that needs no training.
 _GIVEN = ("window", "sinks", "cells", "cell_layers", "cell_distance", "cells_by_age", "cell_tau")
+_GIVEN += ("cell_sticky",)
 #: What only cells have.
-_OF_CELLS = ("cell_layers", "cell_distance", "cells_by_age", "cell_tau")
+_OF_CELLS = ("cell_layers", "cell_distance", "cells_by_age", "cell_tau", "cell_sticky")
 
 
 def with_memory(model: ModelConfig, cfg: GivenConfig) -> ModelConfig:
@@ -83,7 +88,12 @@ def with_memory(model: ModelConfig, cfg: GivenConfig) -> ModelConfig:
     length = model.segment_len
     accepted = f"a multiple of segments of {length} beside cells"
     require(window["mem_len"] % length == 0, "window", window["mem_len"], accepted)
-    contraction = {"contraction": "fixed", "tau": cfg.cell_tau} if cfg.cell_tau else {}
+    contraction: dict[str, Any] = {}
+    if cfg.cell_tau:
+        contraction = {"contraction": "fixed", "tau": cfg.cell_tau}
+    require(cfg.cell_tau > 0 or not cfg.cell_sticky, "cell_sticky", "no cell_tau", "one > 0")
+    if cfg.cell_sticky:
+        contraction |= presets.kept(cfg.cells, cfg.cell_tau)
     memory = dataclasses.replace(TRAINING_FREE, num_basis=cfg.cells, **contraction)
     where = {
         "long_term_layers": cfg.cell_layers,

@@ -28,10 +28,11 @@ def cell_ages(cfg: LongTermConfig, writes: Int[AnyArray, " B"], length: int) -> 
         length: L, vectors of a write.
 
     Raises:
-        ValueError: another memory than intervals on equal cells, or a sticky one, which does not
-            keep where it put the past.
+        ValueError: another memory than intervals on equal cells, or a sticky one, where the number
+            of writes does not say what a cell holds: it carries `LongTermMemory.ages`.
     """
     require_ages(cfg, "cell_ages")
+    require(not cfg.sticky, "cell_ages", "a sticky memory", "one that is not, or `memory.ages`")
     writes = jnp.maximum(jnp.asarray(writes), 1)
     if cfg.contraction == "doubling":
         return length * _segments_by_doubling(cfg.num_basis, writes)
@@ -66,6 +67,5 @@ def require_ages(cfg: LongTermConfig, name: str) -> None:
     Raises:
         ValueError: as of `cell_ages`.
     """
-    kind = f"functions = {cfg.functions}, fit = {cfg.fit}, sticky = {cfg.sticky}"
-    accepted = "functions = rectangular and fit = intervals that are not sticky"
-    require(not cfg.tabled and not cfg.sticky, name, kind, accepted)
+    kind = f"functions = {cfg.functions} and fit = {cfg.fit}"
+    require(not cfg.tabled, name, kind, "functions = rectangular and fit = intervals")

@@ -45,8 +45,9 @@ class LongTermConfig(Checked):
     """Pin the signal to zero outside [0, 1], as published. Periodic functions cannot be."""
     sticky: bool = False
     """Read the old signal where attention fell, instead of on a uniform grid (paper §3.3)."""
-    locations: Literal["quantile", "draw"] = "quantile"
-    """Sticky locations: deterministic quantiles, or the published random draws."""
+    locations: Literal["quantile", "draw", "distinct"] = "quantile"
+    """Sticky locations: deterministic quantiles, the published random draws, or quantiles of which
+    no bin has two. What much attention fell on is then kept, but not multiplied."""
     bins: Count = 128
     """D, bins of the salience histogram."""
     min_var: Positive = 1e-6
@@ -133,6 +134,10 @@ class LongTermConfig(Checked):
         self._refuse_ignored(ignored, f"contraction = {self.contraction}")
         if not self.sticky:
             self._refuse_ignored(("locations",), "a memory that is not sticky")
+        if self.locations == "distinct":
+            found = f"{self.num_samples} with locations = distinct"
+            accepted = f"at most the {self.bins} bins there"
+            require(self.num_samples <= self.bins, "num_samples", found, accepted)
         if self.fit == "intervals" and not self.sticky:
             why = "fit = intervals and a memory that is not sticky"
             self._refuse_ignored(("num_samples",), why)
@@ -203,6 +208,11 @@ class LongTermConfig(Checked):
     def tabled(self) -> bool:
         """Whether writes use operators from tables; else they compare edges (`fit.cells`)."""
         return not (self.functions == "rectangular" and self.fit == "intervals")
+
+    @property
+    def keeps_ages(self) -> bool:
+        """Whether a memory carries the ages of its cells: a sticky one moves things about."""
+        return self.sticky and not self.tabled
 
     @property
     def content_cells(self) -> int:

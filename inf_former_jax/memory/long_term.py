@@ -37,6 +37,7 @@ from inf_former_jax.memory.config import LongTermConfig
 from inf_former_jax.memory.density import (
     Density,
     bin_sum,
+    distinct_locations,
     normalise,
     quantile_locations,
     random_locations,
@@ -55,6 +56,7 @@ class LongTermMemory(NamedTuple):
     coeffs: Float[AnyArray, "B N E"]  # C: the signal is x̄(t) = Cᵀ ψ(t)
     salience: Float[AnyArray, "B D"]  # last attention over time, rows sum to 1, or 0 = none yet
     writes: Int[AnyArray, " B"]  # number of writes since the row's reset; 0 = empty
+    ages: Float[AnyArray, "B N"] | None = None  # vectors written after a cell's mean; sticky cells
 
 
 def init(
@@ -71,6 +73,7 @@ def init(
         coeffs=jnp.zeros((batch, cfg.num_basis, dim), dtype),
         salience=jnp.zeros((batch, cfg.bins), dtype),
         writes=jnp.zeros((batch,), jnp.int32),
+        ages=jnp.zeros((batch, cfg.num_basis), dtype) if cfg.keeps_ages else None,
     )
 
 
@@ -124,10 +127,15 @@ def write(
         dtype = np.dtype(memory.coeffs.dtype)
         operators = write_operators.operators(cfg, x.shape[1], dtype)
     ops = checked_operators(cfg, memory, operators, x)
-    past = contract_past(cfg, memory, ops, locations, key)
+    locations = _located(cfg, memory, locations, key)
+    past = contract_past(cfg, memory, ops, locations)
     past = jax.lax.stop_gradient(past) if detach else past
     writes = jnp.asarray(memory.writes)
-    written = memory._replace(coeffs=past + fit_new(cfg, ops, writes, x), writes=writes + 1)
+    written = memory._replace(
+        coeffs=past + fit_new(cfg, ops, writes, x),
+        writes=writes + 1,
+        ages=written_ages(cfg, memory, ops, locations),
+    )
     return written if rows is None else select_rows(rows, written, memory)
 
 
@@ -169,8 +177,7 @@ def contract_past(
     """
     writes = jnp.asarray(memory.writes)
     index = jnp.clip(writes - 1, 0, cfg.num_contractions - 1)
-    if locations is None and cfg.sticky:
-        locations = _sticky_locations(cfg, memory, key)
+    locations = _located(cfg, memory, locations, key)
     if not cfg.tabled:
         past = _squeezed(cfg, memory, locations)
     elif locations is None:
@@ -186,6 +193,39 @@ def contract_past(
         samples = jnp.einsum("bmn,bne->bme", psi, memory.coeffs, precision=HIGHEST)
         past = by_writes(ops.past, index, samples)
     return jnp.where((writes == 0)[:, None, None], 0.0, past)
+
+
+def written_ages(
+    cfg: LongTermConfig,
+    memory: LongTermMemory,
+    ops: Operators,
+    locations: Float[AnyArray, "B M"] | None = None,
+) -> Float[Array, "B N"] | None:
+    """The ages of cells after a write at the same locations; None where none are kept.
+
+    An age is one more channel of the signal, which every write raises by its L vectors. The new
+    ones have the ages L - ½, …, ½.
+    """
+    if memory.ages is None:
+        return None
+    length, writes = ops.first.shape[1], jnp.asarray(memory.writes)
+    older = jnp.asarray(memory.ages)[..., None] + length
+    past = contract_past(cfg, memory._replace(coeffs=older), ops, locations)
+    own = np.arange(length, 0, -1)[None, :, None] - 0.5
+    own = jnp.broadcast_to(jnp.asarray(own, older.dtype), (older.shape[0], length, 1))
+    return jax.lax.stop_gradient(past + fit_new(cfg, ops, writes, own))[..., 0]
+
+
+def _located(
+    cfg: LongTermConfig,
+    memory: LongTermMemory,
+    locations: Float[AnyArray, "B M"] | None,
+    key: PRNGKeyArray | Key[Array, " B"] | None,
+) -> Float[AnyArray, "B M"] | None:
+    """Where the next write reads the old signal, if it is said or steered."""
+    return (
+        locations if locations is not None or not cfg.sticky else sticky_locations(cfg, memory, key)
+    )
 
 
 def _squeezed(
@@ -205,13 +245,15 @@ def _on_cells(cfg: LongTermConfig) -> Any:
     return doubling if cfg.contraction == "doubling" else cells
 
 
-def _sticky_locations(
-    cfg: LongTermConfig, memory: LongTermMemory, key: PRNGKeyArray | Key[Array, " B"] | None
+def sticky_locations(
+    cfg: LongTermConfig,
+    memory: LongTermMemory,
+    key: PRNGKeyArray | Key[Array, " B"] | None = None,
 ) -> Float[Array, "B M"]:
     """Where a sticky memory reads its old signal: more often where the last segment attended."""
     salience = memory.salience
-    if cfg.locations == "quantile":
-        found = quantile_locations(salience, cfg.num_samples)
+    if cfg.locations != "draw":
+        found = _QUANTILES[cfg.locations](salience, cfg.num_samples)
     else:
         require(key is not None, "key", None, "a PRNG key, since locations = draw")
         assert key is not None
@@ -221,6 +263,9 @@ def _sticky_locations(
     # Without salience `found` is m/M. A sample of an interval would be that of the interval's end.
     middles = jnp.asarray(first_fit_times(cfg.num_samples), found.dtype)
     return jnp.where(salience.sum(axis=-1, keepdims=True) > 0, found, middles[None])
+
+
+_QUANTILES = {"quantile": quantile_locations, "distinct": distinct_locations}
 
 
 @partial(jax.jit, static_argnums=0)  # without it every eager call would compile the branches anew

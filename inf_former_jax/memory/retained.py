@@ -23,7 +23,7 @@ from jaxtyping import Float, Real
 
 from inf_former_jax.memory.basis import evaluate, expectation
 from inf_former_jax.memory.config import LongTermConfig
-from inf_former_jax.memory.density import uniform_locations
+from inf_former_jax.memory.density import distinct_locations, uniform_locations
 from inf_former_jax.memory.fit.ridge import first_fit_times
 from inf_former_jax.memory.write_operators import interval_decay, write_operator
 from inf_former_jax.require import require, require_at_least
@@ -143,6 +143,9 @@ def _locations(
     require(is_mass, "salience", "a negative or undefined mass", "masses ≥ 0")
     if not salience.sum() > 0:
         return lambda: uniform
+    if cfg.locations == "distinct":
+        distinct = np.asarray(distinct_locations(salience[None], cfg.num_samples))[0]
+        return lambda: distinct
     cumulative = np.concatenate([[0.0], np.cumsum(salience / salience.sum())])
     if cfg.locations == "quantile":
         levels = first_fit_times(cfg.num_samples)

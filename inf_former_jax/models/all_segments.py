@@ -197,23 +197,27 @@ def write_all(
 
     def step(carry, segment):
         # The fewer operations the better: each of them is a kernel in every turn of the loop.
-        coeffs, salience = carry
+        coeffs, salience, ages = carry
         (clears, due, writes, new, queries), run, key = segment
         if steer is not None:
             salience = jnp.where(clears[:, None], 0.0, salience)
         # `contracted` is 0 in rows without a write, so also in those that have just been cleared.
-        contracted = long_term.contract_past(
-            cfg, LongTermMemory(coeffs, salience, writes), ops, key=key
-        )
+        memory = LongTermMemory(coeffs, salience, writes, ages)
+        locations = long_term.sticky_locations(cfg, memory, key) if cfg.sticky else None
+        contracted = long_term.contract_past(cfg, memory, ops, locations)
+        if ages is not None:
+            aged = long_term.written_ages(cfg, memory, ops, locations)
+            ages = jnp.where(due[:, None], aged, jnp.where(clears[:, None], 0.0, ages))
         past = jnp.where(clears[:, None, None], 0.0, coeffs)
         past = jnp.where(due[:, None, None], contracted, past)
         if steer is not None:
-            written = LongTermMemory(past + new, salience, writes + due)
+            written = LongTermMemory(past + new, salience, writes + due, ages)
             salience = jnp.where(run, steer(written, queries).salience, salience)
-        return (past + new, salience), past
+        return (past + new, salience, ages), (past, ages)
 
-    constants = jax.lax.stop_gradient((memory[:2], (by_segment, runs, keys)))
-    (coeffs, salience), past = jax.lax.scan(step, *constants)
+    carried = memory.coeffs, memory.salience, memory.ages
+    constants = jax.lax.stop_gradient((carried, (by_segment, runs, keys)))
+    (coeffs, salience, ages), (past, aged) = jax.lax.scan(step, *constants)
     if steer is None:
         salience = jnp.where(course.clears.any(axis=1)[:, None], 0.0, salience)
     writes = course.writes + course.due
@@ -221,8 +225,9 @@ def write_all(
         coeffs=flat(jnp.swapaxes(past, 0, 1) + new),
         salience=jnp.zeros((batch * count, cfg.bins), new.dtype),
         writes=flat(writes),
+        ages=None if aged is None else flat(jnp.swapaxes(aged, 0, 1)),
     )
-    return found, LongTermMemory(coeffs, salience, writes[:, -1])
+    return found, LongTermMemory(coeffs, salience, writes[:, -1], ages)
 
 
 def flat(x: Leaf) -> Leaf:

@@ -67,6 +67,36 @@ def test_quantile_locations_by_hand():
     np.testing.assert_allclose(density.quantile_locations(salience, 4), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("salience", "samples", "bins"),
+    [
+        ([8, 0, 1, 1], 2, [0, 2]),  # 0.8 of it would be 1.6 of the 2 samples
+        ([8, 0, 1, 1], 3, [0, 2, 3]),
+        ([1, 6, 1, 6, 1, 1], 4, [1, 2, 3, 5]),  # ½ for each of the four others
+        ([1, 1, 1, 1], 2, [1, 3]),
+        ([0, 0, 0, 0], 2, [1, 3]),
+        ([3, 2, 5, 1], 4, [0, 1, 2, 3]),
+        ([0, 0, 5, 0], 2, [1, 2]),  # one full bin, and a third of one for each other
+    ],
+)
+def test_distinct_locations_by_hand(salience, samples, bins):
+    found = density.distinct_locations(jnp.asarray([salience], jnp.float32), samples)[0]
+    np.testing.assert_array_equal(np.minimum(found * len(salience), len(salience) - 1) // 1, bins)
+
+
+def test_distinct_locations_keep_what_has_most():
+    """No bin has two samples, and those with more than their share have one each."""
+    salience = RNG.exponential(size=(5, 64)) ** 4
+    salience[0], salience[1, :50] = 1.0, 0.0
+    for samples in (1, 5, 32, 63, 64):
+        found = np.asarray(density.distinct_locations(jnp.asarray(salience, jnp.float32), samples))
+        for at, mass in zip((found * 64).astype(int), salience, strict=True):
+            assert len(set(at)) == samples and (np.diff(at) > 0).all()
+            assert set(np.flatnonzero(mass * samples >= mass.sum() * 1.001)) <= set(at)
+    with pytest.raises(ValueError, match=r"^num_samples: found 65, accepted: at most the 64 bins"):
+        density.distinct_locations(jnp.ones((1, 64)), 65)
+
+
 def test_locations_against_the_oracle():
     """Quantiles and draws of random histograms, sorted, float32."""
     salience = RNG.uniform(size=(3, 16)) ** 4

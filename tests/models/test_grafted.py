@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inf_former_jax.memory import state
+from inf_former_jax.memory import long_term, state
 from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models.convert.graft import graft
@@ -121,7 +121,8 @@ def test_a_cell_is_no_further_than_its_limit(sinks):
         cfg = dataclasses.replace(LLAMA, long_term=cell, cells_by_age=True, cell_distance=limit)
         layer = LocalAttention(dataclasses.replace(cfg, sinks=sinks), 0)
         key = jax.random.key(0)
-        found, _ = layer.init_with_output(key, keys, writes, method="aged")
+        memory = long_term.init(cell, B, 6)._replace(writes=writes)
+        found, _ = layer.init_with_output(key, keys, memory, method="aged")
         places = sinks - np.array(distances)
         angles = places[:, None] * LLAMA.rope_theta ** (-np.arange(0, 4, 2) / 4)
         turned = (keys[..., :2] + 1j * keys[..., 2:]) * np.exp(1j * angles)[None, None]
@@ -131,10 +132,10 @@ def test_a_cell_is_no_further_than_its_limit(sinks):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"position": "learned"}, {"long_term": None}, {"sticky": True}, {"functions": "gaussian"}],
+    [{"position": "learned"}, {"long_term": None}, {"fit": "points"}, {"functions": "gaussian"}],
 )
 def test_cells_without_an_age_are_refused(changes):
-    memory = {key: changes[key] for key in changes if key in ("sticky", "functions")}
+    memory = {key: changes[key] for key in changes if key in ("fit", "functions")}
     model = {key: changes[key] for key in changes if key not in memory}
     with pytest.raises(ValueError, match=r"^cells_by_age: found .*, accepted"):
         held = dataclasses.replace(CELLS, **memory)

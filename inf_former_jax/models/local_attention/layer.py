@@ -13,6 +13,7 @@ from inf_former_jax.memory import compressed
 from inf_former_jax.memory.ages import cell_ages
 from inf_former_jax.memory.arrays import AnyArray
 from inf_former_jax.memory.content import ContentRead, join
+from inf_former_jax.memory.long_term import LongTermMemory
 from inf_former_jax.memory.state import num_filled, window_len
 from inf_former_jax.models.config import ModelConfig
 from inf_former_jax.models.local_attention import rotary
@@ -166,9 +167,9 @@ class LocalAttention(nn.Module):
         return rotary.turned(q, table, np.zeros((1, q.shape[2]), int))
 
     def aged(
-        self, keys: Float[Array, "H B R K"], writes: Int[AnyArray, " B"]
+        self, keys: Float[Array, "H B R K"], memory: LongTermMemory
     ) -> Float[Array, "H B R K"]:
-        """Keys of cells as queries see them.
+        """Keys of a memory's cells as queries see them.
 
         With `cells_by_age` each stands before the short-term memory. Sinks and compressed vectors
         stand there, too, so that the newest cells share their places.
@@ -178,7 +179,10 @@ class LocalAttention(nn.Module):
             return keys
         assert cfg.long_term is not None
         # The newest vector, whose middle has the age ½, stands just before the short-term memory.
-        distances = cell_ages(cfg.long_term, writes, cfg.segment_len) + 0.5
+        ages = memory.ages
+        if ages is None:
+            ages = cell_ages(cfg.long_term, memory.writes, cfg.segment_len)
+        distances = jnp.asarray(ages) + 0.5
         if cfg.cell_distance:
             distances = jnp.minimum(distances, cfg.cell_distance)
         return rotary.turned_to(keys, window_len(cfg) - cfg.mem_len - distances, cfg.rope_theta)

@@ -38,8 +38,8 @@ class LayerProjections(NamedTuple):
     output: Callable[[Array], Array]  # [H, B, T, K] -> [B, T, E]
     # Queries [B, H, T, K] as they look for cells, by their places [b, T] in the segment or None.
     queries: Callable[[Array, Any], Array] = lambda q, places: q
-    # Keys [H, B, R, K] of cells as queries see them, by the number of writes [B].
-    aged: Callable[[Array, Any], Array] = lambda keys, writes: keys
+    # Keys [H, B, R, K] of the cells of a memory, as queries see them.
+    aged: Callable[[Array, LongTermMemory], Array] = lambda keys, memory: keys
 
 
 class ReadParams(NamedTuple):
@@ -75,7 +75,7 @@ def project(
     if params.key is None:
         assert layer is not None
         keys, values = layer.keys_values(cell_signal(cfg, coeffs))
-        keys = layer.aged(keys, memory.writes)
+        keys = layer.aged(keys, memory)
         return Projected(None, ContentMemory(*(jnp.swapaxes(x, 0, 1) for x in (keys, values))))
     assert params.value is not None
     heads = params.key.shape[1]
