@@ -52,9 +52,9 @@ class GenerateConfig(PublishedConfig, WriteConfig):
     """Tokens to write; 0 = only read, for --memory-out."""
 
 
-def load(folder: str, segment_len: int = 0, memory: str = "") -> Writer:
+def load(folder: str, segment_len: int = 0, memory: str = "", dtype: str = "") -> Writer:
     """The model of a run folder or of a published one; errors as of `start.load`."""
-    cfg, params, tokenizer = start.load(folder, segment_len, memory)
+    cfg, params, tokenizer = start.load(folder, segment_len, memory, dtype)
     return writer(Decoder(cfg.model), params, tokenizer)
 
 
@@ -76,7 +76,7 @@ def read_prompt(cfg: GenerateConfig) -> str:
 def run(cfg: GenerateConfig) -> None:
     """Read and write, printing as it goes."""
     text, sampling, begin = read_prompt(cfg), cfg.sampling(), time.perf_counter()
-    model = load(cfg.model, cfg.segment_len, cfg.memory)
+    model = load(cfg.model, cfg.segment_len, cfg.memory, cfg.dtype)
     loaded = time.perf_counter() - begin
     if cfg.ask:
         ids = load_chat(cfg.model, model.tokenizer).encode([Message("user", text)])

@@ -1,7 +1,7 @@
 """Configuration and presets of the experiment."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 from experiments.run.config import RunConfig
 from inf_former_jax.data.text import Skip
@@ -35,6 +35,8 @@ class PublishedConfig(Checked):
     segment_len: Natural = 0
     """Segments of a published model, a GPT-2's at most its positions; 0 = all of them, up to 1,024.
     A run has its own."""
+    dtype: Literal["", "float32", "bfloat16"] = ""
+    """What layers compute in; "" = what the run was trained in, float32 for a published model."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -114,7 +114,7 @@ def given(cfg: GivenConfig, batch_size: int = 0) -> tuple[LanguageModelingConfig
     Raises:
         ValueError, FileNotFoundError: as `start.load` and `with_memory`.
     """
-    run, params, tokenizer = start.load(cfg.run, cfg.segment_len, cfg.memory)
+    run, params, tokenizer = start.load(cfg.run, cfg.segment_len, cfg.memory, cfg.dtype)
     # Whatever mesh it was trained on.
     rows = {"batch_size": batch_size or run.batch_size}
     run = dataclasses.replace(run, mesh_model=1, devices=0, distributed=False, **rows)

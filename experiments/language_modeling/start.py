@@ -41,7 +41,7 @@ def is_run(folder: str | Path) -> bool:
 
 
 def load(
-    folder: str | Path, segment_len: int = 0, memory: str = ""
+    folder: str | Path, segment_len: int = 0, memory: str = "", dtype: str = ""
 ) -> tuple[LanguageModelingConfig, Any, Tokenizer]:
     """(config, parameters, tokeniser) of a run folder, or of a published model's.
 
@@ -50,6 +50,7 @@ def load(
             own. The config's other fields are then those of the preset gpt2.
         memory: a folder of a memory that was trained beside a published model (`memory_file`), and
             that has segments of its own; "" = none.
+        dtype: what layers compute in; "" = as it is.
 
     Raises:
         ValueError: neither is there, segments for a run or too long ones, or a tokeniser that does
@@ -70,6 +71,8 @@ def load(
         if memory:
             model, params = memory_file.load(memory, model, params)
         cfg = dataclasses.replace(PRESETS["gpt2"][1], model=model)
+    if dtype:
+        cfg = dataclasses.replace(cfg, model=dataclasses.replace(cfg.model, dtype=dtype))
     tokenizer, size = tokenizer_of(str(folder)), cfg.model.vocab_size
     found = f"a tokeniser of {tokenizer.vocab_size:,} tokens in {folder}"
     accepted = f"at most the {size:,} of its weights"

@@ -62,7 +62,7 @@ def content_read(
         values: V, the projected signal of each head on each cell.
         chunk: queries whose weights exist at a time; any T is accepted.
     """
-    queries, keys, bias = map(jnp.asarray, density)
+    queries, keys, bias = map(jnp.asarray, density[:3])
 
     def flat(x):  # [B, H, …] as [G, …]: heads of rows are independent of each other
         return x.reshape(-1, *x.shape[2:])

@@ -206,7 +206,7 @@ def write_all(
         locations = long_term.sticky_locations(cfg, memory, key) if cfg.sticky else None
         contracted = long_term.contract_past(cfg, memory, ops, locations)
         if ages is not None:
-            aged = long_term.written_ages(cfg, memory, ops, locations)
+            aged: Any = long_term.written_ages(cfg, memory, ops, locations)
             ages = jnp.where(due[:, None], aged, jnp.where(clears[:, None], 0.0, ages))
         past = jnp.where(clears[:, None, None], 0.0, coeffs)
         past = jnp.where(due[:, None, None], contracted, past)

@@ -30,7 +30,7 @@ from inf_former_jax.models.dropout import dropout
 from inf_former_jax.models.layer_memory.compressed import Compressed, Compression
 from inf_former_jax.models.layer_memory.kind import Info, MemoryKind, Read, combined
 from inf_former_jax.models.layer_memory.long_term import LongTerm
-from inf_former_jax.models.local_attention.layer import KeysValues, LocalAttention
+from inf_former_jax.models.local_attention.layer import Attended, KeysValues, LocalAttention
 from inf_former_jax.models.memory_read.layer import LayerProjections
 from inf_former_jax.models.open_segment import LayerCache
 from inf_former_jax.models.projections import dense_dot, from_heads
@@ -67,7 +67,9 @@ class Block(nn.Module):
     ) -> tuple[Float[Array, "B T E"], LayerMemory, Info]:
         """(outputs, the memory after the segment, diagnostics and terms of the loss)."""
         memory, info = self._write(memory, segment, x)
-        outputs, read = self._attend(x, memory, segment, self._window(memory, x.dtype))
+        q, attended = self._look_around(x, segment, self._window(memory, x.dtype))
+        read = self._read(q, attended, memory, segment)
+        outputs = self._rest(x, attended, read, segment)
         return outputs, self._push(memory, x, read.mass, segment.seen), info | read.info
 
     def all_segments(
@@ -95,11 +97,11 @@ class Block(nn.Module):
             first = self._keys_values(each, x.dtype)
             assert window is not None
             window = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=2), first, window)
-        q = self.attention.queries(self._normed_before(x))
+        q, attended = self._look_around(x, segment, window)
         for kind in self.kinds:
-            found, after = kind.write_all(found, after, q, segment, course)
-        outputs, read = self._attend(x, found, segment, window)
-        return outputs, after, read.info
+            found, after = kind.write_all(found, after, (q, attended.logsum), segment, course)
+        read = self._read(q, attended, found, segment)
+        return self._rest(x, attended, read, segment), after, read.info
 
     def _write(
         self, memory: LayerMemory, segment: Segment, x: Array | None = None
@@ -110,10 +112,10 @@ class Block(nn.Module):
             info |= more
         return memory, info
 
-    def _attend(
-        self, x: Array, memory: LayerMemory, segment: Segment, window: KeysValues | None
-    ) -> tuple[Float[Array, "B T E"], Read]:
-        """The layer on whole segments, for each of which what is due has been written.
+    def _look_around(
+        self, x: Array, segment: Segment, window: KeysValues | None
+    ) -> tuple[Float[Array, "B H T K"], Attended]:
+        """The queries of whole segments, and what they find in the segment and the window.
 
         The window is a constant. It is projected apart from x, so that no gradient by it is formed.
         """
@@ -123,9 +125,11 @@ class Block(nn.Module):
             keys = jnp.concatenate([window[0], keys], axis=2)
             values = jnp.concatenate([window[1], values], axis=2)
         q = self.attention.queries(inputs)
-        read = combined(kind.read(memory, q, segment) for kind in self.kinds)
-        attended = self.attention(q, (keys, values), segment, read.joined)
-        return self._rest(x, attended, read.context, segment), read
+        return q, self.attention(q, (keys, values), segment)
+
+    def _read(self, q: Array, attended: Attended, memory: LayerMemory, segment: Segment) -> Read:
+        """What the same queries find in the memory, to which what is due has been written."""
+        return combined(kind.read(memory, (q, attended.logsum), segment) for kind in self.kinds)
 
     def _push(
         self, memory: LayerMemory, x: AnyArray | None, mass: AnyArray | None, seen: AnyArray
@@ -165,11 +169,11 @@ class Block(nn.Module):
         keys, values = (jnp.moveaxis(part, 2, 0) for part in (cache.keys, cache.values))
         q = self.attention.queries(inputs)
         segment = segment._replace(projected=cache.projected, places=places)
-        read = combined(kind.read(memory, q, segment) for kind in self.kinds)
-        attended = self.attention.cached(q, (keys, values), segment, slots, read.joined)
+        attended = self.attention.cached(q, (keys, values), segment, slots)
+        read = self._read(q, attended, memory, segment)
         if cache.mass is not None and read.mass is not None:
             cache = cache._replace(mass=cache.mass + read.mass.astype(cache.mass.dtype))
-        return self._rest(x, attended, read.context, segment), cache
+        return self._rest(x, attended, read, segment), cache
 
     def commit(
         self, memory: LayerMemory, cache: LayerCache, seen: Int[AnyArray, " B"]
@@ -226,14 +230,14 @@ class Block(nn.Module):
         return self.attention.reconstruction(x, old, new)
 
     def _rest(
-        self, x: Array, attended: Array, context: Array | None, segment: Segment
+        self, x: Array, attended: Attended, read: Read, segment: Segment
     ) -> Float[Array, "B T E"]:
         """What follows once both attentions are known."""
         cfg, drop = self.cfg, partial(self._dropout, segment)
-        attended = attended.astype(x.dtype)
-        if context is not None:
-            attended = attended + context.astype(x.dtype)
-        x = x + drop(attended, "context")
+        output = self.attention.output(attended, read.joined).astype(x.dtype)
+        if read.context is not None:
+            output = output + read.context.astype(x.dtype)
+        x = x + drop(output, "context")
         if cfg.norm == "post":
             x = self.norm_attention(x)
         hidden = self._hidden(self.norm_feed_forward(x) if cfg.norm == "pre" else x)

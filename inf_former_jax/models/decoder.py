@@ -345,7 +345,7 @@ class Decoder(nn.Module):
             x = dropout(x, cfg.dropout, dropout_keys, cfg.num_layers - 1, "output")
         if not cfg.tied:
             return self.logits(x)
-        return exact_dot(x, self.embed.embedding.astype(x.dtype).T, None)
+        return exact_dot(x, self.embed.embedding.astype(x.dtype), None, transposed=True)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

@@ -2,6 +2,9 @@
 
 Every map is a product of two matrices: the tokens of all rows stand below each other. XLA would sum
 the gradient of a kernel over rows and tokens as over two axes, which is slow on a CPU.
+
+Products of bfloat16 factors are added up in float32, and rounded once. That is what a matrix unit
+does, also one of a CPU (AMX), which XLA leaves unused where sums are asked for in bfloat16.
 """
 
 from functools import partial
@@ -27,40 +30,48 @@ def product(
     kernel: Float[AnyArray, "E F"],
     precision: Any = None,
     sums: Any = None,
+    transposed: bool = False,
 ) -> Float[Array, "*batch F"]:
     """`x W` of every vector.
 
     Args:
         precision: as of `jax.lax.dot_general`.
-        sums: the dtype in which products are added up, and of the result; None = that of x and W.
+        sums: the dtype of the result; None = that of x and W. Sums are in float32 at least.
+        transposed: the kernel is Wᵀ, [F, E].
     """
     rows = jnp.reshape(x, (-1, x.shape[-1]))
-    found: Any = _product(rows, jnp.asarray(kernel), precision, sums)
+    kernel = jnp.asarray(kernel)
+    sums = sums or jnp.result_type(rows, kernel)
+    found: Any = _product(rows, kernel, precision, sums, transposed)
     return found.reshape(*x.shape[:-1], -1)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _product(x, kernel, precision, sums):
-    return _dot(x, kernel, precision, sums)
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _product(x, kernel, precision, sums, transposed):
+    return _dot(x, kernel, precision, sums, (1, int(transposed)))
 
 
-def _dot(x, y, precision, sums):
-    return jax.lax.dot_general(x, y, (((1,), (0,)), ((), ())), precision, sums)
+def _dot(x, y, precision, sums, axes):
+    contracted = tuple((axis,) for axis in axes), ((), ())
+    wide = jnp.promote_types(jnp.result_type(x, y), jnp.float32)
+    return jax.lax.dot_general(x, y, contracted, precision, wide).astype(sums)
 
 
-def _backward(precision, sums, residuals, cotangent):
+def _backward(precision, sums, transposed, residuals, cotangent):
     x, kernel = residuals
+    cotangent = cotangent.astype(jnp.result_type(x, kernel))
 
     def sum_over_rows(a, b):  # aᵀ b, as it stands here: XLA would take its transpose for it
-        found = jax.lax.dot_general(a, b, (((0,), (0,)), ((), ())), precision, sums)
+        found = _dot(a, b, precision, jnp.promote_types(a.dtype, jnp.float32), (0, 0))
         barrier = jax.lax.optimization_barrier
         return jax.lax.platform_dependent(found, cpu=barrier, default=lambda found: found)
 
     # On a CPU the sum takes half the time if the narrower factor is the first.
     narrow = x.shape[1] <= cotangent.shape[1]
-    grad_kernel = sum_over_rows(x, cotangent) if narrow else sum_over_rows(cotangent, x).T
-    grad_x = _dot(cotangent, kernel.T, precision, sums)
-    return grad_x.astype(x.dtype), grad_kernel.astype(kernel.dtype)
+    grad_kernel = sum_over_rows(x, cotangent) if narrow else sum_over_rows(cotangent, x)
+    grad_kernel = grad_kernel if narrow != transposed else grad_kernel.T
+    grad_x = _dot(cotangent, kernel, precision, x.dtype, (1, 1 - int(transposed)))
+    return grad_x, grad_kernel.astype(kernel.dtype)
 
 
 _product.defvjp(lambda x, kernel, *rest: (_product(x, kernel, *rest), (x, kernel)), _backward)
@@ -71,9 +82,12 @@ def dense_dot(x: Array, kernel: Array, _: Any, precision: Any = None, **__: Any)
     return product(x, kernel, precision)
 
 
-def exact_dot(x: Array, kernel: Array, _: Any, precision: Any = None, **__: Any) -> Array:
-    """`dense_dot` whose sums are float32 at least, whatever the dtype of the factors is."""
-    return product(x, kernel, precision, jnp.promote_types(x.dtype, jnp.float32))
+def exact_dot(
+    x: Array, kernel: Array, _: Any, precision: Any = None, *, transposed: bool = False, **__: Any
+) -> Array:
+    """`dense_dot` whose result is float32 at least, whatever the dtype of the factors is."""
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    return product(x, kernel, precision, wide, transposed)
 
 
 def to_heads(

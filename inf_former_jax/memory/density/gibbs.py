@@ -21,6 +21,8 @@ class GibbsDensity(NamedTuple):
     queries: Float[AnyArray, "B H T K"]  # q/√K, divided by the temperature
     keys: Float[AnyArray, "B H R K"]
     bias: Float[AnyArray, "B H R"]  # b, added to the scores of each cell; -∞ where none is
+    # log Σ exp of the scores of other keys in the same softmax; None = the cells are all there is
+    others: Float[AnyArray, "B H T"] | None = None
 
     @property
     def mean(self) -> Float[Array, "B H T"]:
@@ -35,9 +37,16 @@ class GibbsDensity(NamedTuple):
         return jnp.einsum("bhtr,bhtr->bht", self.weights(), away**2, precision=HIGHEST) + inside
 
     def weights(self) -> Float[Array, "B H T R"]:
-        """The mass of each cell. A read does not form them all: `memory.content.content_read`."""
+        """The mass of each cell. A read does not form them all: `memory.content.content_read`.
+
+        It sums to 1, and to less if other keys have a part of it.
+        """
         scores = jnp.einsum("bhtk,bhrk->bhtr", self.queries, self.keys, precision=HIGHEST)
-        return jax.nn.softmax(scores + jnp.asarray(self.bias)[:, :, None], axis=-1)
+        scores = scores + jnp.asarray(self.bias)[:, :, None]
+        if self.others is None:
+            return jax.nn.softmax(scores, axis=-1)
+        others = jnp.asarray(self.others, scores.dtype)[..., None]
+        return jax.nn.softmax(jnp.concatenate([scores, others], axis=-1), axis=-1)[..., :-1]
 
     def below(self, edges: Float[Any, " J"]) -> Float[Array, "B H T J"]:
         """The mass below each edge, which may be infinite."""
@@ -49,25 +58,27 @@ class GibbsDensity(NamedTuple):
         """The mass of all queries below each edge; the weights of one head exist at a time."""
 
         def of_head(total, head):
-            weights = GibbsDensity(*(x[:, None] for x in head)).weights()[:, 0]
+            weights = jax.tree.map(lambda x: x[:, None], head).weights()[:, 0]
             if where is not None:
                 weights = jnp.where(jnp.asarray(where)[:, :, None], weights, 0.0)
             return total + weights.sum(axis=1), None
 
         batch, _, cells, _ = self.keys.shape
-        zeros = jnp.zeros((batch, cells), jnp.result_type(*self))
-        by_head = tuple(jnp.swapaxes(jnp.asarray(x), 0, 1) for x in self)
+        zeros = jnp.zeros((batch, cells), jnp.result_type(*jax.tree.leaves(self)))
+        by_head = jax.tree.map(lambda x: jnp.swapaxes(jnp.asarray(x), 0, 1), self)
         total, _ = jax.lax.scan(of_head, zeros, by_head)
         return _below(total, edges)
 
     def part(self, heads: slice, queries: Any = slice(None)) -> "GibbsDensity":
         """The densities of these heads and queries."""
-        q, keys, bias = self
-        return GibbsDensity(q[:, heads][:, :, queries], keys[:, heads], bias[:, heads])
+        q, keys, bias, others = self
+        others = None if others is None else others[:, heads][:, :, queries]
+        return GibbsDensity(q[:, heads][:, :, queries], keys[:, heads], bias[:, heads], others)
 
     def _middles(self) -> Float[Array, " R"]:
         cells = self.keys.shape[2]
-        return (jnp.arange(cells, dtype=jnp.result_type(*self)) + 0.5) / cells
+        dtype = jnp.result_type(*jax.tree.leaves(self))
+        return (jnp.arange(cells, dtype=dtype) + 0.5) / cells
 
 
 def _below(mass: Float[Array, "*batch R"], edges: Float[Any, " J"]) -> Float[Array, "*batch J"]:

@@ -16,6 +16,11 @@ from inf_former_jax.models.segment import Segment
 Info = dict[str, Any]
 
 
+#: Projected queries [B, H, T, K], before any 1/√K and without position biases, and the logarithm
+#: [H, B, T] of what their scores in the window sum to, None if it is not known.
+Queries = tuple[Array, Array | None]
+
+
 class Read(NamedTuple):
     """What queries find in a memory."""
 
@@ -47,7 +52,7 @@ class MemoryKind:
         self,
         found: LayerMemory,
         after: LayerMemory,
-        q: Float[Array, "BW H T K"],
+        queries: Queries,
         segment: Segment,
         course: Course,
     ) -> tuple[LayerMemory, LayerMemory]:
@@ -58,8 +63,8 @@ class MemoryKind:
         """
         return found, after
 
-    def read(self, memory: LayerMemory, q: Float[Array, "B H T K"], segment: Segment) -> Read:
-        """What projected queries find, before any 1/√K and without position biases."""
+    def read(self, memory: LayerMemory, queries: Queries, segment: Segment) -> Read:
+        """What queries find."""
         return Read(None, None, None, {})
 
     def project(self, memory: LayerMemory) -> Projected | None:

@@ -1,6 +1,7 @@
 """Long-term memory: inputs become a signal that is read by continuous attention (SPEC §2–§4)."""
 
 import dataclasses
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +9,13 @@ from jaxtyping import Array, Float
 
 from inf_former_jax.memory import density, long_term, state
 from inf_former_jax.memory.arrays import AnyArray
+from inf_former_jax.memory.density import Density, GibbsDensity
 from inf_former_jax.memory.state import LayerMemory
 from inf_former_jax.models import all_segments
 from inf_former_jax.models.all_segments import Course
 from inf_former_jax.models.attention import LongTermAttention
 from inf_former_jax.models.config import ModelConfig
-from inf_former_jax.models.layer_memory.kind import Info, MemoryKind, Read
+from inf_former_jax.models.layer_memory.kind import Info, MemoryKind, Queries, Read
 from inf_former_jax.models.memory_read.layer import (
     LayerProjections,
     Projected,
@@ -51,22 +53,24 @@ class LongTerm(MemoryKind):
         self,
         found: LayerMemory,
         after: LayerMemory,
-        q: Float[Array, "BW H T K"],
+        queries: Queries,
         segment: Segment,
         course: Course,
     ) -> tuple[LayerMemory, LayerMemory]:
         """See `all_segments.write_all`; queries steer the writes of sticky memories."""
         assert after.long_term is not None and segment.operators is not None
-        cfg, steer, queries = self.attention.cfg, None, None
+        cfg, steer, steering = self.attention.cfg, None, None
         if cfg.sticky:
             params = jax.lax.stop_gradient(self.attention.read.params())
-            queries = course.by_row((self._queries(q, segment), segment.where))
+            q, logsum = queries
+            others = None if logsum is None or not cfg.joined else jnp.swapaxes(logsum, 0, 1)
+            steering = course.by_row((self._queries(q, segment), others, segment.where))
 
-            def attend(memory, queries):
-                q, where = queries
+            def attend(memory, steering):
+                q, others, where = steering
                 projected = project(cfg, params, memory, self.layer)
                 p = densities_of(cfg, params, q, projected, memory.writes)
-                return long_term.remember(memory, p, where)
+                return long_term.remember(memory, _among(p, others), where)
 
             steer = attend
         each, last = all_segments.write_all(
@@ -76,19 +80,21 @@ class LongTerm(MemoryKind):
             course,
             operators=segment.operators,
             steer=steer,
-            queries=queries,
+            queries=steering,
             keys=segment.location_key,
         )
         return found._replace(long_term=each), after._replace(long_term=last)
 
-    def read(self, memory: LayerMemory, q: Float[Array, "B H T K"], segment: Segment) -> Read:
+    def read(self, memory: LayerMemory, queries: Queries, segment: Segment) -> Read:
         """What each head and query finds under its density, in float32 at least."""
-        cfg, mass = self.attention.cfg, None
+        cfg, mass, (q, logsum) = self.attention.cfg, None, queries
         assert memory.long_term is not None
         q = self._queries(q, segment)
         found, info = self.attention.attend(q, memory.long_term, segment.projected, self.layer)
         if cfg.sticky:
-            looked = jax.lax.stop_gradient(info["density"])  # or its weights would be kept
+            others = None if logsum is None or not cfg.joined else jnp.swapaxes(logsum, 0, 1)
+            # With a gradient its weights would be kept.
+            looked = jax.lax.stop_gradient(_among(info["density"], others))
             mass = density.bin_sum(looked, cfg.bins, segment.where)
         return Read(found.context, found.joined, mass, info)
 
@@ -108,3 +114,8 @@ class LongTerm(MemoryKind):
         q = q.astype(jnp.promote_types(q.dtype, jnp.float32))
         own = self.attention.cfg.projections == "own"
         return q if own else self.layer.queries(q, segment.places)
+
+
+def _among(p: Density, others: Float[Array, "B H T"] | None) -> Density:
+    """The density as a part of the softmax over its cells and other keys, if they are joined."""
+    return p if others is None else cast(GibbsDensity, p)._replace(others=others)

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from inf_former_jax.memory.arrays import AnyArray
-from inf_former_jax.models.local_attention.scores import Heads, joined, scores
+from inf_former_jax.models.local_attention.scores import Heads, joined, scores, summed
 
 
 def cached_attention(
@@ -51,5 +51,5 @@ def _attend(
     wide = content.astype(jnp.promote_types(content.dtype, jnp.float32))
     masked = jnp.where(visible[None], wide, -jnp.inf)
     probs = jax.nn.softmax(masked, axis=-1)
-    value = jnp.einsum("hbts,hbsk->hbtk", probs.astype(heads.v.dtype), heads.v)
-    return value, jax.nn.logsumexp(masked, axis=-1)
+    value = summed("hbts,hbsk->hbtk", probs.astype(heads.v.dtype), heads.v)
+    return value.astype(heads.v.dtype), jax.nn.logsumexp(masked, axis=-1)

@@ -26,6 +26,7 @@ from inf_former_jax.models.local_attention.scores import (
     joined,
     scaled_queries,
     scores,
+    summed,
 )
 
 
@@ -139,7 +140,7 @@ def _attend(heads, numbers, filled, dropout_keys, settings):
         weights = jnp.exp(masked - top)
         total = weights.sum(axis=-1, keepdims=True)
         kept = _dropped(weights, numbers, dropout_keys, settings, cut).astype(heads.v.dtype)
-        mixed = jnp.einsum("hbts,hbsk->hbtk", kept, piece.v)
+        mixed = summed("hbts,hbsk->hbtk", kept, piece.v)
         outputs.append((mixed / total).astype(heads.v.dtype))
         logsums.append(top + jnp.log(total))
     return joined(outputs), joined(logsums)
@@ -158,10 +159,10 @@ def _gradients(heads, numbers, by_query, filled, dropout_keys, settings):
         content_queries, position_queries = scaled_queries(piece)
         probs = jnp.exp(_masked_scores(piece, cut, filled, settings) - logsum)
         kept = _dropped(probs, numbers, dropout_keys, settings, cut).astype(narrow)
-        grad_kept = jnp.einsum("hbtk,hbsk->hbts", g, piece.v).astype(probs.dtype)
+        grad_kept = summed("hbtk,hbsk->hbts", g, piece.v).astype(probs.dtype)
         grad_probs = _dropped(grad_kept, numbers, dropout_keys, settings, cut)
         grad_scores = (probs * (grad_probs - mean)).astype(narrow)
-        grad_queries = jnp.einsum("hbts,hbsk->hbtk", grad_scores, piece.k) * scale
+        grad_queries = (summed("hbts,hbsk->hbtk", grad_scores, piece.k) * scale).astype(narrow)
         grads = grads._replace(
             k=grads.k.at[:, :, cut.keys].add(_sum_over_queries(content_queries, grad_scores)),
             v=grads.v.at[:, :, cut.keys].add(_sum_over_queries(g, kept)),
@@ -184,7 +185,7 @@ def _sum_over_queries(
     x: Float[Array, "H B T K"], weights: Float[Array, "H B T S"]
 ) -> Float[Array, "H B S K"]:
     """`Σ_t weights_ts x_t`. XLA transposes the first operand, so the smaller one stands there."""
-    return jnp.swapaxes(jnp.einsum("hbtk,hbts->hbks", x, weights), 2, 3)
+    return jnp.swapaxes(summed("hbtk,hbts->hbks", x, weights), 2, 3).astype(x.dtype)
 
 
 def _masked_scores(piece, cut, filled, settings):

@@ -1,7 +1,7 @@
 """The layer of local attention: projections of inputs, around attention over the window."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -36,6 +36,13 @@ Projection = tuple[Array, Array | None]
 FUSED: dict[str, Callable[[Heads, Int[AnyArray, " B"], int], Array]] = {}
 
 
+class Attended(NamedTuple):
+    """What heads find in the window, and how much there was to find."""
+
+    value: Float[Array, "H B T K"]
+    logsum: Float[Array, "H B T"] | None  # of the scores' exponentials; None if not known
+
+
 class LocalAttention(nn.Module):
     """Multi-head attention over [sinks or compressed | short-term | segment].
 
@@ -64,18 +71,13 @@ class LocalAttention(nn.Module):
             self.out_bias = self.param("out_bias", zeros, (cfg.d_model,), F32)
 
     def __call__(
-        self,
-        q: Float[AnyArray, "B H T K"],
-        keys_values: KeysValues,
-        segment: Segment,
-        joined: ContentRead | None = None,
-    ) -> Float[Array, "B T E"]:
-        """The attention's output.
+        self, q: Float[AnyArray, "B H T K"], keys_values: KeysValues, segment: Segment
+    ) -> Attended:
+        """What the heads find in the window.
 
         Args:
             q: `queries` of the inputs.
             keys_values: of [compressed | short-term | inputs], S + T rows, oldest first.
-            joined: what the same queries found among further keys.
         """
         (keys, values), cfg = keys_values, self.cfg
         slots, window = np.arange(keys.shape[2])[None], keys.shape[2] - q.shape[2]
@@ -86,8 +88,8 @@ class LocalAttention(nn.Module):
         if cfg.fused_attention:
             accepted = "after `import inf_former_jax.contrib.fused_attention` only"
             require(cfg.fused_by in FUSED, "fused_attention", True, accepted)
-            return self.output(FUSED[cfg.fused_by](heads, filled, self._same_length()))
-        attended = causal_attention(
+            return Attended(FUSED[cfg.fused_by](heads, filled, self._same_length()), None)
+        found: Any = causal_attention(
             heads,
             filled,
             same_length=self._same_length(),
@@ -96,7 +98,7 @@ class LocalAttention(nn.Module):
             dropout_keys=segment.dropout,
             layer=self.layer,
         )
-        return self._joined_output(*attended, joined)
+        return Attended(*found)
 
     def cached(
         self,
@@ -104,14 +106,13 @@ class LocalAttention(nn.Module):
         keys_values: KeysValues,
         segment: Segment,
         slots: Int[AnyArray, "B T"],
-        joined: ContentRead | None = None,
-    ) -> Float[Array, "B T E"]:
+    ) -> Attended:
         """What the call returns, for inputs at any slots of a cache: see `cached_attention`.
 
         Args:
+            q: as of the call.
             keys_values: of the cache, S + T slots; the keys are `placed`.
             slots: where the keys of the inputs stand in it.
-            q, joined: as of the call.
         """
         cfg, window = self.cfg, keys_values[0].shape[2] - self.cfg.segment_len
         q, sharing = self.placed(jnp.swapaxes(q, 0, 1), slots), cfg.num_heads // cfg.kv_heads
@@ -130,7 +131,7 @@ class LocalAttention(nn.Module):
             split = x.reshape(*x.shape[:2], sharing, -1, *x.shape[3:])
             return jnp.moveaxis(split, 2, 1).reshape(*q.shape[:3], *x.shape[3:])
 
-        return self._joined_output(by_head(z), by_head(logsum), joined)
+        return Attended(by_head(z), by_head(logsum))
 
     def placed(
         self, x: Float[Array, "h B C K"], slots: Int[AnyArray, "b C"]
@@ -243,14 +244,17 @@ class LocalAttention(nn.Module):
         r, u, w = (part.astype(q.dtype) for part in (segment.distances, *segment.biases))
         return heads._replace(r=r, u=u, w=w)
 
-    def _joined_output(
-        self, z: Float[Array, "H B T K"], logsum: Float[Array, "H B T"], other: ContentRead | None
-    ) -> Float[Array, "B T E"]:
-        return self.output(z if other is None else join(z, logsum, other))
+    def output(self, attended: Attended, joined: ContentRead | None) -> Float[Array, "B T E"]:
+        """What the heads attended to, as channels again.
 
-    def output(self, attended: Float[Array, "H B T K"]) -> Float[Array, "B T E"]:
-        """What the heads attended to, as channels again."""
-        output = from_heads(attended, self.out)
+        Args:
+            joined: what the same queries found among further keys of the same softmax.
+        """
+        z = attended.value
+        if joined is not None:
+            assert attended.logsum is not None
+            z = join(z, attended.logsum, joined)
+        output = from_heads(z, self.out)
         if self.cfg.attention_bias:
             output = output + self.out_bias.astype(output.dtype)[None, None]
         return output

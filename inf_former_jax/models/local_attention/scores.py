@@ -52,10 +52,17 @@ def scaled_queries(heads: Heads) -> tuple[Array, Array | None]:
 def scores(heads: Heads) -> tuple[Float[Array, "H B T S"], Float[Array, "H B T P"] | None]:
     """Scores of contents by key, and of positions by distance, the farthest of P = S + 1 first."""
     content_queries, position_queries = scaled_queries(heads)
-    content = jnp.einsum("hbtk,hbsk->hbts", content_queries, heads.k)
+    content = summed("hbtk,hbsk->hbts", content_queries, heads.k)
     if position_queries is None:
         return content, None
-    return content, jnp.einsum("hbtk,hsk->hbts", position_queries, heads.r)
+    return content, summed("hbtk,hsk->hbts", position_queries, heads.r)
+
+
+def summed(equation: str, x: AnyArray, y: AnyArray | None) -> Array:
+    """The `einsum` of two, added up in float32 at least, which is the dtype of the result."""
+    assert y is not None
+    wide = jnp.promote_types(jnp.result_type(x, y), jnp.float32)
+    return jnp.einsum(equation, x, y, preferred_element_type=wide)
 
 
 def by_key(x: Float[Array, "*batch T P"]) -> Float[Array, "*batch T S"]:

@@ -11,6 +11,7 @@ from inf_former_jax.memory.density import (
     GibbsDensity,
     MixedDensity,
     bin_mass,
+    bin_sum,
     interval_sum,
 )
 
@@ -38,7 +39,7 @@ def mixed():
 
 def weights_of(density):
     """The softmax over cells, one query after the other."""
-    queries, keys, bias = map(np.asarray, density)
+    queries, keys, bias = map(np.asarray, density[:3])
     found = np.empty((B, queries.shape[1], T, R))
     for b, h, t in np.ndindex(found.shape[:3]):
         scores = np.exp(keys[b, h] @ queries[b, h, t] + bias[b, h])
@@ -112,3 +113,21 @@ def test_parts(density, heads):
     if density is mixed:
         kinds = {"0:1": GibbsDensity, "1:3": GaussianDensity}
         assert type(whole.part(heads)) is kinds.get(f"{heads.start}:{heads.stop}", MixedDensity)
+
+
+def test_other_keys_take_their_part():
+    """The mass is that of the cells in a softmax over them and further keys."""
+    density, rng = gibbs(), np.random.default_rng(7)
+    batch, heads, queries, _ = density.queries.shape
+    cells = density.keys.shape[2]
+    scores = np.asarray(jnp.einsum("bhtk,bhrk->bhtr", density.queries, density.keys))
+    scores = scores + np.asarray(density.bias)[:, :, None]
+    others = rng.normal(size=(batch, heads, queries, 3))
+    whole = np.exp(np.concatenate([scores, others], axis=-1))
+    expected = whole[..., :cells] / whole.sum(-1, keepdims=True)
+    found = density._replace(others=jnp.asarray(np.log(np.exp(others).sum(-1))))
+    np.testing.assert_allclose(found.weights(), expected, rtol=1e-10)
+    sums = bin_sum(found, cells)
+    np.testing.assert_allclose(sums, expected.sum((1, 2)), rtol=1e-4)
+    part = found.part(slice(1, 2), slice(0, 2))
+    np.testing.assert_allclose(part.weights(), expected[:, 1:2, :2], rtol=1e-5)
