@@ -9,7 +9,7 @@ from inf_former_jax.memory.long_term import LongTermConfig
 
 CELLS = {"functions": "rectangular", "fit": "intervals"}
 STICKY = {"sticky": True, "num_samples": 6}
-KEPT = {"sticky": True, "locations": "distinct"}
+KEPT = {"contraction": "kept", "tau": 0.5}
 POWER = {"contraction": "power"}
 CONTENT = {"density": "gibbs"}
 ENDS = {"density": "sparsemax"}
@@ -48,6 +48,7 @@ def memory(**changes) -> LongTermConfig:
     gaussian = changes.get("functions", "gaussian") == "gaussian"
     tiny = {"num_basis": 4, "bins": 5} | ({"widths": (0.1, 0.3)} if gaussian else {})
     sampled = changes.get("fit", "points") == "points" or changes.get("sticky", False)
+    sampled = sampled and changes.get("contraction") != "kept"
     tiny |= {"num_samples": 6} if sampled else {}
     return LongTermConfig(**tiny | changes)
 
@@ -103,9 +104,10 @@ _PAIRS = {
         {**LLAMA, "num_layers": 2, "long_term_layers": (1,), "sinks": 2, "cell_distance": 3},
     ),
     "llama, kept": (
-        {**TRAINING_FREE, **KEPT, "joined": True, "tau": 0.5, "bins": 4, "num_samples": 2},
+        {**TRAINING_FREE, **KEPT, "sticky": True, "bins": 4, "joined": True},
         {**LLAMA, "cells_by_age": True, "mem_len": 0},
     ),
+    "content, queue": ({**CELLS, **CONTENT, **KEPT, "age_bias": "linear"}, {"mem_len": 0}),
     "mixed, gaussian": (
         {**STICKY, "content_heads": 1, "cells": 5, "age_bias": "cells"},
         {"mem_len": 0},

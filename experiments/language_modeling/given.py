@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,6 @@ from experiments.run.config import RunConfig
 from inf_former_jax.data.tokens import Tokenizer
 from inf_former_jax.fields import Natural, Rate, Required
 from inf_former_jax.memory.state import init
-from inf_former_jax.models import presets
 from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.models.presets import TRAINING_FREE
 from inf_former_jax.require import require
@@ -49,16 +48,16 @@ class GivenConfig(PublishedConfig):
     cell_tau: Rate = 0.0
     """0: cells are averaged in pairs when all are full, so that each holds as many tokens. Else τ
     of fixed contraction: what part of the cells a segment squeezes the past into."""
-    cell_sticky: bool = False
-    """With --cell-tau: this part of the cells is not squeezed, but chosen. Those that attention
-    fell on stay as they are, and the others are dropped (paper §3.3)."""
+    cells_kept: Literal["", "attended", "newest"] = ""
+    """With --cell-tau: this part of the cells stays as it is instead of being squeezed, and the
+    others are dropped. attended: what attention fell on stays (paper §3.3); newest: a queue."""
 
 
 #: What gives a model a memory that needs no training.
 _GIVEN = ("window", "sinks", "cells", "cell_layers", "cell_distance", "cells_by_age", "cell_tau")
-_GIVEN += ("cell_sticky",)
+_GIVEN += ("cells_kept",)
 #: What only cells have.
-_OF_CELLS = ("cell_layers", "cell_distance", "cells_by_age", "cell_tau", "cell_sticky")
+_OF_CELLS = ("cell_layers", "cell_distance", "cells_by_age", "cell_tau", "cells_kept")
 
 
 def with_memory(model: ModelConfig, cfg: GivenConfig) -> ModelConfig:
@@ -91,9 +90,12 @@ def with_memory(model: ModelConfig, cfg: GivenConfig) -> ModelConfig:
     contraction: dict[str, Any] = {}
     if cfg.cell_tau:
         contraction = {"contraction": "fixed", "tau": cfg.cell_tau}
-    require(cfg.cell_tau > 0 or not cfg.cell_sticky, "cell_sticky", "no cell_tau", "one > 0")
-    if cfg.cell_sticky:
-        contraction |= presets.kept(cfg.cells, cfg.cell_tau)
+    found = f"{cfg.cells_kept} without cell_tau"
+    require(cfg.cell_tau > 0 or not cfg.cells_kept, "cells_kept", found, "none there")
+    if cfg.cells_kept:
+        contraction["contraction"] = "kept"
+    if cfg.cells_kept == "attended":
+        contraction |= {"sticky": True, "bins": cfg.cells}
     memory = dataclasses.replace(TRAINING_FREE, num_basis=cfg.cells, **contraction)
     where = {
         "long_term_layers": cfg.cell_layers,

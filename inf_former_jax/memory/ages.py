@@ -36,6 +36,10 @@ def cell_ages(cfg: LongTermConfig, writes: Int[AnyArray, " B"], length: int) -> 
     writes = jnp.maximum(jnp.asarray(writes), 1)
     if cfg.contraction == "doubling":
         return length * _segments_by_doubling(cfg.num_basis, writes)
+    if cfg.contraction == "kept":
+        later = jnp.arange(cfg.num_basis - 1, -1, -1) + 0.5
+        ages = later * (length / cfg.new_cells)
+        return jnp.broadcast_to(ages[None], (*writes.shape, cfg.num_basis))
     writes = writes[:, None]
     times = jnp.asarray(first_fit_times(cfg.num_basis))[None]
     followers = writes - 1  # segments that were written after the first one

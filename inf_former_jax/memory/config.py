@@ -45,9 +45,8 @@ class LongTermConfig(Checked):
     """Pin the signal to zero outside [0, 1], as published. Periodic functions cannot be."""
     sticky: bool = False
     """Read the old signal where attention fell, instead of on a uniform grid (paper §3.3)."""
-    locations: Literal["quantile", "draw", "distinct"] = "quantile"
-    """Sticky locations: deterministic quantiles, the published random draws, or quantiles of which
-    no bin has two. What much attention fell on is then kept, but not multiplied."""
+    locations: Literal["quantile", "draw"] = "quantile"
+    """Sticky locations: deterministic quantiles, or the published random draws."""
     bins: Count = 128
     """D, bins of the salience histogram."""
     min_var: Positive = 1e-6
@@ -62,10 +61,12 @@ class LongTermConfig(Checked):
     """Each vector is scaled to a root mean square of 1 before it is written. In a pretrained model
     the first token of a text may be many times as long as others, which one cell would then
     consist of."""
-    contraction: Literal["fixed", "power", "doubling"] = "fixed"
+    contraction: Literal["fixed", "power", "doubling", "kept"] = "fixed"
     """How a row's k-th further write makes room. fixed: τ_k = tau (paper). power: τ_k =
     (k/(k+1))^power. doubling, for intervals on equal cells: cells are averaged in pairs where all
-    are full, and moved where they are not, so that segments do not run into each other."""
+    are full, and moved where they are not, so that segments do not run into each other. kept, for
+    the same: tau of the cells stay as they are, those that attention fell on if the memory is
+    sticky and else the newest, and the others are dropped."""
     power: Positive = 1.0
     """p of power contraction: 1 weighs all history equally, more leans to the recent."""
     horizon: Count = 64
@@ -129,33 +130,44 @@ class LongTermConfig(Checked):
 
     def _check_contraction(self):
         """Refuse what a contraction, a fit, or a memory that is not sticky would ignore."""
-        of_others = {"fixed": ("power", "horizon"), "power": ("tau",)}
+        of_others = {"fixed": ("power", "horizon"), "power": ("tau",), "kept": ("power", "horizon")}
         ignored = of_others.get(self.contraction, ("tau", "power", "horizon"))
         self._refuse_ignored(ignored, f"contraction = {self.contraction}")
         if not self.sticky:
             self._refuse_ignored(("locations",), "a memory that is not sticky")
-        if self.locations == "distinct":
-            found = f"{self.num_samples} with locations = distinct"
-            accepted = f"at most the {self.bins} bins there"
-            require(self.num_samples <= self.bins, "num_samples", found, accepted)
         if self.fit == "intervals" and not self.sticky:
             why = "fit = intervals and a memory that is not sticky"
             self._refuse_ignored(("num_samples",), why)
         if not self.tabled:
             why = "functions = rectangular and fit = intervals"
             self._refuse_ignored(("horizon", "max_operator_mib"), why)
-        if self.contraction == "doubling":
-            self._check_doubling()
+        if self.contraction in ("doubling", "kept"):
+            self._check_whole_cells()
             return
         last = self.tau_of(self.horizon)
         accepted = "a power with 0 < τ_k < 1 for every k up to horizon"
         require(0 < self.tau_of(1) <= last < 1, "power", self.power, accepted)
 
-    def _check_doubling(self):
-        """Refuse other coefficients than means of equal cells, and cells that make no pairs."""
-        found = f"doubling with functions = {self.functions} and fit = {self.fit}"
+    def _check_whole_cells(self):
+        """Refuse other coefficients than means of equal cells, and numbers of them that do not fit.
+
+        Doubling makes pairs. What is kept must make way for equal parts, one for each segment.
+        """
+        found = f"{self.contraction} with functions = {self.functions} and fit = {self.fit}"
         accepted = "fixed, power, or functions = rectangular and fit = intervals"
         require(not self.tabled, "contraction", found, accepted)
+        if self.contraction == "kept":
+            new = self.num_basis * (1 - self.tau)
+            fits = round(new) > 0 and abs(new - round(new)) < 1e-6 * self.num_basis
+            fits = fits and self.num_basis % round(new) == 0
+            found = f"{self.tau} with num_basis {self.num_basis} and contraction = kept"
+            accepted = "1 - 1/n there, n a divisor of num_basis"
+            require(fits, "tau", found, accepted)
+            self._refuse_ignored(("num_samples", "locations"), "contraction = kept")
+            found = f"{self.bins} with contraction = kept"
+            accepted = f"num_basis {self.num_basis} there"
+            require(not self.sticky or self.bins == self.num_basis, "bins", found, accepted)
+            return
         require(not self.sticky, "contraction", "doubling of a sticky memory", "fixed or power")
         fits = self.num_basis & (self.num_basis - 1) == 0
         accepted = "a power of two with contraction = doubling"
@@ -215,6 +227,11 @@ class LongTermConfig(Checked):
         return self.sticky and not self.tabled
 
     @property
+    def new_cells(self) -> int:
+        """How many cells a write fills with contraction = kept."""
+        return round(self.num_basis * (1 - self.tau))
+
+    @property
     def content_cells(self) -> int:
         """R, how many cells the signal is read on by content."""
         return self.cells or self.num_basis
@@ -226,7 +243,7 @@ class LongTermConfig(Checked):
     @property
     def num_contractions(self) -> int:
         """K, how many different τ_k there are."""
-        return 1 if self.contraction == "fixed" else self.horizon
+        return self.horizon if self.contraction == "power" else 1
 
     def tau_of(self, k: int) -> float:
         """τ_k: the k-th further write of a row squeezes the past into [0, τ_k]; k ≥ 1.
@@ -234,9 +251,9 @@ class LongTermConfig(Checked):
         Raises:
             ValueError: contraction = doubling, which has none: `fit.doubling`.
         """
-        accepted = "fixed or power, which have a τ_k"
+        accepted = "fixed, power or kept, which have a τ_k"
         require(self.contraction != "doubling", "contraction", self.contraction, accepted)
-        if self.contraction == "fixed":
+        if self.contraction != "power":
             return self.tau
         k = min(k, self.horizon) if self.tabled else k
         return (k / (k + 1)) ** self.power

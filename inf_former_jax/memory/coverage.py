@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from inf_former_jax.memory.arrays import AnyArray
 from inf_former_jax.memory.config import LongTermConfig
 from inf_former_jax.memory.density import Density, interval_sum
-from inf_former_jax.memory.fit import doubling
+from inf_former_jax.memory.fit import doubling, kept
 from inf_former_jax.require import require, require_at_least
 
 
@@ -36,6 +36,8 @@ def segment_edges(cfg: LongTermConfig, writes: int) -> Float[np.ndarray, " J"]:
     """
     if cfg.contraction == "doubling":
         return doubling.edges(cfg.num_basis, writes)
+    if cfg.contraction == "kept":
+        return kept.edges(cfg, writes)
     times = np.array([0.0, 1.0][: writes + 1])
     for k in range(1, writes):
         times = np.append(cfg.tau_of(k) * times, 1.0)

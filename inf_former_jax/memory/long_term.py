@@ -10,7 +10,7 @@ and in the new vectors X,
 
 with operators that depend on the configuration and on the row's number of writes k only;
 `memory.write_operators` builds them. Intervals on equal cells need none: `fit.cells`. They can also
-be contracted in pairs instead of by τ_k: `fit.doubling`.
+be contracted in pairs instead of by τ_k: `fit.doubling`, or be kept and dropped: `fit.kept`.
 
 * `write`, before a segment reads: `contract_past` computes A_k C, `fit_new` computes G_kᵀ X.
 * `remember`, after a segment has read: it stores where the queries attended, which steers the next
@@ -37,12 +37,11 @@ from inf_former_jax.memory.config import LongTermConfig
 from inf_former_jax.memory.density import (
     Density,
     bin_sum,
-    distinct_locations,
     normalise,
     quantile_locations,
     random_locations,
 )
-from inf_former_jax.memory.fit import cells, doubling
+from inf_former_jax.memory.fit import cells, doubling, kept
 from inf_former_jax.memory.fit.ridge import first_fit_times
 from inf_former_jax.memory.operator_tables import by_writes, shape
 from inf_former_jax.memory.write_operators import Operators
@@ -209,7 +208,8 @@ def written_ages(
     if memory.ages is None:
         return None
     length, writes = ops.first.shape[1], jnp.asarray(memory.writes)
-    older = jnp.asarray(memory.ages)[..., None] + length
+    ages = jnp.asarray(memory.ages)[..., None]
+    older = jnp.where(ages > 0, ages + length, 0.0)  # 0: a cell that holds nothing
     past = contract_past(cfg, memory._replace(coeffs=older), ops, locations)
     own = np.arange(length, 0, -1)[None, :, None] - 0.5
     own = jnp.broadcast_to(jnp.asarray(own, older.dtype), (older.shape[0], length, 1))
@@ -242,7 +242,7 @@ def _squeezed(
 
 def _on_cells(cfg: LongTermConfig) -> Any:
     """The module whose `squeeze` and `append` write means of equal cells."""
-    return doubling if cfg.contraction == "doubling" else cells
+    return {"doubling": doubling, "kept": kept}.get(cfg.contraction, cells)
 
 
 def sticky_locations(
@@ -252,8 +252,10 @@ def sticky_locations(
 ) -> Float[Array, "B M"]:
     """Where a sticky memory reads its old signal: more often where the last segment attended."""
     salience = memory.salience
-    if cfg.locations != "draw":
-        found = _QUANTILES[cfg.locations](salience, cfg.num_samples)
+    if cfg.contraction == "kept":
+        return kept.locations(cfg, salience, jnp.asarray(memory.writes))
+    if cfg.locations == "quantile":
+        found = quantile_locations(salience, cfg.num_samples)
     else:
         require(key is not None, "key", None, "a PRNG key, since locations = draw")
         assert key is not None
@@ -263,9 +265,6 @@ def sticky_locations(
     # Without salience `found` is m/M. A sample of an interval would be that of the interval's end.
     middles = jnp.asarray(first_fit_times(cfg.num_samples), found.dtype)
     return jnp.where(salience.sum(axis=-1, keepdims=True) > 0, found, middles[None])
-
-
-_QUANTILES = {"quantile": quantile_locations, "distinct": distinct_locations}
 
 
 @partial(jax.jit, static_argnums=0)  # without it every eager call would compile the branches anew
@@ -295,6 +294,8 @@ def fit_new(
         return jax.lax.cond((writes == 0).any(), both, further_only, x)
 
     x = jnp.asarray(x, ops.first.dtype)
+    if cfg.contraction == "kept":  # a first write fills no more cells than any other
+        return further_only(x)
     return jax.lax.platform_dependent(x, cpu=skip_if_unneeded, default=both)
 
 

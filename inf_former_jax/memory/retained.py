@@ -23,7 +23,7 @@ from jaxtyping import Float, Real
 
 from inf_former_jax.memory.basis import evaluate, expectation
 from inf_former_jax.memory.config import LongTermConfig
-from inf_former_jax.memory.density import distinct_locations, uniform_locations
+from inf_former_jax.memory.density import uniform_locations
 from inf_former_jax.memory.fit.ridge import first_fit_times
 from inf_former_jax.memory.write_operators import interval_decay, write_operator
 from inf_former_jax.require import require, require_at_least
@@ -74,13 +74,16 @@ def retention(
         progress: called after each write with the number of writes so far.
 
     Raises:
-        ValueError: no such number of writes, length, block or salience; or a salience for a
-            memory that is not sticky.
+        ValueError: no such number of writes, length, block or salience; a salience for a memory
+            that is not sticky; or a sticky one that drops what is not attended to.
     """
     require_at_least("writes", writes, 1)
     require_at_least("length", length, 1)
     require_at_least("points", points, 2)
     require_at_least("detail", detail, 0)
+    found = "kept, of a sticky memory"
+    fits = not (cfg.sticky and cfg.contraction == "kept")
+    require(fits, "contraction", found, "one that does not depend on what is attended to")
     blocks = 2**detail
     accepted = f"a multiple of 2^detail = {blocks}"
     require(length % blocks == 0, "length", length, accepted)
@@ -143,9 +146,6 @@ def _locations(
     require(is_mass, "salience", "a negative or undefined mass", "masses ≥ 0")
     if not salience.sum() > 0:
         return lambda: uniform
-    if cfg.locations == "distinct":
-        distinct = np.asarray(distinct_locations(salience[None], cfg.num_samples))[0]
-        return lambda: distinct
     cumulative = np.concatenate([[0.0], np.cumsum(salience / salience.sum())])
     if cfg.locations == "quantile":
         levels = first_fit_times(cfg.num_samples)

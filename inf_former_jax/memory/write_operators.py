@@ -26,7 +26,7 @@ from inf_former_jax.memory.arrays import AnyArray
 from inf_former_jax.memory.basis import evaluate
 from inf_former_jax.memory.config import LongTermConfig
 from inf_former_jax.memory.density import uniform_locations
-from inf_former_jax.memory.fit import doubling, intervals, ridge
+from inf_former_jax.memory.fit import doubling, intervals, kept, ridge
 from inf_former_jax.memory.operator_tables import Table, compact
 from inf_former_jax.require import require
 
@@ -68,6 +68,8 @@ def _interval_operator(
     cfg: LongTermConfig, length: int, k: int
 ) -> tuple[Float[np.ndarray, "M N"] | None, Float[np.ndarray, "L N"]]:
     """`write_operator` where each vector, and each sample of the past, covers an interval."""
+    if cfg.contraction == "kept":
+        return None, kept.new(cfg, length)
     if k and cfg.contraction == "doubling":
         return None, doubling.new(cfg, length, k)
     tau = 0.0 if k == 0 else cfg.tau_of(k)
@@ -88,6 +90,8 @@ def interval_decay(cfg: LongTermConfig, k: int) -> Float[np.ndarray, "N N"]:
     """A of a row's k-th further write as intervals, which takes all of the past; float64, k ≥ 1."""
     if cfg.contraction == "doubling":
         return doubling.decay(cfg, k)
+    if cfg.contraction == "kept":
+        return kept.decay(cfg)
     return intervals.decay(cfg.basis, cfg.tau_of(k), **_nearest(cfg))
 
 

@@ -4,7 +4,6 @@
 """
 
 import dataclasses
-from typing import Any
 
 from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.long_term import LongTermConfig
@@ -207,15 +206,6 @@ def smollm2(**changes) -> ModelConfig:
         inner_dropout=False,
     )
     return dataclasses.replace(plain, **changes)
-
-
-def kept(cells: int, tau: float) -> dict[str, Any]:
-    """Settings of a memory of so many cells that chooses what stays (paper §3.3).
-
-    A write keeps τN of them as they are, those that attention fell on before all, each once.
-    """
-    samples = max(round(tau * cells), 1)
-    return {"sticky": True, "locations": "distinct", "bins": cells, "num_samples": samples}
 
 
 def smollm2_infinity(**changes) -> ModelConfig:

@@ -27,7 +27,7 @@ FROM_HEADS = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal",
 
 def product(
     x: Float[AnyArray, "*batch E"],
-    kernel: Float[AnyArray, "E F"],
+    kernel: Float[AnyArray, "_ _"],
     precision: Any = None,
     sums: Any = None,
     transposed: bool = False,
@@ -52,8 +52,9 @@ def _product(x, kernel, precision, sums, transposed):
 
 
 def _dot(x, y, precision, sums, axes):
-    contracted = tuple((axis,) for axis in axes), ((), ())
+    of_x, of_y = axes
     wide = jnp.promote_types(jnp.result_type(x, y), jnp.float32)
+    contracted = ((of_x,), (of_y,)), ((), ())
     return jax.lax.dot_general(x, y, contracted, precision, wide).astype(sums)
 
 

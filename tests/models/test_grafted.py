@@ -111,6 +111,15 @@ def test_cells_by_age_are_a_longer_window():
     np.testing.assert_allclose(found.logits, expected.logits, rtol=0, atol=1e-12)
 
 
+def test_a_queue_of_cells_is_a_longer_window():
+    """Two segments in full, in the order in which they were written, are two segments of window."""
+    queue = dataclasses.replace(CELLS, num_basis=2 * T, contraction="kept", tau=0.5)
+    cfg = dataclasses.replace(LLAMA, long_term=queue, cells_by_age=True)
+    longer, params = dataclasses.replace(LLAMA, mem_len=3 * T), params_of(LLAMA)
+    for expected, found in zip(*(outputs(one, params, TOKENS) for one in (longer, cfg))):
+        np.testing.assert_allclose(found.logits, expected.logits, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("sinks", [0, 3])
 def test_a_cell_is_no_further_than_its_limit(sinks):
     """The key of a cell is that of a vector at its place, counted from the short-term memory."""

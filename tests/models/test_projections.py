@@ -12,12 +12,16 @@ def random(*shape, dtype=jnp.float64):
     return jnp.asarray(np.random.default_rng(len(shape)).normal(size=shape), dtype)
 
 
+@pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("width", [2, 5, 9], ids=["narrower", "as wide", "wider"])
-def test_it_is_an_einsum_and_so_is_its_gradient(width):
+def test_it_is_an_einsum_and_so_is_its_gradient(width, transposed):
+    kernel_axes = "fe" if transposed else "ef"
     with jax.enable_x64(True):
-        x, kernel, cotangent = random(3, 4, 5), random(5, width), random(3, 4, width)
-        found, pull = jax.vjp(product, x, kernel)
-        expected, plain = jax.vjp(lambda x, kernel: jnp.einsum("bte,ef->btf", x, kernel), x, kernel)
+        x, cotangent = random(3, 4, 5), random(3, 4, width)
+        kernel = random(*((width, 5) if transposed else (5, width)))
+        found, pull = jax.vjp(lambda *factors: product(*factors, transposed=transposed), x, kernel)
+        equation = f"bte,{kernel_axes}->btf"
+        expected, plain = jax.vjp(lambda *factors: jnp.einsum(equation, *factors), x, kernel)
         parts = zip((found, *pull(cotangent)), (expected, *plain(cotangent)), strict=True)
         for part, whole in parts:
             np.testing.assert_allclose(part, whole, rtol=1e-13, atol=1e-13)
@@ -43,3 +47,15 @@ def test_sums_of_narrow_factors_are_wide():
     by_x, by_kernel = pull(jnp.ones_like(found))
     assert by_x.dtype == by_kernel.dtype == jnp.bfloat16
     np.testing.assert_array_equal(by_kernel.astype(jnp.float32), x.T.astype(jnp.float32))
+
+
+def test_what_is_asked_for_in_half_precision_is_rounded_once():
+    """Sums and gradients of bfloat16 factors are those of float32, in the dtype of the factors."""
+    x, kernel, cotangent = (random(*s, dtype=jnp.bfloat16) for s in ((40, 300), (300, 7), (40, 7)))
+    found, pull = jax.vjp(product, x, kernel)
+    wide = [part.astype(jnp.float32) for part in (x, kernel, cotangent)]
+    exact = jnp.matmul(wide[0], wide[1]), wide[2] @ wide[1].T, wide[0].T @ wide[2]
+    for part, expected in zip((found, *pull(cotangent)), exact, strict=True):
+        assert part.dtype == jnp.bfloat16
+        off = np.abs(part.astype(jnp.float32) - expected) / (np.abs(expected) + 1e-3)
+        assert off.max() < 2**-8

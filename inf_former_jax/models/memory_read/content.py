@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 from inf_former_jax.memory.arrays import HIGHEST, AnyArray
 from inf_former_jax.memory.config import LongTermConfig
 from inf_former_jax.memory.density import GibbsDensity
-from inf_former_jax.memory.fit import doubling
+from inf_former_jax.memory.fit import doubling, kept
 from inf_former_jax.memory.fit.ridge import first_fit_times
 
 
@@ -27,6 +27,10 @@ class ContentParams(NamedTuple):
     temperature: Float[Array, " H"] | None = None  # logarithm of its factor
 
 
+#: How many cells hold something, by the contractions that leave some of them empty.
+_FILLED = {"doubling": doubling.filled, "kept": kept.filled}
+
+
 def density(
     cfg: LongTermConfig,
     params: ContentParams,
@@ -38,7 +42,8 @@ def density(
 
     θ is the temperature. b is a number of each cell or `slope · (t_r - 1)`, t_r the cell's middle:
     the newest cell has none, and with a positive slope older ones have less weight. A memory
-    that is contracted by doubling has empty cells, at which no query looks.
+    that is contracted by doubling, or whose cells are kept, has empty ones, at which no query
+    looks.
     """
     if params.turn is not None:
         q = jnp.einsum("bhtk,hkl->bhtl", q, params.turn, precision=HIGHEST)
@@ -46,9 +51,9 @@ def density(
     if params.temperature is not None:
         scaled = scaled * jnp.exp(-params.temperature)[None, :, None, None]
     bias = jnp.broadcast_to(_bias(params.age, keys)[None], keys.shape[:3])
-    if cfg.contraction == "doubling":
+    if cfg.contraction in _FILLED:
         later = keys.shape[2] - 1 - jnp.arange(keys.shape[2])  # cells behind each one
-        held = later[None] < doubling.filled(cfg, jnp.maximum(writes, 1))[:, None]
+        held = later[None] < _FILLED[cfg.contraction](cfg, jnp.maximum(writes, 1))[:, None]
         bias = jnp.where(held[:, None], bias, -jnp.inf)
     return GibbsDensity(scaled, keys, bias)
 

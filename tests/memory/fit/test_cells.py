@@ -74,7 +74,7 @@ def test_a_write_is_the_closed_form(way):
     cfg, rng = cells_of(count, **changes), np.random.default_rng(1)
     with jax.enable_x64(True):
         memory, x = memory_of(cfg, WRITES), rng.normal(size=(len(WRITES), length, E))
-        locations = long_term._sticky_locations(cfg, memory, None) if cfg.sticky else None
+        locations = long_term.sticky_locations(cfg, memory, None) if cfg.sticky else None
         cotangent, ops = rng.normal(size=memory.coeffs.shape), long_term.operators(cfg, length)
 
         def written(coeffs, x):

@@ -1,0 +1,83 @@
+"""Contraction by choice: cells are kept as they are, or dropped, and none is averaged.
+
+A write puts its L vectors on the last (1-τ)N of N cells. Of the older cells τN stay, in their order
+and as they are. A memory that is not sticky keeps the newest of them: it is a queue of vectors. A
+sticky one keeps those that attention fell on (paper §3.3): of a half as many cells each, a name can
+outlive the page that it stood on.
+
+    cells  [ a b c d | e f g h ]     a further segment i j k l:
+    queue  [ e f g h | i j k l ]
+    sticky [ a d e g | i j k l ]     if attention fell on a, d, e and g
+
+The first writes fill the cells from the end, and what is not filled is not looked at.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from inf_former_jax.memory.arrays import AnyArray
+from inf_former_jax.memory.config import LongTermConfig
+from inf_former_jax.memory.density.locations import distinct_locations
+from inf_former_jax.memory.density.salience import normalise
+from inf_former_jax.memory.fit.cells import at_the_end
+
+#: The part of its salience that is spread over all filled cells, so that there is always a choice.
+_SPREAD = 1e-4
+
+
+def filled(cfg: LongTermConfig, writes: Int[AnyArray, " B"]) -> Int[Array, " B"]:
+    """How many cells, counted from the end, hold something after so many writes."""
+    segments = cfg.num_basis // cfg.new_cells
+    return jnp.minimum(jnp.asarray(writes), segments) * cfg.new_cells
+
+
+def locations(
+    cfg: LongTermConfig, salience: Float[AnyArray, "B N"], writes: Int[AnyArray, " B"]
+) -> Float[Array, "B M"]:
+    """The middles of the τN cells that a further write of a sticky memory keeps, in their order.
+
+    They are `distinct_locations` of the filled cells by their salience. While these are no more
+    than τN, all of them stay.
+    """
+    count, held = cfg.num_basis, filled(cfg, writes)[:, None]
+    kept = count - cfg.new_cells
+    is_filled = jnp.arange(count)[None] >= count - held
+    p = jnp.where(is_filled, normalise(salience) + _SPREAD / count, 0.0)
+    last = jnp.arange(cfg.new_cells, count, dtype=p.dtype)[None]
+    chosen = jnp.floor(distinct_locations(p, kept) * count)
+    return (jnp.where(held <= kept, last, jnp.minimum(chosen, count - 1)) + 0.5) / count
+
+
+def squeeze(
+    cfg: LongTermConfig, samples: Float[AnyArray, "B S E"], writes: Int[AnyArray, " B"]
+) -> Float[Array, "B N E"]:
+    """The cells that stay, before those that a write fills: the last τN of the samples."""
+    kept = jnp.asarray(samples)[:, -(cfg.num_basis - cfg.new_cells) :]
+    return jnp.pad(kept, ((0, 0), (0, cfg.new_cells), (0, 0)))
+
+
+def append(
+    cfg: LongTermConfig, x: Float[AnyArray, "B L E"], writes: Int[AnyArray, " B"]
+) -> Float[Array, "B N E"]:
+    """What L new vectors add to the cells: their means on the last (1-τ)N of N."""
+    x, new = jnp.asarray(x), cfg.new_cells
+    return at_the_end(x, cfg.num_basis, jnp.full(x.shape[0], new, x.dtype), new, float(new))
+
+
+def decay(cfg: LongTermConfig) -> Float[np.ndarray, "N N"]:
+    """A of a further write of a queue, `C ← A C + G_newᵀ X`, for the analysis."""
+    return np.eye(cfg.num_basis, k=cfg.new_cells)
+
+
+def new(cfg: LongTermConfig, length: int) -> Float[np.ndarray, "L N"]:
+    """G_new of any write: the part of each new cell that each vector lies on."""
+    borders, cell = np.linspace(0, cfg.new_cells, length + 1)[:, None], np.arange(cfg.new_cells)
+    share = np.minimum(borders[1:], cell[None] + 1) - np.maximum(borders[:-1], cell[None])
+    return np.pad(np.maximum(share, 0), ((0, 0), (cfg.num_basis - cfg.new_cells, 0)))
+
+
+def edges(cfg: LongTermConfig, writes: int) -> Float[np.ndarray, " J"]:
+    """Borders of the segments that a queue has been written; those that it dropped are at 0."""
+    later = np.arange(writes, -1, -1)  # segments behind each border
+    return np.maximum(1 - later * cfg.new_cells / cfg.num_basis, 0.0)
