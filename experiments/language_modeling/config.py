@@ -163,7 +163,7 @@ def grafted(model: ModelConfig) -> LanguageModelingConfig:
     return LanguageModelingConfig(
         model=model,
         optim=OptimConfig(learning_rate=2e-3, steps=60, warmup_steps=5, clip=1.0, trained="memory"),
-        loop=LoopConfig(eval_every=60),
+        loop=LoopConfig(eval_every=60, log_every=5),
         batch_size=2,
         segments=8,
         piece=64,

@@ -211,12 +211,13 @@ def smollm2(**changes) -> ModelConfig:
 def smollm2_infinity(**changes) -> ModelConfig:
     """The same with 512 cells beside the attention of its upper half, read by its own matrices.
 
-    Half of the cells hold the 256 newest tokens in full, a quarter the 256 before them in pairs,
-    and so on. Each stands at its age before the window, at most 2,048 tokens. What is learned (a
-    K×K matrix a head, a number a head and cell) changes nothing at first.
+    Half of the cells hold the 256 tokens that left the window last. The others hold older ones that
+    attention fell on, as they are (paper §3.3). Each stands at its age before the window, at most
+    2,048 tokens. What is learned (a K×K matrix a head, a number a head and cell) changes nothing at
+    first.
     """
-    halves = {"contraction": "fixed", "tau": 0.5}
-    cells = dataclasses.replace(TRAINING_FREE, turn_queries=True, age_bias="cells", **halves)
-    placed = {"cells_by_age": True, "cell_distance": 2048}
+    attended = {"contraction": "kept", "tau": 0.5, "sticky": True, "bins": 512}
+    cells = dataclasses.replace(TRAINING_FREE, turn_queries=True, age_bias="cells", **attended)
+    placed = {"mem_len": 512, "cells_by_age": True, "cell_distance": 2048}
     memory = {"long_term": cells, "long_term_layers": tuple(range(15, 30)), **placed}
     return smollm2(**{**memory, **changes})

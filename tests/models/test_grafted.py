@@ -116,7 +116,8 @@ def test_a_queue_of_cells_is_a_longer_window():
     queue = dataclasses.replace(CELLS, num_basis=2 * T, contraction="kept", tau=0.5)
     cfg = dataclasses.replace(LLAMA, long_term=queue, cells_by_age=True)
     longer, params = dataclasses.replace(LLAMA, mem_len=3 * T), params_of(LLAMA)
-    for expected, found in zip(*(outputs(one, params, TOKENS) for one in (longer, cfg))):
+    walks = (outputs(one, params, TOKENS) for one in (longer, cfg))
+    for expected, found in zip(*walks, strict=True):
         np.testing.assert_allclose(found.logits, expected.logits, rtol=0, atol=1e-12)
 
 

@@ -98,7 +98,7 @@ def test_vectors_that_are_no_cells():
         ({"locations": "draw"}, "locations: found draw with contraction = kept"),
         (
             {"fit": "points"},
-            "contraction: found kept with functions = rectangular and fit = points",
+            "contraction: found kept with functions = rectangular and fit =",
         ),
     ],
 )
