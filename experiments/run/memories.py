@@ -6,8 +6,10 @@ A memory's name says what it is made of:
     gaussian | gibbs        read at a place, or by content
     joined | mixed          by content in one softmax with the window, or by heads of both kinds
     fixed | power           τ = .75, or τ_k = k/(k+1)
-      | doubling            or in pairs of cells, which only intervals have
-    uniform | sticky        contracted everywhere alike, or more gently where attention fell
+      | doubling | kept     or in pairs of cells, or not at all: some cells are dropped. Both are
+                            of intervals only
+    uniform | sticky        contracted everywhere alike, or more gently where attention fell; of
+                            what is kept, the newest, or what attention fell on
 
 The row `window` has no memory. Its short-term memory is as much longer as a memory has functions,
 so that attention has as many keys. -emptied trains a memory that is emptied before every segment.
@@ -33,11 +35,12 @@ from inf_former_jax.require import require
 from inf_former_jax.training.objective import Objective
 
 WRITES, READS = ("ridge", "intervals"), ("gaussian", "gibbs", "joined", "mixed")
-CONTRACTIONS, STEERED = ("fixed", "power", "doubling"), ("uniform", "sticky")
+CONTRACTIONS, STEERED = ("fixed", "power", "doubling", "kept"), ("uniform", "sticky")
 NAMES = tuple(
     "-".join(parts)
     for parts in product(WRITES, READS, CONTRACTIONS, STEERED)
-    if parts[2] != "doubling" or (parts[0], parts[3]) == ("intervals", "uniform")
+    if parts[0] == "intervals" or parts[2] not in ("doubling", "kept")
+    if parts[2] != "doubling" or parts[3] == "uniform"
 )
 
 #: No memory, and a short-term memory that attends to as many more vectors.
@@ -61,7 +64,7 @@ def memory(name: str, ridge: Mapping[str, LongTermConfig], heads: int) -> LongTe
     accepted = f"{parts}, with or without {EMPTIED}; or {WINDOW}"
     require(name in NAMES, "memories", name, accepted)
     write, read, contraction, steered = name.split("-")
-    given = ridge["power" if contraction == "doubling" else contraction]
+    given = ridge[{"doubling": "power", "kept": "fixed"}.get(contraction, contraction)]
     changes = dict[str, Any](sticky=steered == "sticky")
     if read == "gibbs":
         changes |= {"density": "gibbs", **BY_CONTENT}
@@ -71,11 +74,12 @@ def memory(name: str, ridge: Mapping[str, LongTermConfig], heads: int) -> LongTe
         changes |= {"content_heads": heads // 2, **BY_CONTENT}
     if write == "ridge":
         return dataclasses.replace(given, **changes)
-    kept = {"num_basis": given.num_basis, "min_var": given.min_var}
-    kept |= {"functions": "rectangular", "fit": "intervals", "contraction": contraction}
+    shape: dict[str, Any] = {"num_basis": given.num_basis, "min_var": given.min_var}
+    shape |= {"functions": "rectangular", "fit": "intervals", "contraction": contraction}
     if changes["sticky"]:
-        kept["num_samples"] = given.num_basis
-    return LongTermConfig(**{**kept, **changes})
+        own = "bins" if contraction == "kept" else "num_samples"
+        shape[own] = given.num_basis
+    return LongTermConfig(**{**shape, **changes})
 
 
 def by_ridge(
