@@ -23,7 +23,7 @@ from inf_former_jax.training.step import all_finite
 #: What live arrays, and the process, may grow by from the shortest context to the longest.
 GROWTH = {"live_mib": 1.01, "host_mib": 1.1}
 
-CACHED = "with the cache"
+CACHED, HALF = "with the cache", ", bfloat16"
 
 #: Two logits this near are a tie: their order is the rounding's (TF32's, on an accelerator).
 TIE = 1e-3
@@ -71,17 +71,19 @@ def gpt2(cfg: BenchmarkConfig) -> dict[str, Any]:
 def smollm2(cfg: BenchmarkConfig) -> dict[str, Any]:
     """A segment of 256 through SmolLM2-135M, and a token after it: plain, and with 512 cells.
 
-    Both have a window of 256; half of the layers have the cells. The memory was written to: it
-    costs the same after any number of tokens.
+    Both have a window of 512; half of the layers have the cells. The memory was written to: it
+    costs the same after any number of tokens. Each is timed in float32 and in bfloat16, and a ratio
+    is that to the plain model in the same dtype.
     """
     tiny: dict[str, Any] = {}
     if cfg.quick:
         tiny = {**TINY, "num_layers": 2, "num_kv_heads": 1, "mem_len": TINY["segment_len"]}
     layers = {"long_term_layers": (1,)} if cfg.quick else {}
-    made = {
-        "plain": presets.smollm2(**tiny),
-        "with memory": presets.smollm2_infinity(**tiny, **layers),
-    }
+    made: dict[str, ModelConfig] = {}
+    for suffix, dtype in (("", "float32"), (HALF, "bfloat16")):
+        window = {"mem_len": 512, **tiny, "dtype": dtype}
+        made["plain" + suffix] = presets.smollm2(**window)
+        made["with memory" + suffix] = presets.smollm2_infinity(**window, **layers)
     cases = {}
     for label, model in made.items():
         case, decoder, params, ops, memory = reader(model)
@@ -100,7 +102,11 @@ def smollm2(cfg: BenchmarkConfig) -> dict[str, Any]:
     timed, seconds, rates = race(cases, cfg)
     rows = [
         {"what": what, "label": label, **timed[what, label]}
-        | {"ratio": ratio(seconds[what, label], seconds[what, "plain"])}
+        | {
+            "ratio": ratio(
+                seconds[what, label], seconds[what, label.replace("with memory", "plain")]
+            )
+        }
         for what, label in cases
     ]
     return {"rows": rows, "rates": rates}

@@ -90,7 +90,7 @@ def _gpt2_rows(found: Found) -> Iterator[Row]:
 def _smollm2_rows(found: Found) -> Iterator[Row]:
     for row in found["rows"]:
         versus = _floors(row)
-        if row["label"] != "plain":
+        if row["label"].startswith("with memory"):
             versus = f"{row['ratio']:.2f} × plain, in pairs; {versus}"
         yield Row(f"SmolLM2-135M, {row['what']}, {row['label']}", _ms(row["seconds"]), versus, row)
 

@@ -1,5 +1,6 @@
 """Inference is measured as it says: a document is read once and wholly, tokens are the same."""
 
+import itertools
 import json
 
 import jax
@@ -23,9 +24,9 @@ def test_quick(tmp_path, capsys):
     assert found["gpt2"]["seconds"]["plain"] > 0 and found["gpt2"]["ratio"] > 0.5
     assert all(row["share"] > 0 for row in found["gpt2"]["floors"].values())
     rows = {(row["what"], row["label"]): row for row in found["smollm2"]["rows"]}
-    assert len(rows) == 4 and all(row["seconds"] > 0 for row in rows.values())
-    for what in ("a segment", "a token"):
-        plain, memory = (rows[what, label] for label in ("plain", "with memory"))
+    assert len(rows) == 8 and all(row["seconds"] > 0 for row in rows.values())
+    for what, half in itertools.product(("a segment", "a token"), ("", ", bfloat16")):
+        plain, memory = (rows[what, label + half] for label in ("plain", "with memory"))
         assert plain["ratio"] == 1 and memory["operations"] > plain["operations"]
     assert rows["a segment", "plain"]["operations"] > 10 * rows["a token", "plain"]["operations"]
     assert (tmp_path / "stream.png").is_file()
