@@ -104,7 +104,7 @@ _PAIRS = {
         {**LLAMA, "num_layers": 2, "long_term_layers": (1,), "sinks": 2, "cell_distance": 3},
     ),
     "llama, kept": (
-        {**TRAINING_FREE, **KEPT, "sticky": True, "bins": 4, "joined": True},
+        {**TRAINING_FREE, **KEPT, "sticky": True, "bins": 4, "joined": True, "salience_decay": 0.5},
         {**LLAMA, "cells_by_age": True, "mem_len": 0},
     ),
     "content, queue": ({**CELLS, **CONTENT, **KEPT, "age_bias": "linear"}, {"mem_len": 0}),

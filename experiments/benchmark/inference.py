@@ -102,14 +102,15 @@ def smollm2(cfg: BenchmarkConfig) -> dict[str, Any]:
     timed, seconds, rates = race(cases, cfg)
     rows = [
         {"what": what, "label": label, **timed[what, label]}
-        | {
-            "ratio": ratio(
-                seconds[what, label], seconds[what, label.replace("with memory", "plain")]
-            )
-        }
+        | {"ratio": ratio(seconds[what, label], seconds[what, _plain(label)])}
         for what, label in cases
     ]
     return {"rows": rows, "rates": rates}
+
+
+def _plain(label: str) -> str:
+    """The label of the same without a memory."""
+    return label.replace("with memory", "plain")
 
 
 def cached_token(

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Annotated, Literal
 
 from inf_former_jax.fields import Basis as NumBasis
-from inf_former_jax.fields import Checked, Count, Fraction, Natural, NonEmpty, Positive, Range
+from inf_former_jax.fields import Checked, Count, Fraction, Natural, NonEmpty, Positive, Range, Rate
 from inf_former_jax.memory.basis import (
     Basis,
     check_widths,
@@ -49,6 +49,9 @@ class LongTermConfig(Checked):
     """Sticky locations: deterministic quantiles, or the published random draws."""
     bins: Count = 128
     """D, bins of the salience histogram."""
+    salience_decay: Rate = 0.0
+    """Of cells that are kept: the part of its salience that a cell carries on from one segment to
+    the next. 0: only where the last segment attended counts (paper)."""
     min_var: Positive = 1e-6
     """σ²_min, the smallest variance of an attention density."""
     prior_scale: Positive = 0.05
@@ -134,7 +137,9 @@ class LongTermConfig(Checked):
         ignored = of_others.get(self.contraction, ("tau", "power", "horizon"))
         self._refuse_ignored(ignored, f"contraction = {self.contraction}")
         if not self.sticky:
-            self._refuse_ignored(("locations",), "a memory that is not sticky")
+            self._refuse_ignored(("locations", "salience_decay"), "a memory that is not sticky")
+        if self.contraction != "kept":
+            self._refuse_ignored(("salience_decay",), f"contraction = {self.contraction}")
         if self.fit == "intervals" and not self.sticky:
             why = "fit = intervals and a memory that is not sticky"
             self._refuse_ignored(("num_samples",), why)

@@ -211,6 +211,9 @@ def write_all(
         past = jnp.where(clears[:, None, None], 0.0, coeffs)
         past = jnp.where(due[:, None, None], contracted, past)
         if steer is not None:
+            if cfg.salience_decay:
+                moved = long_term.carried_salience(cfg, memory, locations)
+                salience = jnp.where(due[:, None], moved, salience)
             written = LongTermMemory(past + new, salience, writes + due, ages)
             salience = jnp.where(run, steer(written, queries).salience, salience)
         return (past + new, salience, ages), (past, ages)

@@ -70,7 +70,7 @@ class LongTerm(MemoryKind):
                 q, others, where = steering
                 projected = project(cfg, params, memory, self.layer)
                 p = densities_of(cfg, params, q, projected, memory.writes)
-                return long_term.remember(memory, _among(p, others), where)
+                return long_term.remember(memory, _among(p, others), where, cfg.salience_decay)
 
             steer = attend
         each, last = all_segments.write_all(
@@ -107,7 +107,8 @@ class LongTerm(MemoryKind):
         """Where attention fell steers the next write of a sticky memory."""
         if mass is None or memory.long_term is None:
             return memory
-        return memory._replace(long_term=long_term.remember_mass(memory.long_term, mass))
+        decay = self.attention.cfg.salience_decay
+        return memory._replace(long_term=long_term.remember_mass(memory.long_term, mass, decay))
 
     def _queries(self, q: Float[Array, "B H T K"], segment: Segment) -> Float[Array, "B H T K"]:
         """The layer's queries as they look for the memory, in float32 at least."""
