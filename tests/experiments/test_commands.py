@@ -38,10 +38,10 @@ COMMANDS = {
     "--memory-learning-rate --piece --vocab-size --data --init-from --out",
     "language_modeling evaluate": "--run --memory --segment-len --data --splits --characters "
     "--window --sinks --cells --cell-layers --cell-distance --cells-by-age --cell-tau "
-    "--by-distance --cache --out",
+    "--cells-kept --dtype --by-distance --cache --out",
     "language_modeling distances": "--files --names --split --out",
     "generate": "--model --memory --prompt --prompt-file --ask --tokens --temperature --top-p "
-    "--top-k --segment-len --memory-in --memory-out --seed",
+    "--top-k --segment-len --dtype --memory-in --memory-out --seed",
     "dialogue": "no-document window compressive infinity infinity-sticky infinity-lasting "
     "paper-window paper-infinity-lasting",
     "dialogue infinity-lasting": "--layout.document --layout.window --layout.scored "
