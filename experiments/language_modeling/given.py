@@ -49,8 +49,8 @@ class GivenConfig(PublishedConfig):
     """0: cells are averaged in pairs when all are full, so that each holds as many tokens. Else τ
     of fixed contraction: what part of the cells a segment squeezes the past into."""
     cells_kept: Literal["", "attended", "newest"] = ""
-    """With --cell-tau: this part of the cells stays as it is instead of being squeezed, and the
-    others are dropped. attended: what attention fell on stays (paper §3.3); newest: a queue."""
+    """With --cell-tau 1 - 1/n: this part of the cells stays as it is instead of being squeezed, and
+    the others are dropped. attended: what attention fell on stays (paper §3.3); newest: a queue."""
 
 
 #: What gives a model a memory that needs no training.
@@ -84,14 +84,20 @@ def with_memory(model: ModelConfig, cfg: GivenConfig) -> ModelConfig:
         return dataclasses.replace(model, **window)
     fits = cfg.cell_tau > 0 or cfg.cells & (cfg.cells - 1) == 0
     require(fits, "cells", cfg.cells, "a power of two, or any number with cell_tau")
+    if cfg.cells_kept:
+        require(
+            cfg.cell_tau > 0, "cells_kept", f"{cfg.cells_kept}, and no cell_tau", "one of 1 - 1/n"
+        )
+        new = round(cfg.cells * (1 - cfg.cell_tau))
+        fits = new > 0 and cfg.cells % new == 0 and abs(new - cfg.cells * (1 - cfg.cell_tau)) < 1e-3
+        found = f"{cfg.cell_tau} with cells_kept and {cfg.cells} cells"
+        require(fits, "cell_tau", found, "1 - 1/n there, n a divisor of the cells")
     length = model.segment_len
     accepted = f"a multiple of segments of {length} beside cells"
     require(window["mem_len"] % length == 0, "window", window["mem_len"], accepted)
     contraction: dict[str, Any] = {}
     if cfg.cell_tau:
         contraction = {"contraction": "fixed", "tau": cfg.cell_tau}
-    found = f"{cfg.cells_kept} without cell_tau"
-    require(cfg.cell_tau > 0 or not cfg.cells_kept, "cells_kept", found, "none there")
     if cfg.cells_kept:
         contraction["contraction"] = "kept"
     if cfg.cells_kept == "attended":

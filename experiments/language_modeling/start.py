@@ -72,7 +72,9 @@ def load(
             model, params = memory_file.load(memory, model, params)
         cfg = dataclasses.replace(PRESETS["gpt2"][1], model=model)
     if dtype:
-        cfg = dataclasses.replace(cfg, model=dataclasses.replace(cfg.model, dtype=dtype))
+        # A kernel of NVIDIA's knows half precision only.
+        kernel = {"fused_by": "xla"} if dtype == "float32" else {}
+        cfg = dataclasses.replace(cfg, model=dataclasses.replace(cfg.model, dtype=dtype, **kernel))
     tokenizer, size = tokenizer_of(str(folder)), cfg.model.vocab_size
     found = f"a tokeniser of {tokenizer.vocab_size:,} tokens in {folder}"
     accepted = f"at most the {size:,} of its weights"

@@ -74,6 +74,10 @@ def given_table(results: list[Result]) -> str:
             parts.append(f"{given['cells']} cells" + " by age" * given["cells_by_age"])
         if given["cell_tau"]:
             parts.append(f"τ {given['cell_tau']:g}")
+        # Older results have neither.
+        kept = {"attended": "kept by attention", "newest": "a queue"}
+        parts.append(kept.get(given.get("cells_kept", ""), ""))
+        parts.append(given.get("dtype", ""))
         parts.append(given["memory"] and "trained memory")
         return run["preset"], ", ".join(filter(None, parts))
 

@@ -174,6 +174,7 @@ def _check_values(path: str | os.PathLike, leaves: dict[str, np.ndarray], segmen
         ".position": (0, segment_len - 1),
         ".writes": (0, np.where(seen < MAX_SEEN, seen // segment_len, most)),  # `seen` ends there
         ".salience": (0, np.inf),
+        ".ages": (0, np.where(seen < MAX_SEEN, seen, np.inf)[:, None]),
         ".mass": (0, np.inf),
     }
     for name, leaf in leaves.items():

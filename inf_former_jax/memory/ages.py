@@ -29,7 +29,8 @@ def cell_ages(cfg: LongTermConfig, writes: Int[AnyArray, " B"], length: int) -> 
 
     Raises:
         ValueError: another memory than intervals on equal cells, or a sticky one, where the number
-            of writes does not say what a cell holds: it carries `LongTermMemory.ages`.
+            of writes does not say what a cell holds. If its cells are kept, it carries their ages
+            itself (`LongTermMemory.ages`).
     """
     require_ages(cfg, "cell_ages")
     require(not cfg.sticky, "cell_ages", "a sticky memory", "one that is not, or `memory.ages`")
@@ -71,5 +72,6 @@ def require_ages(cfg: LongTermConfig, name: str) -> None:
     Raises:
         ValueError: as of `cell_ages`.
     """
-    kind = f"functions = {cfg.functions} and fit = {cfg.fit}"
-    require(not cfg.tabled, name, kind, "functions = rectangular and fit = intervals")
+    kind = f"functions = {cfg.functions}, fit = {cfg.fit}, sticky = {cfg.sticky}"
+    accepted = "functions = rectangular and fit = intervals, not sticky or with contraction = kept"
+    require(not cfg.tabled and (not cfg.sticky or cfg.keeps_ages), name, kind, accepted)

@@ -68,8 +68,8 @@ class LongTermConfig(Checked):
     """How a row's k-th further write makes room. fixed: τ_k = tau (paper). power: τ_k =
     (k/(k+1))^power. doubling, for intervals on equal cells: cells are averaged in pairs where all
     are full, and moved where they are not, so that segments do not run into each other. kept, for
-    the same: tau of the cells stay as they are, those that attention fell on if the memory is
-    sticky and else the newest, and the others are dropped."""
+    the same: tau of the cells stay as they are, and the others are dropped. What stays is what
+    attention fell on if the memory is sticky, and else the newest."""
     power: Positive = 1.0
     """p of power contraction: 1 weighs all history equally, more leans to the recent."""
     horizon: Count = 64
@@ -228,8 +228,8 @@ class LongTermConfig(Checked):
 
     @property
     def keeps_ages(self) -> bool:
-        """Whether a memory carries the ages of its cells: a sticky one moves things about."""
-        return self.sticky and not self.tabled
+        """Whether a memory carries the ages of its cells, since no formula knows what it kept."""
+        return self.sticky and self.contraction == "kept"
 
     @property
     def new_cells(self) -> int:

@@ -59,6 +59,7 @@ def content_read(
     """`z = Σ_r w_r V_r` and `Z = log Σ_r exp(s_r)` of each density (SPEC §9).
 
     Args:
+        density: other keys of it are not read here: `join` adds what is found among them.
         values: V, the projected signal of each head on each cell.
         chunk: queries whose weights exist at a time; any T is accepted.
     """

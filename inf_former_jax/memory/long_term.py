@@ -55,7 +55,9 @@ class LongTermMemory(NamedTuple):
     coeffs: Float[AnyArray, "B N E"]  # C: the signal is x̄(t) = Cᵀ ψ(t)
     salience: Float[AnyArray, "B D"]  # last attention over time, rows sum to 1, or 0 = none yet
     writes: Int[AnyArray, " B"]  # number of writes since the row's reset; 0 = empty
-    ages: Float[AnyArray, "B N"] | None = None  # vectors written after a cell's mean; sticky cells
+    ages: Float[AnyArray, "B N"] | None = (
+        None  # vectors written after each cell; of sticky kept cells
+    )
 
 
 def init(
@@ -245,6 +247,10 @@ def _squeezed(
     """`contract_past` on cells: all of the past, or what it holds at the locations."""
     samples = jnp.asarray(memory.coeffs)
     if locations is not None:
+        if cfg.contraction == "kept":
+            found, kept = locations.shape[1], cfg.num_basis - cfg.new_cells
+            accepted = f"{kept}, as many cells as stay" if cfg.sticky else "none for a queue"
+            require(cfg.sticky and found == kept, "locations", f"{found} of them", accepted)
         at = jax.lax.stop_gradient(jnp.asarray(locations)) * cfg.num_basis
         cell = jnp.clip(at.astype(jnp.int32), 0, cfg.num_basis - 1)
         samples = jnp.take_along_axis(samples, cell[..., None], axis=1)

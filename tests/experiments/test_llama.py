@@ -155,13 +155,14 @@ def evaluated(model, data, folder, *options, name="", segments=f"--segment-len {
 
 def test_it_is_asked_for_a_passkey(published, tmp_path):
     """As it is and with cells; a memory that is trained by a rate of almost nothing is the same."""
-    texts, size = write_texts(tmp_path / "texts", 2000), 4 * T_PASSKEY
+    texts, size = write_texts(tmp_path / "texts", 2000), 2 * T_PASSKEY
     given = f"--data {texts} --task.distances 2 1 --task.digits 2 --test-documents 8 --batch-size 8"
     model = f"--run {published} --segment-len {T_PASSKEY} --window {T_PASSKEY}"
     results = {}
     for name, more in {
         "plain": "",
-        "cells": f"--cells {size} --cells-by-age --cell-tau 0.5",
+        "half": "--dtype bfloat16",
+        "cells": f"--cells {size} --cells-by-age --cell-tau 0.5 --cells-kept attended",
     }.items():
         out = tmp_path / name
         command = f"evaluate {model} {given} {more} --cache {tmp_path / 'c'} --out {out}"
@@ -171,6 +172,8 @@ def test_it_is_asked_for_a_passkey(published, tmp_path):
     plain, cells = (results[name]["as trained"] for name in ("plain", "cells"))
     assert plain["distances"] == [1, 2] and plain["documents"] == 8
     assert abs(plain["loss"] - cells["loss"]) > 1e-5
+    rounded = abs(results["half"]["as trained"]["loss"] - plain["loss"])
+    assert 0 < rounded < 0.01 * plain["loss"]
     with pytest.raises(SystemExit):
         passkey.main(shlex.split(f"{command} --seed 1"))  # over another result
     out = tmp_path / "run"
@@ -179,8 +182,8 @@ def test_it_is_asked_for_a_passkey(published, tmp_path):
             smollm2-infinity --init-from {published} {given} --out {out} --valid-documents 8
             --model.segment-len {T_PASSKEY} --model.mem-len {T_PASSKEY} --model.sinks 0
             --model.long-term-layers --model.long-term.num-basis {size}
-            --model.cell-distance 0 --optim.steps 1 --optim.warmup-steps 0
-            --optim.learning-rate 1e-12
+            --model.long-term.bins {size} --model.cell-distance 0 --optim.steps 1
+            --optim.warmup-steps 0 --optim.learning-rate 1e-12
         """)
     )
     trained = json.loads((out / "result.json").read_text())["test"]["as trained"]

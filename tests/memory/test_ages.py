@@ -67,32 +67,11 @@ def test_a_memory_of_numbers_knows_its_ages():
         assert held[-1]
 
 
-@pytest.mark.parametrize("kind", ["halves", "power"])
-def test_a_sticky_memory_carries_its_ages(kind):
-    """Without salience it reads evenly, and its cells are as old as one's that is not sticky.
-
-    In a signal whose vectors are their numbers, a cell's number says its age, wherever it went.
-    """
-    length, count = 8, 8
-    cfg = dataclasses.replace(cells(kind, count), sticky=True, num_samples=count, bins=count)
-    rng, number = np.random.default_rng(0), np.arange(6 * length, dtype=np.float32)
-    even, steered = init(cfg, 2, 1), init(cfg, 2, 1)
-    for k in range(6):
-        x = np.broadcast_to(number[None, k * length : (k + 1) * length, None], (2, length, 1))
-        even = write(cfg, even, x)
-        expected = cell_ages(cells(kind, count), even.writes, length)
-        if kind == "halves":  # but the oldest cell, whose mean is not its middle
-            np.testing.assert_allclose(even.ages[:, 1:], expected[:, 1:], rtol=1e-5)
-        steered = write(cfg, steered, x, rows=np.array([True, k != 3]))
-        written = np.array([k + 1, k + (k < 3)]) * length
-        newest = np.array([(k + 1) * length, (k + 1 - (k == 3)) * length])
-        behind = newest[:, None] - 0.5 - steered.coeffs[..., 0]
-        if k < 3:
-            np.testing.assert_allclose(steered.ages, behind, rtol=1e-5)
-        np.testing.assert_allclose(steered.ages[0], behind[0], rtol=1e-5)
-        assert (steered.ages <= written[:, None]).all()
-        salience = rng.exponential(size=(2, count)).astype(np.float32) ** 3
-        steered = steered._replace(salience=salience / salience.sum(-1, keepdims=True))
-    assert np.abs(steered.ages - even.ages).max() > 1
-    with pytest.raises(ValueError, match=r"^cell_ages: found a sticky memory"):
-        cell_ages(cfg, even.writes, length)
+def test_a_sticky_memory_has_none():
+    """The number of writes does not say what it keeps."""
+    cfg = dataclasses.replace(cells("halves", 8), sticky=True, num_samples=8)
+    with pytest.raises(ValueError, match=r"^cell_ages: found .* sticky = True, accepted: .*kept$"):
+        cell_ages(cfg, np.ones(1, int), 5)
+    kept = dataclasses.replace(cells("halves", 8), sticky=True, contraction="kept", bins=8)
+    with pytest.raises(ValueError, match=r"^cell_ages: found a sticky memory, accepted"):
+        cell_ages(kept, np.ones(1, int), 5)

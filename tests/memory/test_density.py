@@ -72,29 +72,32 @@ def test_quantile_locations_by_hand():
     [
         ([8, 0, 1, 1], 2, [0, 2]),  # 0.8 of it would be 1.6 of the 2 samples
         ([8, 0, 1, 1], 3, [0, 2, 3]),
-        ([1, 6, 1, 6, 1, 1], 4, [1, 2, 3, 5]),  # ½ for each of the four others
-        ([1, 1, 1, 1], 2, [1, 3]),
-        ([0, 0, 0, 0], 2, [1, 3]),
+        ([1, 6, 1, 6, 1, 1], 4, [0, 1, 3, 4]),  # ½ for each of the four others
+        ([1, 1, 1, 1], 2, [0, 2]),
+        ([0, 0, 0, 0], 2, [0, 2]),
         ([3, 2, 5, 1], 4, [0, 1, 2, 3]),
         ([0, 0, 5, 0], 2, [1, 2]),  # one full bin, and a third of one for each other
     ],
 )
-def test_distinct_locations_by_hand(salience, samples, bins):
-    found = density.distinct_locations(jnp.asarray([salience], jnp.float32), samples)[0]
-    np.testing.assert_array_equal(np.minimum(found * len(salience), len(salience) - 1) // 1, bins)
+def test_distinct_bins_by_hand(salience, samples, bins):
+    found = density.distinct_bins(jnp.asarray([salience], jnp.float32), samples)[0]
+    np.testing.assert_array_equal(found, bins)
 
 
-def test_distinct_locations_keep_what_has_most():
+@pytest.mark.parametrize("count", [8, 64, 4096])
+def test_distinct_bins_keep_what_has_most(count):
     """No bin has two samples, and those with more than their share have one each."""
-    salience = RNG.exponential(size=(5, 64)) ** 4
-    salience[0], salience[1, :50] = 1.0, 0.0
-    for samples in (1, 5, 32, 63, 64):
-        found = np.asarray(density.distinct_locations(jnp.asarray(salience, jnp.float32), samples))
-        for at, mass in zip((found * 64).astype(int), salience, strict=True):
-            assert len(set(at)) == samples and (np.diff(at) > 0).all()
-            assert set(np.flatnonzero(mass * samples >= mass.sum() * 1.001)) <= set(at)
+    salience = RNG.exponential(size=(40, count)) ** 4
+    salience[0], salience[1, : count - 3] = 1.0, 0.0
+    salience[2:20] = RNG.integers(0, 3, (18, count))  # edges of bins on quantiles
+    for samples in (1, 5, count // 2, 3 * count // 4, count - 1, count):
+        found = np.asarray(density.distinct_bins(jnp.asarray(salience, jnp.float32), samples))
+        assert (np.diff(found) > 0).all() and found.min() >= 0 and found.max() < count
+        certain = salience * samples >= salience.sum(axis=1, keepdims=True) * 1.001
+        rows, bins = np.nonzero(certain)
+        assert all(np.isin(bins[rows == row], found[row]).all() for row in range(40))
     with pytest.raises(ValueError, match=r"^num_samples: found 65, accepted: at most the 64 bins"):
-        density.distinct_locations(jnp.ones((1, 64)), 65)
+        density.distinct_bins(jnp.ones((1, 64)), 65)
 
 
 def test_locations_against_the_oracle():

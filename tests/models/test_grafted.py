@@ -5,6 +5,7 @@ Each is an identity between two models, in float64. All are Llamas of two layers
 
 import dataclasses
 from functools import cache
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -121,6 +122,42 @@ def test_a_queue_of_cells_is_a_longer_window():
         np.testing.assert_allclose(found.logits, expected.logits, rtol=0, atol=1e-12)
 
 
+def test_joined_cells_are_steered_by_their_part_of_the_softmax():
+    """What a segment leaves as salience is the mass of cells in one softmax over all keys."""
+    kept = dataclasses.replace(
+        CELLS, num_basis=2 * T, contraction="kept", tau=0.5, sticky=True, bins=2 * T
+    )
+    one = {"num_layers": 1, "position": "learned", "max_position": T}
+    cfg = dataclasses.replace(LLAMA, long_term=kept, **one)
+    params = params_of(cfg)
+    layer, K = jax.tree.map(np.asarray, params["block_0"]), LLAMA.head_dim
+    walk, kept_keys = outputs(cfg, params), 0
+
+    def heads(kernel, x):
+        rms = np.sqrt((x**2).mean(-1, keepdims=True) + cfg.norm_epsilon)
+        return np.einsum("bte,ehk->bhtk", x / rms * layer["norm_attention"]["scale"], kernel)
+
+    for before, after in pairwise(walk):
+        old, new = (jax.tree.map(np.asarray, one.memory.layers[0]) for one in (before, after))
+        inputs, window, cells = new.fifo[:, -T:], old.fifo[:, -T:], new.long_term.coeffs
+        q = heads(layer["attention"]["query"], inputs)
+        keys = (heads(layer["attention"]["key"], x) for x in (window, inputs, cells))
+        keys = np.concatenate(list(keys), axis=2).repeat(2, axis=1)
+        scores = np.einsum("bhtk,bhsk->bhts", q, keys) / np.sqrt(K)
+        later = np.arange(T)[:, None] < np.arange(T)[None]
+        scores[:, :, :, T : 2 * T][:, :, later] = -np.inf
+        if not new.long_term.writes[0]:
+            continue
+        empty = np.arange(2 * T) < 2 * T - T * min(2, int(new.long_term.writes[0]))
+        scores[:, :, :, 2 * T :][..., empty] = -np.inf
+        weights = np.exp(scores)
+        mass = (weights / weights.sum(-1, keepdims=True))[..., 2 * T :].sum((1, 2))
+        expected = mass / mass.sum(-1, keepdims=True)
+        np.testing.assert_allclose(new.long_term.salience, expected, rtol=1e-10, atol=1e-12)
+        kept_keys += 1
+    assert kept_keys == 3
+
+
 @pytest.mark.parametrize("sinks", [0, 3])
 def test_a_cell_is_no_further_than_its_limit(sinks):
     """The key of a cell is that of a vector at its place, counted from the short-term memory."""
@@ -142,10 +179,10 @@ def test_a_cell_is_no_further_than_its_limit(sinks):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"position": "learned"}, {"long_term": None}, {"fit": "points"}, {"functions": "gaussian"}],
+    [{"position": "learned"}, {"long_term": None}, {"sticky": True}, {"functions": "gaussian"}],
 )
 def test_cells_without_an_age_are_refused(changes):
-    memory = {key: changes[key] for key in changes if key in ("fit", "functions")}
+    memory = {key: changes[key] for key in changes if key in ("sticky", "functions")}
     model = {key: changes[key] for key in changes if key not in memory}
     with pytest.raises(ValueError, match=r"^cells_by_age: found .*, accepted"):
         held = dataclasses.replace(CELLS, **memory)

@@ -15,6 +15,10 @@ B, W, L, N, E = 3, 5, 4, 6, 2
 UNIFORM = LongTermConfig(num_basis=N, widths=(0.1, 0.3), num_samples=8, bins=5)
 POWER = dataclasses.replace(UNIFORM, contraction="power", tau=0.75, horizon=2)
 STICKY = dataclasses.replace(UNIFORM, sticky=True)
+KEPT = LongTermConfig(
+    num_basis=N, functions="rectangular", fit="intervals", contraction="kept", tau=0.5,
+    sticky=True, bins=N, salience_decay=0.5,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -26,10 +30,12 @@ def x64():
 def mass(memory, queries):
     """Where a segment looked depends on what it found."""
     seen = jnp.abs(memory.coeffs).sum((1, 2))[:, None] + queries
-    return long_term.remember_mass(memory, seen)
+    return long_term.remember_mass(memory, seen, KEPT.salience_decay)
 
 
-@pytest.mark.parametrize("cfg", [UNIFORM, POWER, STICKY], ids=["uniform", "power", "sticky"])
+@pytest.mark.parametrize(
+    "cfg", [UNIFORM, POWER, STICKY, KEPT], ids=["uniform", "power", "sticky", "kept"]
+)
 def test_writes_of_segments_at_once(cfg):
     """Rows that begin anew, that do not write, segments that do not run; gradients of x too."""
     rng = np.random.default_rng(0)
@@ -43,6 +49,8 @@ def test_writes_of_segments_at_once(cfg):
         rng.normal(size=(B, N, E)), rng.random((B, cfg.bins)), np.array([2, 1, 0], np.int32)
     )
     memory.coeffs[2] = 0
+    if cfg.keeps_ages:
+        memory = memory._replace(ages=rng.uniform(1, 9, (B, N)) * (memory.writes > 0)[:, None])
     ops, attend = long_term.operators(cfg, L), mass if cfg.sticky else None
     cotangent = rng.normal(size=(B * W, N, E))
     each_writes, writes = [], memory.writes
@@ -59,17 +67,18 @@ def test_writes_of_segments_at_once(cfg):
         for w in range(W):
             now = long_term.reset(jax.lax.stop_gradient(now), clears[:, w])
             now = long_term.write(cfg, now, x[:, w], operators=ops, rows=due[:, w])
-            found.append((now.coeffs, now.writes))
+            found.append((now.coeffs, now.writes, now.ages if cfg.keeps_ages else now.writes))
             if attend is not None and runs[w]:
                 now = attend(now, queries[:, w])
-        coeffs, writes = (jnp.stack(of, 1) for of in zip(*found, strict=True))
-        return coeffs.reshape(B * W, N, E), (writes.reshape(-1), jax.lax.stop_gradient(now))
+        coeffs, writes, ages = (jnp.stack(of, 1) for of in zip(*found, strict=True))
+        ages = ages.reshape(B * W, N) if cfg.keeps_ages else None
+        return coeffs.reshape(B * W, N, E), (writes.reshape(-1), ages, jax.lax.stop_gradient(now))
 
     def at_once(x):
         each, after = all_segments.write_all(
             cfg, memory, x, course, operators=ops, steer=attend, queries=queries
         )
-        return each.coeffs, (each.writes, after)
+        return each.coeffs, (each.writes, each.ages, after)
 
     def run(of):
         found, pull, rest = jax.vjp(of, x, has_aux=True)

@@ -17,7 +17,7 @@ from inf_former_jax.memory.density.gaussian import kl as kl
 from inf_former_jax.memory.density.gibbs import GibbsDensity as GibbsDensity
 from inf_former_jax.memory.density.kind import Density as Density
 from inf_former_jax.memory.density.kind import LocatedDensity as LocatedDensity
-from inf_former_jax.memory.density.locations import distinct_locations as distinct_locations
+from inf_former_jax.memory.density.locations import distinct_bins as distinct_bins
 from inf_former_jax.memory.density.locations import drawn_locations as drawn_locations
 from inf_former_jax.memory.density.locations import quantile_locations as quantile_locations
 from inf_former_jax.memory.density.locations import random_locations as random_locations

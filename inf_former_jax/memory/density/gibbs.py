@@ -26,15 +26,19 @@ class GibbsDensity(NamedTuple):
 
     @property
     def mean(self) -> Float[Array, "B H T"]:
-        """μ, the expected time."""
-        return jnp.einsum("bhtr,r->bht", self.weights(), self._middles(), precision=HIGHEST)
+        """μ, the expected time, of what falls on the cells."""
+        return jnp.einsum("bhtr,r->bht", self._shares(), self._middles(), precision=HIGHEST)
 
     @property
     def var(self) -> Float[Array, "B H T"]:
         """σ², the variance of the time: between the cells' middles, and inside of a cell."""
         away = self._middles()[None, None, None] - self.mean[..., None]
         inside = 1 / (12 * self.keys.shape[2] ** 2)
-        return jnp.einsum("bhtr,bhtr->bht", self.weights(), away**2, precision=HIGHEST) + inside
+        return jnp.einsum("bhtr,bhtr->bht", self._shares(), away**2, precision=HIGHEST) + inside
+
+    def _shares(self) -> Float[Array, "B H T R"]:
+        """The weights without other keys, which sum to 1."""
+        return self._replace(others=None).weights()
 
     def weights(self) -> Float[Array, "B H T R"]:
         """The mass of each cell. A read does not form them all: `memory.content.content_read`.

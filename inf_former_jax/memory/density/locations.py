@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from inf_former_jax.memory.arrays import AnyArray
 from inf_former_jax.memory.density.salience import normalise
@@ -31,40 +31,40 @@ def quantile_locations(salience: Float[AnyArray, "B D"], num_samples: int) -> Fl
     return _uniform_without_salience(salience, jax.vmap(quantiles)(normalise(salience)))
 
 
-def distinct_locations(salience: Float[AnyArray, "B D"], num_samples: int) -> Float[Array, "B M"]:
-    """M ≤ D sorted locations in M different bins: those of most salience, and some of the others.
+def distinct_bins(salience: Float[AnyArray, "B D"], num_samples: int) -> Int[Array, "B M"]:
+    """M ≤ D different bins, sorted: those of most salience, and some of the others.
 
-    Quantiles at `(m - ½)/M` of a density that no bin has more than 1/M of: `min(1/M, c p_d)`, c so
-    that it sums to 1. Bins that would have more are in for certain, once each. The others are in
-    where the quantiles meet them. A row without salience is one in which all bins have as much.
+    They are where the quantiles at `(m - ½)/M` fall of a density that no bin has more than 1/M of:
+    `min(1/M, c p_d)`, c so that it sums to 1. Bins that would have more are in for certain. In a
+    row without salience all bins have as much.
 
     Raises:
         ValueError: more samples than bins.
     """
     bins = salience.shape[-1]
     require(num_samples <= bins, "num_samples", num_samples, f"at most the {bins} bins")
-    return quantile_locations(_levelled(salience, num_samples), num_samples)
-
-
-#: The part of its salience that a row of `distinct_locations` spreads over all bins, so that there
-#: are always enough of them to choose from.
-_SPREAD = 1e-4
-
-
-def _levelled(salience: AnyArray, num_samples: int) -> Float[Array, "B D"]:
-    """`min(1/M, c p_d)` that sums to 1: water that fills bins up to one level."""
-    bins = salience.shape[-1]
     p = normalise(normalise(salience) * (1 - _SPREAD) + _SPREAD / bins)
     falling = -jnp.sort(-p, axis=-1)
     # If the s largest bins are full, the others share M - s in proportion to what they have.
-    full = jnp.arange(bins, dtype=p.dtype)[None]
+    number = jnp.arange(bins, dtype=p.dtype)[None]
     others = jnp.cumsum(falling[:, ::-1], axis=-1)[:, ::-1]
-    factor = (num_samples - full) / jnp.maximum(others, jnp.finfo(p.dtype).tiny)
+    factor = (num_samples - number) / jnp.maximum(others, jnp.finfo(p.dtype).tiny)
     # The fewest that are full so that the next one does not overflow.
-    fits = (full < num_samples) & (factor * falling <= 1)
+    fits = (number < num_samples) & (factor * falling <= 1)
     fewest = jnp.argmax(fits, axis=-1)[:, None]
     factor = jnp.where(fits.any(-1)[:, None], jnp.take_along_axis(factor, fewest, -1), jnp.inf)
-    return jnp.minimum(factor * p, 1.0) / num_samples
+    full = factor * p >= 1
+    share = jnp.where(full, 0.0, factor * p)
+    below = jnp.cumsum(share, axis=-1)
+    met = jnp.floor(below + 0.5) > jnp.floor(below - share + 0.5)
+    # Rounding may meet one too many or too few: the M first of this order are always M bins.
+    _, found = jax.lax.top_k(2.0 * full + met + share / 2, num_samples)
+    return jnp.sort(found, axis=-1)
+
+
+#: The part of its salience that a row of `distinct_bins` spreads over all bins, so that there are
+#: always enough of them to choose from.
+_SPREAD = 1e-4
 
 
 def drawn_locations(

@@ -2,8 +2,7 @@
 
 A write puts its L vectors on the last (1-τ)N of N cells. Of the older cells τN stay, in their order
 and as they are. A memory that is not sticky keeps the newest of them: it is a queue of vectors. A
-sticky one keeps those that attention fell on (paper §3.3): of a half as many cells each, a name can
-outlive the page that it stood on.
+sticky one keeps those that attention fell on (paper §3.3). So a name can outlive its page.
 
     cells  [ a b c d | e f g h ]     a further segment i j k l:
     queue  [ e f g h | i j k l ]
@@ -18,12 +17,8 @@ from jaxtyping import Array, Float, Int
 
 from inf_former_jax.memory.arrays import AnyArray
 from inf_former_jax.memory.config import LongTermConfig
-from inf_former_jax.memory.density.locations import distinct_locations
-from inf_former_jax.memory.density.salience import normalise
+from inf_former_jax.memory.density.locations import distinct_bins
 from inf_former_jax.memory.fit.cells import at_the_end
-
-#: The part of its salience that is spread over all filled cells, so that there is always a choice.
-_SPREAD = 1e-4
 
 
 def filled(cfg: LongTermConfig, writes: Int[AnyArray, " B"]) -> Int[Array, " B"]:
@@ -37,22 +32,24 @@ def locations(
 ) -> Float[Array, "B M"]:
     """The middles of the τN cells that a further write of a sticky memory keeps, in their order.
 
-    They are `distinct_locations` of the filled cells by their salience. While these are no more
-    than τN, all of them stay.
+    They are `density.distinct_bins` by their salience. While no more than τN are filled, all of
+    these stay.
     """
-    count, held = cfg.num_basis, filled(cfg, writes)[:, None]
-    kept = count - cfg.new_cells
-    is_filled = jnp.arange(count)[None] >= count - held
-    p = jnp.where(is_filled, normalise(salience) + _SPREAD / count, 0.0)
-    last = jnp.arange(cfg.new_cells, count, dtype=p.dtype)[None]
-    chosen = jnp.floor(distinct_locations(p, kept) * count)
-    return (jnp.where(held <= kept, last, jnp.minimum(chosen, count - 1)) + 0.5) / count
+    count, new = cfg.num_basis, cfg.new_cells
+    chosen = distinct_bins(salience, count - new)
+    last = jnp.arange(new, count)[None]
+    cells = jnp.where(filled(cfg, writes)[:, None] <= count - new, last, chosen)
+    return (cells + jnp.asarray(0.5, salience.dtype)) / count
 
 
 def squeeze(
     cfg: LongTermConfig, samples: Float[AnyArray, "B S E"], writes: Int[AnyArray, " B"]
 ) -> Float[Array, "B N E"]:
-    """The cells that stay, before those that a write fills: the last τN of the samples."""
+    """The cells that stay, before those that a write fills.
+
+    Args:
+        samples: all N cells, of which the newest stay, or the τN that do.
+    """
     kept = jnp.asarray(samples)[:, -(cfg.num_basis - cfg.new_cells) :]
     return jnp.pad(kept, ((0, 0), (0, cfg.new_cells), (0, 0)))
 

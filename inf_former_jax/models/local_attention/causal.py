@@ -169,8 +169,8 @@ def _gradients(heads, numbers, by_query, filled, dropout_keys, settings):
         )
         if position_queries is not None:
             shifted = by_distance(grad_scores)
-            grad_w = jnp.einsum("hbtp,hpk->hbtk", shifted, piece.r) * scale
-            grad_r = jnp.einsum("hbtk,hbtp->hkp", position_queries, shifted)
+            grad_w = (summed("hbtp,hpk->hbtk", shifted, piece.r) * scale).astype(narrow)
+            grad_r = summed("hbtk,hbtp->hkp", position_queries, shifted).astype(narrow)
             grads = grads._replace(
                 r=grads.r.at[:, cut.distances].add(jnp.swapaxes(grad_r, 1, 2)),
                 u=grads.u + grad_queries.sum(axis=(1, 2)),

@@ -79,6 +79,16 @@ def test_a_sticky_memory_keeps_what_was_attended_to():
         assert int(kept.filled(STICKY, memory.writes)[0]) == (expected > 0).sum()
 
 
+def test_given_locations_are_as_many_as_stay():
+    written = long_term.write(STICKY, long_term.init(STICKY, 1, 1), numbers(0))
+    four = np.full((1, 4), 0.9, np.float32)
+    with pytest.raises(ValueError, match=r"^locations: found 4 of them, accepted: 6, as many"):
+        long_term.write(STICKY, written, numbers(1), locations=four)
+    queue = written._replace(ages=None)
+    with pytest.raises(ValueError, match=r"^locations: found 4 of them, accepted: none for a queu"):
+        long_term.write(QUEUE, queue, numbers(1), locations=four)
+
+
 def test_vectors_that_are_no_cells():
     """Means where there are more vectors than new cells, repeats where there are fewer."""
     memory = long_term.init(QUEUE, 1, 1)
