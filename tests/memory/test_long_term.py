@@ -73,7 +73,7 @@ def test_a_reset_row_is_a_fresh_row(cfg):
     fresh = WRITE(cfg, long_term.init(cfg, B, E), vectors(7), operators=ops)
     written = WRITE(cfg, reset, vectors(7), operators=ops)
     untouched = WRITE(cfg, memory, vectors(7), operators=ops)
-    for a, b, c in zip(written, fresh, untouched, strict=True):
+    for a, b, c in zip(*map(jax.tree.leaves, (written, fresh, untouched)), strict=True):
         np.testing.assert_array_equal(a[1], b[1])
         np.testing.assert_array_equal(a[0], c[0])
 

@@ -345,14 +345,14 @@ def test_dropout_is_applied_and_belongs_to_rows(infinite):
 def test_equal_layers_are_traced_once(monkeypatch, changes, traced):
     """Layers differ in more than numbers with dropout, or if only some have the memory."""
     changes = {"num_layers": 3, "dropout": 0.0, **changes}
-    cfg, calls, attend = dataclasses.replace(INFINITE, **changes), [], Block._attend
+    cfg, calls, attend = dataclasses.replace(INFINITE, **changes), [], Block._look_around
 
     def counted(block, *arguments):
         calls.append(block.layer)
         return attend(block, *arguments)
 
     params = init_params(cfg)
-    monkeypatch.setattr(Block, "_attend", counted)
+    monkeypatch.setattr(Block, "_look_around", counted)
     rest = state.init(cfg, B), None, jax.random.key(0)
     jax.eval_shape(forward(cfg, train=True), params, tokens(0), *rest)
     assert calls == traced

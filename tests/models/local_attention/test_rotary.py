@@ -130,7 +130,7 @@ def segment():
 
 def whole(layer, window, x):
     keys_values = layer.keys_values(jnp.concatenate([window, x], axis=1))
-    return layer(layer.queries(x), keys_values, segment())
+    return layer.output(layer(layer.queries(x), keys_values, segment()), None)
 
 
 def in_pieces(layer, window, x):
@@ -139,7 +139,8 @@ def in_pieces(layer, window, x):
     keys = layer.placed(keys, np.arange(9)[None])
     places = jnp.array([[0, 2, 1, 3], [3, 1, 0, 2]])
     picked = jnp.take_along_axis(x, places[..., None], axis=1)
-    found = layer.cached(layer.queries(picked), (keys, values), segment(), 5 + places)
+    attended = layer.cached(layer.queries(picked), (keys, values), segment(), 5 + places)
+    found = layer.output(attended, None)
     return jnp.take_along_axis(found, jnp.argsort(places, axis=1)[..., None], axis=1)
 
 
