@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from experiments.language_modeling.config import LanguageModelingConfig
 from experiments.language_modeling.corpora import tokenized
 from experiments.language_modeling.given import GivenConfig, given, settings_of, state_of
 from experiments.language_modeling.task import LanguageModeling, facts, show
@@ -43,6 +44,7 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
         ValueError: as `given`, no such text, or a document shorter than two tokens.
     """
     run, params, tokenizer = given(cfg)
+    assert isinstance(run, LanguageModelingConfig)
     limits = {str(split): cfg.characters for split in cfg.splits}
     corpus = tokenized(cfg.data, tokenizer, cfg.cache, limits, cfg)
     place = training.site(run, cfg.run)

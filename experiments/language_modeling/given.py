@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from experiments.language_modeling import start
-from experiments.language_modeling.config import LanguageModelingConfig, PublishedConfig
+from experiments.language_modeling.config import LanguageModelingConfig, PublishedConfig, TextConfig
 from experiments.run import devices, folders
 from experiments.run.config import RunConfig
 from inf_former_jax.data.tokens import Tokenizer
@@ -113,16 +113,19 @@ def with_memory(model: ModelConfig, cfg: GivenConfig) -> ModelConfig:
     return dataclasses.replace(model, long_term=memory, **window, **where, **attention)
 
 
-def given(cfg: GivenConfig, batch_size: int = 0) -> tuple[LanguageModelingConfig, Any, Tokenizer]:
+def given(
+    cfg: GivenConfig, batch_size: int = 0, kind: type[TextConfig] = LanguageModelingConfig
+) -> tuple[TextConfig, Any, Tokenizer]:
     """(config, parameters, tokeniser) of the model with what it is given, on any mesh.
 
     Args:
         batch_size: rows that will be read at once; 0 = the run's.
+        kind: the class of the run's config.
 
     Raises:
         ValueError, FileNotFoundError: as `start.load` and `with_memory`.
     """
-    run, params, tokenizer = start.load(cfg.run, cfg.segment_len, cfg.memory, cfg.dtype)
+    run, params, tokenizer = start.load(cfg.run, cfg.segment_len, cfg.memory, cfg.dtype, kind)
     # Whatever mesh it was trained on.
     rows = {"batch_size": batch_size or run.batch_size}
     run = dataclasses.replace(run, mesh_model=1, devices=0, distributed=False, **rows)

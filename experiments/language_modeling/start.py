@@ -41,8 +41,12 @@ def is_run(folder: str | Path) -> bool:
 
 
 def load(
-    folder: str | Path, segment_len: int = 0, memory: str = "", dtype: str = ""
-) -> tuple[LanguageModelingConfig, Any, Tokenizer]:
+    folder: str | Path,
+    segment_len: int = 0,
+    memory: str = "",
+    dtype: str = "",
+    kind: type[TextConfig] = LanguageModelingConfig,
+) -> tuple[TextConfig, Any, Tokenizer]:
     """(config, parameters, tokeniser) of a run folder, or of a published model's.
 
     Args:
@@ -51,6 +55,7 @@ def load(
         memory: a folder of a memory that was trained beside a published model (`memory_file`), and
             that has segments of its own; "" = none.
         dtype: what layers compute in; "" = as it is.
+        kind: the class of the run's config.
 
     Raises:
         ValueError: neither is there, segments for a run or too long ones, or a tokeniser that does
@@ -62,7 +67,7 @@ def load(
     require(not (segment_len and own), "segment_len", found, accepted)
     if is_run(folder):
         require(not memory, "memory", f"{memory} for a run", "none, since a run has its own")
-        cfg, _, params, _ = training.load(LanguageModelingConfig, folder, ("params",))
+        cfg, _, params, _ = training.load(kind, folder, ("params",))
     else:
         model, params = hugging_face.load(folder)
         bare = not (model.long_term or model.compressed or model.mem_len)

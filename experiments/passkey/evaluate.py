@@ -1,6 +1,7 @@
 """Does a language model find a passkey, without being trained to?
 
-It is a run of language_modeling, or a published GPT-2 or Llama. It reads the task's documents with
+It is a run of language_modeling, or a published GPT-2 or Llama. A run of this experiment is taken,
+too, to ask it at other distances than it was trained at. The model reads the task's documents with
 its own tokeniser, with the window and the cells that it is given, and with the controls of every
 run.
 """
@@ -10,7 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+from experiments.language_modeling.config import LanguageModelingConfig, TextConfig
 from experiments.language_modeling.given import GivenConfig, given, settings_of, state_of
+from experiments.language_modeling.start import is_run
 from experiments.passkey.config import PasskeyConfig
 from experiments.passkey.data import Sizes
 from experiments.passkey.task import Passkey, show
@@ -44,7 +47,7 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: as `given`, or texts that are not found or too short.
     """
-    run, params, _ = given(cfg, cfg.batch_size)
+    run, params, _ = given(cfg, cfg.batch_size, _kind(cfg.run))
     asked = PasskeyConfig(
         model=run.model,
         optim=run.optim,
@@ -61,6 +64,12 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
     place = training.site(asked, cfg.out)
     results = Passkey(asked, place).results(state_of(asked, params, place.mesh))
     return provenance | settings_of(cfg) | results
+
+
+def _kind(folder: str) -> type[TextConfig]:
+    """The class of a run's config: one of this task, or one of language_modeling."""
+    ours = is_run(folder) and "task" in folders.read_config(Path(folder))
+    return PasskeyConfig if ours else LanguageModelingConfig
 
 
 def main(argv: Sequence[str]) -> None:
