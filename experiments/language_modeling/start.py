@@ -80,7 +80,9 @@ def load(
         # A kernel of NVIDIA's knows half precision only.
         kernel = {"fused_by": "xla"} if dtype == "float32" else {}
         cfg = dataclasses.replace(cfg, model=dataclasses.replace(cfg.model, dtype=dtype, **kernel))
-    tokenizer, size = tokenizer_of(str(folder)), cfg.model.vocab_size
+    # Only runs of language_modeling keep a copy of theirs.
+    kept = cfg.tokenizer if kind is not LanguageModelingConfig else str(folder)
+    tokenizer, size = tokenizer_of(kept), cfg.model.vocab_size
     found = f"a tokeniser of {tokenizer.vocab_size:,} tokens in {folder}"
     accepted = f"at most the {size:,} of its weights"
     require(tokenizer.vocab_size <= size, "model", found, accepted)

@@ -53,7 +53,7 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
         optim=run.optim,
         objective=run.objective,
         data=cfg.data,
-        tokenizer=cfg.run,
+        tokenizer=run.tokenizer if isinstance(run, PasskeyConfig) else cfg.run,
         cache=cfg.cache,
         task=cfg.task,
         batch_size=cfg.batch_size,

@@ -188,6 +188,13 @@ def test_it_is_asked_for_a_passkey(published, tmp_path):
     )
     trained = json.loads((out / "result.json").read_text())["test"]["as trained"]
     assert trained["loss"] == pytest.approx(cells["loss"], rel=1e-5)
+    # The run is asked again, at one of its distances.
+    given = f"--data {texts} --task.distances 2 --task.digits 2 --test-documents 8"
+    again = f"evaluate --run {out} {given} --batch-size 8 --out {tmp_path / 'again'}"
+    passkey.main(shlex.split(again))
+    found = json.loads((tmp_path / "again" / "evaluation.json").read_text())["test"]["as trained"]
+    assert found["distances"] == [2]
+    assert found["accuracy_by_distance"] == [trained["accuracy_by_distance"][1]]
 
 
 def test_it_is_evaluated_as_it_is(published, data, tmp_path):
