@@ -126,7 +126,7 @@ def test_a_trained_memory_is_a_folder_of_its_own(published, data, tmp_path, caps
     run, mine, window = tmp_path / "run", tmp_path / "mine", f"--window {T} --sinks 2"
     options = f"""
         --optim.trained memory --optim.learning-rate 0.1 --model.long-term-layers 1 --model.sinks 2
-        --model.cell-distance 9 --model.mem-len {T}
+        --model.cell-distance 9 --model.mem-len {T} --model.long-term.bins 8
     """
     train("smollm2-infinity", published, data, run, *shlex.split(options))
     weights.main(["memory", "--run", str(run), "--out", str(mine)])
