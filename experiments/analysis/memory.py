@@ -72,7 +72,7 @@ class Use(NamedTuple):
 
 
 #: Modules of a block, and the methods that return their context.
-_CONTEXTS = {"attention": "__call__", "long_term": "attend"}
+_CONTEXTS = {"attention": "output", "long_term": "attend"}
 
 
 def _captured(module, method: str) -> bool:
@@ -90,7 +90,7 @@ def _read_segment(decoder: Decoder, params, memory, tokens, ops, key):
         if layer.long_term is None:
             continue
         block = collections["intermediates"][f"block_{j}"]
-        local = block["attention"]["__call__"][0]
+        local = block["attention"]["output"][0]
         found, _ = block["long_term"]["attend"][0]
         context = _context(params[f"block_{j}"], found)
         share = jnp.linalg.norm(context, axis=-1) / jnp.linalg.norm(local, axis=-1)
