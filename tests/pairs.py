@@ -46,10 +46,10 @@ TRAINING_FREE = {**CELLS, **CONTENT, "projections": "attention", "gate": False}
 def memory(**changes) -> LongTermConfig:
     """A memory of 4 functions or cells."""
     gaussian = changes.get("functions", "gaussian") == "gaussian"
-    tiny = {"num_basis": 4, "bins": 5} | ({"widths": (0.1, 0.3)} if gaussian else {})
-    sampled = changes.get("fit", "points") == "points" or changes.get("sticky", False)
-    sampled = sampled and changes.get("contraction") != "kept"
-    tiny |= {"num_samples": 6} if sampled else {}
+    tiny = {"num_basis": 4} | ({"widths": (0.1, 0.3)} if gaussian else {})
+    if changes.get("contraction") != "kept":  # which reads old cells, not samples of them
+        sampled = changes.get("fit", "points") == "points" or changes.get("sticky", False)
+        tiny |= {"bins": 5} | ({"num_samples": 6} if sampled else {})
     return LongTermConfig(**tiny | changes)
 
 
@@ -104,7 +104,7 @@ _PAIRS = {
         {**LLAMA, "num_layers": 2, "long_term_layers": (1,), "sinks": 2, "cell_distance": 3},
     ),
     "llama, kept": (
-        {**TRAINING_FREE, **KEPT, "sticky": True, "bins": 4, "joined": True, "salience_decay": 0.5},
+        {**TRAINING_FREE, **KEPT, "sticky": True, "joined": True},
         {**LLAMA, "cells_by_age": True, "mem_len": 0},
     ),
     "content, queue": ({**CELLS, **CONTENT, **KEPT, "age_bias": "linear"}, {"mem_len": 0}),

@@ -224,7 +224,9 @@ def probes(size: int, kinds: Sequence[str], devices: int = 1) -> dict[Any, Case]
         precision = HIGHEST if kind == "float32" else None
         shape = (devices * size, size)
         factor = jax.random.normal(jax.random.key(0), shape, kind.split()[0])
-        multiply = partial(jnp.matmul, precision=precision)
+        # As the models multiply: a processor's unit for half precision adds up in float32.
+        wide = jnp.promote_types(factor.dtype, jnp.float32)
+        multiply = partial(jnp.matmul, precision=precision, preferred_element_type=wide)
         each = jax.shard_map(multiply, mesh=mesh, in_specs=split, out_specs=split)
         cases[kind] = compile_case(jax.jit(each), *[jax.device_put(factor, everywhere)] * 2)
     a, b = (jax.device_put(jnp.ones(8 * size**2, jnp.float32), everywhere) for _ in range(2))

@@ -14,6 +14,7 @@ from experiments.run import devices, folders
 from experiments.run.config import RunConfig
 from inf_former_jax.data.tokens import Tokenizer
 from inf_former_jax.fields import Natural, Rate, Required
+from inf_former_jax.memory.config import require_kept
 from inf_former_jax.memory.state import init
 from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.models.presets import TRAINING_FREE
@@ -88,10 +89,7 @@ def with_memory(model: ModelConfig, cfg: GivenConfig) -> ModelConfig:
         require(
             cfg.cell_tau > 0, "cells_kept", f"{cfg.cells_kept}, and no cell_tau", "one of 1 - 1/n"
         )
-        new = round(cfg.cells * (1 - cfg.cell_tau))
-        fits = new > 0 and cfg.cells % new == 0 and abs(new - cfg.cells * (1 - cfg.cell_tau)) < 1e-3
-        found = f"{cfg.cell_tau} with cells_kept and {cfg.cells} cells"
-        require(fits, "cell_tau", found, "1 - 1/n there, n a divisor of the cells")
+        require_kept(cfg.cell_tau, cfg.cells, "cell_tau", "cells")
     length = model.segment_len
     accepted = f"a multiple of segments of {length} beside cells"
     require(window["mem_len"] % length == 0, "window", window["mem_len"], accepted)
@@ -101,7 +99,7 @@ def with_memory(model: ModelConfig, cfg: GivenConfig) -> ModelConfig:
     if cfg.cells_kept:
         contraction["contraction"] = "kept"
     if cfg.cells_kept == "attended":
-        contraction |= {"sticky": True, "bins": cfg.cells}
+        contraction["sticky"] = True
     memory = dataclasses.replace(TRAINING_FREE, num_basis=cfg.cells, **contraction)
     where = {
         "long_term_layers": cfg.cell_layers,

@@ -76,9 +76,8 @@ def memory(name: str, ridge: Mapping[str, LongTermConfig], heads: int) -> LongTe
         return dataclasses.replace(given, **changes)
     shape: dict[str, Any] = {"num_basis": given.num_basis, "min_var": given.min_var}
     shape |= {"functions": "rectangular", "fit": "intervals", "contraction": contraction}
-    if changes["sticky"]:
-        own = "bins" if contraction == "kept" else "num_samples"
-        shape[own] = given.num_basis
+    if changes["sticky"] and contraction != "kept":
+        shape["num_samples"] = given.num_basis
     return LongTermConfig(**{**shape, **changes})
 
 

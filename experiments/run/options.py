@@ -32,11 +32,9 @@ RARE = frozenset(
     model.cells_by_age model.long_term.unit_writes optim.trained model.inner_dropout
     model.attention_dropout model.same_length model.clamp_len model.query_chunk
     model.fused_attention model.fused_by model.remat model.long_term.padding
-    model.long_term.locations model.long_term.bins model.long_term.salience_decay
-    model.long_term.prior_scale
+    model.long_term.locations model.long_term.bins model.long_term.prior_scale
     model.long_term.prior_mean model.long_term.gate model.long_term.power model.long_term.horizon
-    model.long_term.max_operator_mib model.long_term.min_var model.long_term.read
-    model.long_term.content_heads
+    model.long_term.max_operator_mib model.long_term.read model.long_term.content_heads
     model.long_term.cells model.long_term.temperature model.long_term.learn_temperature
     model.long_term.age_bias model.long_term.turn_queries model.long_term.unit_cells
     model.long_term.projections model.long_term.joined optim.b1 optim.b2

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Annotated, Literal
 
 from inf_former_jax.fields import Basis as NumBasis
-from inf_former_jax.fields import Checked, Count, Fraction, Natural, NonEmpty, Positive, Range, Rate
+from inf_former_jax.fields import Checked, Count, Fraction, Natural, NonEmpty, Positive, Range
 from inf_former_jax.memory.basis import (
     Basis,
     check_widths,
@@ -48,10 +48,7 @@ class LongTermConfig(Checked):
     locations: Literal["quantile", "draw"] = "quantile"
     """Sticky locations: deterministic quantiles, or the published random draws."""
     bins: Count = 128
-    """D, bins of the salience histogram."""
-    salience_decay: Rate = 0.0
-    """Of cells that are kept: the part of its salience that a cell carries on from one segment to
-    the next. 0: only where the last segment attended counts (paper)."""
+    """D, bins of the salience histogram. Cells that are kept have one each."""
     min_var: Positive = 1e-6
     """σ²_min, the smallest variance of an attention density."""
     prior_scale: Positive = 0.05
@@ -137,9 +134,7 @@ class LongTermConfig(Checked):
         ignored = of_others.get(self.contraction, ("tau", "power", "horizon"))
         self._refuse_ignored(ignored, f"contraction = {self.contraction}")
         if not self.sticky:
-            self._refuse_ignored(("locations", "salience_decay"), "a memory that is not sticky")
-        if self.contraction != "kept":
-            self._refuse_ignored(("salience_decay",), f"contraction = {self.contraction}")
+            self._refuse_ignored(("locations",), "a memory that is not sticky")
         if self.fit == "intervals" and not self.sticky:
             why = "fit = intervals and a memory that is not sticky"
             self._refuse_ignored(("num_samples",), why)
@@ -147,32 +142,22 @@ class LongTermConfig(Checked):
             why = "functions = rectangular and fit = intervals"
             self._refuse_ignored(("horizon", "max_operator_mib"), why)
         if self.contraction in ("doubling", "kept"):
-            self._check_whole_cells()
+            found = f"{self.contraction} with functions = {self.functions} and fit = {self.fit}"
+            accepted = "fixed, power, or functions = rectangular and fit = intervals"
+            require(not self.tabled, "contraction", found, accepted)
+        if self.contraction == "kept":
+            require_kept(self.tau, self.num_basis, "tau", "num_basis")
+            self._refuse_ignored(("num_samples", "locations", "bins"), "contraction = kept")
+            return
+        if self.contraction == "doubling":
+            self._check_doubling()
             return
         last = self.tau_of(self.horizon)
         accepted = "a power with 0 < τ_k < 1 for every k up to horizon"
         require(0 < self.tau_of(1) <= last < 1, "power", self.power, accepted)
 
-    def _check_whole_cells(self):
-        """Refuse other coefficients than means of equal cells, and numbers of them that do not fit.
-
-        Doubling makes pairs. What is kept must make way for equal parts, one for each segment.
-        """
-        found = f"{self.contraction} with functions = {self.functions} and fit = {self.fit}"
-        accepted = "fixed, power, or functions = rectangular and fit = intervals"
-        require(not self.tabled, "contraction", found, accepted)
-        if self.contraction == "kept":
-            new = self.num_basis * (1 - self.tau)
-            fits = round(new) > 0 and abs(new - round(new)) < 1e-6 * self.num_basis
-            fits = fits and self.num_basis % round(new) == 0
-            found = f"{self.tau} with num_basis {self.num_basis} and contraction = kept"
-            accepted = "1 - 1/n there, n a divisor of num_basis"
-            require(fits, "tau", found, accepted)
-            self._refuse_ignored(("num_samples", "locations"), "contraction = kept")
-            found = f"{self.bins} with contraction = kept"
-            accepted = f"num_basis {self.num_basis} there"
-            require(not self.sticky or self.bins == self.num_basis, "bins", found, accepted)
-            return
+    def _check_doubling(self):
+        """Refuse cells that make no pairs."""
         require(not self.sticky, "contraction", "doubling of a sticky memory", "fixed or power")
         fits = self.num_basis & (self.num_basis - 1) == 0
         accepted = "a power of two with contraction = doubling"
@@ -232,6 +217,11 @@ class LongTermConfig(Checked):
         return self.sticky and self.contraction == "kept"
 
     @property
+    def salience_bins(self) -> int:
+        """D, bins of the salience histogram: of cells that are kept one for each."""
+        return self.num_basis if self.contraction == "kept" else self.bins
+
+    @property
     def new_cells(self) -> int:
         """How many cells a write fills with contraction = kept."""
         return round(self.num_basis * (1 - self.tau))
@@ -275,3 +265,18 @@ _OF_CONTENT = (
     "projections",
     "joined",
 )
+
+
+def require_kept(tau: float, cells: int, name: str, of: str) -> None:
+    """Refuse a τ by which the cells that a write fills are no whole part of all of them.
+
+    Args:
+        name, of: what τ and the number of cells are called where they were given.
+
+    Raises:
+        ValueError: τ is not 1 - 1/n, n a divisor of the cells.
+    """
+    new = round(cells * (1 - tau))
+    fits = new > 0 and cells % new == 0 and abs(new - cells * (1 - tau)) < 1e-6 * cells
+    found = f"{tau} with {of} {cells} and cells that are kept"
+    require(fits, name, found, f"1 - 1/n there, n a divisor of {of}")

@@ -72,7 +72,7 @@ def init(
     require(jnp.promote_types(dtype, jnp.float32) == dtype, "dtype", dtype, accepted)
     return LongTermMemory(
         coeffs=jnp.zeros((batch, cfg.num_basis, dim), dtype),
-        salience=jnp.zeros((batch, cfg.bins), dtype),
+        salience=jnp.zeros((batch, cfg.salience_bins), dtype),
         writes=jnp.zeros((batch,), jnp.int32),
         ages=jnp.zeros((batch, cfg.num_basis), dtype) if cfg.keeps_ages else None,
     )
@@ -135,7 +135,6 @@ def write(
     written = memory._replace(
         coeffs=past + fit_new(cfg, ops, writes, x),
         writes=writes + 1,
-        salience=carried_salience(cfg, memory, locations),
         ages=written_ages(cfg, memory, ops, locations),
     )
     return written if rows is None else select_rows(rows, written, memory)
@@ -217,16 +216,6 @@ def written_ages(
     own = np.arange(length, 0, -1)[None, :, None] - 0.5
     own = jnp.broadcast_to(jnp.asarray(own, older.dtype), (older.shape[0], length, 1))
     return jax.lax.stop_gradient(past + fit_new(cfg, ops, writes, own))[..., 0]
-
-
-def carried_salience(
-    cfg: LongTermConfig, memory: LongTermMemory, locations: Float[AnyArray, "B M"] | None = None
-) -> Float[AnyArray, "B D"]:
-    """The salience after a write: that of cells that stay, if it is carried on, goes with them."""
-    if not cfg.salience_decay:
-        return memory.salience
-    cells = memory._replace(coeffs=jnp.asarray(memory.salience)[..., None])
-    return _squeezed(cfg, cells, locations)[..., 0]
 
 
 def _located(
@@ -320,25 +309,19 @@ def remember(
     memory: LongTermMemory,
     density: Density,
     where: Bool[AnyArray, "B T"] | None = None,
-    decay: float = 0.0,
 ) -> LongTermMemory:
     """Store where the queries of this segment attended, to steer the next write (paper §3.3).
 
     Args:
         density: this segment's densities, fields [B, H, T].
         where: queries that count. A row without any, or an empty one, gets zero salience.
-        decay: `cfg.salience_decay`, the part of the old salience that is added.
     """
-    return remember_mass(memory, bin_sum(density, memory.salience.shape[-1], where), decay)
+    return remember_mass(memory, bin_sum(density, memory.salience.shape[-1], where))
 
 
-def remember_mass(
-    memory: LongTermMemory, mass: Float[AnyArray, "B D"], decay: float = 0.0
-) -> LongTermMemory:
+def remember_mass(memory: LongTermMemory, mass: Float[AnyArray, "B D"]) -> LongTermMemory:
     """`remember` of a segment that was read in pieces: the sum of their `density.bin_sum`."""
     mass = jax.lax.stop_gradient(normalise(mass)).astype(memory.salience.dtype)
-    if decay:
-        mass = normalise(mass + decay * memory.salience)
     return memory._replace(salience=jnp.where((memory.writes > 0)[:, None], mass, 0.0))
 
 

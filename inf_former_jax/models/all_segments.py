@@ -211,9 +211,6 @@ def write_all(
         past = jnp.where(clears[:, None, None], 0.0, coeffs)
         past = jnp.where(due[:, None, None], contracted, past)
         if steer is not None:
-            if cfg.salience_decay:
-                moved = long_term.carried_salience(cfg, memory, locations)
-                salience = jnp.where(due[:, None], moved, salience)
             written = LongTermMemory(past + new, salience, writes + due, ages)
             salience = jnp.where(run, steer(written, queries).salience, salience)
         return (past + new, salience, ages), (past, ages)
@@ -226,7 +223,7 @@ def write_all(
     writes = course.writes + course.due
     found = LongTermMemory(
         coeffs=flat(jnp.swapaxes(past, 0, 1) + new),
-        salience=jnp.zeros((batch * count, cfg.bins), new.dtype),
+        salience=jnp.zeros((batch * count, cfg.salience_bins), new.dtype),
         writes=flat(writes),
         ages=None if aged is None else flat(jnp.swapaxes(aged, 0, 1)),
     )

@@ -84,7 +84,7 @@ class LongTermAttention(nn.Module):
         found, info = self.attend(q, memory, layer=layer)
         assert found.context is not None
         if self.cfg.sticky:
-            memory = long_term.remember(memory, info["density"], where, self.cfg.salience_decay)
+            memory = long_term.remember(memory, info["density"], where)
         return found.context, memory, info
 
     def attend(

@@ -31,7 +31,7 @@ from inf_former_jax.models.layer_memory.kind import Info
 from inf_former_jax.models.local_attention.scores import sinusoid
 from inf_former_jax.models.open_segment import Cache
 from inf_former_jax.models.output import Output, aux_sums
-from inf_former_jax.models.projections import F32, exact_dot
+from inf_former_jax.models.projections import F32, exact_dot, product
 from inf_former_jax.models.segment import Distances, Noise, Segment
 from inf_former_jax.require import require, require_same, shapes
 
@@ -345,7 +345,8 @@ class Decoder(nn.Module):
             x = dropout(x, cfg.dropout, dropout_keys, cfg.num_layers - 1, "output")
         if not cfg.tied:
             return self.logits(x)
-        return exact_dot(x, self.embed.embedding.astype(x.dtype), None, transposed=True)
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        return product(x, self.embed.embedding.astype(x.dtype), None, wide, transposed=True)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

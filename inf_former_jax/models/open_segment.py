@@ -50,7 +50,7 @@ def init(cfg: ModelConfig, batch: int, dtype: Any = jnp.float32) -> Cache:
         if long_term is not None and cfg.remembers(number):
             shapes = projected_shapes(long_term, cfg.num_heads, cfg.head_dim, dtype)
             projected = jax.tree.map(lambda shape: zeros(*shape), shapes, is_leaf=_is_shape)
-            mass = zeros(long_term.bins) if long_term.sticky else None
+            mass = zeros(long_term.salience_bins) if long_term.sticky else None
         return LayerCache(
             keys=zeros(slots, *heads),
             values=zeros(slots, *heads),

@@ -216,7 +216,7 @@ def smollm2_infinity(**changes) -> ModelConfig:
     2,048 tokens. What is learned (a K×K matrix a head, a number a head and cell) changes nothing at
     first.
     """
-    attended = {"contraction": "kept", "tau": 0.5, "sticky": True, "bins": 512}
+    attended = {"contraction": "kept", "tau": 0.5, "sticky": True}
     cells = dataclasses.replace(TRAINING_FREE, turn_queries=True, age_bias="cells", **attended)
     placed = {"mem_len": 512, "cells_by_age": True, "cell_distance": 2048}
     memory = {"long_term": cells, "long_term_layers": tuple(range(15, 30)), **placed}

@@ -29,36 +29,36 @@ def product(
     x: Float[AnyArray, "*batch E"],
     kernel: Float[AnyArray, "_ _"],
     precision: Any = None,
-    sums: Any = None,
+    dtype: Any = None,
     transposed: bool = False,
 ) -> Float[Array, "*batch F"]:
     """`x W` of every vector.
 
     Args:
         precision: as of `jax.lax.dot_general`.
-        sums: the dtype of the result; None = that of x and W. Sums are in float32 at least.
+        dtype: of the result; None = that of x and W. Sums are in float32 at least.
         transposed: the kernel is Wᵀ, [F, E].
     """
     rows = jnp.reshape(x, (-1, x.shape[-1]))
     kernel = jnp.asarray(kernel)
-    sums = sums or jnp.result_type(rows, kernel)
-    found: Any = _product(rows, kernel, precision, sums, transposed)
+    dtype = dtype or jnp.result_type(rows, kernel)
+    found: Any = _product(rows, kernel, precision, dtype, transposed)
     return found.reshape(*x.shape[:-1], -1)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _product(x, kernel, precision, sums, transposed):
-    return _dot(x, kernel, precision, sums, (1, int(transposed)))
+def _product(x, kernel, precision, dtype, transposed):
+    return _dot(x, kernel, precision, dtype, (1, int(transposed)))
 
 
-def _dot(x, y, precision, sums, axes):
+def _dot(x, y, precision, dtype, axes):
     of_x, of_y = axes
     wide = jnp.promote_types(jnp.result_type(x, y), jnp.float32)
     contracted = ((of_x,), (of_y,)), ((), ())
-    return jax.lax.dot_general(x, y, contracted, precision, wide).astype(sums)
+    return jax.lax.dot_general(x, y, contracted, precision, wide).astype(dtype)
 
 
-def _backward(precision, sums, transposed, residuals, cotangent):
+def _backward(precision, dtype, transposed, residuals, cotangent):
     x, kernel = residuals
     cotangent = cotangent.astype(jnp.result_type(x, kernel))
 
@@ -83,12 +83,9 @@ def dense_dot(x: Array, kernel: Array, _: Any, precision: Any = None, **__: Any)
     return product(x, kernel, precision)
 
 
-def exact_dot(
-    x: Array, kernel: Array, _: Any, precision: Any = None, *, transposed: bool = False, **__: Any
-) -> Array:
+def exact_dot(x: Array, kernel: Array, _: Any, precision: Any = None, **__: Any) -> Array:
     """`dense_dot` whose result is float32 at least, whatever the dtype of the factors is."""
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    return product(x, kernel, precision, wide, transposed)
+    return product(x, kernel, precision, jnp.promote_types(x.dtype, jnp.float32))
 
 
 def to_heads(

@@ -126,7 +126,7 @@ def test_a_trained_memory_is_a_folder_of_its_own(published, data, tmp_path, caps
     run, mine, window = tmp_path / "run", tmp_path / "mine", f"--window {T} --sinks 2"
     options = f"""
         --optim.trained memory --optim.learning-rate 0.1 --model.long-term-layers 1 --model.sinks 2
-        --model.cell-distance 9 --model.mem-len {T} --model.long-term.bins 8
+        --model.cell-distance 9 --model.mem-len {T}
     """
     train("smollm2-infinity", published, data, run, *shlex.split(options))
     weights.main(["memory", "--run", str(run), "--out", str(mine)])
@@ -182,7 +182,7 @@ def test_it_is_asked_for_a_passkey(published, tmp_path):
             smollm2-infinity --init-from {published} {given} --out {out} --valid-documents 8
             --model.segment-len {T_PASSKEY} --model.mem-len {T_PASSKEY} --model.sinks 0
             --model.long-term-layers --model.long-term.num-basis {size}
-            --model.long-term.bins {size} --model.cell-distance 0 --optim.steps 1
+            --model.cell-distance 0 --optim.steps 1
             --optim.warmup-steps 0 --optim.learning-rate 1e-12
         """)
     )

@@ -72,6 +72,6 @@ def test_a_sticky_memory_has_none():
     cfg = dataclasses.replace(cells("halves", 8), sticky=True, num_samples=8)
     with pytest.raises(ValueError, match=r"^cell_ages: found .* sticky = True, accepted: .*kept$"):
         cell_ages(cfg, np.ones(1, int), 5)
-    kept = dataclasses.replace(cells("halves", 8), sticky=True, contraction="kept", bins=8)
+    kept = dataclasses.replace(cells("halves", 8), sticky=True, contraction="kept")
     with pytest.raises(ValueError, match=r"^cell_ages: found a sticky memory, accepted"):
         cell_ages(kept, np.ones(1, int), 5)

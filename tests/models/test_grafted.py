@@ -124,9 +124,7 @@ def test_a_queue_of_cells_is_a_longer_window():
 
 def test_joined_cells_are_steered_by_their_part_of_the_softmax():
     """What a segment leaves as salience is the mass of cells in one softmax over all keys."""
-    kept = dataclasses.replace(
-        CELLS, num_basis=2 * T, contraction="kept", tau=0.5, sticky=True, bins=2 * T
-    )
+    kept = dataclasses.replace(CELLS, num_basis=2 * T, contraction="kept", tau=0.5, sticky=True)
     one = {"num_layers": 1, "position": "learned", "max_position": T}
     cfg = dataclasses.replace(LLAMA, long_term=kept, **one)
     params = params_of(cfg)

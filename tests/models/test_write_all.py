@@ -17,7 +17,7 @@ POWER = dataclasses.replace(UNIFORM, contraction="power", tau=0.75, horizon=2)
 STICKY = dataclasses.replace(UNIFORM, sticky=True)
 KEPT = LongTermConfig(
     num_basis=N, functions="rectangular", fit="intervals", contraction="kept", tau=0.5,
-    sticky=True, bins=N, salience_decay=0.5,
+    sticky=True,
 )  # fmt: skip
 
 
@@ -30,7 +30,7 @@ def x64():
 def mass(memory, queries):
     """Where a segment looked depends on what it found."""
     seen = jnp.abs(memory.coeffs).sum((1, 2))[:, None] + queries
-    return long_term.remember_mass(memory, seen, KEPT.salience_decay)
+    return long_term.remember_mass(memory, seen)
 
 
 @pytest.mark.parametrize(
@@ -39,14 +39,17 @@ def mass(memory, queries):
 def test_writes_of_segments_at_once(cfg):
     """Rows that begin anew, that do not write, segments that do not run; gradients of x too."""
     rng = np.random.default_rng(0)
-    x, queries = rng.normal(size=(B, W, L, E)), rng.random((B, W, cfg.bins))
+    bins = cfg.salience_bins
+    x, queries = rng.normal(size=(B, W, L, E)), rng.random((B, W, bins))
     clears, due = np.zeros((2, B, W), bool)
     clears[0, [3, 4]] = clears[1, 0] = clears[2, 1] = True
     due[0] = due[2, [1, 3]] = True  # row 1 never writes: what it had is kept until it is emptied
     runs = np.array([True, True, False, True, False])
     due[:, ~runs] = False
     memory = long_term.LongTermMemory(
-        rng.normal(size=(B, N, E)), rng.random((B, cfg.bins)), np.array([2, 1, 0], np.int32)
+        rng.normal(size=(B, N, E)),
+        rng.random((B, bins)),
+        np.array([2, 1, 0], np.int32),
     )
     memory.coeffs[2] = 0
     if cfg.keeps_ages:

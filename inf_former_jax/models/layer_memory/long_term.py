@@ -62,15 +62,14 @@ class LongTerm(MemoryKind):
         cfg, steer, steering = self.attention.cfg, None, None
         if cfg.sticky:
             params = jax.lax.stop_gradient(self.attention.read.params())
-            q, logsum = queries
-            others = None if logsum is None or not cfg.joined else jnp.swapaxes(logsum, 0, 1)
-            steering = course.by_row((self._queries(q, segment), others, segment.where))
+            q = self._queries(queries[0], segment)
+            steering = course.by_row((q, self._others(queries), segment.where))
 
             def attend(memory, steering):
                 q, others, where = steering
                 projected = project(cfg, params, memory, self.layer)
                 p = densities_of(cfg, params, q, projected, memory.writes)
-                return long_term.remember(memory, _among(p, others), where, cfg.salience_decay)
+                return long_term.remember(memory, _among(p, others), where)
 
             steer = attend
         each, last = all_segments.write_all(
@@ -87,15 +86,14 @@ class LongTerm(MemoryKind):
 
     def read(self, memory: LayerMemory, queries: Queries, segment: Segment) -> Read:
         """What each head and query finds under its density, in float32 at least."""
-        cfg, mass, (q, logsum) = self.attention.cfg, None, queries
+        cfg, mass = self.attention.cfg, None
         assert memory.long_term is not None
-        q = self._queries(q, segment)
+        q = self._queries(queries[0], segment)
         found, info = self.attention.attend(q, memory.long_term, segment.projected, self.layer)
         if cfg.sticky:
-            others = None if logsum is None or not cfg.joined else jnp.swapaxes(logsum, 0, 1)
             # With a gradient its weights would be kept.
-            looked = jax.lax.stop_gradient(_among(info["density"], others))
-            mass = density.bin_sum(looked, cfg.bins, segment.where)
+            looked = jax.lax.stop_gradient(_among(info["density"], self._others(queries)))
+            mass = density.bin_sum(looked, cfg.salience_bins, segment.where)
         return Read(found.context, found.joined, mass, info)
 
     def project(self, memory: LayerMemory) -> Projected:
@@ -107,14 +105,20 @@ class LongTerm(MemoryKind):
         """Where attention fell steers the next write of a sticky memory."""
         if mass is None or memory.long_term is None:
             return memory
-        decay = self.attention.cfg.salience_decay
-        return memory._replace(long_term=long_term.remember_mass(memory.long_term, mass, decay))
+        return memory._replace(long_term=long_term.remember_mass(memory.long_term, mass))
 
     def _queries(self, q: Float[Array, "B H T K"], segment: Segment) -> Float[Array, "B H T K"]:
         """The layer's queries as they look for the memory, in float32 at least."""
         q = q.astype(jnp.promote_types(q.dtype, jnp.float32))
         own = self.attention.cfg.projections == "own"
         return q if own else self.layer.queries(q, segment.places)
+
+    def _others(self, queries: Queries) -> Float[Array, "B H T"] | None:
+        """What the queries' scores in the window sum to, where the cells are joined to them."""
+        _, logsum = queries
+        return (
+            jnp.swapaxes(logsum, 0, 1) if self.attention.cfg.joined and logsum is not None else None
+        )
 
 
 def _among(p: Density, others: Float[Array, "B H T"] | None) -> Density:

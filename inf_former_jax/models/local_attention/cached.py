@@ -48,8 +48,7 @@ def _attend(
         visible &= distance < same_length
     filled = np.arange(heads.k.shape[2])[None] >= first[:, None]  # [B, S]
     visible &= filled[:, None]
-    wide = content.astype(jnp.promote_types(content.dtype, jnp.float32))
-    masked = jnp.where(visible[None], wide, -jnp.inf)
+    masked = jnp.where(visible[None], content, -jnp.inf)
     probs = jax.nn.softmax(masked, axis=-1)
     value = summed("hbts,hbsk->hbtk", probs.astype(heads.v.dtype), heads.v)
     return value.astype(heads.v.dtype), jax.nn.logsumexp(masked, axis=-1)

@@ -159,7 +159,7 @@ def _gradients(heads, numbers, by_query, filled, dropout_keys, settings):
         content_queries, position_queries = scaled_queries(piece)
         probs = jnp.exp(_masked_scores(piece, cut, filled, settings) - logsum)
         kept = _dropped(probs, numbers, dropout_keys, settings, cut).astype(narrow)
-        grad_kept = summed("hbtk,hbsk->hbts", g, piece.v).astype(probs.dtype)
+        grad_kept = summed("hbtk,hbsk->hbts", g, piece.v)
         grad_probs = _dropped(grad_kept, numbers, dropout_keys, settings, cut)
         grad_scores = (probs * (grad_probs - mean)).astype(narrow)
         grad_queries = (summed("hbts,hbsk->hbtk", grad_scores, piece.k) * scale).astype(narrow)
@@ -200,8 +200,7 @@ def _masked_scores(piece, cut, filled, settings):
     if settings.same_length:
         visible &= query - key < settings.same_length
     visible = visible[None] & (key[None] >= (cut.window - filled)[:, None, None])
-    wide = content.astype(jnp.promote_types(content.dtype, jnp.float32))
-    return jnp.where(visible[None], wide, -jnp.inf)
+    return jnp.where(visible[None], content, -jnp.inf)
 
 
 def _dropped(probs, numbers, dropout_keys, settings, cut):

@@ -38,7 +38,7 @@ def test_cells_by_what_stays(changes, memory):
         ({"cells_kept": "newest"}, "cells_kept: found newest, and no cell_tau, accepted: one of 1"),
         (
             {"cells_kept": "newest", "cell_tau": 0.7},
-            "cell_tau: found 0.7 with cells_kept and 16 cells, accepted: 1 - 1/n there",
+            "cell_tau: found 0.7 with cells 16 and cells that are kept, accepted: 1 - 1/n there",
         ),
         ({"cells_kept": "attended", "cell_tau": 0.5, "cells": 17}, "cell_tau: found 0.5"),
         ({"cells": 0}, "cell_layers: found \\(1,\\) without cells"),

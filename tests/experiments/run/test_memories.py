@@ -49,7 +49,7 @@ def test_what_a_name_means():
     assert made("intervals-gibbs-doubling-uniform").contraction == "doubling"
     queue, steered = (made(f"intervals-gibbs-kept-{how}") for how in ("uniform", "sticky"))
     assert queue.contraction == steered.contraction == "kept" and queue.tau == 0.75
-    assert not queue.sticky and steered.sticky and steered.bins == steered.num_basis
+    assert not queue.sticky and steered.sticky and steered.salience_bins == steered.num_basis
     mixed = made("intervals-mixed-power-sticky")
     assert (mixed.fit, mixed.functions) == ("intervals", "rectangular")
     assert (mixed.density, mixed.content_heads, mixed.contraction) == ("gaussian", 2, "power")

@@ -22,7 +22,7 @@ QUEUE = LongTermConfig(
     widths=(0.01, 0.05),
     gate=False,
 )
-STICKY = dataclasses.replace(QUEUE, sticky=True, bins=8)
+STICKY = dataclasses.replace(QUEUE, sticky=True)
 
 
 def numbers(k):
@@ -101,9 +101,12 @@ def test_vectors_that_are_no_cells():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tau": 0.7}, "tau: found 0.7 with num_basis 8 and contraction = kept, accepted: 1 - 1/n"),
+        (
+            {"tau": 0.7},
+            "tau: found 0.7 with num_basis 8 and cells that are kept, accepted: 1 -",
+        ),
         ({"tau": 2 / 3}, "tau: found"),
-        ({"bins": 128}, "bins: found 128 with contraction = kept, accepted: num_basis 8"),
+        ({"bins": 64}, "bins: found 64 with contraction = kept, accepted: only its default 128"),
         ({"num_samples": 6}, "num_samples: found 6 with contraction = kept"),
         ({"locations": "draw"}, "locations: found draw with contraction = kept"),
         (
@@ -115,20 +118,3 @@ def test_vectors_that_are_no_cells():
 def test_what_does_not_fit_is_refused(changes, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         dataclasses.replace(STICKY, **changes)
-
-
-def test_salience_goes_with_the_cells_that_stay():
-    """What a cell had is halved and added to what the segment gave; a dropped one's is lost."""
-    cfg = dataclasses.replace(STICKY, salience_decay=0.5)
-    memory = long_term.init(cfg, 1, 1)
-    for k in range(4):
-        memory = long_term.write(cfg, memory, numbers(k))
-    attended = jnp.asarray([[0, 4, 0, 0, 4, 0, 0, 8]], jnp.float32) / 16
-    memory = long_term.remember_mass(memory, attended, cfg.salience_decay)
-    memory = long_term.write(cfg, memory, numbers(4))
-    stay = memory.coeffs[0, :6, 0]
-    np.testing.assert_array_equal(stay, [1, 2, 4, 5, 7, 8])  # 3 and 6 are where the quantiles miss
-    np.testing.assert_allclose(memory.salience[0], [0, 0.25, 0, 0.25, 0, 0.5, 0, 0])
-    memory = long_term.remember_mass(memory, jnp.eye(8)[7:], cfg.salience_decay)
-    expected = np.array([0, 0.125, 0, 0.125, 0, 0.25, 0, 1]) / 1.5
-    np.testing.assert_allclose(memory.salience[0], expected, rtol=1e-6)
