@@ -18,6 +18,7 @@ from inf_former_jax.memory.state import MAX_SEEN
 from inf_former_jax.models.decoder import Decoder
 from tests import damage
 from tests.generate.test_generation import INFINITE, MEMORY, B, T, assert_same
+from tests.pairs import PAIRS
 
 DECODER = Decoder(dataclasses.replace(INFINITE, num_layers=1))
 PARAMS = {"a": np.arange(3.0), "b": {"c": np.ones((2, 2), np.float32)}}
@@ -196,6 +197,25 @@ def test_numbers_that_no_state_has_are_refused(book, tmp_path, name, value, acce
     said = str(refused.value)
     assert said.startswith(f"{path}: state{name}: found {np.asarray(value, arrays[name].dtype)}, ")
     assert said.endswith(f"accepted: finite numbers from {accepted}")
+
+
+@pytest.mark.parametrize("age", [-0.5, 3 * T + 0.5])
+def test_ages_that_no_cell_has_are_refused(tmp_path, age):
+    """Cells that are kept are not older than their row."""
+    decoder = Decoder(dataclasses.replace(INFINITE, num_layers=1, **PAIRS["llama, kept"]))
+    state, path = generate.start(decoder, B), tmp_path / "kept.npz"
+    seen = np.full(B, 3 * T, np.int32)
+    generate.save_state(path, state._replace(memory=state.memory._replace(seen=seen)))
+    arrays, name = members(path), ".memory.layers[0].long_term.ages"
+    arrays[name][:] = 3 * T
+    np.savez(path, **arrays)
+    assert (load(path, decoder).memory.layers[0].long_term.ages == 3 * T).all()
+    arrays[name][1, 2] = age
+    np.savez(path, **arrays)
+    with pytest.raises(
+        ValueError, match=rf"state.*ages: found {age}, accepted: .* 0 to {3 * T}.0$"
+    ):
+        load(path, decoder)
 
 
 def zipped(arrays, compression=zipfile.ZIP_DEFLATED, texts=False):
