@@ -2,6 +2,7 @@
 
     python -m experiments.dialogue [PRESET] [--options]
     python -m experiments.dialogue compare [--options]      the rows of the paper
+    python -m experiments.dialogue evaluate --run MODEL     of a published model, as it is
     python -m experiments.dialogue chat --run FOLDER --document FILE
     python -m experiments.dialogue page --run FOLDER        what of the document replies attend to
 
@@ -18,7 +19,7 @@ if __name__ == "__main__":  # before JAX is imported, which takes seconds
 
 from collections.abc import Sequence
 
-from experiments.dialogue import chat, page
+from experiments.dialogue import chat, evaluate, page
 from experiments.dialogue.compare import COMPARE
 from experiments.dialogue.task import DIALOGUE
 from experiments.run import cli
@@ -27,6 +28,7 @@ from experiments.run import cli
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line: `python -m experiments.dialogue [PRESET] [--options]`."""
     commands = {"compare": COMPARE.main, "page": page.main, "chat": chat.main}
+    commands["evaluate"] = evaluate.main
     cli.main(DIALOGUE, __doc__, argv, commands)
 
 

@@ -38,6 +38,8 @@ class ConversationBatches:
     seed: int = 0
     shuffle: bool = False
     """Another order in each epoch; False = sorted by length."""
+    typed: bool = True
+    """Batches have types (`stream.Marks`)."""
 
     def __post_init__(self):
         require_at_least("batch_size", self.batch_size, 1)
@@ -91,7 +93,8 @@ class ConversationBatches:
                 resets[i, first] = True
                 for leaf, part in zip(batch, conversation, strict=True):
                     leaf[i, first:] = part
-        return Batch(batch.tokens, batch.targets, batch.weights, resets, batch.valid, batch.types)
+        types = batch.types if self.typed else None
+        return Batch(batch.tokens, batch.targets, batch.weights, resets, batch.valid, types)
 
     @functools.cached_property
     def _order(self) -> Callable[[int], Int64[np.ndarray, "steps B"]]:

@@ -2,7 +2,9 @@
 
     python -m experiments.dialogue chat --run FOLDER --document FILE [--options]
 
-FOLDER is a run of `experiments.dialogue`, FILE a text in UTF-8. Each line of standard input,
+FOLDER is a run of `experiments.dialogue`, or a published model that was tuned on conversations. The
+latter reads by its chat template, with the window, the cells or the trained memory that it is
+given, and needs no document. FILE is a text in UTF-8. Each line of standard input,
 typed or piped in, is a turn, which the model answers token by token. Ctrl-D, the input's end or
 Ctrl-C ends the conversation. --memory-out keeps the document and all that was said, and --memory-in
 goes on from there, at the same cost a turn.
@@ -19,15 +21,17 @@ from typing import Annotated, Literal
 
 import jax
 
-from experiments.dialogue.config import DialogueConfig
+from experiments.dialogue.corpus import marks_of
+from experiments.dialogue.evaluate import dialogue_of, kind_of
 from experiments.dialogue.replies import Answering
-from experiments.dialogue.stream import NUM_CONTROLS, Encoder
+from experiments.dialogue.stream import Encoder, remembers
 from experiments.dialogue.turns import Chat
-from experiments.language_modeling import start
+from experiments.language_modeling.given import GivenConfig, given
 from experiments.language_modeling.sample import WriteConfig, pieces, writer
-from experiments.run import cli, training
+from experiments.run import cli
 from inf_former_jax.fields import Count, Required
 from inf_former_jax.files import printable, read_text
+from inf_former_jax.models.decoder import Decoder
 from inf_former_jax.require import require
 
 with contextlib.suppress(ImportError):  # not on every system
@@ -35,11 +39,12 @@ with contextlib.suppress(ImportError):  # not on every system
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ChatConfig(WriteConfig):
+class ChatConfig(WriteConfig, GivenConfig):
     """Whom to talk to, about what, and how it answers."""
 
-    run: Annotated[str, Required("the folder of a run of dialogue")] = ""
-    """A run folder of experiments.dialogue."""
+    run: Annotated[str, Required("a run folder, or one of a GPT-2 or Llama")] = ""
+    """A run folder of experiments.dialogue or language_modeling, or a Hugging Face folder of a
+    GPT-2 or a Llama."""
     document: str = ""
     """A text file in UTF-8, of any length, read before the first turn."""
     reply_tokens: Count = 50
@@ -82,24 +87,30 @@ def begin(cfg: ChatConfig) -> Chat:
     """
     how = check(cfg)
     text = read_document(cfg.document) if cfg.document else ""
-    run, decoder, params, _ = training.load(DialogueConfig, cfg.run)
+    given_run, params, tokenizer = given(cfg, 1, kind_of(cfg.run))
+    run = dialogue_of(given_run, cfg.run, "whole" if text or cfg.memory_in else "none")
     control = f"{cfg.run}, a control trained with its memory emptied"
     require(not run.objective.empty_memory, "run", control, "another")
-    encoder, layout = Encoder(start.tokenizer_of_run(cfg.run), run.layout), run.layout
-    size, most = encoder.tokenizer.vocab_size, decoder.cfg.vocab_size - NUM_CONTROLS
-    accepted = f"at most {most:,}, its vocabulary less the {NUM_CONTROLS} control tokens"
+    layout, decoder = run.layout, Decoder(run.model)
+    encoder = Encoder(tokenizer, layout, marks_of(layout, tokenizer, cfg.run))
+    size, most = tokenizer.vocab_size, decoder.cfg.vocab_size - layout.new_ids
+    accepted = f"at most {most:,}, its vocabulary less the {layout.new_ids} control tokens"
     require(size <= most, "run", f"a tokeniser of {size:,} tokens in {cfg.run}", accepted)
+    carried = layout.streamed(decoder.cfg)
     for name in ("memory_in", "memory_out"):
         file, accepted = getattr(cfg, name), "which keeps no memory from turn to turn"
-        require(not file or layout.streams_document, name, file, f"none for {cfg.run}, {accepted}")
+        require(not file or carried, name, file, f"none for {cfg.run}, {accepted}")
+    if carried:
+        accepted = "--window and --sinks, or --cells, or --memory, for a conversation of any length"
+        require(remembers(decoder.cfg), "run", f"{cfg.run} without a memory", accepted)
     if layout.document != "none":
         accepted = "--document FILE or --memory-in FILE"
         require(bool(text or cfg.memory_in), "document", "none", accepted)
-    model = writer(decoder, params, encoder.tokenizer)
+    model = writer(decoder, params, tokenizer)
     state = model.load(cfg.memory_in, cfg.memory_accept) if cfg.memory_in else None
     chat = Chat(model, encoder, how, cfg.speaker, state)
     begun = time.perf_counter()
-    count = chat.read(text) if text else 0
+    count = 0 if cfg.memory_in else chat.read(text)
     jax.block_until_ready(chat.state)
     rate = count / (time.perf_counter() - begun)
     if chat.carried:

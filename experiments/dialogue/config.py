@@ -6,8 +6,9 @@ from typing import Annotated
 from experiments.dialogue.records import Reading
 from experiments.dialogue.stream import Layout
 from experiments.language_modeling import config as language_modeling
-from experiments.language_modeling.config import TextConfig
+from experiments.language_modeling.config import TextConfig, grafted
 from inf_former_jax.fields import Checked, Count, Natural, NonNegative, Range
+from inf_former_jax.models import presets
 from inf_former_jax.training.loop import LoopConfig
 
 
@@ -95,9 +96,30 @@ def paper(name: str) -> DialogueConfig:
     )
 
 
-PRESETS: dict[str, tuple[str, DialogueConfig]] = {
-    name: (f"{text}; CPU size, from scratch.", small(name)) for name, (text, _) in ROWS.items()
-} | {
-    f"paper-{name}": (f"{text}; GPT-2 small, with --init-from.", paper(name))
-    for name, (text, _) in ROWS.items()
-}
+def tuned() -> DialogueConfig:
+    """A published model that was tuned on conversations, whose memory alone is trained."""
+    window = {"mem_len": 256, "cell_distance": 2048}
+    of_novels = grafted(presets.smollm2_infinity(**window))
+    return DialogueConfig(
+        model=of_novels.model,
+        optim=of_novels.optim,
+        layout=Layout(marks="template"),
+        loop=of_novels.loop,
+        valid_conversations=20,
+        test_conversations=50,
+    )
+
+
+PRESETS: dict[str, tuple[str, DialogueConfig]] = (
+    {name: (f"{text}; CPU size, from scratch.", small(name)) for name, (text, _) in ROWS.items()}
+    | {
+        f"paper-{name}": (f"{text}; GPT-2 small, with --init-from.", paper(name))
+        for name, (text, _) in ROWS.items()
+    }
+    | {
+        "smollm2-infinity": (
+            "SmolLM2-135M (--init-from) by its chat template; its cells alone are trained.",
+            tuned(),
+        ),
+    }
+)

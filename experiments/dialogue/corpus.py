@@ -19,8 +19,18 @@ import numpy as np
 from experiments.dialogue import release
 from experiments.dialogue.config import DialogueConfig
 from experiments.dialogue.records import DEFAULT, Conversation, Reading, Source, Turn, read_lines
-from experiments.dialogue.stream import NUM_CONTROLS, Encoded, Encoder, Layout, Segments, segments
+from experiments.dialogue.stream import (
+    Encoded,
+    Encoder,
+    Layout,
+    Marks,
+    Segments,
+    control_marks,
+    segments,
+    template_marks,
+)
 from experiments.language_modeling import start
+from inf_former_jax.data.chat import load_chat
 from inf_former_jax.data.text import SPLITS, num_words
 from inf_former_jax.data.tokens import Tokenizer, told
 from inf_former_jax.files import printable
@@ -72,11 +82,12 @@ def corpus_of(cfg: DialogueConfig) -> Corpus:
     if not cfg.keep_shared:
         conversations["train"] = _unseen(conversations)
     same["left out of train"] = len(train) - len(conversations["train"])
-    size = cfg.model.vocab_size - NUM_CONTROLS
+    size = cfg.model.vocab_size - cfg.layout.new_ids
     tokenizer = tokenizer_of(cfg.tokenizer, conversations["train"], size, cfg.cache)
+    marks = marks_of(cfg.layout, tokenizer, cfg.tokenizer)
     for split, count in (("valid", cfg.valid_conversations), ("test", cfg.test_conversations)):
         conversations[split] = _evenly(conversations[split], count)
-    corpus = encoded(name, conversations, tokenizer, cfg.layout, cfg.model)
+    corpus = encoded(name, conversations, tokenizer, cfg.layout, cfg.model, marks)
     return corpus._replace(skipped=skipped, shared=same)
 
 
@@ -214,27 +225,45 @@ def tokenizer_of(
     return start.trained_tokenizer(texts, vocab_size, path)
 
 
+def marks_of(layout: Layout, tokenizer: Tokenizer, folder: str | Path) -> Marks:
+    """The marks that a layout asks for.
+
+    Args:
+        folder: where the tokeniser is from, and the chat template.
+
+    Raises:
+        ValueError: a template is asked for and there is none, or as `template_marks`.
+    """
+    if layout.marks == "types":
+        return control_marks(tokenizer)
+    return template_marks(load_chat(folder, tokenizer))
+
+
 def encoded(
     name: str,
     conversations: Mapping[str, list[Conversation]],
     tokenizer: Tokenizer,
     layout: Layout,
     model: ModelConfig,
+    marks: Marks | None = None,
 ) -> Corpus:
     """Given conversations by split, as a model reads them.
 
     Characters that no token can express are left out: a line in the log says which and how many.
 
+    Args:
+        marks: None = three new ids.
+
     Raises:
         ValueError: a tokeniser with too many tokens for the model, or as `segments` does.
     """
-    encoder = Encoder(tokenizer, layout)
-    if encoder.controls.vocab_size > model.vocab_size:
-        raise ValueError(
-            f"tokenizer: found one of {tokenizer.vocab_size:,} tokens, accepted: at most "
-            f"{model.vocab_size - NUM_CONTROLS:,}, model.vocab_size less the {NUM_CONTROLS} "
-            f"control tokens"
-        )
+    encoder, new = Encoder(tokenizer, layout, marks), layout.new_ids
+    require(
+        tokenizer.vocab_size + new <= model.vocab_size,
+        "tokenizer",
+        f"one of {tokenizer.vocab_size:,} tokens",
+        f"at most {model.vocab_size - new:,}, model.vocab_size less the {new} control tokens",
+    )
     splits = {
         split: _encoded_split(some, encoder, model.segment_len)
         for split, some in conversations.items()

@@ -51,9 +51,9 @@ def covered(model: Writer, corpus: Corpus, replies: Sequence[Reply]) -> list[Cov
     pieces_of: dict[tuple[int, ...], list[str]] = {}  # of documents, which conversations share
     for one in replies:
         encoded, talk = split.encoded[one.conversation], split.conversations[one.conversation]
-        first = one.turn.start + 1
+        first = one.turn.said
         ids = encoder.tokenizer.encode(one.reply)
-        tokens = np.concatenate([encoded.tokens[:first], ids, [encoder.controls.end]])
+        tokens = np.concatenate([encoded.tokens[:first], ids, [encoder.marks.end]])
         types = np.append(encoded.types[:first], np.full(len(ids) + 1, encoded.types[first - 1]))
         parts = _parts(model, tokens, types, first)
         doc, after = [span for span in encoded.documents if span[0] < one.turn.start][-1]

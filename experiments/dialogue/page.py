@@ -74,12 +74,15 @@ def page(cfg: PageConfig) -> Path:
     """
     run, decoder, params, _ = training.load(DialogueConfig, cfg.run)
     memory = run.model.long_term
-    streamed = run.layout.streams_document and not run.objective.empty_memory
+    layout = run.layout
+    streamed = layout.streamed(run.model) and layout.document != "none"
+    uniform = memory is not None and not memory.sticky and not run.objective.empty_memory
     require(
-        memory is not None and not memory.sticky and streamed,
+        uniform and streamed and layout.marks == "types",
         "run",
         cfg.run,
-        "one whose document goes through a long-term memory that is neither sticky nor emptied",
+        "one with types whose document goes through a long-term memory that is neither sticky nor "
+        "emptied",
     )
     corpus = corpus_of(run)
     model = writer(decoder, params, corpus.encoder.tokenizer)

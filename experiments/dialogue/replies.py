@@ -16,6 +16,7 @@ from experiments.dialogue.stream import Encoder, Span, prompt
 from experiments.language_modeling.sample import Writer
 from inf_former_jax import generate
 from inf_former_jax.generate import Sampling
+from inf_former_jax.models.config import ModelConfig
 
 #: Rows of a batch of replies.
 _ROWS = 50
@@ -73,7 +74,7 @@ def places(split: Split, count: int) -> list[tuple[int, Span]]:
 
 
 def history(
-    encoder: Encoder, split: Split, place: tuple[int, Span], segment_len: int, how: Answering
+    encoder: Encoder, split: Split, place: tuple[int, Span], model: ModelConfig, how: Answering
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tokens and types that a model reads before a reply.
 
@@ -82,26 +83,28 @@ def history(
     found in the memory while they read the earlier segment is not reproduced.)
     """
     number, turn = place
-    layout = encoder.layout
-    tokens, types = prompt(split.encoded[number], turn, segment_len, layout, how.reply_tokens)
-    if how.emptied and layout.streams_document:
-        first = max(0, turn.start // segment_len - 1) * segment_len
+    layout, length = encoder.layout, model.segment_len
+    streamed = layout.streamed(model)
+    encoded, room = split.encoded[number], how.reply_tokens
+    tokens, types = prompt(encoded, turn, length, layout, streamed, room)
+    if how.emptied and streamed:
+        first = max(0, (turn.said - 1) // length - 1) * length
         return tokens[first:], types[first:]
     return tokens, types
 
 
 def replies(model: Writer, corpus: Corpus, split: Split, how: Answering) -> list[Reply]:
     """The model's replies at `places` of a split."""
-    encoder, length, results = corpus.encoder, model.decoder.cfg.segment_len, []
+    encoder, cfg, results = corpus.encoder, model.decoder.cfg, []
     chosen = places(split, how.count)
     rows = min(_ROWS, len(chosen))
     for first in range(0, len(chosen), rows):
         some = chosen[first : first + rows]
         # The last batch is filled up, so that one program serves all.
         filled = some + some[-1:] * (rows - len(some))
-        prompts = [history(encoder, split, place, length, how) for place in filled]
+        prompts = [history(encoder, split, place, cfg, how) for place in filled]
         key = jax.random.fold_in(jax.random.key(how.seed), first)
-        tokens = _sampled(model, prompts, how, key)
+        tokens = _sampled(model, prompts, how, key, encoder.marks.typed)
         for (number, turn), ids in zip(some, tokens, strict=False):
             true = split.conversations[number].turns[turn.turn].text
             results.append(Reply(number, turn, decoded(encoder, ids), true))
@@ -109,15 +112,20 @@ def replies(model: Writer, corpus: Corpus, split: Split, how: Answering) -> list
 
 
 def _sampled(
-    model: Writer, prompts: list[tuple[np.ndarray, np.ndarray]], how: Answering, key: jax.Array
+    model: Writer,
+    prompts: list[tuple[np.ndarray, np.ndarray]],
+    how: Answering,
+    key: jax.Array,
+    typed: bool,
 ) -> np.ndarray:
-    """Tokens [B, reply_tokens] after prompts of unequal length, each ending with its <speaker>."""
+    """Tokens [B, reply_tokens] after prompts of unequal length, each ending with its mark."""
     rows, lengths = len(prompts), np.array([len(tokens) for tokens, _ in prompts])
     tokens, types = np.zeros((2, rows, lengths.max()), np.int32)
     for row, (ids, kinds) in enumerate(prompts):
         tokens[row, : len(ids)], types[row, : len(ids)] = ids, kinds
-    options = {"types": types, "reply_types": tokens[np.arange(rows), lengths - 1]}
-    options |= {"lengths": lengths, "sampling": how.sampling}
+    options: dict[str, Any] = {"lengths": lengths, "sampling": how.sampling}
+    if typed:
+        options |= {"types": types, "reply_types": types[np.arange(rows), lengths - 1]}
     state = generate.start(model.decoder, rows)
     sampled, _ = model.write(state, tokens, how.reply_tokens, key, **options)
     return sampled
@@ -125,7 +133,7 @@ def _sampled(
 
 def decoded(encoder: Encoder, tokens: np.ndarray) -> str:
     """The text of a reply up to its first <eos>."""
-    ends = np.flatnonzero(tokens == encoder.controls.end)
+    ends = np.flatnonzero(tokens == encoder.marks.end)
     return encoder.tokenizer.decode(tokens[: ends[0]] if len(ends) else tokens).strip()
 
 

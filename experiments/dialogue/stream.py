@@ -6,8 +6,15 @@ Every token has a type: the <doc> or <speaker> that it stands behind. The embedd
 added to the token's own. Loss is taken on the utterances after the first, each with its <eos>; the
 <speaker> tokens are given, not predicted.
 
-`Layout` chooses how a document reaches the model. It goes through the memory, segment after
-segment, or, for models without a memory, its beginning (a window) opens every segment.
+A model that was tuned on conversations has marks of its own, which its chat template writes. It
+reads the document as the system's message, and knows the speakers as user and assistant. Then there
+are no types, and nothing new has to be learned:
+
+    <|im_start|>system ↵ document <|im_end|> ↵ <|im_start|>user ↵ utterance <|im_end|> ↵ …
+
+`Layout` chooses the marks, and how a document reaches the model. It goes through the memory,
+segment after segment, or, for models without a memory, its beginning (a window) opens every
+segment.
 
 Dimension letters: n tokens of a conversation, W segments of T tokens.
 """
@@ -21,12 +28,15 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64
 
 from experiments.dialogue.records import Conversation
+from inf_former_jax.data.chat import Chat, Role
 from inf_former_jax.data.tokens import Tokenizer, kept
 from inf_former_jax.fields import Checked, Natural
+from inf_former_jax.models.config import ModelConfig
 from inf_former_jax.require import require, require_at_least
 
 NUM_CONTROLS = 3
-"""<doc> and two <speaker> tokens are added to a tokeniser's; <eos> is the tokeniser's own end."""
+"""<doc> and two <speaker> tokens are added to a tokeniser's, unless a template has marks; <eos> is
+the tokeniser's own end."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,9 +55,16 @@ class Layout(Checked):
     rest is not read; 0 = the document is read once, segment after segment."""
     scored: Literal["both", "readers"] = "both"
     """Speakers whose utterances count: both, or readers, who saw the document."""
+    marks: Literal["types", "template"] = "types"
+    """What says who speaks. types: three new tokens, whose embeddings are added to those of all
+    that they stand before (paper). template: the marks of a tuned model's chat template, in which
+    the document is the system's message, the first speaker the user, the second the assistant."""
 
     def __post_init__(self):
         super().__post_init__()
+        found = "template with document section"
+        fits = self.marks == "types" or self.document != "section"
+        require(fits, "marks", found, "document whole or none there")
         if self.window:
             require(
                 self.window >= 3 and self.document != "none",
@@ -57,35 +74,71 @@ class Layout(Checked):
             )
 
     @property
-    def streams_document(self) -> bool:
-        """Whether the document is read once, so that a memory must carry it to the turns."""
-        return not self.window and self.document != "none"
+    def new_ids(self) -> int:
+        """How many ids the marks add to the tokeniser's."""
+        return NUM_CONTROLS if self.marks == "types" else 0
+
+    def streamed(self, model: ModelConfig) -> bool:
+        """Whether a model reads a conversation once, and carries its memory from turn to turn.
+
+        Any other begins each reply anew, with what fits into a segment.
+        """
+        return not self.window and (self.document != "none" or remembers(model))
 
 
-class Controls(NamedTuple):
-    """Ids of the control tokens. They follow the tokeniser's ids, so no text is encoded to them."""
+def remembers(model: ModelConfig) -> bool:
+    """Whether anything of a segment reaches the next one."""
+    return bool(model.long_term or model.compressed or model.mem_len)
+
+
+class Marks(NamedTuple):
+    """Ids around what is said. No text of a conversation is encoded to them."""
 
     end: int  # <eos>, the tokeniser's
-    doc: int
-    speakers: tuple[int, int]
-
-    @property
-    def vocab_size(self) -> int:
-        """Embeddings that a model needs."""
-        return self.speakers[1] + 1
+    doc: tuple[int, ...]  # before a document
+    speakers: tuple[tuple[int, ...], tuple[int, ...]]  # before what each of them says
+    begin: tuple[int, ...] = ()  # of a conversation without a document
+    typed: bool = True  # the marks' embeddings are added to those of what they stand before
 
 
-def controls(tokenizer: Tokenizer) -> Controls:
-    """The tokeniser's end and the three ids after its last one."""
+def control_marks(tokenizer: Tokenizer) -> Marks:
+    """The tokeniser's end, and the three ids after its last one."""
     first = tokenizer.vocab_size
-    return Controls(tokenizer.end, first, (first + 1, first + 2))
+    return Marks(tokenizer.end, (first,), ((first + 1,), (first + 2,)))
+
+
+def template_marks(chat: Chat) -> Marks:
+    """The marks of a chat template.
+
+    Raises:
+        ValueError: a template that does not end each message with the tokeniser's end, or that
+            writes a later message of the same role differently.
+    """
+    end = chat.tokenizer.end
+    first, *after = (tuple(map(int, ids)) for ids in chat.around(_ROLES))
+    accepted = "one that ends every message with the tokeniser's end"
+    for ids in after:
+        require(end in ids, chat.where, "a message without an end", accepted)
+    user, assistant, *later = (ids[ids.index(end) + 1 :] for ids in after[:-1])
+    same = later == [user, assistant]
+    accepted = "one that begins all messages of a role alike"
+    require(same, chat.where, "messages that begin in several ways", accepted)
+    (alone, _) = (tuple(map(int, ids)) for ids in chat.around(_ROLES[1:2]))
+    # What comes before a user who speaks first: a text's first token, or a default message.
+    begin = alone[: -len(user)] if alone[-len(user) :] == user else ()
+    return Marks(end, first, (user, assistant), begin, typed=False)
+
+
+#: Of a conversation that shows all marks of a template.
+_ROLES: tuple[Role, ...] = ("system", "user", "assistant", "user", "assistant")
 
 
 class Span(NamedTuple):
     """Where a turn stands among the tokens of its conversation."""
 
     turn: int  # its number in the conversation
-    start: int  # the place of its <speaker>
+    start: int  # the place of its mark's first token
+    said: int  # the place after its mark: of its first word
     end: int  # the place after its <eos>
 
 
@@ -99,6 +152,15 @@ class Encoded(NamedTuple):
     turns: tuple[Span, ...]
 
 
+class _Part(NamedTuple):
+    """A document or a turn in tokens."""
+
+    mark: tuple[int, ...]
+    text: np.ndarray
+    scored: bool
+    document: bool = False
+
+
 class Encoder:
     """Turns conversations into tokens; a document that many of them share is encoded once.
 
@@ -106,24 +168,30 @@ class Encoder:
         dropped: the characters of conversations that no token can express; they are left out.
     """
 
-    def __init__(self, tokenizer: Tokenizer, layout: Layout):
-        self.tokenizer, self.layout, self.controls = tokenizer, layout, controls(tokenizer)
+    def __init__(self, tokenizer: Tokenizer, layout: Layout, marks: Marks | None = None):
+        self.tokenizer, self.layout = tokenizer, layout
+        self.marks = control_marks(tokenizer) if marks is None else marks
         self.dropped: Counter[str] = Counter()
         self._known: dict[str, np.ndarray] = {}  # document → ids
 
     def __call__(self, conversation: Conversation) -> Encoded:
-        """The conversation's tokens. A control token that is spelled out in a text stays text."""
-        ids, layout = self.controls, self.layout
-        parts: list[tuple[int, np.ndarray, bool]] = []  # (type, text, scored)
+        """The conversation's tokens. A mark that is spelled out in a text stays text."""
+        marks, layout = self.marks, self.layout
+        parts: list[_Part] = []
         read = None
         for number, turn in enumerate(conversation.turns):
             document = self._document(conversation, turn.section)
             if document is not None and document != read:
-                parts.append((ids.doc, self._document_ids(document), False))
+                parts.append(_Part(marks.doc, self._document_ids(document), False, True))
                 read = document
             scored = number > 0 and (layout.scored == "both" or conversation.saw[turn.speaker])
-            parts.append((ids.speakers[turn.speaker], self._ids(turn.text), scored))
+            parts.append(_Part(marks.speakers[turn.speaker], self._ids(turn.text), scored))
         return self._joined(parts)
+
+    def spoken(self, mark: tuple[int, ...], text: str) -> Int32[np.ndarray, " n"]:
+        """A text behind its mark, with its <eos>."""
+        ids = self.tokenizer.encode(text)
+        return np.concatenate([mark, ids, [self.marks.end]]).astype(np.int32)
 
     def _document(self, conversation: Conversation, section: int) -> str | None:
         if self.layout.document == "none" or not conversation.sections:
@@ -140,26 +208,30 @@ class Encoder:
     def _ids(self, text: str) -> np.ndarray:
         return self.tokenizer.encode(kept(self.tokenizer, text, self.dropped))
 
-    def _joined(self, parts: list[tuple[int, np.ndarray, bool]]) -> Encoded:
-        """The parts one after the other, each between its type and <eos>."""
-        kinds, texts, counts = zip(*parts, strict=True)
-        pieces = [([kind], text, [self.controls.end]) for kind, text, _ in parts]
-        tokens = np.concatenate([ids for piece in pieces for ids in piece]).astype(np.int32)
-        sizes = np.array([len(text) + 2 for text in texts])
-        ends = np.cumsum(sizes)
-        starts = ends - sizes
-        scored = np.repeat(counts, sizes)
-        scored[starts] = False
-        spans = list(zip(kinds, starts.tolist(), ends.tolist(), strict=True))
-        documents = [(start, end) for kind, start, end in spans if kind == self.controls.doc]
-        turns = [(start, end) for kind, start, end in spans if kind != self.controls.doc]
-        return Encoded(
-            tokens,
-            np.repeat(np.array(kinds, np.int32), sizes),
-            scored,
-            tuple(documents),
-            tuple(Span(number, *place) for number, place in enumerate(turns)),
-        )
+    def _joined(self, parts: list[_Part]) -> Encoded:
+        """The parts one after the other, each between its mark and <eos>."""
+        tokens, types, scored = [], [], []
+        documents: list[tuple[int, int]] = []
+        turns: list[Span] = []
+        place = 0
+        if not parts[0].document and self.marks.begin:
+            begin = self.marks.begin
+            tokens, types, scored = [begin], [np.zeros(len(begin))], [np.zeros(len(begin), bool)]
+            place = len(begin)
+        for part in parts:
+            said = place + len(part.mark)
+            after = said + len(part.text) + 1
+            tokens += [part.mark, part.text, [self.marks.end]]
+            types += [np.full(after - place, part.mark[0])]
+            scored += [np.zeros(said - place, bool), np.full(after - said, part.scored)]
+            if part.document:
+                documents.append((place, after))
+            else:
+                turns.append(Span(len(turns), place, said, after))
+            place = after
+        ids, of_types = (np.concatenate(some).astype(np.int32) for some in (tokens, types))
+        places = tuple(documents), tuple(turns)
+        return Encoded(ids, of_types, np.concatenate(scored), *places)
 
 
 class Segments(NamedTuple):
@@ -243,17 +315,18 @@ def window_before(encoded: Encoded, place: int, window: int) -> Int64[np.ndarray
 
 
 def prompt(
-    encoded: Encoded, turn: Span, segment_len: int, layout: Layout, room: int
+    encoded: Encoded, turn: Span, segment_len: int, layout: Layout, streamed: bool, room: int
 ) -> tuple[Int32[np.ndarray, " m"], Int32[np.ndarray, " m"]]:
-    """Tokens and types that a model reads before it says a turn, the turn's <speaker> included.
+    """Tokens and types that a model reads before it says a turn, the turn's mark included.
 
-    A model that streams the document reads everything. Any other reads the window, if there is one,
-    and the last turns that fit into a segment beside it and `room` tokens of the reply.
+    A model to which the conversation is streamed (`Layout.streamed`) reads everything. Any other
+    reads the window, if there is one, and the last turns that fit into a segment beside it and
+    `room` tokens of the reply.
     """
-    places = np.arange(turn.start + 1)
-    if not layout.streams_document:
+    places = np.arange(turn.said)
+    if not streamed:
         before = window_before(encoded, turn.start, layout.window)
-        spoken = np.flatnonzero(~in_documents(encoded)[: turn.start + 1])
+        spoken = np.flatnonzero(~in_documents(encoded)[: turn.said])
         spoken = spoken[-max(1, segment_len - room - len(before)) :]
         places = np.concatenate([before, spoken])
     return encoded.tokens[places], encoded.types[places]

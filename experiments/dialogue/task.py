@@ -16,7 +16,7 @@ from experiments.dialogue.config import PRESETS, DialogueConfig
 from experiments.dialogue.corpus import PUBLISHED, RELEASED, Corpus, corpus_of, statistics, swapped
 from experiments.dialogue.records import Reading
 from experiments.dialogue.replies import answering, as_json, replies
-from experiments.dialogue.stream import NUM_CONTROLS
+from experiments.dialogue.stream import remembers
 from experiments.language_modeling import start
 from experiments.language_modeling.sample import writer
 from experiments.run import controls, tables, training
@@ -47,31 +47,36 @@ def check(cfg: DialogueConfig) -> None:
         ValueError: an option out of range, or options that do not fit each other or the data.
     """
     answering(cfg)
-    _check_layout(cfg)
+    check_layout(cfg)
     scores.require_libraries()
     if cfg.wordnet and (message := scores.missing(cfg.wordnet)):
         raise ValueError(message)
     training.check(cfg)
     found = "memory: the embeddings that tell speakers apart are new, and would never learn"
-    require(cfg.optim.trained == "all", "optim.trained", found, "all")
+    fits = cfg.optim.trained == "all" or cfg.layout.marks == "template"
+    require(fits, "optim.trained", found, "all, or layout.marks template")
     start.parameters(cfg)
     batches(cfg, corpus_of(cfg))
 
 
-def _check_layout(cfg: DialogueConfig) -> None:
+def check_layout(cfg: DialogueConfig) -> None:
     """Only a model with a memory can stream the document; any other reads one segment at a time."""
     model, layout = cfg.model, cfg.layout
-    remembers = bool(model.long_term or model.compressed or model.mem_len)
-    if layout.streams_document:
+    if layout.streamed(model):
         found = "a whole document for a model without any memory"
-        require(remembers, "layout", found, "window 3 or more, or document none")
+        require(remembers(model), "layout", found, "window 3 or more, or document none")
         return
-    found = f"window {layout.window} and document {layout.document} for a model with a memory"
-    accepted = "window 0 and a document; the others are for gpt2"
-    require(not remembers, "layout", found, accepted)
+    found = f"window {layout.window} for a model with a memory"
+    require(not remembers(model), "layout", found, "window 0; others are for gpt2")
     room = model.segment_len - layout.window
     accepted = f"less than {room}, what the window leaves of a segment"
     require(cfg.reply_tokens < room, "reply_tokens", cfg.reply_tokens, accepted)
+
+
+def is_release(cfg: DialogueConfig) -> bool:
+    """Whether all of CMU-DoG's release is read, as its publication counts it."""
+    there = bool(cfg.data) and (Path(cfg.data) / "Conversations").is_dir()
+    return there and cfg.reading == Reading()
 
 
 def describe(corpus: Corpus, released: bool) -> None:
@@ -120,19 +125,19 @@ def batches(cfg: RunConfig, corpus: Corpus) -> dict[str, ConversationBatches]:
     Raises:
         ValueError: a split in which nothing is scored, or an option out of range.
     """
-    found = {}
+    found, typed = {}, corpus.encoder.marks.typed
     for name, split in corpus.splits.items():
         train = name == "train"
         try:
             found[name] = ConversationBatches(
-                split.segments, cfg.batch_size, cfg.seed if train else 0, train
+                split.segments, cfg.batch_size, cfg.seed if train else 0, train, typed
             )
         except ValueError as error:
             raise ValueError(f"data: {name}: {error}") from error
     if corpus.encoder.layout.document != "none":
         other = swapped(corpus.test, corpus.encoder)
         if other.segments:
-            found["swapped"] = ConversationBatches(other.segments, cfg.batch_size)
+            found["swapped"] = ConversationBatches(other.segments, cfg.batch_size, typed=typed)
     return found
 
 
@@ -191,11 +196,12 @@ class Dialogue(ConversationTask):
 
     def results(self, state: TrainState) -> dict[str, Any]:
         """Figures on validation and test conversations with the controls; scores of replies."""
+        return {"valid": self._controls(state, "valid"), **self.tested(state)}
+
+    def tested(self, state: TrainState) -> dict[str, Any]:
+        """Figures on test conversations with the controls; scores of replies."""
         cfg = self._dialogue
-        result: dict[str, Any] = {}
-        for split in ("valid", "test"):
-            figures = functools.partial(self.figures, state, split)
-            result[split] = controls.each(cfg, figures, ("emptied",))
+        result: dict[str, Any] = {"test": self._controls(state, "test")}
         if "swapped" in self._batches:
             result["test"][ANOTHER] = self.figures(state, "swapped", controls.trained(cfg))
         tokenizer, split = self._corpus.encoder.tokenizer, self._corpus.test
@@ -209,27 +215,36 @@ class Dialogue(ConversationTask):
             write_json(self._folder / REPLIES, rows)
         return result
 
+    def _controls(self, state: TrainState, split: str) -> dict[str, Any]:
+        figures = functools.partial(self.figures, state, split)
+        return controls.each(self._dialogue, figures, ("emptied",))
+
 
 def dialogue(cfg: DialogueConfig, site: Site) -> Dialogue:
     """The task of a run, whose data are described and whose folder keeps the tokeniser."""
     corpus = corpus_of(cfg)
     start.keep_tokenizer(corpus.encoder.tokenizer, site.folder)
+    start.keep_template(cfg.tokenizer, site.folder)
     if not jax.process_index():
-        released = bool(cfg.data) and (Path(cfg.data) / "Conversations").is_dir()
-        describe(corpus, released and cfg.reading == Reading())
+        describe(corpus, is_release(cfg))
     return Dialogue(cfg, corpus, site)
 
 
 def report(name: str, folder: Path, result: Mapping[str, Any]) -> None:
     """Print the tables of a finished run, and ten replies."""
+    show(f"{result['corpus']}, {name}, {result['steps']:,} updates", result)
+    print(f"{folder}/result.json, {folder}/{REPLIES}")
+
+
+def show(title: str, result: Mapping[str, Any]) -> None:
+    """Print the tables of a result's figures, and ten replies."""
     from rich.console import Console
 
     rows = []
     for label, row in result["test"].items():
-        valid = result["valid"].get(label, {}).get("perplexity")
+        valid = result.get("valid", {}).get(label, {}).get("perplexity")
         cells = ["" if valid is None else f"{valid:.2f}", f"{row['perplexity']:.2f}"]
         rows.append([label, *cells, f"{row['accuracy']:.3f}"])
-    title = f"{result['corpus']}, {name}, {result['steps']:,} updates"
     tables.show(title, ("", "perplexity, valid", "test", "accuracy, test"), rows, width=130)
     found = result["replies"]
     cells = ["" if found.get(key) is None else f"{found[key]:.2f}" for key in SCORES]
@@ -238,10 +253,12 @@ def report(name: str, folder: Path, result: Mapping[str, Any]) -> None:
     for one in result["ten_replies"]:
         before, true, said = (tables.foreign(one[key]) for key in ("before", "true", "reply"))
         console.print(f"[bold]{before}[/]\n  true: {true}\n  said: {said}")
-    print(f"{folder}/result.json, {folder}/{REPLIES}")
 
 
-_complete = functools.partial(start.resolved, more_ids=NUM_CONTROLS)
+def _complete(cfg: DialogueConfig) -> DialogueConfig:
+    return start.resolved(cfg, cfg.layout.new_ids)
+
+
 DIALOGUE = Experiment(
     "dialogue",
     PRESETS,

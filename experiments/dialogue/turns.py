@@ -1,11 +1,12 @@
 """A conversation with a model about a document, turn by turn.
 
-A model that streams the document (`Layout.streams_document`) carries its state from turn to turn,
+A model to which a conversation is streamed (`Layout.streamed`) carries its state from turn to turn,
 so that a turn costs what its own tokens cost. For any other model all tokens of the turns are kept,
 and each reply begins anew from the window and the last turns that fit (`stream.prompt`).
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -33,12 +34,12 @@ class Chat:
         speaker: int = 1,
         state: DecodeState | None = None,
     ):
-        self.encoder, self.carried = encoder, encoder.layout.streams_document
+        self.encoder, self.carried = encoder, encoder.layout.streamed(model.decoder.cfg)
         self.state = generate.start(model.decoder, 1) if state is None else state
         self._how, self._writer = how, model
-        # The <speaker> tokens of the person and of the model.
-        self._person = encoder.controls.speakers[speaker - 1]
-        self._partner = encoder.controls.speakers[2 - speaker]
+        # The marks of the person and of the model.
+        self._person = encoder.marks.speakers[speaker - 1]
+        self._partner = encoder.marks.speakers[2 - speaker]
         self._tokens = self._types = np.zeros(0, np.int32)  # stay empty if the state is carried
         self._documents: tuple[tuple[int, int], ...] = ()
 
@@ -54,12 +55,13 @@ class Chat:
     def read(self, document: str) -> int:
         """Read a document from <doc> to <eos>; returns the number of its tokens.
 
-        A model that was trained without documents reads nothing.
+        A model that was trained without documents reads no more than what a template says then.
         """
-        if self.encoder.layout.document == "none":
+        doc, begin = self.encoder.marks.doc, np.array(self.encoder.marks.begin, np.int32)
+        if self.encoder.layout.document == "none" or not document:
+            self._keep(begin, doc)
             return 0
-        doc = self.encoder.controls.doc
-        tokens = self._spoken(doc, document)
+        tokens = self.encoder.spoken(doc, document)
         self._keep(tokens, doc)
         self._documents = ((0, len(tokens)),)
         return len(tokens)
@@ -70,11 +72,12 @@ class Chat:
         Utterance and reply join the stream when the last token is taken, each with its <eos>, even
         if the reply was cut before it. Until then neither has joined.
         """
-        end, how = self.encoder.controls.end, self._how
-        utterance = self._spoken(self._person, text)
+        end, how = self.encoder.marks.end, self._how
+        utterance = self.encoder.spoken(self._person, text)
         tokens, types = self._unread(utterance)
-        options = {"types": types[None], "reply_types": np.array([self._partner])}
-        options |= {"sampling": how.sampling}
+        options: dict[str, Any] = {"sampling": how.sampling}
+        if self.encoder.marks.typed:
+            options |= {"types": types[None], "reply_types": np.array(self._partner[:1])}
         count, key = how.reply_tokens, self._key()
         steps = self._writer.stream(self.state, tokens[None], count, key, **options)
         reply: list[int] = []
@@ -85,35 +88,37 @@ class Chat:
             self._keep(np.array(missing, np.int32), self._partner)
         else:
             self._keep(utterance, self._person)
-            self._keep(np.array([self._partner, *reply, *missing], np.int32), self._partner)
-
-    def _spoken(self, kind: int, text: str) -> np.ndarray:
-        ids = self.encoder.tokenizer.encode(text)
-        return np.concatenate([[kind], ids, [self.encoder.controls.end]]).astype(np.int32)
+            self._keep(np.array([*self._partner, *reply, *missing], np.int32), self._partner)
 
     def _unread(self, utterance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Tokens and types that the state has not read when the model is to speak."""
-        tokens = np.concatenate([self._tokens, utterance, [self._partner]]).astype(np.int32)
-        types = [self._types, np.full(len(utterance), self._person), [self._partner]]
-        types = np.concatenate(types).astype(np.int32)
+        tokens = np.concatenate([self._tokens, utterance, self._partner]).astype(np.int32)
+        new = [_typed(utterance, self._person), _typed(self._partner, self._partner)]
+        types = np.concatenate([self._types, *new])
         if self.carried:
             return tokens, types
         stream = Encoded(tokens, types, np.zeros(len(tokens), bool), self._documents, ())
         length = self._writer.decoder.cfg.segment_len
         room = min(self._how.reply_tokens, length // 2)
-        turn = Span(0, len(tokens) - 1, len(tokens))
-        return prompt(stream, turn, length, self.encoder.layout, room)
+        turn = Span(0, len(tokens) - len(self._partner), len(tokens), len(tokens))
+        return prompt(stream, turn, length, self.encoder.layout, False, room)
 
-    def _keep(self, tokens: np.ndarray, kind: int) -> None:
-        """Tokens of one type join the stream."""
-        types = np.full(len(tokens), kind, np.int32)
+    def _keep(self, tokens: np.ndarray, mark: tuple[int, ...]) -> None:
+        """Tokens that stand behind one mark join the stream."""
+        types = _typed(tokens, mark)
         if not self.carried:
             self._tokens = np.append(self._tokens, tokens)
             self._types = np.append(self._types, types)
         elif len(tokens):
-            key, types = self._key(), types[None]
-            _, self.state = self._writer.write(self.state, tokens[None], 0, key, types=types)
+            options = {"types": types[None]} if self.encoder.marks.typed else {}
+            written = self._writer.write(self.state, tokens[None], 0, self._key(), **options)
+            self.state = written[1]
 
     def _key(self) -> jax.Array:
         """By seed and place, so that a conversation that goes on says what an unbroken one does."""
         return jax.random.fold_in(jax.random.key(self._how.seed), self.place)
+
+
+def _typed(tokens: np.ndarray | tuple[int, ...], mark: tuple[int, ...]) -> np.ndarray:
+    """The type of each token behind a mark."""
+    return np.full(len(tokens), mark[0] if mark else 0, np.int32)

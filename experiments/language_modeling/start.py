@@ -13,6 +13,8 @@ import jax
 
 from experiments.language_modeling.config import PRESETS, LanguageModelingConfig, TextConfig
 from experiments.run import folders, training
+from inf_former_jax import files
+from inf_former_jax.data.chat import TEMPLATE_FILES, has_template
 from inf_former_jax.data.tokens import ByteLevelBpe, Bytes, Tokenizer, load_bpe, train_bpe
 from inf_former_jax.models.convert import hugging_face, memory_file
 from inf_former_jax.models.convert.graft import graft, grow
@@ -80,8 +82,9 @@ def load(
         # A kernel of NVIDIA's knows half precision only.
         kernel = {"fused_by": "xla"} if dtype == "float32" else {}
         cfg = dataclasses.replace(cfg, model=dataclasses.replace(cfg.model, dtype=dtype, **kernel))
-    # Only runs of language_modeling keep a copy of theirs.
-    kept = cfg.tokenizer if kind is not LanguageModelingConfig else str(folder)
+    # Runs of passkey keep no copy of theirs.
+    copied = kind is LanguageModelingConfig or (Path(folder) / TOKENIZER).is_file()
+    kept = str(folder) if copied else cfg.tokenizer
     tokenizer, size = tokenizer_of(kept), cfg.model.vocab_size
     found = f"a tokeniser of {tokenizer.vocab_size:,} tokens in {folder}"
     accepted = f"at most the {size:,} of its weights"
@@ -141,6 +144,19 @@ def keep_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
             f"out: {folder} was begun with another tokeniser, {file}; accepted: the text that it "
             f"was trained on, --tokenizer {file}, or --fresh"
         )
+
+
+def keep_template(source: str, folder: Path) -> None:
+    """Copy the chat template that stands beside a tokeniser, if there is one, into a run's folder.
+
+    Args:
+        source: what `tokenizer_of` took.
+    """
+    if jax.process_index() or has_template(folder) or not has_template(source):
+        return
+    for name in TEMPLATE_FILES:  # the tokeniser's copy may have written the end into one of them
+        if (Path(source) / name).is_file():
+            files.write_text(folder / name, files.read_text(Path(source) / name))
 
 
 def resolved(cfg: _Config, more_ids: int = 0) -> _Config:

@@ -224,6 +224,7 @@ def language_modeling(cfg: LanguageModelingConfig, site: Site) -> LanguageModeli
     """The task of a run, whose folder keeps the tokeniser."""
     corpus = corpus_of(cfg)
     start.keep_tokenizer(corpus.tokenizer, site.folder)
+    start.keep_template(cfg.tokenizer, site.folder)
     return LanguageModeling(cfg, corpus, site, start.parameters(cfg))
 
 

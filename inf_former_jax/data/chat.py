@@ -20,14 +20,21 @@ from inf_former_jax.files import read_json, read_text
 from inf_former_jax.require import require, require_package
 
 _FILE, _CONFIG, _FIELD = "chat_template.jinja", "tokenizer_config.json", "chat_template"
+
+TEMPLATE_FILES = (_FILE, _CONFIG)
+"""Files of a model's folder that say how a conversation is written."""
+
 #: Tokens that a template may name.
 _MARKS = ("bos_token", "eos_token", "pad_token", "unk_token")
+
+
+Role = Literal["system", "user", "assistant"]
 
 
 class Message(NamedTuple):
     """What one of the two says."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Role
     content: str
 
 
@@ -48,16 +55,11 @@ class Chat(NamedTuple):
                 characters without a token.
         """
         contents = [message.content for message in messages]
-        # Places of the messages, by characters that Unicode will never assign.
-        first, *parts = re.split(
-            "\ufdd0(\\d+)\ufdd1", self._rendered(messages, "\ufdd0{}\ufdd1".format)
-        )
-        found = [int(number) for number in parts[::2]]
-        accepted = "each message once and in order"
-        require(found == list(range(len(messages))), self.where, f"messages {found}", accepted)
-        whole = self._rendered(messages, contents.__getitem__)
+        roles: list[Role] = [message.role for message in messages]
+        first, *after = self._around(roles)
+        whole = self._rendered(roles, contents.__getitem__)
         for said in (contents, [content.strip() for content in contents]):
-            pairs = list(zip(said, parts[1::2], strict=True))
+            pairs = list(zip(said, after, strict=True))
             if whole == first + "".join(map("".join, pairs)):
                 break
         else:
@@ -70,11 +72,36 @@ class Chat(NamedTuple):
             pieces += [self.tokenizer.encode(content), self.tokenizer.encode_marked(after)]
         return np.concatenate(pieces)
 
-    def _rendered(self, messages: Sequence[Message], content: Callable[[int], str]) -> str:
+    def around(self, roles: Sequence[Role]) -> list[Int32[np.ndarray, " n"]]:
+        """The ids before the first message of these roles, between them, and after the last one.
+
+        Raises:
+            ValueError: the template refuses such a conversation, or leaves out a message.
+        """
+        return [self.tokenizer.encode_marked(text) for text in self._around(roles)]
+
+    def _around(self, roles: Sequence[Role]) -> list[str]:
+        # Places of the messages, by characters that Unicode will never assign.
+        rendered = self._rendered(roles, "\ufdd0{}\ufdd1".format)
+        first, *parts = re.split("\ufdd0(\\d+)\ufdd1", rendered)
+        found = [int(number) for number in parts[::2]]
+        accepted = "each message once and in order"
+        require(found == list(range(len(roles))), self.where, f"messages {found}", accepted)
+        return [first, *parts[1::2]]
+
+    def _rendered(self, roles: Sequence[Role], content: Callable[[int], str]) -> str:
         """The conversation by the template, with this content of each message."""
-        told = [{"role": one.role, "content": content(i)} for i, one in enumerate(messages)]
+        told = [{"role": role, "content": content(i)} for i, role in enumerate(roles)]
         with _refusals(self.where):
             return self.template.render(messages=told, add_generation_prompt=True)
+
+
+def has_template(folder: str | Path) -> bool:
+    """Whether a model's folder says how a conversation is written."""
+    template, config = (Path(folder) / name for name in TEMPLATE_FILES)
+    if template.is_file():
+        return True
+    return config.is_file() and bool(read_json(config).get(_FIELD))
 
 
 def load_chat(folder: str | Path, tokenizer: Tokenizer) -> Chat:

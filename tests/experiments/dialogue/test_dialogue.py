@@ -21,7 +21,7 @@ from experiments.language_modeling.sample import pieces
 from experiments.run import training
 from inf_former_jax.data.tokens import Bytes
 from inf_former_jax.memory import state
-from inf_former_jax.models.decoder import Decoder, operators
+from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
 
 TINY = shlex.split("""
     --tokenizer bytes --batch-size 8 --replies 3 --reply-tokens 6 --model.vocab-size 260
@@ -231,19 +231,23 @@ def test_places_are_the_same_for_all(data):
 
 def test_what_is_read_before_a_reply(data):
     """All of it; with an emptied memory from the segment before the open one; window and room."""
-    read, how = corpus_of(data), Answering(reply_tokens=6)
+    read, how, model = (
+        corpus_of(data),
+        Answering(reply_tokens=6),
+        ModelConfig(segment_len=16, mem_len=0),
+    )
     place = replies.places(read.test, 0)[-1]
     encoded = read.test.encoded[place[0]]
-    tokens, types = replies.history(read.encoder, read.test, place, 16, how)
+    tokens, types = replies.history(read.encoder, read.test, place, model, how)
     np.testing.assert_array_equal(tokens, encoded.tokens[: place[1].start + 1])
-    assert tokens[-1] == types[-1] == read.encoder.controls.speakers[1]
+    assert tokens[-1] == types[-1] == read.encoder.marks.speakers[1][0]
     control = dataclasses.replace(how, emptied=True)
-    emptied, _ = replies.history(read.encoder, read.test, place, 16, control)
+    emptied, _ = replies.history(read.encoder, read.test, place, model, control)
     cut = (place[1].start // 16 - 1) * 16
     np.testing.assert_array_equal(emptied, tokens[cut:])
     windowed = corpus_of(data, window=5)
-    short, _ = replies.history(windowed.encoder, windowed.test, place, 16, how)
-    assert len(short) == 10 and short[0] == read.encoder.controls.doc
+    short, _ = replies.history(windowed.encoder, windowed.test, place, model, how)
+    assert len(short) == 10 and short[0] == read.encoder.marks.doc[0]
     assert not in_documents(encoded)[place[1].start]
 
 
@@ -251,7 +255,7 @@ def test_a_reply_ends_at_its_end(data):
     """What follows <eos> is not said; without one, all of it is."""
     encoder = corpus_of(data).encoder
     text = encoder.tokenizer.encode(" hello you")
-    with_end = np.append(text, [encoder.controls.end, 65, 65])
+    with_end = np.append(text, [encoder.marks.end, 65, 65])
     assert replies.decoded(encoder, with_end) == "hello you"
     assert replies.decoded(encoder, text) == "hello you"
 
@@ -304,7 +308,11 @@ def test_compare_fills_the_table(data, tmp_path, monkeypatch, capsys):
         (["--temperature", "-1"], "temperature: found -1.0"),
         (["--layout.document", "some"], "layout.document: found some, accepted: whole"),
         (["--reply-tokens", "16"], "reply_tokens: found 16, accepted: less than 16"),
-        (["--model.mem-len", "16"], "layout: found window 0 and document none for a model with"),
+        (
+            ["--model.mem-len", "16", "--layout.document", "whole", "--layout.window", "5"],
+            "layout: found window 5 for a model with a memory, accepted: window 0",
+        ),
+        (["--optim.trained", "memory"], "optim.trained: found memory"),
         (["--layout.window", "20", "--reply-tokens", "1"], "reply_tokens: found 1, accepted: less"),
         (["--wordnet", "/nowhere"], "wordnet: found no"),
         (

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from experiments.dialogue import corpus
 from experiments.dialogue.records import Conversation, Turn
 from experiments.dialogue.stream import (
-    Controls,
     Encoder,
     Layout,
-    controls,
+    Marks,
+    control_marks,
     in_documents,
     prompt,
     segments,
@@ -101,7 +101,7 @@ def test_encoded_by_hand(name):
     words = list(zip(expected.split(" "), [0, *ends], ends, strict=False))
     assert got.documents == tuple((start, end) for word, start, end in words if word[0] == "D")
     turns = [(start, end) for word, start, end in words if word[0] != "D"]
-    assert got.turns == tuple((i, *place) for i, place in enumerate(turns))
+    assert got.turns == tuple((i, start, start + 1, end) for i, (start, end) in enumerate(turns))
 
 
 SEGMENTS = {  # layout, T, inputs, types, targets, weights
@@ -154,9 +154,9 @@ def test_segments_by_hand(name):
     assert [leaf.dtype for leaf in got] == [np.int32, np.int32, np.float32, bool, np.int32]
 
 
-def test_the_controls_follow_the_tokenisers_ids():
-    assert controls(tokens.Bytes()) == Controls(END, DOC, (FIRST, SECOND))
-    assert controls(tokens.Bytes()).vocab_size == 260
+def test_the_marks_follow_the_tokenisers_ids():
+    assert control_marks(tokens.Bytes()) == Marks(END, (DOC,), ((FIRST,), (SECOND,)))
+    assert Layout().new_ids == 3
 
 
 # One token at a time
@@ -274,13 +274,14 @@ def test_no_text_becomes_a_control_token(kind, request):
     turns = tuple(Turn(i % 2, text, i) for i, text in enumerate(SPELLED))
     spelled = Conversation("line 1", "", tuple(SPELLED), turns, (True, True), None)
     encoder = Encoder(tokenizer, Layout("section"))
-    ids, got = encoder.controls, encoder(spelled)
-    assert ids.vocab_size == tokenizer.vocab_size + 3
+    marks, got = encoder.marks, encoder(spelled)
+    new = sorted({*marks.doc, *marks.speakers[0], *marks.speakers[1]})
+    assert new == [tokenizer.vocab_size + i for i in range(3)]
     starts = [one[0] for one in got.documents] + [one.start for one in got.turns]
     ends = [one[1] - 1 for one in got.documents] + [one.end - 1 for one in got.turns]
-    at = np.isin(got.tokens, (ids.doc, *ids.speakers))
+    at = np.isin(got.tokens, new)
     np.testing.assert_array_equal(np.flatnonzero(at), sorted(starts))
-    np.testing.assert_array_equal(np.flatnonzero(got.tokens == ids.end), sorted(ends))
+    np.testing.assert_array_equal(np.flatnonzero(got.tokens == marks.end), sorted(ends))
     said = [tokenizer.decode(got.tokens[one.start + 1 : one.end]) for one in got.turns]
     read = [tokenizer.decode(got.tokens[start + 1 : end]) for start, end in got.documents]
     assert said == read == SPELLED
@@ -362,7 +363,8 @@ PROMPTS = [  # layout, T, room, turn, expected, types
 @pytest.mark.parametrize("layout, length, room, turn, expected, types", PROMPTS)
 def test_prompts_by_hand(layout, length, room, turn, expected, types):
     encoded = encode(GIVEN, **layout)
-    got, of_types = prompt(encoded, encoded.turns[turn], length, Layout(**layout), room)
+    streamed = "D" in expected and not layout.get("window")
+    got, of_types = prompt(encoded, encoded.turns[turn], length, Layout(**layout), streamed, room)
     np.testing.assert_array_equal(got, ids(expected))
     np.testing.assert_array_equal(of_types, ids(types))
 
@@ -377,7 +379,8 @@ def test_a_prompt_and_its_reply_are_the_stream(conversation, layout, more, data)
     said = [one[:2] for one in rebuilt(conversation, layout) if not one[3]]
     behind = 0  # tokens of turns so far
     for span in encoded.turns:
-        got, types = prompt(encoded, span, length, layout, room)
+        streamed = not layout.window and layout.document != "none"
+        got, types = prompt(encoded, span, length, layout, streamed, room)
         got = list(zip(got.tolist(), types.tolist(), strict=True))
         if layout.window or layout.document == "none":
             before = window_before(encoded, span.start, layout.window).size if layout.window else 0
@@ -398,7 +401,7 @@ def test_a_prompt_through_the_memory_is_what_the_segments_read(conversation, len
     got = segments(encoded, length)
     read = got.tokens[got.valid]
     for span in encoded.turns:
-        before, _ = prompt(encoded, span, length, Layout(), 1)
+        before, _ = prompt(encoded, span, length, Layout(), True, 1)
         np.testing.assert_array_equal(before, read[: len(before)])
         assert got.targets[got.valid][len(before) - 1] == encoded.tokens[span.start + 1]
 
