@@ -38,7 +38,9 @@ RARE = frozenset(
     model.long_term.cells model.long_term.temperature model.long_term.learn_temperature
     model.long_term.age_bias model.long_term.turn_queries model.long_term.unit_cells
     model.long_term.projections model.long_term.joined optim.b1 optim.b2
-    objective.reconstruction_weight objective.segments_at_once layout.marks
+    model.long_term.min_var objective.reconstruction_weight objective.segments_at_once
+    layout.marks layout.scored reading.skip_empty reading.skip_odd reading.min_rating reading.merge
+    keep_shared wordnet cache checkpoint.keep optim.accumulate
     """.split()  # noqa: SIM905
 )
 
