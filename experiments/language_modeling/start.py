@@ -13,6 +13,7 @@ import jax
 
 from experiments.language_modeling.config import PRESETS, LanguageModelingConfig, TextConfig
 from experiments.run import folders, training
+from experiments.run.options import GIVEN
 from inf_former_jax import files
 from inf_former_jax.data.chat import TEMPLATE_FILES, has_template
 from inf_former_jax.data.tokens import ByteLevelBpe, Bytes, Tokenizer, load_bpe, train_bpe
@@ -21,12 +22,6 @@ from inf_former_jax.models.convert.graft import graft, grow
 from inf_former_jax.require import require, require_same, shapes
 from inf_former_jax.training import optim, sharding, state
 from inf_former_jax.training.checkpoint import CheckpointError
-
-#: What the given parameters decide: sizes, and what is computed with them. All else (segments,
-#: memory, dropout) is the run's own.
-_GIVEN = ("vocab_size", "num_layers", "num_heads", "num_kv_heads", "head_dim", "d_model", "d_inner")
-_GIVEN += ("norm", "norm_kind", "norm_epsilon", "final_norm", "activation", "attention_bias")
-_GIVEN += ("position", "max_position", "rope_theta", "tied", "scale_embedding")
 
 TOKENIZER = "tokenizer.json"
 
@@ -180,7 +175,7 @@ def resolved(cfg: _Config, more_ids: int = 0) -> _Config:
             tokenizer = "bytes"
     else:
         given, _ = hugging_face.load(cfg.init_from)
-    taken = {name: getattr(given, name) for name in _GIVEN}
+    taken = {name: getattr(given, name) for name in GIVEN}
     taken["vocab_size"] += more_ids
     model = dataclasses.replace(cfg.model, **taken)
     return dataclasses.replace(cfg, model=model, tokenizer=tokenizer)

@@ -38,11 +38,16 @@ RARE = frozenset(
     model.long_term.cells model.long_term.temperature model.long_term.learn_temperature
     model.long_term.age_bias model.long_term.turn_queries model.long_term.unit_cells
     model.long_term.projections model.long_term.joined optim.b1 optim.b2
-    model.long_term.min_var objective.reconstruction_weight objective.segments_at_once
-    layout.marks layout.scored reading.skip_empty reading.skip_odd reading.min_rating reading.merge
-    keep_shared wordnet cache checkpoint.keep optim.accumulate
+    objective.reconstruction_weight objective.segments_at_once layout.marks
     """.split()  # noqa: SIM905
 )
+
+
+#: Fields of a model that given parameters (`init_from`) decide: sizes, and what is computed with
+#: them. All else (segments, memory, dropout) is the run's own.
+GIVEN = ("vocab_size", "num_layers", "num_heads", "num_kv_heads", "head_dim", "d_model", "d_inner")
+GIVEN += ("norm", "norm_kind", "norm_epsilon", "final_norm", "activation", "attention_bias")
+GIVEN += ("position", "max_position", "rope_theta", "tied", "scale_embedding")
 
 
 class Option(NamedTuple):
@@ -64,8 +69,13 @@ class Option(NamedTuple):
         return "--" + ".".join((*self.path[:-1], no + self.path[-1])).replace("_", "-")
 
 
-def offered(config: Any, path: tuple[str, ...] = ()) -> Iterator[Option]:
-    """The options of a config: its own fields, then those of each config inside it."""
+def offered(config: Any, path: tuple[str, ...] = (), taken: bool = False) -> Iterator[Option]:
+    """The options of a config: its own fields, then those of each config inside it.
+
+    Args:
+        taken: the architecture is that of given parameters, so that nobody changes it.
+    """
+    taken |= getattr(getattr(config, "optim", None), "trained", "all") == "memory"
     texts, inner = _texts(type(config)), []
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
     for name, hint in hints(type(config)).items():
@@ -74,9 +84,10 @@ def offered(config: Any, path: tuple[str, ...] = ()) -> Iterator[Option]:
             inner.append((value, place))
         elif value is not None or not _is_config(hint):
             rare = ".".join(place) in RARE and value == defaults[name]
+            rare |= taken and len(place) == 2 and place[0] == "model" and name in GIVEN
             yield Option(place, hint, value, texts.get(name, ""), rare)
     for value, place in inner:
-        yield from offered(value, place)
+        yield from offered(value, place, taken)
 
 
 def _is_config(hint: Any) -> bool:
