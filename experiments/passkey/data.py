@@ -1,9 +1,9 @@
-"""The passkey probe: a number stated once in the text of a book, asked for many segments later.
+"""The passkey probe: a key or a fact stated once in the text of a book, asked for segments later.
 
 A document has W segments of T tokens. It is a stretch of one text with one more sentence in it,
-which states the key. The question and its answer stand at the end, so that a reader is
+which states the key (`needles`). The question and its answer stand at the end, so that a reader is
 teacher-forced. The statement begins exactly `distance` segments before the question; each of them
-lies in one segment. Digits are tokenised one by one.
+lies in one segment. Others of its kind, if there are any, stand in segments of their own.
 
     … filler … The pass key is 7 3 1 4 2. Remember it. … filler … | … filler …
     What is the pass key? The pass key is 7 3 1 4 2
@@ -20,20 +20,14 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int, Int32, Integer
 
+from experiments.passkey import needles
+from experiments.passkey.needles import Kind, Needle
 from experiments.run.examples import generators
 from inf_former_jax.data.batches import Batch, segment
 from inf_former_jax.data.splits import TokenizedSplit
 from inf_former_jax.data.tokens import Tokenizer
-from inf_former_jax.fields import Checked, Count, NonEmpty, NonNegative
+from inf_former_jax.fields import Checked, Count, Natural, NonEmpty, NonNegative
 from inf_former_jax.require import require, require_at_least
-
-STATEMENT = (" The pass key is", ". Remember it.")
-"""Before and after the digits where the key is stated."""
-QUESTION = " What is the pass key? The pass key is"
-"""Before the digits at the end of the document."""
-
-CHANCE = 1 / 10
-"""Accuracy of a uniform guess of a digit; of a whole key it is CHANCE ** digits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +44,20 @@ class Sizes(Checked):
     """Digits of a key, each of ten equally likely."""
     text_weight: NonNegative = 0.0
     """Loss weight of a token of the text beside 1 of a digit of the answer."""
+    kind: Kind = "key"
+    """What is asked for. key: digits; fact: a fact about a person, from `questions`."""
+    others: Natural = 0
+    """Keys of other names, or facts about other people, that the document states as well."""
 
     def __post_init__(self):
         super().__post_init__()
         different = len(set(self.distances)) == len(self.distances)
         require(different, "distances", self.distances, "all different")
+        most = max(self.distances) - 1
+        accepted = f"at most {most}, one in each other segment before the question's"
+        require(self.others <= most, "others", self.others, accepted)
+        found = f"{self.digits} with kind fact"
+        require(self.kind == "key" or self.digits == 5, "digits", found, "only its default there")
 
     @property
     def segments(self) -> int:
@@ -62,45 +65,18 @@ class Sizes(Checked):
         return max(self.distances) + 1
 
 
-class Sentences(NamedTuple):
-    """The sentences about a key, in tokens. The ten digits differ in one of their P tokens."""
-
-    before: Int32[np.ndarray, " before"]
-    after: Int32[np.ndarray, " after"]
-    question: Int32[np.ndarray, " question"]
-    digits: Int32[np.ndarray, "10 P"]
-    telling: int  # the one that differs
-
-
 class Documents(NamedTuple):
     """Documents and what they ask for."""
 
     tokens: Int32[np.ndarray, "B S"]
-    answers: Bool[np.ndarray, "B S"]  # the next token is a digit of the answer
+    answers: Bool[np.ndarray, "B S"]  # the next token tells the answer, or a digit of it
     text: Bool[np.ndarray, "B S"]  # the next token is of the text
     distances: Int32[np.ndarray, " B"]
 
 
-def sentences(tokenizer: Tokenizer) -> Sentences:
-    """The statement, the question and the ten digits in tokens, each encoded by itself.
-
-    Raises:
-        ValueError: a tokeniser whose digits do not differ in exactly one token.
-    """
-    before, after, question = (tokenizer.encode(part) for part in (*STATEMENT, QUESTION))
-    pieces = [tokenizer.encode(f" {digit}") for digit in range(10)]
-    if len({len(piece) for piece in pieces}) == 1:
-        digits = np.stack(pieces)
-        different = [len(set(place)) for place in digits.T.tolist()]
-        if sorted(different) == [1] * (len(different) - 1) + [10]:
-            return Sentences(before, after, question, digits, different.index(10))
-    found = [piece.tolist() for piece in pieces]
-    raise ValueError(f"tokenizer: found {found}, accepted: digits that differ in one token each")
-
-
-def check_fits(cfg: Sizes, segment_len: int, words: Sentences) -> None:
+def check_fits(cfg: Sizes, segment_len: int, tokenizer: Tokenizer) -> None:
     """Raise ValueError unless a segment has room for the statement, and for the question."""
-    statement, question = _lengths(cfg, words)
+    statement, question = needles.longest(cfg.kind, cfg.digits, cfg.others, tokenizer)
     least = max(statement, question)
     accepted = f"{least} or more: the statement has {statement} tokens, the question {question}"
     require(segment_len >= least, "segment_len", segment_len, accepted)
@@ -131,28 +107,26 @@ def generate(
     """
     possible = distance is None or 1 <= distance < cfg.segments
     require(possible, "distance", distance, f"1..{cfg.segments - 1}")
-    words = sentences(tokenizer)
-    check_fits(cfg, segment_len, words)
+    check_fits(cfg, segment_len, tokenizer)
     size = cfg.segments * segment_len
-    statement, question = _lengths(cfg, words)
-    length = size - statement - question  # of the stretch
+    # A stretch has room for the shortest sentences: without names all are equally long.
+    longest = needles.longest(cfg.kind, cfg.digits, cfg.others, tokenizer)
+    named = cfg.kind == "fact" or cfg.others > 0
+    length = size if named else size - sum(longest)
     before = _stretches(text, length)
     tokens, distances = np.zeros((len(indices), size), np.int32), np.zeros(len(indices), np.int32)
     answers, of_text = np.zeros((2, len(indices), size), bool)
     for row, random in enumerate(generators(seed, split, indices)):
-        key = random.integers(10, size=cfg.digits)
+        some = needles.drawn(random, cfg.kind, cfg.digits, cfg.others, tokenizer)
         filler = _stretch(random, text, before, length)
-        offset = random.integers(segment_len - statement + 1)
+        offsets = [random.integers(segment_len - len(one.statement) + 1) for one in some]
+        elsewhere = random.permutation(cfg.segments - 1) if cfg.others else []
         distances[row] = distance or random.choice(cfg.distances)
-        place = (cfg.segments - 1 - distances[row]) * segment_len + offset
-        tokens[row], answers[row], of_text[row] = _document(words, key, filler, place)
+        own = cfg.segments - 1 - distances[row]
+        segments = [own, *(number for number in elsewhere if number != own)][: len(some)]
+        places = [number * segment_len + at for number, at in zip(segments, offsets, strict=True)]
+        tokens[row], answers[row], of_text[row] = _document(some, filler, places, size)
     return Documents(tokens, answers, of_text, distances)
-
-
-def _lengths(cfg: Sizes, words: Sentences) -> tuple[int, int]:
-    """Tokens of the statement, and of the question with its answer."""
-    key = cfg.digits * words.digits.shape[1]
-    return len(words.before) + key + len(words.after), len(words.question) + key
 
 
 def _stretches(text: TokenizedSplit, length: int) -> Int[np.ndarray, " documents+1"]:
@@ -177,20 +151,22 @@ def _stretch(
 
 
 def _document(
-    words: Sentences,
-    key: Int[np.ndarray, " digits"],
-    filler: Int32[np.ndarray, " length"],
-    place: int,
+    some: list[Needle], filler: Int32[np.ndarray, " length"], places: list[int], size: int
 ) -> tuple[Int32[np.ndarray, " S"], Bool[np.ndarray, " S"], Bool[np.ndarray, " S"]]:
-    """Tokens; for each place, whether the next token is of the answer, and whether of the text."""
-    digits = words.digits[key].ravel()
-    statement = np.concatenate([words.before, digits, words.after])
-    question = np.concatenate([words.question, digits])
-    tokens = np.concatenate([filler[:place], statement, filler[place:], question])
-    of_text = np.ones(len(tokens), bool)
-    of_text[place : place + len(statement)] = of_text[-len(question) :] = False
-    answers = np.zeros(len(tokens), bool)
-    answers[len(tokens) - len(digits) + words.telling :: words.digits.shape[1]] = True
+    """Tokens; for each place, whether the next token is of the answer, and whether of the text.
+
+    Args:
+        some: the needle that is asked for, and others.
+        places: where the statement of each begins.
+    """
+    question = some[0].question
+    tokens, of_text = np.zeros(size, np.int32), np.ones(size, bool)
+    for one, place in zip(some, places, strict=True):
+        tokens[place : place + len(one.statement)] = one.statement
+        of_text[place : place + len(one.statement)] = False
+    tokens[size - len(question) :], of_text[size - len(question) :] = question, False
+    tokens[of_text] = filler[: of_text.sum()]
+    answers = np.append(np.zeros(size - len(question), bool), some[0].answer)
     return tokens, np.append(answers[1:], False), np.append(of_text[1:], False)
 
 
@@ -208,12 +184,12 @@ def batch(documents: Documents, segment_len: int, text_weight: float = 0.0) -> B
     return segment(documents.tokens, targets, weights.astype(np.float32), segment_len)
 
 
-def lookup_accuracy(window: int, distance: int) -> float:
-    """Expected accuracy of a digit by exact look-up in the last `window` segments, else by chance.
+def lookup_accuracy(window: int, distance: int, chance: float) -> float:
+    """Expected accuracy by exact look-up in the last `window` segments, and else by chance.
 
     Raises:
         ValueError: a negative window, or a distance below 1.
     """
     require_at_least("window", window, 0)
     require_at_least("distance", distance, 1)
-    return 1.0 if distance <= window else CHANCE
+    return 1.0 if distance <= window else chance

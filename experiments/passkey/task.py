@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from experiments.language_modeling import start
-from experiments.passkey import data
+from experiments.passkey import data, needles
 from experiments.passkey.config import PRESETS, PasskeyConfig
 from experiments.run import batches, controls, probes, training
 from experiments.run.controls import Control
@@ -159,12 +159,17 @@ class Passkey(Task):
 
 
 def baselines(cfg: PasskeyConfig) -> dict[str, list[float]]:
-    """Label → accuracy of digits by distance, of what needs no learning."""
+    """Label → accuracy of digits, or of facts, by distance, of what needs no learning."""
     windows = {"chance": 0, **probes.lookup_windows(cfg.model)}
-    return {
-        label: [data.lookup_accuracy(reach, distance) for distance in sorted(cfg.task.distances)]
+    chance, distances = needles.chance(cfg.task.kind), sorted(cfg.task.distances)
+    found = {
+        label: [data.lookup_accuracy(reach, distance, chance) for distance in distances]
         for label, reach in windows.items()
     }
+    if cfg.task.others and cfg.task.kind == "fact":
+        stated = 1 / (cfg.task.others + 1)
+        found["what is stated, of anybody"] = [stated] * len(distances)
+    return found
 
 
 def check(cfg: PasskeyConfig) -> None:
@@ -205,10 +210,11 @@ def show(title: str, folder: Path, result: Mapping[str, Any], figures: str = "re
     Args:
         figures: the file in the folder that has the result.
     """
-    trained = {}
+    trained, of_keys = {}, result["settings"]["task"].get("kind", "key") == "key"
+    part, whole = ("digits", "whole keys") if of_keys else ("tokens", "whole answers")
     for label, row in result["test"].items():
-        trained[f"digits, {label}"] = row["accuracy"], row["accuracy_by_distance"]
-        trained[f"whole keys, {label}"] = row["keys"], row["keys_by_distance"]
+        trained[f"{part}, {label}"] = row["accuracy"], row["accuracy_by_distance"]
+        trained[f"{whole}, {label}"] = row["keys"], row["keys_by_distance"]
     probes.report(
         folder,
         title,
@@ -216,7 +222,7 @@ def show(title: str, folder: Path, result: Mapping[str, Any], figures: str = "re
         result["test"][TRAINED]["distances"],
         trained,
         {
-            f"digits, {label}": (float(np.mean(values)), values)
+            f"{part if of_keys else whole}, {label}": (float(np.mean(values)), values)
             for label, values in result["baselines_by_distance"].items()
         },
         figures,

@@ -21,7 +21,15 @@ import numpy as np
 from jaxtyping import Integer
 
 from experiments.dialogue.records import Conversation, Turn
-from experiments.questions.phrases import FILLER, FIRST, LAST, RELATIONS, SLOTS
+from experiments.questions.phrases import (
+    FILLER,
+    RELATIONS,
+    SLOTS,
+    full_names,
+    one_of,
+    several,
+    worded,
+)
 from experiments.run.examples import generators
 from inf_former_jax.fields import Checked, Count, NonEmpty, Range
 from inf_former_jax.require import require, require_at_least
@@ -98,13 +106,13 @@ def _document(random: np.random.Generator, name: str, cfg: Sizes) -> Questions:
     places = random.permutation(cfg.sentences)[: cfg.num_facts].tolist()
     sentences = _filler(random, cfg.sentences)
     for place, fact in zip(places, facts, strict=True):
-        sentences[place] = _worded(random, RELATIONS[fact.relation].statements, fact)
+        sentences[place] = _said(random, RELATIONS[fact.relation].statements, fact)
     begins = [0, *itertools.accumulate(len(sentence) + 1 for sentence in sentences)]
     asked = random.permutation(cfg.num_facts)[: cfg.questions].tolist()
     turns = []
     for number in asked:
         fact = facts[number]
-        question = _worded(random, RELATIONS[fact.relation].questions, fact)
+        question = _said(random, RELATIONS[fact.relation].questions, fact)
         turns += [Turn(0, question, 0), Turn(1, fact.value, 0)]
     text, saw = " ".join(sentences), (False, True)
     return Questions(
@@ -116,19 +124,14 @@ def _document(random: np.random.Generator, name: str, cfg: Sizes) -> Questions:
 
 def _facts(random: np.random.Generator, cfg: Sizes) -> list[_Fact]:
     """Every relation of everybody."""
-    first, last = (_several(random, names, cfg.people) for names in (FIRST, LAST))
-    names = list(map(" ".join, zip(first, last, strict=True)))
+    names = full_names(random, cfg.people)
     return [
         _Fact(relation, name, value)
         for relation in cfg.relations
         for name, value in zip(
-            names, _several(random, RELATIONS[relation].values, cfg.people), strict=True
+            names, several(random, RELATIONS[relation].values, cfg.people), strict=True
         )
     ]
-
-
-def _several(random: np.random.Generator, words: Sequence[str], count: int) -> list[str]:
-    return [words[int(place)] for place in random.permutation(len(words))[:count]]
 
 
 def _filler(random: np.random.Generator, count: int) -> list[str]:
@@ -141,10 +144,8 @@ def _filler(random: np.random.Generator, count: int) -> list[str]:
     return sentences
 
 
-def _worded(random: np.random.Generator, wordings: Sequence[str], fact: _Fact) -> str:
-    article = "an" if fact.value[0] in "aeiou" else "a"
-    wording = wordings[int(random.integers(len(wordings)))]
-    return wording.format(name=fact.name, value=fact.value, a=article)
+def _said(random: np.random.Generator, wordings: Sequence[str], fact: _Fact) -> str:
+    return worded(one_of(random, wordings), fact.name, fact.value)
 
 
 def chance(cfg: Sizes) -> float:

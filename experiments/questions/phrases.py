@@ -1,8 +1,11 @@
 """The words of `questions.data`, from phrases.toml: names, relations and filler sentences."""
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from inf_former_jax.files import read_text
 
@@ -33,3 +36,24 @@ SLOTS = {slot: tuple(words.split()) for slot, words in _FILE["slots"].items()}
 
 FILLER = tuple(_FILE["filler"]["sentences"].splitlines())
 """Sentences about nobody."""
+
+
+def several(random: np.random.Generator, words: Sequence[str], count: int) -> list[str]:
+    """So many different words, each equally likely."""
+    return [words[int(place)] for place in random.permutation(len(words))[:count]]
+
+
+def full_names(random: np.random.Generator, count: int) -> list[str]:
+    """Names of people, no two of whom share a first or a last name."""
+    parts = [several(random, names, count) for names in (FIRST, LAST)]
+    return list(map(" ".join, zip(*parts, strict=True)))
+
+
+def one_of(random: np.random.Generator, wordings: Sequence[str]) -> str:
+    """One of the wordings, each equally likely."""
+    return wordings[int(random.integers(len(wordings)))]
+
+
+def worded(wording: str, name: str, value: str) -> str:
+    """A statement or question of a relation, with what its braces stand for."""
+    return wording.format(name=name, value=value, a="an" if value[0] in "aeiou" else "a")

@@ -9,12 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.passkey import data as passkey
+from experiments.passkey import needles
 from experiments.passkey.data import Sizes
 from inf_former_jax.data.splits import TokenizedSplit
 from inf_former_jax.data.text import SPLITS
 from inf_former_jax.data.tokens import Bytes
 
 SMALL = Sizes(distances=(1, 3), digits=2)
+ASKED = " What is the pass key? The pass key is"
 T = 44  # 42 bytes are the question's, 34 the statement's
 
 # The first training document of seed 0 from TEXT.
@@ -66,7 +68,7 @@ def test_every_document_states_its_key_and_asks_for_it(of, seed, split, index):
     document = made([index], cfg=cfg, seed=seed, split=split, length=length, text=split_of(500))
     text, distance = said(document), int(document.distances[0])
     key = text[-2 * cfg.digits :]
-    statement, question = f" The pass key is{key}. Remember it.", f"{passkey.QUESTION}{key}"
+    statement, question = f" The pass key is{key}. Remember it.", f"{ASKED}{key}"
     assert len(text) == (max(cfg.distances) + 1) * length and distance in cfg.distances
     assert text.endswith(question) and text.count(statement) == 1
     begin = text.index(statement)
@@ -172,18 +174,18 @@ class Pieces(Bytes):
 def test_digits_of_other_tokenisers():
     """One token a digit, or the telling one first; refused where none tells, or two do."""
     whole = Pieces(**{f"_{digit}": [300 + digit] for digit in range(10)})
-    words = passkey.sentences(whole)
-    assert words.digits.tolist() == [[300 + digit] for digit in range(10)] and words.telling == 0
+    words = needles.digits_of(whole)
+    assert words.ids.tolist() == [[300 + digit] for digit in range(10)] and words.telling == 0
     first = Pieces(**{f"_{digit}": [300 + digit, 7] for digit in range(10)})
-    assert passkey.sentences(first).telling == 0
-    assert passkey.sentences(Bytes()).telling == 1
+    assert needles.digits_of(first).telling == 0
+    assert needles.digits_of(Bytes()).telling == 1
     document = passkey.generate(0, "test", [0], SMALL, T, TEXT, first)
     answers = document.answers[0].nonzero()[0]
     assert answers.tolist() == [4 * T - 5, 4 * T - 3]
     assert (document.tokens[0, answers + 1] >= 300).all()
     for table in ({"_3": [9, 9, 9]}, {"_3": [9, 51]}, {"_3": [32, 52]}):
         with pytest.raises(ValueError, match=r"^tokenizer: .* accepted: digits that differ in"):
-            passkey.sentences(Pieces(**table))
+            needles.digits_of(Pieces(**table))
 
 
 @pytest.mark.parametrize(
@@ -196,6 +198,8 @@ def test_digits_of_other_tokenisers():
         ),
         ({"distances": (3, 0)}, r"^distances: found 0, accepted: a whole number ≥ 1$"),
         ({"digits": 0}, r"^digits: found 0, accepted: a whole number ≥ 1$"),
+        ({"others": 3}, r"^others: found 3, accepted: at most 2, one in each other segment"),
+        ({"kind": "fact"}, r"^digits: found 2 with kind fact, accepted: only its default there$"),
         ({"text_weight": -0.5}, r"^text_weight: found -0\.5, accepted: a number ≥ 0$"),
         ({"text_weight": float("nan")}, r"^text_weight: found nan, accepted: a number ≥ 0$"),
     ],
@@ -229,8 +233,8 @@ def test_generate_refuses_bad_input(arguments, message):
 
 
 def test_look_up_by_hand():
-    assert [passkey.lookup_accuracy(2, distance) for distance in (1, 2, 3)] == [1, 1, 0.1]
+    assert [passkey.lookup_accuracy(2, distance, 0.1) for distance in (1, 2, 3)] == [1, 1, 0.1]
     with pytest.raises(ValueError, match=r"^window: found -1, accepted: 0 or more$"):
-        passkey.lookup_accuracy(-1, 1)
+        passkey.lookup_accuracy(-1, 1, 0.1)
     with pytest.raises(ValueError, match=r"^distance: found 0, accepted: 1 or more$"):
-        passkey.lookup_accuracy(1, 0)
+        passkey.lookup_accuracy(1, 0, 0.1)
