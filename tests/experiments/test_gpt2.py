@@ -76,4 +76,4 @@ def test_the_memory_alone_is_trained(published, data, tmp_path):
         np.testing.assert_array_equal(np.asarray(own), leaf, err_msg=jax.tree_util.keystr(name))
     own = {jax.tree_util.keystr(name): leaf for name, leaf in jax.tree.leaves_with_path(params)}
     (turn,) = (leaf for name, leaf in own.items() if "turn" in name)
-    assert np.abs(turn - np.eye(4)).max() > 0
+    assert np.abs(np.asarray(turn) - np.eye(4)).max() > 0
