@@ -13,7 +13,7 @@ from experiments.language_modeling.config import LanguageModelingConfig
 from experiments.language_modeling.corpora import tokenized
 from experiments.language_modeling.given import GivenConfig, given, settings_of, state_of
 from experiments.language_modeling.task import LanguageModeling, facts, show
-from experiments.run import cli, devices, folders, training
+from experiments.run import cli, devices, folders, lower, training
 from inf_former_jax.data.text import Skip
 from inf_former_jax.fields import Natural, NonEmpty
 
@@ -31,6 +31,9 @@ class EvaluateConfig(GivenConfig, Skip):
     by_distance: Natural = 0
     """Sort the losses by how far back a word last occurred, in lengths of this many tokens; 0 = do
     not. `experiments.language_modeling distances` makes a table and a picture of it."""
+    keep_lower: str = ""
+    """Folder for what the layers below the cells (--cell-layers) say of each batch, where other
+    evaluations and controls of the same model and text find it; "" = none."""
     cache: str = "runs/tokens"
     out: str = ""
     """Folder of evaluation-DATA.json, with --cells evaluation-DATA-CELLS.json; "" = that of the
@@ -45,6 +48,9 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
     """
     run, params, tokenizer = given(cfg)
     assert isinstance(run, LanguageModelingConfig)
+    if cfg.keep_lower:
+        lower.check(run.model, "memory", "keep_lower")
+    run = dataclasses.replace(run, keep_lower=cfg.keep_lower)
     limits = {str(split): cfg.characters for split in cfg.splits}
     corpus = tokenized(cfg.data, tokenizer, cfg.cache, limits, cfg)
     place = training.site(run, cfg.run)

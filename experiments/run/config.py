@@ -35,6 +35,9 @@ class RunConfig(Checked):
     """How many devices; 0 = all accelerators, or of a CPU a device a core. May change in a run."""
     keep_programs: bool = True
     """Keep compiled programs for the next start (docs/how_to/runs.md). May change in a run."""
+    keep_lower: str = ""
+    """Beside a frozen model (optim.trained memory): folder for what the layers below the memory say
+    of each batch, where other runs on the same texts find it; "" = none."""
     tensorboard: bool = False
     """Write TensorBoard events too (extra `tensorboard`). May change in a run."""
     distributed: bool = False

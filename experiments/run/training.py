@@ -12,9 +12,10 @@ from typing import Any
 import jax
 from optax import GradientTransformation
 
-from experiments.run import batches, folders, room
+from experiments.run import batches, folders, lower, room
 from experiments.run.config import RunConfig
 from experiments.run.experiment import Config, Experiment, Site, Task
+from experiments.run.lower import LowerLayers
 from inf_former_jax.data.batches import prefetch
 from inf_former_jax.memory.state import Memory
 from inf_former_jax.models import all_segments
@@ -41,6 +42,10 @@ def check(cfg: RunConfig) -> None:
     if cfg.objective.schedule == "parallel":
         all_segments.check(cfg.model)
     operators(cfg.model)  # cached: the run takes these
+    if cfg.keep_lower:
+        lower.check(cfg.model, cfg.optim.trained, "keep_lower")
+        sequential = cfg.objective.schedule == "sequential"
+        require(sequential, "keep_lower", "schedule parallel", "objective.schedule sequential")
     if cfg.optim.trained == "memory":
         found = "memory, which has no parameters here"
         require(room.of_memories(cfg.model) > 0, "optim.trained", found, "all")
@@ -147,12 +152,20 @@ def _train(cfg: RunConfig, place: Site, task: Task, clock: Clock) -> tuple[Train
         placed = sharding.shardings(shapes, mesh)
         train_step = step.make_train_step(cfg.model, tx, cfg.objective, placed, cfg.optim.trained)
         first = next(batches.placed(task.batch, cfg.batch_size, mesh, done))
+        below = None
+        if cfg.keep_lower:
+            params = task.params if saved is None else saved.params
+            below = LowerLayers(cfg.model, params, mesh, cfg.keep_lower)
+            first = below.to_come(first)
         if done < cfg.optim.steps and jax.process_count() == 1:
             compiling = pool.submit(_compile, train_step, shapes, first, place.operators)
             train_step = _after(compiling, train_step)
         begin = _begin(cfg, place, task, tx, saved)
         clock.mark("state")
-        updates = prefetch(batches.placed(task.batch, cfg.batch_size, mesh, done))
+        every = batches.placed(task.batch, cfg.batch_size, mesh, 0 if below else done)
+        if below is not None:
+            every = below.added(every, cfg.batch_size, skipped=done)
+        updates = prefetch(every)
         with (
             metrics.MetricsWriter(place.folder, cfg.tensorboard, done) as writer,
             contextlib.closing(updates),

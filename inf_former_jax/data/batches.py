@@ -26,6 +26,7 @@ class Batch(NamedTuple):
     `resets[b, w]` clears the memory of row b *before* it reads segment w; `valid` is False at
     right padding, and None says that nothing is padded. `types`, if any, are further ids of the
     vocabulary, one for each token, whose embeddings are added to the tokens': who speaks (SPEC §7).
+    `lower`, if any, is what `Decoder.lower` makes of the tokens: those layers are not run again.
     """
 
     tokens: Int32[np.ndarray, "B W T"]
@@ -34,6 +35,7 @@ class Batch(NamedTuple):
     resets: Bool[np.ndarray, "B W"]
     valid: Bool[np.ndarray, "B W T"] | None = None
     types: Int32[np.ndarray, "B W T"] | None = None
+    lower: Float[np.ndarray, "B W T E"] | None = None
 
 
 def check_tokens(tokens: Integer[np.ndarray, "..."], vocab_size: int, name: str) -> None:

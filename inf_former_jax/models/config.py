@@ -134,6 +134,11 @@ class ModelConfig(Checked):
         chosen = not self.long_term_layers or layer in self.long_term_layers
         return self.long_term is not None and chosen
 
+    @property
+    def lower_layers(self) -> int:
+        """How many layers, the first ones, stand below all that have a long-term memory."""
+        return min(self.long_term_layers, default=0)
+
     def like_layer(self, layer: int) -> int:
         """The first layer that is made as this one is."""
         return next(j for j in range(layer + 1) if self.remembers(j) == self.remembers(layer))

@@ -82,6 +82,7 @@ class Decoder(nn.Module):
         types: Int[AnyArray, "B T"] | None = None,
         distances: Distances | None = None,
         noise: Noise | None = None,
+        lower: Float[AnyArray, "B T E"] | None = None,
     ) -> Output:
         """Next-token logits of a segment, and the memory for the next one (SPEC §4).
 
@@ -102,12 +103,18 @@ class Decoder(nn.Module):
             types: ids whose embeddings are added to the tokens': who says them (SPEC §7).
             distances: `distances(T)`, if they are at hand from an earlier segment.
             noise: `noise(B, train)`, if its keys have been drawn already.
+            lower: what `lower` made of these tokens. Its layers are not run, and their short-term
+                memories stay as they are.
 
         Raises:
             ValueError: tokens or memory of a shape that does not fit the configuration.
         """
         cfg = self.cfg
         check_call(cfg, tokens, memory)
+        if lower is not None:
+            shape, accepted = (*np.shape(tokens), cfg.d_model), f"of {cfg.lower_layers} layers"
+            require(np.shape(lower) == shape, "lower", np.shape(lower), f"{shape}, {accepted}")
+            require(not train or cfg.dropout == 0, "dropout", cfg.dropout, "0 beside lower")
         if cfg.memory_gradient == 0:
             memory = jax.lax.stop_gradient(memory)
         where = None if where is None else jnp.asarray(where)
@@ -122,7 +129,9 @@ class Decoder(nn.Module):
             noise=self.noise(tokens.shape[0], train) if noise is None else noise,
             distances=self.distances(tokens.shape[1]) if distances is None else distances,
         )
-        logits, layers, info = self._run(Block.__call__, tokens, types, memory, segments)
+        logits, layers, info = self._run(
+            Block.__call__, tokens, types, memory, segments, lower=lower
+        )
         written = state.long_term_of(Memory(memory.seen, layers))
         holds = None if written is None else jnp.asarray(written.writes) > 0
         aux = aux_sums(info, holds, where if kl_where is None else jnp.asarray(kl_where))
@@ -201,18 +210,71 @@ class Decoder(nn.Module):
         by_layer = zip(distances or nothing, noise.locations, strict=True)
         return [segment._replace(distances=table, location_key=key) for table, key in by_layer]
 
+    def lower(
+        self,
+        tokens: Int[AnyArray, "B T"],
+        memory: Memory,
+        *,
+        where: Bool[AnyArray, "B T"] | None = None,
+        types: Int[AnyArray, "B T"] | None = None,
+    ) -> tuple[Float[Array, "B T E"], Memory]:
+        """What the layers make of a segment that stand below all with a long-term memory.
+
+        No memory reaches them, so that it is the same whatever the memory is, and as long as these
+        layers are frozen. Nothing is dropped.
+
+        Args:
+            tokens, memory, where, types: as of the call.
+
+        Returns:
+            The outputs of `cfg.lower_layers` layers, and the memory with their part written.
+        """
+        check_call(self.cfg, tokens, memory)
+        due = state.has_pending(self.cfg, memory.seen)
+        segments = self._segments(due, memory.seen, where, distances=self.distances())
+        x, layers, _ = self._through(
+            self._input(tokens, types, None),
+            Block.__call__,
+            memory,
+            segments,
+            last=self.cfg.lower_layers,
+        )
+        return x, Memory(state.advance(memory.seen, tokens.shape[1]), layers)
+
     def _run(
-        self, layer_call: Callable, tokens, types, memory: Memory, segments: list[Segment], *more
+        self,
+        layer_call: Callable,
+        tokens,
+        types,
+        memory: Memory,
+        segments: list[Segment],
+        *more,
+        lower=None,
     ) -> tuple[Float[Array, "B T V"], tuple[LayerMemory, ...], tuple[Info, ...]]:
         """All layers, one after the other: (logits, each one's memory, each one's info)."""
-        dropout_keys = segments[0].dropout
+        keys, first = segments[0].dropout, 0
+        if lower is None:
+            x = self._input(tokens, types, keys)
+        else:
+            x, first = jax.lax.stop_gradient(jnp.asarray(lower)), self.cfg.lower_layers
+        x, layers, infos = self._through(x, layer_call, memory, segments, *more, first=first)
+        return self._outputs(x, keys), layers, infos
+
+    def _input(self, tokens, types, dropout_keys: RowKeys | None) -> Float[Array, "B T E"]:
+        """What the first layer gets."""
         x = self._embedded(tokens, np.arange(tokens.shape[1])[None], types)
-        x, layers, infos = dropout(x, self.cfg.dropout, dropout_keys, 0, "input"), [], []
-        for block, layer, segment in zip(self.block, memory.layers, segments, strict=True):
-            x, layer, info = self._layer(layer_call, block, x, layer, segment, *more)
-            layers.append(layer)
+        return dropout(x, self.cfg.dropout, dropout_keys, 0, "input")
+
+    def _through(
+        self, x, layer_call, memory: Memory, segments: list[Segment], *more, first=0, last=None
+    ) -> tuple[Float[Array, "B T E"], tuple[LayerMemory, ...], tuple[Info, ...]]:
+        """The layers from `first` to before `last`; the others' memories are as they were."""
+        layers, infos = list(memory.layers), []
+        for number in range(first, self.cfg.num_layers if last is None else last):
+            arguments = x, layers[number], segments[number]
+            x, layers[number], info = self._layer(layer_call, self.block[number], *arguments, *more)
             infos.append(info)
-        return self._outputs(x, dropout_keys), tuple(layers), tuple(infos)
+        return x, tuple(layers), tuple(infos)
 
     def _layer(self, layer_call: Callable, block: Block, x: Array, *more: Any) -> Any:
         """One layer. In a program it is traced once for all layers that differ in numbers only.
@@ -254,10 +316,11 @@ class Decoder(nn.Module):
 
         It depends on the parameters alone. It is None without relative positions.
         """
-        cfg, table = self.cfg, None
-        if cfg.position == "relative":
-            farthest = state.window_len(cfg) + (length or cfg.segment_len)
-            table = sinusoid(farthest, cfg.d_model, cfg.clamp_len)
+        cfg = self.cfg
+        if cfg.position != "relative":
+            return (None,) * cfg.num_layers
+        farthest = state.window_len(cfg) + (length or cfg.segment_len)
+        table = sinusoid(farthest, cfg.d_model, cfg.clamp_len)
         return tuple(block.attention.distances(table) for block in self.block)
 
     def open(

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory.state import Memory
 from inf_former_jax.models import all_segments
-from inf_former_jax.models.decoder import ModelConfig
+from inf_former_jax.models.config import compute_dtype
+from inf_former_jax.models.decoder import Decoder, ModelConfig
 from inf_former_jax.require import require
 from inf_former_jax.training.data_parallel import on_each_device
 from inf_former_jax.training.forward import (
@@ -67,6 +68,36 @@ def make_eval_step(
         return total.sums, total.memory
 
     return jax.jit(_as_evaluation(on_each_device(sums, mesh)))
+
+
+def make_lower_step(cfg: ModelConfig, mesh: Mesh | None = None):
+    """The jitted `(params, memory, batch) -> (outputs [B, W, T, E], memory)` of `Decoder.lower`."""
+
+    def lower_of_rows(shared, by_row, first_row):
+        (params, kind), (memory, batch) = shared, by_row
+        run = ForwardPass(cfg, None, jax.random.key(0), first_row=first_row)
+        method = partial(Decoder(cfg).apply, {"params": params}, method="lower")
+        dtype = compute_dtype(cfg) or params["embed"]["embedding"].dtype
+        nothing = jnp.zeros((*batch.tokens.shape[::2], cfg.d_model), dtype)  # [B, T, E]
+
+        def read(memory: Memory, segment: Segments):
+            of = segment.batch
+            found = method(of.tokens, memory, where=of.valid, types=of.types)
+            x, memory = cast(tuple[Any, Memory], found)
+            return memory, x
+
+        def padding(memory: Memory, segment: Segments):
+            return memory, nothing
+
+        def body(memory: Memory, segment: Segments):
+            memory = run.start(memory, segment.batch.resets)
+            return jax.lax.cond(segment.kind > PADDING, read, padding, memory, segment)
+
+        memory, found = jax.lax.scan(body, memory, by_segment(batch, kind))
+        return (), (swap_leading(found), memory)
+
+    run = on_each_device(lower_of_rows, mesh)
+    return jax.jit(lambda params, memory, batch: run((params, kinds(batch)), (memory, batch))[1])
 
 
 def _controlled(cfg: ModelConfig, empty: bool, foreign: bool) -> Callable[..., ForwardPass]:

@@ -150,6 +150,7 @@ class ForwardPass:
         rngs = self._rngs(segment.number) if rngs is None else rngs
         noise = self._noise(params, batch.tokens.shape[0], rngs)
         options = self._options(batch) | {"noise": noise, "distances": self.distances}
+        options["lower"] = batch.lower
 
         def of(memory: Memory) -> Output:
             found = Decoder(self.cfg).apply({"params": params}, batch.tokens, memory, **options)

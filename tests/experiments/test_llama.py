@@ -141,6 +141,34 @@ def test_a_trained_memory_is_a_folder_of_its_own(published, data, tmp_path, caps
     generate.main(["--model", str(published), *prompt])
 
 
+def test_lower_layers_are_run_once_for_several_runs(published, data, tmp_path):
+    """A run, its control and an evaluation find what the first one computed: the same figures."""
+    kept = tmp_path / "kept"
+    options = f"""
+        --optim.trained memory --optim.learning-rate 0.1 --model.long-term-layers 1 --model.sinks 2
+        --model.cell-distance 9 --model.mem-len {T}
+    """.split()
+    plain = train("smollm2-infinity", published, data, tmp_path / "plain", *options)
+    options += ["--keep-lower", str(kept)]
+    first = train("smollm2-infinity", published, data, tmp_path / "first", *options)
+    files = {file: file.stat().st_mtime_ns for file in kept.iterdir()}
+    emptied = [*options, "--objective.empty-memory"]
+    train("smollm2-infinity", published, data, tmp_path / "emptied", *emptied)
+    assert {file: file.stat().st_mtime_ns for file in kept.iterdir()} == files
+    for label, row in plain["test"].items():
+        assert first["test"][label]["loss"] == pytest.approx(row["loss"], abs=1e-5), label
+    read = shlex.split(f"--splits test --segment-len {T} --window {T} --sinks 2 --cells 4")
+    whole = ["--run", str(published), "--data", str(data), "--cell-layers", "1", *read]
+    found = []
+    for name, more in (("alone", []), ("kept", ["--keep-lower", str(kept)])):
+        language_modeling.main(["evaluate", *whole, *more, "--out", str(tmp_path / name)])
+        file = tmp_path / name / f"evaluation-{data.name}-4.json"
+        found.append(json.loads(file.read_text())["test"])
+    assert len(list(kept.iterdir())) > 0 and found[0].keys() == found[1].keys()
+    for label, row in found[0].items():
+        assert found[1][label]["loss"] == pytest.approx(row["loss"], abs=1e-5), label
+
+
 def evaluated(model, data, folder, *options, name="", segments=f"--segment-len {T}"):
     """What `evaluate` writes."""
     language_modeling.main(

@@ -4,7 +4,7 @@ Each is an identity between two models, in float64. All are Llamas of two layers
 """
 
 import dataclasses
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 
 import jax
@@ -232,3 +232,27 @@ def test_a_graft_is_what_the_decoder_makes():
         found = graft(cfg, params_of(LLAMA), jax.random.key(0))
         expected = jax.tree.map(jnp.shape, params_of(cfg))
         assert jax.tree.map(jnp.shape, found) == expected
+
+
+def test_lower_layers_may_be_run_before():
+    """Two calls, one of the layers below the memory and one of those above, are one."""
+    cells = dataclasses.replace(CELLS, turn_queries=True)
+    cfg = dataclasses.replace(LLAMA, long_term=cells, long_term_layers=(1,), sinks=2)
+    assert (cfg.lower_layers, LLAMA.lower_layers) == (1, 0)
+    params, whole = params_of(cfg), outputs(cfg, params_of(cfg))
+    below = jit(lambda *given: Decoder(cfg).apply({"params": params}, *given, method="lower"))
+    above = jit(lambda *given, **more: Decoder(cfg).apply({"params": params}, *given, **more))
+    first = second = state.init(cfg, B, jnp.float64)
+    for tokens, expected in zip(TOKENS, whole, strict=True):
+        x, first = below(tokens, first)
+        found = above(tokens, second, lower=x)
+        second = found.memory
+        np.testing.assert_allclose(found.logits, expected.logits, atol=1e-12)
+        # Each call has written the short-term memory of its own layers.
+        for layer, call in enumerate((first, second)):
+            mine, both = (memory.layers[layer] for memory in (call, expected.memory))
+            jax.tree.map(partial(np.testing.assert_allclose, atol=1e-12), mine, both)
+    fresh = state.init(cfg, B, jnp.float64).layers[0]
+    jax.tree.map(np.testing.assert_array_equal, second.layers[0], fresh)
+    with pytest.raises(ValueError, match=r"^lower: found .* accepted: .* of 1 layers"):
+        Decoder(cfg).apply({"params": params}, TOKENS[0], second, lower=x[..., :4])
