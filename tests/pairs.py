@@ -107,6 +107,14 @@ _PAIRS = {
         {**TRAINING_FREE, **KEPT, "sticky": True, "joined": True},
         {**LLAMA, "cells_by_age": True, "mem_len": 0},
     ),
+    "llama, kept by worth": (
+        {**TRAINING_FREE, **KEPT, "sticky": True, "joined": True, "learn_worth": True},
+        {**LLAMA, "cells_by_age": True, "mem_len": 0},
+    ),
+    "content, kept by worth": (
+        {**CELLS, **CONTENT, **KEPT, "sticky": True, "learn_worth": True},
+        {"mem_len": 0},
+    ),
     "content, queue": ({**CELLS, **CONTENT, **KEPT, "age_bias": "linear"}, {"mem_len": 0}),
     "mixed, gaussian": (
         {**STICKY, "content_heads": 1, "cells": 5, "age_bias": "cells"},

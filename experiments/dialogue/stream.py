@@ -92,7 +92,7 @@ def remembers(model: ModelConfig) -> bool:
 
 
 class Marks(NamedTuple):
-    """Ids around what is said. No text of a conversation is encoded to them."""
+    """Ids around what is said. No text is encoded to the end, so that nobody writes one."""
 
     end: int  # <eos>, the tokeniser's
     doc: tuple[int, ...]  # before a document

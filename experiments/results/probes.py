@@ -2,6 +2,7 @@
 
 import collections
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from experiments.run.tables import SOURCE, Result, markdown, source
 
@@ -65,11 +66,18 @@ def passkey_table(results: list[Result]) -> str:
 
 
 def given_table(results: list[Result]) -> str:
-    """The same of models that were not trained for it, with what each was given."""
+    """The same of pretrained models, with what each was given, or trained for it."""
 
     def told(run: Result) -> tuple[str, str]:
-        given = run["settings"]
-        parts = [f"window {given['window']}", f"{given['sinks']} sinks"]
+        given, trained = run["settings"], run.get("trained", {})
+        if "task" in trained:  # a run of the passkey
+            updates = f"{trained['optim']['steps']} updates"
+            far = f"at distances {' '.join(map(str, trained['task']['distances']))}"
+            return trained.get("preset", "smollm2"), ", ".join(
+                [*_remembering(trained["model"]), f"{updates} {far}", *_asked(given["task"])]
+            )
+        parts = [f"segments of {given['segment_len']}"] if given["segment_len"] else []
+        parts += [f"window {given['window']}", f"{given['sinks']} sinks"]
         if given["cells"]:
             parts.append(f"{given['cells']} cells" + " by age" * given["cells_by_age"])
         if given["cell_tau"]:
@@ -79,9 +87,32 @@ def given_table(results: list[Result]) -> str:
         parts.append(kept.get(given.get("cells_kept", ""), ""))
         parts.append(given.get("dtype", ""))
         parts.append(given["memory"] and "trained memory")
+        parts += _asked(given["task"])
         return run["preset"], ", ".join(filter(None, parts))
 
     return _by_distance(results, "given", told)
+
+
+def _remembering(model: dict[str, Any]) -> list[str]:
+    """Segments, window and cells of a model."""
+    cells = model["long_term"]
+    kept = "kept by attention" if cells["sticky"] else "a queue"
+    # Older results do not have it.
+    kept = "kept by worth" if cells.get("learn_worth") else kept
+    how = kept if cells["contraction"] == "kept" else cells["contraction"]
+    return [
+        f"segments of {model['segment_len']}",
+        f"window {model['mem_len']}",
+        f"{cells['num_basis']} cells, {how}",
+    ]
+
+
+def _asked(task: dict[str, Any]) -> list[str]:
+    """What was asked for, if it was not a single key. Older results do not say."""
+    others = task.get("others", 0)
+    if task.get("kind", "key") == "fact":
+        return [f"a fact among {others + 1}"]
+    return [f"a key among {others + 1}"] if others else []
 
 
 def _by_distance(

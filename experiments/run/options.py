@@ -36,6 +36,7 @@ RARE = frozenset(
     model.long_term.prior_mean model.long_term.gate model.long_term.power model.long_term.horizon
     model.long_term.max_operator_mib model.long_term.read model.long_term.content_heads
     model.long_term.cells model.long_term.temperature model.long_term.learn_temperature
+    model.long_term.learn_worth
     model.long_term.age_bias model.long_term.turn_queries model.long_term.unit_cells
     model.long_term.projections model.long_term.joined optim.b1 optim.b2
     objective.reconstruction_weight objective.segments_at_once layout.marks

@@ -139,6 +139,7 @@ def _of_read(cfg: ModelConfig, long_term: LongTermConfig) -> int:
         found += 2 * long_term.num_basis
     age = {"none": 0, "linear": 1, "cells": long_term.content_cells}[long_term.age_bias]
     turn = cfg.head_dim**2 if long_term.turn_queries else 0
+    found += long_term.learn_worth * cfg.d_model
     return found + by_content * (age + turn + long_term.learn_temperature)
 
 

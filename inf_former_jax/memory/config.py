@@ -93,6 +93,10 @@ class LongTermConfig(Checked):
     """Reading by content: a learned K×K matrix for each head between the layer's queries and the
     memory. It begins as the identity and noise of the same size, so that heads differ; without
     noise where projections = attention, whose heads do."""
+    learn_worth: bool = False
+    """Reading by content, of a sticky memory whose cells are kept: a learned vector w of E numbers.
+    w·x of what a cell holds is added to the cell's scores in every head, and the cells stay of
+    which it is largest. So what stays does not depend on what was looked for so far."""
     unit_cells: bool = False
     """Reading by content: each cell is scaled to a root mean square of 1 before the memory's own
     matrices project it. Averages of unlike vectors are short, and so may a layer's inputs be; a
@@ -180,6 +184,9 @@ class LongTermConfig(Checked):
             exact = self.functions == "rectangular"
             require(not exact, "cells", f"{found} rectangular functions", "0 there")
             require(self.cells >= self.num_basis, "cells", found, "0 or at least num_basis")
+        if self.learn_worth:
+            found = f"True with contraction {self.contraction} and sticky {self.sticky}"
+            require(self.keeps_ages, "learn_worth", found, "False, or kept cells and sticky")
         if self.joined:
             found = f"True with content_heads {self.content_heads}"
             require(self.density == "gibbs", "joined", found, "True with density = gibbs")
@@ -261,6 +268,7 @@ _OF_CONTENT = (
     "learn_temperature",
     "age_bias",
     "turn_queries",
+    "learn_worth",
     "unit_cells",
     "projections",
     "joined",

@@ -77,6 +77,7 @@ CONTENT = {"density": "gibbs"}
         ("learn_temperature", {"learn_temperature": True}),
         ("age_bias", {"age_bias": "linear"}),
         ("turn_queries", {"turn_queries": True}),
+        ("learn_worth", {"learn_worth": True}),
         ("unit_cells", {"unit_cells": True}),
         ("projections", {"projections": "attention"}),
         ("joined", {"joined": True}),

@@ -17,6 +17,7 @@ class ContentMemory(NamedTuple):
 
     keys: Float[AnyArray, "B H R K"]
     values: Float[AnyArray, "B H R K"]
+    worth: Float[AnyArray, "B R"] | None = None  # of each cell, if that is learned
 
 
 class ContentParams(NamedTuple):
@@ -35,16 +36,17 @@ def density(
     cfg: LongTermConfig,
     params: ContentParams,
     q: Float[AnyArray, "B H T K"],
-    keys: Float[AnyArray, "B H R K"],
+    memory: ContentMemory,
     writes: Int[AnyArray, " B"],
 ) -> GibbsDensity:
     """The densities `softmax(q̃·K_r / (θ√K) + b_r)` of queries q̃, turned if that is learned.
 
     θ is the temperature. b is a number of each cell or `slope · (t_r - 1)`, t_r the cell's middle:
-    the newest cell has none, and with a positive slope older ones have less weight. A memory
-    that is contracted by doubling, or whose cells are kept, has empty ones, at which no query
-    looks.
+    the newest cell has none, and with a positive slope older ones have less weight. To it comes
+    what the cell is worth by itself. A memory that is contracted by doubling, or whose cells are
+    kept, has empty ones, at which no query looks.
     """
+    keys, worth = memory.keys, memory.worth
     if params.turn is not None:
         q = jnp.einsum("bhtk,hkl->bhtl", q, params.turn, precision=HIGHEST)
     scaled = jnp.asarray(q) * (q.shape[-1] ** -0.5 / cfg.temperature)
@@ -55,7 +57,11 @@ def density(
         later = keys.shape[2] - 1 - jnp.arange(keys.shape[2])  # cells behind each one
         held = later[None] < _FILLED[cfg.contraction](cfg, jnp.maximum(writes, 1))[:, None]
         bias = jnp.where(held[:, None], bias, -jnp.inf)
-    return GibbsDensity(scaled, keys, bias)
+        if worth is not None:
+            worth = jnp.where(held, worth, -jnp.inf)
+    if worth is not None:
+        bias = bias + worth[:, None]
+    return GibbsDensity(scaled, keys, bias, worth=worth)
 
 
 def _bias(age: Array | None, keys: AnyArray) -> Float[Array, "H R"]:

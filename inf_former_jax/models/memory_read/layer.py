@@ -53,6 +53,7 @@ class ReadParams(NamedTuple):
     turn: Float[Array, "h K K"] | None = None
     age: Float[Array, "h R"] | Float[Array, " h"] | None = None
     log_temperature: Float[Array, " h"] | None = None
+    worth: Float[Array, " E"] | None = None
 
 
 class Found(NamedTuple):
@@ -74,9 +75,10 @@ def project(
     by_place = by_content = None
     if params.key is None:
         assert layer is not None
-        keys, values = layer.keys_values(cell_signal(cfg, coeffs))
-        keys = layer.aged(keys, memory)
-        return Projected(None, ContentMemory(*(jnp.swapaxes(x, 0, 1) for x in (keys, values))))
+        signal = cell_signal(cfg, coeffs)
+        keys, values = layer.keys_values(signal)
+        both = (jnp.swapaxes(x, 0, 1) for x in (layer.aged(keys, memory), values))
+        return Projected(None, ContentMemory(*both, _worth(params, signal)))
     assert params.value is not None
     heads = params.key.shape[1]
     count = cfg.num_content_heads(heads)
@@ -84,7 +86,9 @@ def project(
         signal = cell_signal(cfg, coeffs)
         kernels = params.key[:, :count], params.value[:, :count]
         projected = (to_heads(signal, kernel, precision=HIGHEST) for kernel in kernels)
-        by_content = ContentMemory(*(jnp.swapaxes(x, 0, 1) for x in projected))
+        by_content = ContentMemory(
+            *(jnp.swapaxes(x, 0, 1) for x in projected), _worth(params, signal)
+        )
     if count < heads:
         assert params.mu is not None and params.sigma is not None
         kernels = params.key[:, count:], params.value[:, count:]
@@ -92,12 +96,21 @@ def project(
     return Projected(by_place, by_content)
 
 
+def _worth(params: ReadParams, signal: Float[Array, "B R E"]) -> Float[Array, "B R"] | None:
+    """w·x of what each cell holds, in float32 at least; None if it is not learned."""
+    if params.worth is None:
+        return None
+    wide = jnp.promote_types(signal.dtype, params.worth.dtype)
+    return jnp.einsum("bre,e->br", signal.astype(wide), params.worth, precision=HIGHEST)
+
+
 def projected_shapes(cfg: LongTermConfig, heads: int, width: int, dtype: DTypeLike) -> Projected:
     """The shapes of `project`'s leaves without B, in their places."""
     count, by_place, by_content = cfg.num_content_heads(heads), None, None
     if count:
         shape: Any = count, cfg.content_cells, width
-        by_content = ContentMemory(shape, shape)
+        worth: Any = (cfg.content_cells,) if cfg.learn_worth else None
+        by_content = ContentMemory(shape, shape, worth)
     if count < heads:
         by_place = located.shapes(cfg, heads - count, width, dtype)
     return Projected(by_place, by_content)
@@ -115,7 +128,7 @@ def densities_of(
     by_place = by_content = None
     if projected.content is not None:
         learned = ContentParams(params.turn, params.age, params.log_temperature)
-        by_content = content.density(cfg, learned, q[:, :count], projected.content.keys, writes)
+        by_content = content.density(cfg, learned, q[:, :count], projected.content, writes)
     if projected.located is not None:
         by_place = located.density(cfg, q[:, count:], projected.located.keys)
     if by_content is None:
@@ -193,6 +206,8 @@ class LongTermRead(nn.Module):
         if cfg.age_bias != "none":
             cells = (cfg.content_cells,) if cfg.age_bias == "cells" else ()
             shapes["age"] = nn.initializers.zeros, (count, *cells)
+        if cfg.learn_worth:
+            shapes["worth"] = nn.initializers.zeros, (dim,)
         if cfg.learn_temperature:
             shapes["log_temperature"] = nn.initializers.zeros, (count,)
         return {name: self.param(name, init, shape, F32) for name, (init, shape) in shapes.items()}
