@@ -1,6 +1,7 @@
 """What a cell is worth by itself: it is added to scores, and decides what a sticky memory keeps."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +72,10 @@ def test_what_is_worth_most_stays_whatever_is_looked_for():
         for x in segments:
             queries = jnp.asarray(rng.normal(size=(B, H, T, K)))
             now = turn(scale * jnp.eye(E)[0], queries, now, x)
-        away = [np.abs(np.asarray(now.coeffs)[place[1]] - segments[place]).max(-1).min() for place in marked]
+        away = [
+            np.abs(np.asarray(now.coeffs)[place[1]] - segments[place]).max(-1).min()
+            for place in marked
+        ]
         there.append(sum(distance < 1e-9 for distance in away))
     assert there[0] == len(marked) > there[1]
 
@@ -86,10 +90,13 @@ def test_it_is_learned_by_what_is_read():
     memory = layer.apply({"params": params}, memory, rng.normal(size=(B, L, E)), method="write")
     without = dataclasses.replace(CFG, learn_worth=False)
     other = {**params, "read": {k: v for k, v in params["read"].items() if k != "worth"}}
-    read = jit(lambda params: layer.apply({"params": params}, q, memory)[0])
-    alone = jit(lambda params: LongTermAttention(without).apply({"params": params}, q, memory)[0])
-    np.testing.assert_array_equal(read(params), alone(other))
-    grads = jit(jax.grad(lambda params: (read(params) ** 2).sum()))(params)
+
+    def read(cfg, params):
+        return LongTermAttention(cfg).apply({"params": params}, q, memory)[0]
+
+    found = jit(partial(read, CFG))(params)
+    np.testing.assert_array_equal(found, jit(partial(read, without))(other))
+    grads = jit(jax.grad(lambda params: (read(CFG, params) ** 2).sum()))(params)
     assert np.abs(grads["read"]["worth"]).max() > 1e-6
 
 
