@@ -10,6 +10,7 @@ A memory's name says what it is made of:
                             of intervals only
     uniform | sticky        contracted everywhere alike, or more gently where attention fell; of
                             what is kept, the newest, or what attention fell on
+      | worth               of what is kept and read by content: what the model has learned to keep
 
 The row `window` has no memory. Its short-term memory is as much longer as a memory has functions,
 so that attention has as many keys. -emptied trains a memory that is emptied before every segment.
@@ -35,12 +36,13 @@ from inf_former_jax.require import require
 from inf_former_jax.training.objective import Objective
 
 WRITES, READS = ("ridge", "intervals"), ("gaussian", "gibbs", "joined", "mixed")
-CONTRACTIONS, STEERED = ("fixed", "power", "doubling", "kept"), ("uniform", "sticky")
+CONTRACTIONS, STEERED = ("fixed", "power", "doubling", "kept"), ("uniform", "sticky", "worth")
 NAMES = tuple(
     "-".join(parts)
     for parts in product(WRITES, READS, CONTRACTIONS, STEERED)
     if parts[0] == "intervals" or parts[2] not in ("doubling", "kept")
     if parts[2] != "doubling" or parts[3] == "uniform"
+    if parts[3] != "worth" or (parts[2] == "kept" and parts[1] != "gaussian")
 )
 
 #: No memory, and a short-term memory that attends to as many more vectors.
@@ -65,7 +67,7 @@ def memory(name: str, ridge: Mapping[str, LongTermConfig], heads: int) -> LongTe
     require(name in NAMES, "memories", name, accepted)
     write, read, contraction, steered = name.split("-")
     given = ridge[{"doubling": "power", "kept": "fixed"}.get(contraction, contraction)]
-    changes = dict[str, Any](sticky=steered == "sticky")
+    changes = dict[str, Any](sticky=steered != "uniform", learn_worth=steered == "worth")
     if read == "gibbs":
         changes |= {"density": "gibbs", **BY_CONTENT}
     elif read == "joined":
