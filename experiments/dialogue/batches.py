@@ -79,8 +79,7 @@ class ConversationBatches:
             ValueError: a negative step, or a row outside 0..B-1.
         """
         require_at_least("step", step, 0)
-        epoch, within = divmod(step, self.steps_per_epoch)
-        numbers = self._order(epoch if self.shuffle else 0)[within]
+        numbers = self.numbers(step)
         shape = (len(rows), self.segments, self.conversations[0].tokens.shape[1])
         batch = Segments(*(np.zeros(shape, leaf.dtype) for leaf in self.conversations[0]))
         resets = np.zeros(shape[:2], bool)
@@ -95,6 +94,11 @@ class ConversationBatches:
                     leaf[i, first:] = part
         types = batch.types if self.typed else None
         return Batch(batch.tokens, batch.targets, batch.weights, resets, batch.valid, types)
+
+    def numbers(self, step: int) -> Int64[np.ndarray, " B"]:
+        """Which conversation each row of a batch holds; -1 = none."""
+        epoch, within = divmod(step, self.steps_per_epoch)
+        return self._order(epoch if self.shuffle else 0)[within]
 
     @functools.cached_property
     def _order(self) -> Callable[[int], Int64[np.ndarray, "steps B"]]:

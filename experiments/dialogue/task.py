@@ -20,7 +20,7 @@ from experiments.dialogue.stream import remembers
 from experiments.language_modeling import start
 from experiments.language_modeling.sample import writer
 from experiments.run import controls, tables, training
-from experiments.run.batches import fresh_memory, placed
+from experiments.run.batches import fresh_memory, on_host, placed
 from experiments.run.config import RunConfig
 from experiments.run.controls import Control
 from experiments.run.experiment import Experiment, Site, Task
@@ -28,7 +28,7 @@ from inf_former_jax.data.batches import Batch
 from inf_former_jax.files import printable, write_json
 from inf_former_jax.models.decoder import Decoder
 from inf_former_jax.require import require
-from inf_former_jax.training import metrics
+from inf_former_jax.training import evaluation
 from inf_former_jax.training.state import TrainState
 
 REPLIES = "replies.json"
@@ -149,7 +149,11 @@ class ConversationTask(Task):
     def __init__(self, cfg: RunConfig, corpus: Corpus, site: Site):
         self._cfg, self._corpus, self._mesh, self._ops = cfg, corpus, site.mesh, site.operators
         self._batches = batches(cfg, corpus)
-        self._steps = controls.eval_steps(cfg, site.mesh)
+        changes: dict[Control, dict[str, bool]] = {"none": {}, "emptied": {"empty_memory": True}}
+        self._steps = {
+            control: evaluation.make_token_step(cfg.model, mesh=site.mesh, **change)
+            for control, change in changes.items()
+        }
         self._memory = fresh_memory(cfg.model, cfg.batch_size, site.mesh)
         train = self._batches["train"]
         read = train.num_read / train.steps_per_epoch
@@ -165,25 +169,42 @@ class ConversationTask(Task):
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
         """Loss, accuracy and perplexity on the validation conversations."""
-        return self.figures(state, "valid", controls.trained(self._cfg))
+        figures = self.figures(state, "valid", controls.trained(self._cfg))
+        return {name: value for name, value in figures.items() if isinstance(value, float)}
 
-    def figures(self, state: TrainState, split: str, control: Control) -> dict[str, float]:
-        """Loss, accuracy and perplexity over all scored tokens of a split.
+    def figures(self, state: TrainState, split: str, control: Control) -> dict[str, Any]:
+        """Figures over all scored tokens of a split.
 
         Args:
             split: a key of `batches`.
+
+        Returns:
+            loss (nats a token), accuracy and perplexity; by_conversation: lists of equal length,
+            nats and tokens of each conversation in the split's order.
         """
-        total: dict[str, float] = {}
-        conversations, eval_step = self._batches[split], self._steps[control]
-        numbers = range(conversations.steps_per_epoch)
-        every = placed(conversations.batch, conversations.batch_size, self._mesh)
-        for number, batch in zip(numbers, every, strict=False):
+        some, token_step = self._batches[split], self._steps[control]
+        rows = np.arange(some.batch_size)
+        sums = np.zeros((len(some.conversations), 3))  # nats, hits, tokens
+        every = placed(some.batch, some.batch_size, self._mesh)
+        for number, batch in zip(range(some.steps_per_epoch), every, strict=False):
             key = jax.random.fold_in(state.key, number)
-            sums, _ = eval_step(state.params, self._memory, batch, self._ops, key)
-            total = metrics.add(total, sums)
-        ratios = metrics.ratios(total)
-        loss = ratios["loss"]
-        return ratios | {"perplexity": math.exp(loss) if loss < 700 else math.inf}
+            outputs, _ = token_step(state.params, self._memory, batch, self._ops, key)
+            nats, hits = (on_host(part).astype(np.float64) for part in outputs)
+            weights = some.batch(number, rows).weights > 0
+            held = some.numbers(number)
+            found = [np.where(weights, part, 0).sum((1, 2)) for part in (nats, hits, weights)]
+            sums[held[held >= 0]] = np.stack(found, 1)[held >= 0]
+        nats, hits, tokens = sums.sum(0).tolist()
+        loss = nats / tokens
+        return {
+            "loss": loss,
+            "accuracy": hits / tokens,
+            "perplexity": math.exp(loss) if loss < 700 else math.inf,
+            "by_conversation": {
+                "nats": sums[:, 0].round(4).tolist(),
+                "tokens": sums[:, 2].astype(int).tolist(),
+            },
+        }
 
 
 class Dialogue(ConversationTask):

@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jaxtyping import Integer
 
 from experiments.language_modeling import plots, start
@@ -17,7 +16,7 @@ from experiments.language_modeling.corpora import Corpus, corpus_of
 from experiments.language_modeling.distance import ByDistance, index
 from experiments.language_modeling.sample import continuation, writer
 from experiments.run import controls, tables, training
-from experiments.run.batches import fresh_memory, placed
+from experiments.run.batches import fresh_memory, on_host, placed
 from experiments.run.controls import Control
 from experiments.run.experiment import Experiment, Site, Task
 from experiments.run.lower import LowerLayers
@@ -154,7 +153,7 @@ class LanguageModeling(Task):
         for number, batch in zip(range(rows.steps_per_epoch), batches, strict=False):
             key = jax.random.fold_in(state.key, number)
             outputs, memory = token_step(state.params, memory, batch, self._ops, key)
-            losses, hits = map(_on_host, outputs)
+            losses, hits = map(on_host, outputs)
             weights = rows.batch(number, every).weights > 0
             losses = np.where(weights, losses.astype(np.float64), 0)
             places = rows.places(number, every)
@@ -243,13 +242,6 @@ def _bucket(segments: Integer[np.ndarray, "..."]) -> Integer[np.ndarray, "..."]:
     """The first segment of the bucket that holds each segment: buckets begin at 0, 1, 2, 4, 8, …"""
     floor = np.maximum(segments, 1)
     return np.where(segments < 1, 0, 2 ** np.floor(np.log2(floor)).astype(int))
-
-
-def _on_host(array: jax.Array) -> np.ndarray:
-    """The whole array, also if other processes hold some of its rows."""
-    if jax.process_count() > 1:
-        array = multihost_utils.process_allgather(array, tiled=True)
-    return np.asarray(array)
 
 
 def show(title: str, figures: dict[str, dict[str, Any]]) -> None:

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from inf_former_jax.memory import state
@@ -56,3 +57,10 @@ def fresh_memory(model: ModelConfig, batch_size: int, mesh: Mesh) -> Memory:
         return jax.tree.map(lambda leaf: np.zeros((len(rows), *leaf.shape[1:]), leaf.dtype), shapes)
 
     return sharding.place_batch(zeros, batch_size, mesh)
+
+
+def on_host(array: jax.Array) -> np.ndarray:
+    """The whole array, also if other processes hold some of its rows."""
+    if jax.process_count() > 1:
+        array = multihost_utils.process_allgather(array, tiled=True)
+    return np.asarray(array)

@@ -46,8 +46,8 @@ def test_joined_segments_are_the_document(size):
 def test_dtypes_and_fields():
     got = segment(*document(1, 5), segment_len=4)
     assert [a.dtype for a in got[:5]] == [np.int32, np.int32, np.float32, np.bool_, np.bool_]
-    assert got.types is None
-    assert Batch._fields == ("tokens", "targets", "weights", "resets", "valid", "types")
+    assert got.types is None and got.lower is None
+    assert Batch._fields == ("tokens", "targets", "weights", "resets", "valid", "types", "lower")
 
 
 def test_segments_do_not_alias_the_document():
