@@ -110,7 +110,7 @@ def begin(cfg: ChatConfig) -> Chat:
     state = model.load(cfg.memory_in, cfg.memory_accept) if cfg.memory_in else None
     chat = Chat(model, encoder, how, cfg.speaker, state)
     begun = time.perf_counter()
-    count = 0 if cfg.memory_in else chat.read(text)
+    count = chat.read(text) if text else 0
     jax.block_until_ready(chat.state)
     rate = count / (time.perf_counter() - begun)
     if chat.carried:

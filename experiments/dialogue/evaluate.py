@@ -17,7 +17,7 @@ from experiments.dialogue.stream import Layout
 from experiments.dialogue.task import (
     Dialogue,
     batches,
-    check_layout,
+    check_replies,
     describe,
     facts,
     is_release,
@@ -64,7 +64,7 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
     asked = dataclasses.replace(
         asked, **data, batch_size=cfg.batch_size, seed=cfg.seed, cache=cfg.cache
     )
-    check_layout(asked)
+    check_replies(asked)
     corpus = corpus_of(asked)
     batches(asked, corpus)
     describe(corpus, is_release(asked))

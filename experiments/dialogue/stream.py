@@ -56,8 +56,8 @@ class Layout(Checked):
     scored: Literal["both", "readers"] = "both"
     """Speakers whose utterances count: both, or readers, who saw the document."""
     marks: Literal["types", "template"] = "types"
-    """What says who speaks. types: three new tokens, whose embeddings are added to those of all
-    that they stand before (paper). template: the marks of a tuned model's chat template, in which
+    """What says who speaks. types: three new tokens (paper). Their embeddings are added to those of
+    the tokens behind them. template: the marks of a tuned model's chat template, in which
     the document is the system's message, the first speaker the user, the second the assistant."""
 
     def __post_init__(self):
@@ -97,8 +97,17 @@ class Marks(NamedTuple):
     end: int  # <eos>, the tokeniser's
     doc: tuple[int, ...]  # before a document
     speakers: tuple[tuple[int, ...], tuple[int, ...]]  # before what each of them says
-    begin: tuple[int, ...] = ()  # of a conversation without a document
-    typed: bool = True  # the marks' embeddings are added to those of what they stand before
+    # the speakers' of a first turn without a document, where they are others
+    first: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    typed: bool = True  # the marks' embeddings are added to those of the tokens behind them
+
+    def of(self, speaker: int, first: bool) -> tuple[int, ...]:
+        """The mark of a speaker, 0 or 1.
+
+        Args:
+            first: nothing was read before.
+        """
+        return (self.first if first and self.first else self.speakers)[speaker]
 
 
 def control_marks(tokenizer: Tokenizer) -> Marks:
@@ -111,8 +120,8 @@ def template_marks(chat: Chat) -> Marks:
     """The marks of a chat template.
 
     Raises:
-        ValueError: a template that does not end each message with the tokeniser's end, or that
-            writes a later message of the same role differently.
+        ValueError: a template that does not end each message with the tokeniser's end, that
+            writes a later message of the same role differently, or that does not say who speaks.
     """
     end = chat.tokenizer.end
     first, *after = (tuple(map(int, ids)) for ids in chat.around(_ROLES))
@@ -123,10 +132,12 @@ def template_marks(chat: Chat) -> Marks:
     same = later == [user, assistant]
     accepted = "one that begins all messages of a role alike"
     require(same, chat.where, "messages that begin in several ways", accepted)
-    (alone, _) = (tuple(map(int, ids)) for ids in chat.around(_ROLES[1:2]))
-    # What comes before a user who speaks first: a text's first token, or a default message.
+    accepted = "one with marks of who speaks"
+    require(bool(first and user and assistant), chat.where, "messages without marks", accepted)
+    # Before a user who speaks first there may be a text's first token, or a default message.
+    alone, _ = (tuple(map(int, ids)) for ids in chat.around(_ROLES[1:2]))
     begin = alone[: -len(user)] if alone[-len(user) :] == user else ()
-    return Marks(end, first, (user, assistant), begin, typed=False)
+    return Marks(end, first, (user, assistant), (alone, begin + assistant), typed=False)
 
 
 #: Of a conversation that shows all marks of a template.
@@ -185,7 +196,8 @@ class Encoder:
                 parts.append(_Part(marks.doc, self._document_ids(document), False, True))
                 read = document
             scored = number > 0 and (layout.scored == "both" or conversation.saw[turn.speaker])
-            parts.append(_Part(marks.speakers[turn.speaker], self._ids(turn.text), scored))
+            mark = marks.of(turn.speaker, not parts)
+            parts.append(_Part(mark, self._ids(turn.text), scored))
         return self._joined(parts)
 
     def spoken(self, mark: tuple[int, ...], text: str) -> Int32[np.ndarray, " n"]:
@@ -214,10 +226,6 @@ class Encoder:
         documents: list[tuple[int, int]] = []
         turns: list[Span] = []
         place = 0
-        if not parts[0].document and self.marks.begin:
-            begin = self.marks.begin
-            tokens, types, scored = [begin], [np.zeros(len(begin))], [np.zeros(len(begin), bool)]
-            place = len(begin)
         for part in parts:
             said = place + len(part.mark)
             after = said + len(part.text) + 1

@@ -46,11 +46,7 @@ def check(cfg: DialogueConfig) -> None:
     Raises:
         ValueError: an option out of range, or options that do not fit each other or the data.
     """
-    answering(cfg)
-    check_layout(cfg)
-    scores.require_libraries()
-    if cfg.wordnet and (message := scores.missing(cfg.wordnet)):
-        raise ValueError(message)
+    check_replies(cfg)
     training.check(cfg)
     found = "memory: the embeddings that tell speakers apart are new, and would never learn"
     fits = cfg.optim.trained == "all" or cfg.layout.marks == "template"
@@ -59,7 +55,21 @@ def check(cfg: DialogueConfig) -> None:
     batches(cfg, corpus_of(cfg))
 
 
-def check_layout(cfg: DialogueConfig) -> None:
+def check_replies(cfg: DialogueConfig) -> None:
+    """Refuse replies that could not be made, or not be scored.
+
+    Raises:
+        ValueError: an option out of range, a layout that does not fit the model, or a package or
+            WordNet that is not there.
+    """
+    answering(cfg)
+    _check_layout(cfg)
+    scores.require_libraries()
+    if cfg.wordnet and (message := scores.missing(cfg.wordnet)):
+        raise ValueError(message)
+
+
+def _check_layout(cfg: DialogueConfig) -> None:
     """Only a model with a memory can stream the document; any other reads one segment at a time."""
     model, layout = cfg.model, cfg.layout
     if layout.streamed(model):

@@ -37,9 +37,8 @@ class Chat:
         self.encoder, self.carried = encoder, encoder.layout.streamed(model.decoder.cfg)
         self.state = generate.start(model.decoder, 1) if state is None else state
         self._how, self._writer = how, model
-        # The marks of the person and of the model.
-        self._person = encoder.marks.speakers[speaker - 1]
-        self._partner = encoder.marks.speakers[2 - speaker]
+        self._speaker = speaker - 1
+        self._partner = encoder.marks.speakers[2 - speaker]  # the model's mark
         self._tokens = self._types = np.zeros(0, np.int32)  # stay empty if the state is carried
         self._documents: tuple[tuple[int, int], ...] = ()
 
@@ -55,12 +54,11 @@ class Chat:
     def read(self, document: str) -> int:
         """Read a document from <doc> to <eos>; returns the number of its tokens.
 
-        A model that was trained without documents reads no more than what a template says then.
+        A model that was trained without documents reads nothing.
         """
-        doc, begin = self.encoder.marks.doc, np.array(self.encoder.marks.begin, np.int32)
-        if self.encoder.layout.document == "none" or not document:
-            self._keep(begin, doc)
+        if self.encoder.layout.document == "none":
             return 0
+        doc = self.encoder.marks.doc
         tokens = self.encoder.spoken(doc, document)
         self._keep(tokens, doc)
         self._documents = ((0, len(tokens)),)
@@ -73,8 +71,9 @@ class Chat:
         if the reply was cut before it. Until then neither has joined.
         """
         end, how = self.encoder.marks.end, self._how
-        utterance = self.encoder.spoken(self._person, text)
-        tokens, types = self._unread(utterance)
+        person = self.encoder.marks.of(self._speaker, self.place == 0)
+        utterance = self.encoder.spoken(person, text)
+        tokens, types = self._unread(utterance, person)
         options: dict[str, Any] = {"sampling": how.sampling}
         if self.encoder.marks.typed:
             options |= {"types": types[None], "reply_types": np.array(self._partner[:1])}
@@ -87,13 +86,15 @@ class Chat:
             self.state = state
             self._keep(np.array(missing, np.int32), self._partner)
         else:
-            self._keep(utterance, self._person)
+            self._keep(utterance, person)
             self._keep(np.array([*self._partner, *reply, *missing], np.int32), self._partner)
 
-    def _unread(self, utterance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _unread(
+        self, utterance: np.ndarray, person: tuple[int, ...]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Tokens and types that the state has not read when the model is to speak."""
         tokens = np.concatenate([self._tokens, utterance, self._partner]).astype(np.int32)
-        new = [_typed(utterance, self._person), _typed(self._partner, self._partner)]
+        new = [_typed(utterance, person), _typed(self._partner, self._partner)]
         types = np.concatenate([self._types, *new])
         if self.carried:
             return tokens, types
@@ -121,4 +122,4 @@ class Chat:
 
 def _typed(tokens: np.ndarray | tuple[int, ...], mark: tuple[int, ...]) -> np.ndarray:
     """The type of each token behind a mark."""
-    return np.full(len(tokens), mark[0] if mark else 0, np.int32)
+    return np.full(len(tokens), mark[0], np.int32)

@@ -147,7 +147,7 @@ def keep_template(source: str, folder: Path) -> None:
     Args:
         source: what `tokenizer_of` took.
     """
-    if jax.process_index() or has_template(folder) or not has_template(source):
+    if jax.process_index() or not source or has_template(folder) or not has_template(source):
         return
     for name in TEMPLATE_FILES:  # the tokeniser's copy may have written the end into one of them
         if (Path(source) / name).is_file():

@@ -43,7 +43,7 @@ class Sizes(Checked):
     digits: Count = 5
     """Digits of a key, each of ten equally likely."""
     text_weight: NonNegative = 0.0
-    """Loss weight of a token of the text beside 1 of a digit of the answer."""
+    """Loss weight of a token of the text, beside 1 of a token that tells the answer."""
     kind: Kind = "key"
     """What is asked for. key: digits; fact: a fact about a person, from `questions`."""
     others: Natural = 0
@@ -55,6 +55,9 @@ class Sizes(Checked):
         require(different, "distances", self.distances, "all different")
         most = max(self.distances) - 1
         accepted = f"at most {most}, one in each other segment before the question's"
+        require(self.others <= most, "others", self.others, accepted)
+        most = needles.most_others(self.kind)
+        accepted = f"at most {most}, for whom there are names and values"
         require(self.others <= most, "others", self.others, accepted)
         found = f"{self.digits} with kind fact"
         require(self.kind == "key" or self.digits == 5, "digits", found, "only its default there")
@@ -103,13 +106,14 @@ def generate(
 
     Raises:
         ValueError: an unknown split, a negative seed or index, a distance without room, a segment
-            or all texts too short, or a tokeniser that `sentences` refuses.
+            or all texts too short, or a tokeniser that `needles.digits_of` refuses.
     """
     possible = distance is None or 1 <= distance < cfg.segments
     require(possible, "distance", distance, f"1..{cfg.segments - 1}")
     check_fits(cfg, segment_len, tokenizer)
     size = cfg.segments * segment_len
-    # A stretch has room for the shortest sentences: without names all are equally long.
+    # Without names the stretch is what the sentences leave. With names these differ in length, and
+    # the stretch is as long as the whole document, of which the end is not used.
     longest = needles.longest(cfg.kind, cfg.digits, cfg.others, tokenizer)
     named = cfg.kind == "fact" or cfg.others > 0
     length = size if named else size - sum(longest)
@@ -171,7 +175,7 @@ def _document(
 
 
 def batch(documents: Documents, segment_len: int, text_weight: float = 0.0) -> Batch:
-    """Model input in segments: target the next token, weight 1 where it is a digit of the answer.
+    """Model input in segments: target the next token, weight 1 where it tells the answer.
 
     Args:
         text_weight: where it is a token of the text; elsewhere the weight is 0.

@@ -5,8 +5,8 @@
     The birthplace of Marta Lindqvist is Porto.      Where was Marta Lindqvist born? Porto
 
 A key has a name if the document states several. A fact is one of `questions`, in one of its
-wordings. The others are about other people, and say other things of them: who knows what a document
-states, but not of whom, guesses among them. Digits are tokenised one by one.
+wordings. The others are about other people, and say other things of them. A reader who knows the
+values but not the names guesses among them. Digits are tokenised one by one.
 """
 
 import functools
@@ -98,7 +98,7 @@ def drawn(
 def longest(kind: Kind, digits: int, others: int, tokenizer: Tokenizer) -> tuple[int, int]:
     """Tokens of the longest statement, and of the longest question with its answer.
 
-    Of names and values those count that have the most tokens by themselves.
+    It takes the name and the value that have the most tokens by themselves.
     """
 
     def most(words: Sequence[str]) -> str:
@@ -115,6 +115,14 @@ def longest(kind: Kind, digits: int, others: int, tokenizer: Tokenizer) -> tuple
             for question in relation.questions
         ]
     return max(len(one.statement) for one in some), max(len(one.question) for one in some)
+
+
+def most_others(kind: Kind) -> int:
+    """How many others of its kind a document can state beside the needle that is asked for."""
+    counts = [len(FIRST), len(LAST)]
+    if kind == "fact":
+        counts += [len(relation.values) for relation in RELATIONS.values()]
+    return min(counts) - 1
 
 
 def chance(kind: Kind) -> float:

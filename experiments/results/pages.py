@@ -39,6 +39,7 @@ TABLES: dict[str, Callable[[list[Result]], str]] = {
     "passkey_given": probes.given_table,
     "recall": probes.by_age_table,
     "dialogue": dialogue.dialogue_table,
+    "dialogue_given": dialogue.given_table,
     "questions": probes.by_age_table,
     "benchmark": benchmark.benchmark_table,
     "memories sorting": partial(memories.memories_table, "sorting"),

@@ -2,6 +2,7 @@
 
 import collections
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from experiments.run.tables import SOURCE, Result, markdown, source
@@ -69,13 +70,13 @@ def given_table(results: list[Result]) -> str:
     """The same of pretrained models, with what each was given, or trained for it."""
 
     def told(run: Result) -> tuple[str, str]:
-        given, trained = run["settings"], run.get("trained", {})
-        if "task" in trained:  # a run of the passkey
+        given = run["settings"]
+        trained = run.get("trained", given)  # of a run's own result the settings are the run's
+        if "optim" in trained and "task" in trained:
             updates = f"{trained['optim']['steps']} updates"
             far = f"at distances {' '.join(map(str, trained['task']['distances']))}"
-            return trained.get("preset", "smollm2"), ", ".join(
-                [*_remembering(trained["model"]), f"{updates} {far}", *_asked(given["task"])]
-            )
+            parts = [*_remembering(trained["model"]), f"{updates} {far}", *_asked(given["task"])]
+            return Path(trained["init_from"]).name, ", ".join(parts)
         parts = [f"segments of {given['segment_len']}"] if given["segment_len"] else []
         parts += [f"window {given['window']}", f"{given['sinks']} sinks"]
         if given["cells"]:

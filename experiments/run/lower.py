@@ -1,7 +1,7 @@
-"""What the layers below a memory say of a text: computed once, and kept on disk for other runs.
+"""Outputs of the layers below a memory: computed once, and kept on disk for other runs.
 
-Beside a frozen model the memory is in the upper layers only, and nothing of it reaches those below.
-What these make of a batch depends on the texts alone. So it is the same after every update, under
+Beside a frozen model the memory may be in the upper layers only. Nothing of it reaches the layers
+below, and their outputs depend on the texts alone. So these are the same after every update, under
 every control, and for every memory that is trained or tried beside the model.
 
 A batch's file is named by a hash of the model, and of all batches up to this one, since a window
@@ -31,6 +31,8 @@ from inf_former_jax.training.evaluation import make_lower_step
 
 #: Fields of a model that say nothing about the layers below the memory, without any.
 _ABOVE = {"long_term_layers": (), "cell_distance": 0, "cells_by_age": False, "memory_gradient": 0}
+#: And what an evaluation does not do. A training that does is refused.
+_ABOVE |= {"dropout": 0.0, "attention_dropout": 0.0}
 #: Parameters before the first layer.
 _BEFORE = ("embed", "positions")
 
@@ -88,8 +90,11 @@ class LowerLayers:
         """The batches with `lower`, but the first `skipped`.
 
         Args:
-            batches: from the first one on, each after the other; their tokens lie on the host, too.
-            rows: of a batch.
+            batches: all from the first one on, each after the other.
+            rows: B, of a batch.
+
+        Raises:
+            Unwritable, OSError: as `files.writing`, if a file cannot be written.
         """
         memory, key = fresh_memory(self._model, rows, self._mesh), self._begin
         behind: list[Batch] = []  # that the memory has not read
@@ -109,6 +114,7 @@ class LowerLayers:
                 _, memory = self._run(self._params, memory, one)
             behind.clear()
             lower, memory = self._run(self._params, memory, batch)
+            lower = jax.device_put(lower, self._placed)  # as `to_come` and `_read` have it
             self._write(file, lower)
             self.computed += 1
             yield batch._replace(lower=lower)

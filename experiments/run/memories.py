@@ -10,7 +10,8 @@ A memory's name says what it is made of:
                             of intervals only
     uniform | sticky        contracted everywhere alike, or more gently where attention fell; of
                             what is kept, the newest, or what attention fell on
-      | worth               of what is kept and read by content: what the model has learned to keep
+      | worth               of what is kept and read by content in all heads: what the model has
+                            learned to keep
 
 The row `window` has no memory. Its short-term memory is as much longer as a memory has functions,
 so that attention has as many keys. -emptied trains a memory that is emptied before every segment.
@@ -42,7 +43,7 @@ NAMES = tuple(
     for parts in product(WRITES, READS, CONTRACTIONS, STEERED)
     if parts[0] == "intervals" or parts[2] not in ("doubling", "kept")
     if parts[2] != "doubling" or parts[3] == "uniform"
-    if parts[3] != "worth" or (parts[2] == "kept" and parts[1] != "gaussian")
+    if parts[3] != "worth" or (parts[2] == "kept" and parts[1] in ("gibbs", "joined"))
 )
 
 #: No memory, and a short-term memory that attends to as many more vectors.

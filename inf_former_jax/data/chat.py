@@ -97,7 +97,11 @@ class Chat(NamedTuple):
 
 
 def has_template(folder: str | Path) -> bool:
-    """Whether a model's folder says how a conversation is written."""
+    """Whether a model's folder says how a conversation is written.
+
+    Raises:
+        ValueError: a tokenizer_config.json that is no JSON.
+    """
     template, config = (Path(folder) / name for name in TEMPLATE_FILES)
     if template.is_file():
         return True

@@ -187,6 +187,8 @@ class LongTermConfig(Checked):
         if self.learn_worth:
             found = f"True with contraction {self.contraction} and sticky {self.sticky}"
             require(self.keeps_ages, "learn_worth", found, "False, or kept cells and sticky")
+            found = f"True with content_heads {self.content_heads}"
+            require(self.density == "gibbs", "learn_worth", found, "False, or density = gibbs")
         if self.joined:
             found = f"True with content_heads {self.content_heads}"
             require(self.density == "gibbs", "joined", found, "True with density = gibbs")

@@ -107,14 +107,16 @@ class Decoder(nn.Module):
                 memories stay as they are.
 
         Raises:
-            ValueError: tokens or memory of a shape that does not fit the configuration.
+            ValueError: tokens, memory or lower of a shape that does not fit the configuration, or
+                dropout in training beside lower.
         """
         cfg = self.cfg
         check_call(cfg, tokens, memory)
         if lower is not None:
             shape, accepted = (*np.shape(tokens), cfg.d_model), f"of {cfg.lower_layers} layers"
             require(np.shape(lower) == shape, "lower", np.shape(lower), f"{shape}, {accepted}")
-            require(not train or cfg.dropout == 0, "dropout", cfg.dropout, "0 beside lower")
+            dropped = max(cfg.dropout, cfg.attention_dropout)
+            require(not train or dropped == 0, "dropout", dropped, "0 beside lower")
         if cfg.memory_gradient == 0:
             memory = jax.lax.stop_gradient(memory)
         where = None if where is None else jnp.asarray(where)
@@ -228,6 +230,9 @@ class Decoder(nn.Module):
 
         Returns:
             The outputs of `cfg.lower_layers` layers, and the memory with their part written.
+
+        Raises:
+            ValueError: tokens or memory of a shape that does not fit the configuration.
         """
         check_call(self.cfg, tokens, memory)
         due = state.has_pending(self.cfg, memory.seen)

@@ -63,10 +63,12 @@ class GibbsDensity(NamedTuple):
     ) -> Float[Array, "B J"]:
         """The mass of all queries below each edge; the weights of one head exist at a time.
 
-        Where it is learned what cells are worth, it is the mass of their softmax instead.
+        Where it is learned what cells are worth, a cell has `1 / (1 + w_max - w)` instead, w its
+        worth and w_max the largest: only their order counts, and no cell underflows to 0.
         """
         if self.worth is not None:
-            return _below(jax.nn.softmax(jnp.asarray(self.worth), axis=-1), edges)
+            worth = jnp.asarray(self.worth)
+            return _below(1 / (1 + worth.max(axis=-1, keepdims=True) - worth), edges)
 
         def of_head(total, head):
             weights = jax.tree.map(lambda x: x[:, None], head).weights()[:, 0]

@@ -2,7 +2,8 @@
 
 A write puts its L vectors on the last (1-τ)N of N cells. Of the older cells τN stay, in their order
 and as they are. A memory that is not sticky keeps the newest of them: it is a queue of vectors. A
-sticky one keeps those that attention fell on (paper §3.3). So a name can outlive its page.
+sticky one keeps those that attention fell on (paper §3.3), or those that are worth most, if that is
+learned. So a name can outlive its page.
 
     cells  [ a b c d | e f g h ]     a further segment i j k l:
     queue  [ e f g h | i j k l ]
@@ -11,6 +12,7 @@ sticky one keeps those that attention fell on (paper §3.3). So a name can outli
 The first writes fill the cells from the end, and what is not filled is not looked at.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -32,11 +34,14 @@ def locations(
 ) -> Float[Array, "B M"]:
     """The middles of the τN cells that a further write of a sticky memory keeps, in their order.
 
-    They are `density.distinct_bins` by their salience. While no more than τN are filled, all of
-    these stay.
+    They are `density.distinct_bins` by their salience. Where it is learned what cells are worth,
+    they are those of the largest salience. While no more than τN are filled, all of these stay.
     """
     count, new = cfg.num_basis, cfg.new_cells
-    chosen = distinct_bins(salience, count - new)
+    if cfg.learn_worth:
+        chosen = jnp.sort(jax.lax.top_k(salience, count - new)[1], axis=-1)
+    else:
+        chosen = distinct_bins(salience, count - new)
     last = jnp.arange(new, count)[None]
     cells = jnp.where(filled(cfg, writes)[:, None] <= count - new, last, chosen)
     return (cells + jnp.asarray(0.5, salience.dtype)) / count

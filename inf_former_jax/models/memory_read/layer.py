@@ -77,8 +77,8 @@ def project(
         assert layer is not None
         signal = cell_signal(cfg, coeffs)
         keys, values = layer.keys_values(signal)
-        both = (jnp.swapaxes(x, 0, 1) for x in (layer.aged(keys, memory), values))
-        return Projected(None, ContentMemory(*both, _worth(params, signal)))
+        keys, values = (jnp.swapaxes(x, 0, 1) for x in (layer.aged(keys, memory), values))
+        return Projected(None, ContentMemory(keys, values, _worth(params, signal)))
     assert params.value is not None
     heads = params.key.shape[1]
     count = cfg.num_content_heads(heads)
@@ -86,9 +86,8 @@ def project(
         signal = cell_signal(cfg, coeffs)
         kernels = params.key[:, :count], params.value[:, :count]
         projected = (to_heads(signal, kernel, precision=HIGHEST) for kernel in kernels)
-        by_content = ContentMemory(
-            *(jnp.swapaxes(x, 0, 1) for x in projected), _worth(params, signal)
-        )
+        keys, values = (jnp.swapaxes(x, 0, 1) for x in projected)
+        by_content = ContentMemory(keys, values, _worth(params, signal))
     if count < heads:
         assert params.mu is not None and params.sigma is not None
         kernels = params.key[:, count:], params.value[:, count:]

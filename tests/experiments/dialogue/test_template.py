@@ -73,8 +73,18 @@ def encoder(chat, document="whole"):
     return Encoder(chat.tokenizer, Layout(document, marks="template"), template_marks(chat))
 
 
-def test_a_conversation_is_what_the_template_writes(chat):
-    """With a document as the system's message, and without one, behind what the template says."""
+OTHERS = {
+    "a default message": CHATML,
+    "no message of its own": CHATML.replace("loop.first and", "false and"),
+    "a first token": START + CHATML.replace("loop.first and", "false and"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_conversation_is_what_the_template_writes(name, tmp_path):
+    """With a document as the system's message, and without one: nothing more, nothing less."""
+    where = tuned(tmp_path, OTHERS[name])
+    chat = load_chat(where, load_bpe(where))
     document = Message("system", "\n".join(TALK.sections))
     for kind, said in (("whole", [document, *SAID]), ("none", SAID)):
         got, whole = encoder(chat, kind)(TALK), chat.encode(said)
@@ -117,12 +127,12 @@ def test_a_chat_reads_what_the_template_writes(chat, monkeypatch):
         assert "types" not in options and "reply_types" not in options
         for token in (*chat.tokenizer.encode("ok").tolist(), chat.tokenizer.end):
             yield np.array([token])
-        return state
+        return state._replace(position=state.position + 1)
 
     def read(decoder, params, state, prompt, num_tokens, key, **options):
         asked.append(prompt[0].tolist())
         assert num_tokens == 0 and "types" not in options
-        return None, state
+        return None, state._replace(position=state.position + 1)
 
     monkeypatch.setattr(generate, "stream", stream)
     monkeypatch.setattr(generate, "generate", read)
@@ -135,18 +145,18 @@ def test_a_chat_reads_what_the_template_writes(chat, monkeypatch):
         talk = Chat(model, encoder(chat, "whole" if document else "none"), Answering())
         talk.read(document)
         list(talk.answer("who?"))
-        # The state stands still here, so that a turn is what was not read before.
         list(talk.answer("b"))
         before = [Message("system", document)] if document else []
         reply = [*chat.tokenizer.encode("ok").tolist(), chat.tokenizer.end]
-        read_first = [*asked[0], *asked[1], *reply, *asked[2]]
-        assert read_first == chat.encode([*before, *said]).tolist()
+        *first, last = asked
+        assert [*np.concatenate(first), *reply, *last] == chat.encode([*before, *said]).tolist()
 
 
 def test_refused_templates(tmp_path, chat):
     bare = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
     for name, template, found in (
         ("bare", bare, "a message without an end"),
+        ("none", "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}", "without marks"),
         ("some", CHATML.replace("message.role +", "message.role + loop.index|string +"), "several"),
     ):
         (tmp_path / name).mkdir()

@@ -199,6 +199,14 @@ def test_digits_of_other_tokenisers():
         ({"distances": (3, 0)}, r"^distances: found 0, accepted: a whole number ≥ 1$"),
         ({"digits": 0}, r"^digits: found 0, accepted: a whole number ≥ 1$"),
         ({"others": 3}, r"^others: found 3, accepted: at most 2, one in each other segment"),
+        (
+            {"distances": (99,), "others": 61},
+            r"^others: found 61, accepted: at most 60, for whom there are names and values$",
+        ),
+        (
+            {"distances": (99,), "digits": 5, "kind": "fact", "others": 30},
+            r"^others: found 30, accepted: at most 29, for whom there are names and values$",
+        ),
         ({"kind": "fact"}, r"^digits: found 2 with kind fact, accepted: only its default there$"),
         ({"text_weight": -0.5}, r"^text_weight: found -0\.5, accepted: a number ≥ 0$"),
         ({"text_weight": float("nan")}, r"^text_weight: found nan, accepted: a number ≥ 0$"),

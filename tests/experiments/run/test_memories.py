@@ -21,7 +21,7 @@ GRIDS = {grid.experiment.name: grid for grid in (SORTING, recall.MEMORIES, PASSK
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "recall")) for name in GRIDS]
 )
 def test_every_memory_is_one_that_a_model_can_have(name):
-    """All 47 names, at two sizes, with and without a window and a gradient: all differ."""
+    """All 46 names, at two sizes, with and without a window and a gradient: all differ."""
     options = dataclasses.replace(
         GRIDS[name].options,
         sizes=(4, 8),
@@ -30,7 +30,7 @@ def test_every_memory_is_one_that_a_model_can_have(name):
         gradients=(0, 2),
     )
     cells = GRIDS[name].cells(options)
-    assert len(cells) == 2 * 2 * 2 * 47 == len({cell.config for cell in cells})
+    assert len(cells) == 2 * 2 * 2 * 46 == len({cell.config for cell in cells})
     assert len({cell.folder for cell in cells}) == len(cells)
 
 
