@@ -7,6 +7,8 @@ h of Z,
 
     ∂V = wᵀ g,    ∂s = w ⊙ (g Vᵀ - (g·z - h) 1ᵀ).
 
+What steers a sticky memory, the sum of weights over queries, is formed on the way.
+
 Z lets another softmax be joined: of two attentions (z, Z) and (z', Z') over different keys, the one
 over all of them is `z + sigmoid(Z' - Z) (z' - z)`.
 """
@@ -16,7 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from inf_former_jax.memory.arrays import HIGHEST, AnyArray
 from inf_former_jax.memory.config import LongTermConfig
@@ -51,10 +53,14 @@ class ContentRead(NamedTuple):
 
     value: Float[Array, "B H T K"]  # z
     logsum: Float[Array, "B H T"]  # Z, the logarithm of the sum of exponentials
+    mass: Float[Array, "B R"] | None = None  # of each cell, over heads and queries; no gradient
 
 
 def content_read(
-    density: GibbsDensity, values: Float[AnyArray, "B H R K"], chunk: int = 256
+    density: GibbsDensity,
+    values: Float[AnyArray, "B H R K"],
+    chunk: int = 256,
+    counted: Bool[AnyArray, "B T"] | None = None,
 ) -> ContentRead:
     """`z = Σ_r w_r V_r` and `Z = log Σ_r exp(s_r)` of each density (SPEC §9).
 
@@ -62,45 +68,68 @@ def content_read(
         density: other keys of it are not read here: `join` adds what is found among them.
         values: V, the projected signal of each head on each cell.
         chunk: queries whose weights exist at a time; any T is accepted.
+        counted: queries that count in the mass of cells; None = no mass is wanted. With other keys
+            in the density it is the cells' part of the whole softmax.
     """
     queries, keys, bias = map(jnp.asarray, density[:3])
 
     def flat(x):  # [B, H, …] as [G, …]: heads of rows are independent of each other
         return x.reshape(-1, *x.shape[2:])
 
+    shape, weighing = queries.shape[:3], ()
+    if counted is not None:
+        rows = jnp.asarray(counted, queries.dtype)[:, None]
+        others = -jnp.inf if density.others is None else density.others
+        weighing = (jnp.broadcast_to(rows, shape), jnp.broadcast_to(others, shape))
+        weighing = jax.lax.stop_gradient(tuple(map(flat, weighing)))
     arrays = map(flat, (queries, keys, bias, jnp.asarray(values)))
-    found: Any = _read(*arrays, chunk)
-    z, logsum = found
-    shape = queries.shape[:3]
-    return ContentRead(z.reshape(*shape, -1), logsum.reshape(shape))
+    found: Any = _read(*arrays, weighing, chunk)
+    z, logsum, *mass = found
+    of_cells = mass[0].reshape(*shape[:2], -1).sum(axis=1) if mass else None
+    return ContentRead(z.reshape(*shape, -1), logsum.reshape(shape), of_cells)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _read(queries: Any, keys: Any, bias: Any, values: Any, chunk: int) -> Any:
-    """(z [G, T, K], Z [G, T]) of queries [G, T, K] on cells [G, R, K]."""
+@partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _read(queries: Any, keys: Any, bias: Any, values: Any, weighing: Any, chunk: int) -> Any:
+    """(z [G, T, K], Z [G, T]) of queries [G, T, K] on cells [G, R, K], and the mass [G, R].
 
-    def read_heads(queries, keys, bias, values):
-        found = []
+    Args:
+        weighing: how much each query counts, and the log-sum of its other keys, both [G, T]; with
+            () there is no mass.
+    """
+
+    def read_heads(queries, keys, bias, values, *weighing):
+        found, mass = [], []
         for start in range(0, queries.shape[1], chunk):
-            scores = _scores(queries[:, start : start + chunk], keys, bias)
+            at = slice(start, start + chunk)
+            scores = _scores(queries[:, at], keys, bias)
             top = scores.max(axis=-1, keepdims=True)
             weights = jnp.exp(scores - top)
             total = weights.sum(axis=-1, keepdims=True)
             z = jnp.einsum("gtr,grk->gtk", weights, values, precision=HIGHEST) / total
-            found.append((z, (top + jnp.log(total))[..., 0]))
-        return jax.tree.map(lambda *parts: _joined(parts), *found)
+            logsum = (top + jnp.log(total))[..., 0]
+            found.append((z, logsum))
+            if weighing:
+                counted, others = (part[:, at] for part in weighing)
+                share = counted * jax.nn.sigmoid(logsum - others) / total[..., 0]
+                mass.append(jnp.einsum("gtr,gt->gr", weights, share, precision=HIGHEST))
+        joined = jax.tree.map(lambda *parts: _joined(parts), *found)
+        return (*joined, sum(mass)) if mass else joined
 
     numbers = min(chunk, queries.shape[1]) * keys.shape[1]
-    return in_cached_pieces(read_heads, numbers, queries, keys, bias, values)
+    return in_cached_pieces(read_heads, numbers, queries, keys, bias, values, *weighing)
 
 
-def _forward(queries, keys, bias, values, chunk):
-    found: Any = _read(queries, keys, bias, values, chunk)
-    z, logsum = found
-    return (z, logsum), (queries, keys, bias, values, z, logsum)
+def _forward(queries, keys, bias, values, weighing, chunk):
+    found: Any = _read(queries, keys, bias, values, weighing, chunk)
+    z, logsum, *_ = found
+    return found, (weighing, (queries, keys, bias, values, z, logsum))
 
 
-def _backward(chunk, residuals, cotangents):
+def _backward(chunk, given, cotangents):
+    weighing, residuals = given
+    cotangents = cotangents[:2]  # the mass has no gradient
+
     def differentiate_heads(queries, keys, bias, values, z, logsum, g, h):
         grad_queries: list[Any] = []
         grads: Any = None
@@ -122,7 +151,8 @@ def _backward(chunk, residuals, cotangents):
     numbers = min(chunk, residuals[0].shape[1]) * residuals[1].shape[1]
     found = in_cached_pieces(differentiate_heads, numbers, *residuals, *cotangents)
     grad_queries, grad_keys, grad_bias, grad_values = found
-    return grad_queries, jnp.swapaxes(grad_keys, 1, 2), grad_bias, jnp.swapaxes(grad_values, 1, 2)
+    grads = grad_queries, jnp.swapaxes(grad_keys, 1, 2), grad_bias, jnp.swapaxes(grad_values, 1, 2)
+    return *grads, jax.tree.map(jnp.zeros_like, weighing)
 
 
 _read.defvjp(_forward, _backward)

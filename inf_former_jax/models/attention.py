@@ -21,7 +21,7 @@ from inf_former_jax.memory.long_term import LongTermConfig, LongTermMemory
 from inf_former_jax.models.gate import Gate
 from inf_former_jax.models.memory_read.layer import Found as Found
 from inf_former_jax.models.memory_read.layer import LayerProjections as LayerProjections
-from inf_former_jax.models.memory_read.layer import LongTermRead, Projected, by_kind
+from inf_former_jax.models.memory_read.layer import LongTermRead, Projected, Steering, by_kind
 from inf_former_jax.require import require
 
 
@@ -93,6 +93,7 @@ class LongTermAttention(nn.Module):
         memory: LongTermMemory,
         projected: Projected | None = None,
         layer: LayerProjections | None = None,
+        steering: Steering | None = None,
     ) -> tuple[Found, dict[str, Any]]:
         """Read without remembering: (what is found, info).
 
@@ -100,6 +101,7 @@ class LongTermAttention(nn.Module):
             projected: `LongTermRead.project` of the memory, made once for a segment that is read in
                 pieces.
             layer: the layer's own attention, for `cfg.projections = attention`.
+            steering: the mass of cells is wanted, too (`LongTermRead`).
 
         Returns:
             The context is 0 in rows whose memory is empty, and nothing of such a row is joined.
@@ -108,7 +110,7 @@ class LongTermAttention(nn.Module):
         """
         if self.is_initializing():
             self.gated(memory.coeffs[:, :1])  # so that init by this call alone makes all parameters
-        found = self.read(q, memory, projected, layer)
+        found = self.read(q, memory, projected, layer, steering)
         holds = (jnp.asarray(memory.writes) > 0)[:, None, None]
         kl = self._kl(found.density, q.shape[:3])
         info = {"density": found.density, "kl": jnp.where(holds, kl, 0.0)}

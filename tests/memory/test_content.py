@@ -10,7 +10,7 @@ import pytest
 
 from inf_former_jax.memory import cpu_cache, long_term
 from inf_former_jax.memory.content import ContentRead, cell_signal, content_read, join
-from inf_former_jax.memory.density import GibbsDensity
+from inf_former_jax.memory.density import GibbsDensity, bin_sum, bins_of_cells
 from inf_former_jax.memory.long_term import LongTermConfig
 from tests.golden import jit, relative_error
 
@@ -55,7 +55,7 @@ def test_custom_vjp_is_autodiff(monkeypatch, chunk, heads):
     monkeypatch.setattr(cpu_cache, "CACHE_NUMBERS", heads * min(chunk, T) * R)
 
     def chunked(queries, keys, bias, values):
-        return tuple(content_read(GibbsDensity(queries, keys, bias), values, chunk))
+        return tuple(content_read(GibbsDensity(queries, keys, bias), values, chunk)[:2])
 
     found, expected = (with_gradients(function, *inputs()) for function in (chunked, naive))
     for ours, theirs in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
@@ -68,7 +68,7 @@ def test_scores_of_any_size():
     for size in (1e4, -1e4):
         arguments = size * queries, keys, bias + size, values
         read = content_read(GibbsDensity(*arguments[:3]), values)
-        for ours, theirs in zip(read, naive(*arguments), strict=True):
+        for ours, theirs in zip(read[:2], naive(*arguments), strict=True):
             assert np.isfinite(ours).all()
             np.testing.assert_allclose(ours, theirs, rtol=1e-9)
 
@@ -147,3 +147,29 @@ def test_unit_cells():
     np.testing.assert_allclose(cell_signal(cfg, coeffs / 50)[1:], found[1:], rtol=1e-4)
     gradient = jax.grad(lambda coeffs: cell_signal(cfg, coeffs).sum())(jnp.asarray(coeffs))
     assert np.isfinite(gradient).all()
+
+
+def test_the_mass_of_cells_is_summed_on_the_way():
+    """That of the weights, formed whole: of queries that count, beside other keys, in chunks."""
+    rng = np.random.default_rng(5)
+    q, keys, values = (jnp.asarray(rng.normal(size=(2, 3, n, 4))) for n in (7, 5, 5))
+    bias, others = (jnp.asarray(rng.normal(size=(2, 3, n))) for n in (5, 7))
+    counted = jnp.asarray(rng.random((2, 7)) < 0.6)
+    for beside in (None, others):
+        density = GibbsDensity(q, keys, bias, beside)
+        read = content_read(density, values, 3, counted)
+        expected = jnp.where(counted[:, None, :, None], density.weights(), 0).sum((1, 2))
+        np.testing.assert_allclose(read.mass, expected, rtol=1e-5)
+        plain = content_read(density, values, 3)
+        assert plain.mass is None
+        np.testing.assert_array_equal(read.value, plain.value)
+        np.testing.assert_allclose(bin_sum(density, 5, counted), read.mass, atol=1e-5)
+        np.testing.assert_allclose(
+            bin_sum(density, 10, counted), bins_of_cells(read.mass, 10), atol=1e-5
+        )
+
+    def loss(values, counted=None):
+        read = content_read(GibbsDensity(q, keys, bias, others), values, 3, counted)
+        return (read.value**2).sum() + (read.logsum**2).sum()
+
+    np.testing.assert_array_equal(jax.grad(loss)(values), jax.grad(loss)(values, counted))

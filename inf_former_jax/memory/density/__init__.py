@@ -25,6 +25,7 @@ from inf_former_jax.memory.density.locations import uniform_locations as uniform
 from inf_former_jax.memory.density.mixed import MixedDensity as MixedDensity
 from inf_former_jax.memory.density.salience import bin_mass as bin_mass
 from inf_former_jax.memory.density.salience import bin_sum as bin_sum
+from inf_former_jax.memory.density.salience import bins_of_cells as bins_of_cells
 from inf_former_jax.memory.density.salience import interval_sum as interval_sum
 from inf_former_jax.memory.density.salience import normalise as normalise
 from inf_former_jax.memory.density.sparsemax import SparsemaxDensity as SparsemaxDensity

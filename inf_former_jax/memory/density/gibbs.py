@@ -56,7 +56,7 @@ class GibbsDensity(NamedTuple):
 
     def below(self, edges: Float[Any, " J"]) -> Float[Array, "B H T J"]:
         """The mass below each edge, which may be infinite."""
-        return _below(self.weights(), edges)
+        return mass_below(self.weights(), edges)
 
     def sums_below(
         self, edges: Float[Any, " J"], where: Bool[AnyArray, "B T"] | None = None
@@ -68,7 +68,7 @@ class GibbsDensity(NamedTuple):
         """
         if self.worth is not None:
             worth = jnp.asarray(self.worth)
-            return _below(1 / (1 + worth.max(axis=-1, keepdims=True) - worth), edges)
+            return mass_below(1 / (1 + worth.max(axis=-1, keepdims=True) - worth), edges)
 
         def of_head(total, head):
             weights = jax.tree.map(lambda x: x[:, None], head).weights()[:, 0]
@@ -80,7 +80,7 @@ class GibbsDensity(NamedTuple):
         zeros = jnp.zeros((batch, cells), jnp.result_type(*jax.tree.leaves(self)))
         by_head = jax.tree.map(lambda x: jnp.swapaxes(jnp.asarray(x), 0, 1), self)
         total, _ = jax.lax.scan(of_head, zeros, by_head)
-        return _below(total, edges)
+        return mass_below(total, edges)
 
     def part(self, heads: slice, queries: Any = slice(None)) -> "GibbsDensity":
         """The densities of these heads and queries."""
@@ -95,7 +95,7 @@ class GibbsDensity(NamedTuple):
         return (jnp.arange(cells, dtype=dtype) + 0.5) / cells
 
 
-def _below(mass: Float[Array, "*batch R"], edges: Float[Any, " J"]) -> Float[Array, "*batch J"]:
+def mass_below(mass: Float[Array, "*batch R"], edges: Float[Any, " J"]) -> Float[Array, "*batch J"]:
     """The mass below each edge: whole cells, and the part of a cell that an edge cuts."""
     cells = mass.shape[-1]
     place = jnp.clip(jnp.asarray(edges, mass.dtype), 0.0, 1.0) * cells

@@ -5,6 +5,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from inf_former_jax.memory.arrays import AnyArray
+from inf_former_jax.memory.density.gibbs import mass_below
 from inf_former_jax.memory.density.kind import Density
 
 #: How far the first and the last bin edge are moved outwards, as published.
@@ -40,6 +41,15 @@ def bin_sum(
     edges = np.linspace(0.0, 1.0, bins + 1)
     edges[0], edges[-1] = -EDGE_MARGIN, 1.0 + EDGE_MARGIN
     return jnp.maximum(jnp.diff(density.sums_below(edges, where)), 0.0)
+
+
+def bins_of_cells(mass: Float[AnyArray, "B R"], bins: int) -> Float[Array, "B D"]:
+    """The mass of D equal bins, given that of R equal cells: `bin_sum` of a density on cells."""
+    if mass.shape[-1] == bins:
+        return jnp.asarray(mass)
+    return jnp.maximum(
+        jnp.diff(mass_below(jnp.asarray(mass), np.linspace(0.0, 1.0, bins + 1))), 0.0
+    )
 
 
 def interval_sum(

@@ -19,6 +19,7 @@ from inf_former_jax.models.layer_memory.kind import Info, MemoryKind, Queries, R
 from inf_former_jax.models.memory_read.layer import (
     LayerProjections,
     Projected,
+    Steering,
     densities_of,
     project,
 )
@@ -88,9 +89,17 @@ class LongTerm(MemoryKind):
         """What each head and query finds under its density, in float32 at least."""
         cfg, mass = self.attention.cfg, None
         assert memory.long_term is not None
-        q = self._queries(queries[0], segment)
-        found, info = self.attention.attend(q, memory.long_term, segment.projected, self.layer)
-        if cfg.sticky:
+        q, steering = self._queries(queries[0], segment), None
+        if cfg.sticky and cfg.density == "gibbs" and not cfg.learn_worth:
+            # The read forms the weights anyway, and sums them on the way.
+            counted = jnp.ones((q.shape[0], q.shape[2]), bool)
+            counted = counted if segment.where is None else segment.where
+            steering = Steering(counted, self._others(queries))
+        given = memory.long_term, segment.projected, self.layer, steering
+        found, info = self.attention.attend(q, *given)
+        if found.mass is not None:
+            mass = density.bins_of_cells(found.mass, cfg.salience_bins)
+        elif cfg.sticky:
             # With a gradient its weights would be kept.
             looked = jax.lax.stop_gradient(_among(info["density"], self._others(queries)))
             mass = density.bin_sum(looked, cfg.salience_bins, segment.where)

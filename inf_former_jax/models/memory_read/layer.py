@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from inf_former_jax.memory.arrays import HIGHEST, AnyArray
 from inf_former_jax.memory.content import ContentRead, cell_signal, content_read
@@ -56,12 +56,20 @@ class ReadParams(NamedTuple):
     worth: Float[Array, " E"] | None = None
 
 
+class Steering(NamedTuple):
+    """What decides how much a query steers the next write of a sticky memory."""
+
+    counted: Bool[AnyArray, "B T"]  # padding does not
+    others: Float[AnyArray, "B H T"] | None = None  # as of `GibbsDensity`
+
+
 class Found(NamedTuple):
     """What queries find in a memory."""
 
     context: Float[Array, "B T E"] | None  # None if it is joined to local attention
     joined: ContentRead | None
     density: Density
+    mass: Float[Array, "B R"] | None = None  # of each cell, if it was asked for
 
 
 def project(
@@ -155,12 +163,14 @@ class LongTermRead(nn.Module):
         memory: LongTermMemory,
         projected: Projected | None = None,
         layer: LayerProjections | None = None,
+        steering: Steering | None = None,
     ) -> Found:
         """The context `concat_heads(z) W_O` of what each head reads, and the densities.
 
         Args:
             projected: `project` of the memory, if it is at hand.
             layer: the layer's own attention, for `cfg.projections = attention`.
+            steering: the mass of cells is wanted; only where all heads read by content.
 
         Raises:
             ValueError: without the layer where it is needed, or more heads by content than heads.
@@ -173,12 +183,17 @@ class LongTermRead(nn.Module):
         require(params.key is not None or layer is not None, "layer", found, "the layer's own")
         if projected is None:
             projected = project(cfg, params, memory, layer)
-        density, values = densities_of(cfg, params, q, projected, memory.writes), []
+        density, values, mass = densities_of(cfg, params, q, projected, memory.writes), [], None
         by_content, by_place = by_kind(density)
         if projected.content is not None:
-            read = content_read(by_content, projected.content.values)
+            counted = None
+            if steering is not None:
+                by_content = by_content._replace(others=steering.others)
+                counted = steering.counted
+            read = content_read(by_content, projected.content.values, counted=counted)
+            mass = read.mass
             if cfg.joined:
-                return Found(None, read, density)
+                return Found(None, read, density, mass)
             values.append(read.value)
         if projected.located is not None:
             values.append(located.read(cfg, by_place, projected.located))
@@ -186,8 +201,8 @@ class LongTermRead(nn.Module):
         z = jnp.swapaxes(z, 0, 1)
         if params.out is None:
             assert layer is not None
-            return Found(layer.output(z), None, density)
-        return Found(from_heads(z, params.out, HIGHEST), None, density)
+            return Found(layer.output(z), None, density, mass)
+        return Found(from_heads(z, params.out, HIGHEST), None, density, mass)
 
     def _created(self, heads: int, width: int, dim: int) -> dict[str, Array]:
         cfg, shapes = self.cfg, {}
