@@ -9,6 +9,9 @@ import numpy as np
 from experiments.run import tables
 from experiments.run.tables import CONTROL, SOURCE, TRAINED, Columns, Result, Runs, tested
 
+ANOTHER = "another document"
+"""Label of the control in which every conversation follows a document that it is not about."""
+
 #: Headings of the scores of replies → the figures in a result.
 SCORES = {
     "F1": "f1",
@@ -34,40 +37,42 @@ COLUMNS: Columns = {
     "perplexity, valid": tested(TRAINED, "perplexity", 2, split="valid"),
     "test": tested(TRAINED, "perplexity", 2),
     "memory emptied": tested(CONTROL, "perplexity", 2),
-    "another document": tested("another document", "perplexity", 2),
+    "another document": tested(ANOTHER, "perplexity", 2),
     **{column: partial(_score, figure) for column, figure in SCORES.items()},
     "updates": tables.updates,
 }
 
 
 def given_table(results: list[Result]) -> str:
-    """Pretrained models by their chat template, each with what it was given.
+    """Pretrained models by their chat template, a row for what each was given.
 
-    The baseline is the model that reads the document through its window alone. A gain over it is in
-    hundredths of a nat a token, with its standard error over conversations.
+    Gains are in hundredths of a nat a token, with their standard errors over conversations: over
+    the model that reads the document through its window alone, over the same model with its memory
+    emptied, and over it after another document.
     """
-    plain = [one["test"][TRAINED]["by_conversation"] for one in results if _plain(one)]
-    baseline = plain[0] if plain else {}
+    plain = next((one["test"][TRAINED] for one in results if _plain(one)), None)
     rows = []
     for result in results:
-        for number, (label, test) in enumerate(result["test"].items()):
-            itself = not plain or test["by_conversation"] is baseline
-            gain = "" if itself else _gain(baseline, test)
-            scores = [_score(figure, [result]) for figure in _BRIEF.values()]
-            scores = scores if not number else [""] * len(scores)
-            figures = [f"{test['perplexity']:.2f}", gain, *scores]
-            rows.append([_told(result), label, *figures, tables.source([result])])
-    header = ("given", "", "perplexity", "gain", *_BRIEF, SOURCE)
+        test = result["test"]
+        others = plain, test.get(CONTROL), test.get(ANOTHER)
+        gains = [_gain(other, test[TRAINED]) for other in others]
+        scores = [_score(figure, [result]) for figure in _BRIEF.values()]
+        perplexity = f"{test[TRAINED]['perplexity']:.2f}"
+        rows.append([_told(result), perplexity, *gains, *scores, tables.source([result])])
+    header = ("given", "perplexity", "gain over the window", "over itself emptied")
+    header = (*header, "over another document", *_BRIEF, SOURCE)
     return tables.markdown(header, rows)
 
 
 _BRIEF = {"F1": "f1", "ROUGE-L": "rouge_l", "METEOR": "meteor"}
 
 
-def _gain(baseline: dict[str, list[float]], test: Mapping[str, Any]) -> str:
-    """How much better a model is than the baseline on the same conversations."""
-    mine = test["by_conversation"]
-    nats, tokens = (np.array(baseline[name]) for name in ("nats", "tokens"))
+def _gain(other: Mapping[str, Any] | None, test: Mapping[str, Any]) -> str:
+    """How much better the figures of a test are than others of the same conversations."""
+    if other is None or other is test:
+        return ""
+    theirs, mine = other["by_conversation"], test["by_conversation"]
+    nats, tokens = (np.array(theirs[name]) for name in ("nats", "tokens"))
     if tokens.tolist() != mine["tokens"]:
         return ""
     saved = nats - np.array(mine["nats"])
