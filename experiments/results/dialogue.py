@@ -47,19 +47,21 @@ def given_table(results: list[Result]) -> str:
     """Pretrained models by their chat template, a row for what each was given.
 
     Gains are in hundredths of a nat a token, with their standard errors over conversations: over
-    the model that reads the document through its window alone, over the same model with its memory
-    emptied, and over it after another document.
+    the model that reads the document through the shortest window alone, over the same model with
+    its memory emptied, and over it after another document.
     """
-    plain = next((one["test"][TRAINED] for one in results if _plain(one)), None)
+    plain = [one for one in results if _plain(one)]
+    short = min(plain, key=lambda one: one["settings"]["window"], default=None)
+    window = None if short is None else short["test"][TRAINED]
     rows = []
     for result in results:
         test = result["test"]
-        others = plain, test.get(CONTROL), test.get(ANOTHER)
+        others = window, test.get(CONTROL), test.get(ANOTHER)
         gains = [_gain(other, test[TRAINED]) for other in others]
         scores = [_score(figure, [result]) for figure in _BRIEF.values()]
         perplexity = f"{test[TRAINED]['perplexity']:.2f}"
         rows.append([_told(result), perplexity, *gains, *scores, tables.source([result])])
-    header = ("given", "perplexity", "gain over the window", "over itself emptied")
+    header = ("given", "perplexity", "gain over the shortest window", "over itself emptied")
     header = (*header, "over another document", *_BRIEF, SOURCE)
     return tables.markdown(header, rows)
 
