@@ -17,6 +17,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Literal
 
 import jax
@@ -28,7 +29,7 @@ from experiments.dialogue.stream import Encoder, remembers
 from experiments.dialogue.turns import Chat
 from experiments.language_modeling.given import GivenConfig, given
 from experiments.language_modeling.sample import WriteConfig, pieces, writer
-from experiments.run import cli
+from experiments.run import cli, folders
 from inf_former_jax.fields import Count, Required
 from inf_former_jax.files import printable, read_text
 from inf_former_jax.models.decoder import Decoder
@@ -87,6 +88,7 @@ def begin(cfg: ChatConfig) -> Chat:
     """
     how = check(cfg)
     text = read_document(cfg.document) if cfg.document else ""
+    folders.read_config(Path(cfg.run))  # of whatever kind it is
     given_run, params, tokenizer = given(cfg, 1, kind_of(cfg.run))
     run = dialogue_of(given_run, cfg.run, "whole" if text or cfg.memory_in else "none")
     control = f"{cfg.run}, a control trained with its memory emptied"

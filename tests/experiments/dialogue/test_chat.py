@@ -252,7 +252,9 @@ def test_refusals_at_the_door(tmp_path, capsys):
     empty.write_text(" \n")
     assert "run: found none" in refused(capsys, "--document", text)
     (tmp_path / "config.json").write_text('{"chords": 3}')
-    assert "a DialogueConfig" in refused(capsys, "--run", tmp_path, "--document", text)
+    assert "model_type: found 'nothing', accepted: gpt2" in refused(
+        capsys, "--run", tmp_path, "--document", text
+    )
     for file, message in (
         (latin, f"{latin}: byte 3: found 0xe9, accepted: UTF-8"),
         (empty, f"{empty}: found no text, accepted: a text"),
@@ -286,6 +288,7 @@ def a_run(folder, decoder, params, layout):
     )
     folder.mkdir()
     folders.write_json(folder / "config.json", folders.to_json(cfg))
+    (folder / "metrics.jsonl").touch()
     fresh = state.init_state(decoder.cfg, optim.optimizer(cfg.optim), 8, 0, sharding.make_mesh())
     placed = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), params, fresh.params)
     with Checkpoints(folder / "checkpoints", cfg.checkpoint) as checkpoints:
