@@ -210,8 +210,8 @@ def test_it_is_asked_for_a_passkey(published, tmp_path):
             smollm2-infinity --init-from {published} {given} --out {out} --valid-documents 8
             --model.segment-len {T_PASSKEY} --model.mem-len {T_PASSKEY} --model.sinks 0
             --model.long-term-layers --model.long-term.num-basis {size}
-            --model.cell-distance 0 --optim.steps 1
-            --optim.warmup-steps 0 --optim.learning-rate 1e-12
+            --model.cell-distance 0 --model.long-term.tau 0.5 --model.long-term.no-learn-worth
+            --optim.steps 1 --optim.warmup-steps 0 --optim.learning-rate 1e-12
         """)
     )
     trained = json.loads((out / "result.json").read_text())["test"]["as trained"]
