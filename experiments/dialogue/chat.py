@@ -22,12 +22,13 @@ from typing import Annotated, Literal
 
 import jax
 
+from experiments.dialogue.config import DialogueConfig
 from experiments.dialogue.corpus import marks_of
-from experiments.dialogue.evaluate import dialogue_of, kind_of
+from experiments.dialogue.evaluate import dialogue_of
 from experiments.dialogue.replies import Answering
 from experiments.dialogue.stream import Encoder, remembers
 from experiments.dialogue.turns import Chat
-from experiments.language_modeling.given import GivenConfig, given
+from experiments.language_modeling.given import GivenConfig, given, kind_of
 from experiments.language_modeling.sample import WriteConfig, pieces, writer
 from experiments.run import cli, folders
 from inf_former_jax.fields import Count, Required
@@ -89,7 +90,7 @@ def begin(cfg: ChatConfig) -> Chat:
     how = check(cfg)
     text = read_document(cfg.document) if cfg.document else ""
     folders.read_config(Path(cfg.run))  # of whatever kind it is
-    given_run, params, tokenizer = given(cfg, 1, kind_of(cfg.run))
+    given_run, params, tokenizer = given(cfg, 1, kind_of(cfg.run, DialogueConfig, "layout"))
     run = dialogue_of(given_run, cfg.run, "whole" if text or cfg.memory_in else "none")
     control = f"{cfg.run}, a control trained with its memory emptied"
     require(not run.objective.empty_memory, "run", control, "another")

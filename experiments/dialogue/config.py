@@ -98,8 +98,7 @@ def paper(name: str) -> DialogueConfig:
 
 def tuned() -> DialogueConfig:
     """A published model that was tuned on conversations, whose memory alone is trained."""
-    window = {"mem_len": 256, "cell_distance": 2048}
-    of_novels = grafted(presets.smollm2_infinity(**window))
+    of_novels = grafted(presets.smollm2_infinity(mem_len=256))
     return DialogueConfig(
         model=of_novels.model,
         optim=of_novels.optim,

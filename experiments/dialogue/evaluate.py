@@ -23,10 +23,16 @@ from experiments.dialogue.task import (
     is_release,
     show,
 )
-from experiments.language_modeling import start
-from experiments.language_modeling.config import LanguageModelingConfig, TextConfig
-from experiments.language_modeling.given import GivenConfig, given, settings_of, state_of
-from experiments.run import cli, devices, folders, training
+from experiments.language_modeling.config import TextConfig
+from experiments.language_modeling.given import (
+    GivenConfig,
+    given,
+    kind_of,
+    settings_of,
+    state_of,
+    written,
+)
+from experiments.run import cli, devices, training
 from inf_former_jax.fields import Count, Required, Seed
 
 _FIGURES = "evaluation.json"
@@ -57,7 +63,7 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: as `given`, a model without types or a chat template, or as the data's reading.
     """
-    run, params, _ = given(cfg, cfg.batch_size, kind_of(cfg.run))
+    run, params, _ = given(cfg, cfg.batch_size, kind_of(cfg.run, DialogueConfig, "layout"))
     asked = dialogue_of(run, cfg.run, cfg.document)
     names = [field.name for field in dataclasses.fields(DataConfig)]
     data = {name: getattr(cfg, name) for name in names}
@@ -71,12 +77,6 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
     place = training.site(asked, cfg.out)
     results = Dialogue(asked, corpus, place).tested(state_of(asked, params, place.mesh))
     return provenance | facts(corpus) | settings_of(cfg) | results
-
-
-def kind_of(folder: str) -> type[TextConfig]:
-    """The class of a run's config: one of this task, or one of language_modeling."""
-    ours = start.is_run(folder) and "layout" in folders.read_config(Path(folder))
-    return DialogueConfig if ours else LanguageModelingConfig
 
 
 def dialogue_of(run: TextConfig, folder: str, document: Literal["whole", "none"]) -> DialogueConfig:
@@ -101,12 +101,7 @@ def main(argv: Sequence[str]) -> None:
     program = "python -m experiments.dialogue evaluate"
     cfg = cli.options(program, __doc__ or "", EvaluateConfig(), argv)
     devices.offer()
-    with cli.refusals():
-        folders.read_config(Path(cfg.run))
-        folder = folders.make(cfg.out)
-        provenance = folders.provenance("dialogue", Path(cfg.run).name, ["evaluate", *argv])
-        folders.check_free(folder / _FIGURES, cfg)
-        result = evaluate(cfg, provenance)
-    folders.write_json(folder / _FIGURES, result)
+    file = Path(cfg.out) / _FIGURES
+    result = written("dialogue", cfg, argv, file, evaluate)
     show(f"{result['corpus']}, {Path(cfg.run).name} as it is", result)
-    print(folder / _FIGURES)
+    print(file)

@@ -84,10 +84,8 @@ def history(
     """
     number, turn = place
     layout, length = encoder.layout, model.segment_len
-    streamed = layout.streamed(model)
-    encoded, room = split.encoded[number], how.reply_tokens
-    tokens, types = prompt(encoded, turn, length, layout, streamed, room)
-    if how.emptied and streamed:
+    tokens, types = prompt(split.encoded[number], turn, model, layout, how.reply_tokens)
+    if how.emptied and layout.streamed(model):
         first = max(0, (turn.said - 1) // length - 1) * length
         return tokens[first:], types[first:]
     return tokens, types

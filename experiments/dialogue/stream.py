@@ -323,7 +323,7 @@ def window_before(encoded: Encoded, place: int, window: int) -> Int64[np.ndarray
 
 
 def prompt(
-    encoded: Encoded, turn: Span, segment_len: int, layout: Layout, streamed: bool, room: int
+    encoded: Encoded, turn: Span, model: ModelConfig, layout: Layout, room: int
 ) -> tuple[Int32[np.ndarray, " m"], Int32[np.ndarray, " m"]]:
     """Tokens and types that a model reads before it says a turn, the turn's mark included.
 
@@ -332,9 +332,9 @@ def prompt(
     `room` tokens of the reply.
     """
     places = np.arange(turn.said)
-    if not streamed:
+    if not layout.streamed(model):
         before = window_before(encoded, turn.start, layout.window)
         spoken = np.flatnonzero(~in_documents(encoded)[: turn.said])
-        spoken = spoken[-max(1, segment_len - room - len(before)) :]
+        spoken = spoken[-max(1, model.segment_len - room - len(before)) :]
         places = np.concatenate([before, spoken])
     return encoded.tokens[places], encoded.types[places]

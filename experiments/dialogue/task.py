@@ -19,6 +19,7 @@ from experiments.dialogue.replies import answering, as_json, replies
 from experiments.dialogue.stream import remembers
 from experiments.language_modeling import start
 from experiments.language_modeling.sample import writer
+from experiments.results.dialogue import ANOTHER
 from experiments.run import controls, tables, training
 from experiments.run.batches import fresh_memory, on_host, placed
 from experiments.run.config import RunConfig
@@ -35,9 +36,6 @@ REPLIES = "replies.json"
 
 # The last field counts the replies.
 SCORES = tuple(field.name for field in dataclasses.fields(scores.Scores))[:-1]
-
-ANOTHER = "another document"
-"""Label of the control in which every conversation follows a document that it is not about."""
 
 
 def check(cfg: DialogueConfig) -> None:

@@ -99,10 +99,10 @@ class Chat:
         if self.carried:
             return tokens, types
         stream = Encoded(tokens, types, np.zeros(len(tokens), bool), self._documents, ())
-        length = self._writer.decoder.cfg.segment_len
-        room = min(self._how.reply_tokens, length // 2)
+        model = self._writer.decoder.cfg
+        room = min(self._how.reply_tokens, model.segment_len // 2)
         turn = Span(0, len(tokens) - len(self._partner), len(tokens), len(tokens))
-        return prompt(stream, turn, length, self.encoder.layout, False, room)
+        return prompt(stream, turn, model, self.encoder.layout, room)
 
     def _keep(self, tokens: np.ndarray, mark: tuple[int, ...]) -> None:
         """Tokens that stand behind one mark join the stream."""

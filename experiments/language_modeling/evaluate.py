@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from experiments.language_modeling.config import LanguageModelingConfig
 from experiments.language_modeling.corpora import tokenized
-from experiments.language_modeling.given import GivenConfig, given, settings_of, state_of
+from experiments.language_modeling.given import GivenConfig, given, settings_of, state_of, written
 from experiments.language_modeling.task import LanguageModeling, facts, show
-from experiments.run import cli, devices, folders, lower, training
+from experiments.run import cli, devices, lower, training
 from inf_former_jax.data.text import Skip
 from inf_former_jax.fields import Natural, NonEmpty
 
@@ -50,7 +50,7 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
     assert isinstance(run, LanguageModelingConfig)
     if cfg.keep_lower:
         nothing_dropped = dataclasses.replace(run.model, dropout=0.0, attention_dropout=0.0)
-        lower.check(nothing_dropped, "memory", "keep_lower")
+        lower.check(nothing_dropped)
     run = dataclasses.replace(run, keep_lower=cfg.keep_lower)
     limits = {str(split): cfg.characters for split in cfg.splits}
     corpus = tokenized(cfg.data, tokenizer, cfg.cache, limits, cfg)
@@ -65,17 +65,10 @@ def main(argv: Sequence[str]) -> None:
     program = "python -m experiments.language_modeling evaluate"
     cfg = cli.options(program, __doc__ or "", EvaluateConfig(), argv)
     devices.offer()
-    with cli.refusals():
-        folders.read_config(Path(cfg.run))
-        folder = folders.make(cfg.out or cfg.run)
-        provenance = folders.provenance(
-            "language_modeling", Path(cfg.run).name, ["evaluate", *argv]
-        )
-        name = Path(cfg.data).resolve().name if cfg.data else "plays"
-        file = folder / f"evaluation-{name}{f'-{cfg.cells}' if cfg.cells else ''}.json"
-        folders.check_free(file, cfg)
-        result = evaluate(cfg, provenance)
-    folders.write_json(file, result)
+    name = Path(cfg.data).resolve().name if cfg.data else "plays"
+    name += f"-{cfg.cells}" if cfg.cells else ""
+    file = Path(cfg.out or cfg.run) / f"evaluation-{name}.json"
+    result = written("language_modeling", cfg, argv, file, evaluate)
     for split in cfg.splits:
         show(f"{result['corpus']}, {split}", result[split])
     print(file)

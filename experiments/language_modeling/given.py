@@ -1,8 +1,9 @@
 """A trained model from a folder, with a window and a memory that need no training."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from jax.sharding import Mesh
 
 from experiments.language_modeling import start
 from experiments.language_modeling.config import LanguageModelingConfig, PublishedConfig, TextConfig
-from experiments.run import devices, folders
+from experiments.run import cli, devices, folders
 from experiments.run.config import RunConfig
 from inf_former_jax.data.tokens import Tokenizer
 from inf_former_jax.fields import Natural, Rate, Required
@@ -53,6 +54,8 @@ class GivenConfig(PublishedConfig):
     """With --cell-tau 1 - 1/n: this part of the cells stays as it is instead of being squeezed, and
     the others are dropped. attended: what attention fell on stays (paper §3.3); newest: a queue."""
 
+
+Given = TypeVar("Given", bound=GivenConfig)
 
 #: What gives a model a memory that needs no training.
 _GIVEN = ("window", "sinks", "cells", "cell_layers", "cell_distance", "cells_by_age", "cell_tau")
@@ -142,3 +145,37 @@ def state_of(cfg: RunConfig, params: Any, mesh: Mesh) -> TrainState:
     """The state that a task evaluates, of parameters that are not trained; on every device."""
     step, key = jnp.zeros((), jnp.int32), jax.random.key(cfg.seed)
     return TrainState(step, sharding.everywhere(params, mesh), (), init(cfg.model, 1), key)
+
+
+def kind_of(folder: str, own: type[TextConfig], field: str) -> type[TextConfig]:
+    """The class of a folder's config: `own` of a run that has this field, else language_modeling's.
+
+    Raises:
+        ValueError: a config.json that is no run's.
+    """
+    ours = start.is_run(folder) and field in folders.read_config(Path(folder))
+    return own if ours else LanguageModelingConfig
+
+
+def written(
+    experiment: str,
+    cfg: Given,
+    argv: Sequence[str],
+    file: Path,
+    evaluate: Callable[[Given, dict[str, Any]], dict[str, Any]],
+) -> dict[str, Any]:
+    """The result of an evaluation, which is written into a file; refusals end the program.
+
+    Args:
+        experiment: whose command it is, `python -m experiments.NAME evaluate`.
+        file: where the result goes. One of other settings is never written over.
+        evaluate: (config, provenance) → the result.
+    """
+    with cli.refusals():
+        folders.read_config(Path(cfg.run))
+        folders.make(file.parent)
+        provenance = folders.provenance(experiment, Path(cfg.run).name, ["evaluate", *argv])
+        folders.check_free(file, cfg)
+        result = evaluate(cfg, provenance)
+    folders.write_json(file, result)
+    return result

@@ -60,7 +60,8 @@ class Sizes(Checked):
         accepted = f"at most {most}, for whom there are names and values"
         require(self.others <= most, "others", self.others, accepted)
         found = f"{self.digits} with kind fact"
-        require(self.kind == "key" or self.digits == 5, "digits", found, "only its default there")
+        fits = self.kind == "key" or self.digits == type(self).digits
+        require(fits, "digits", found, f"only its default {type(self).digits} there")
 
     @property
     def segments(self) -> int:

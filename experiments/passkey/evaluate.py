@@ -11,13 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from experiments.language_modeling.config import LanguageModelingConfig, TextConfig
-from experiments.language_modeling.given import GivenConfig, given, settings_of, state_of
-from experiments.language_modeling.start import is_run
+from experiments.language_modeling.given import (
+    GivenConfig,
+    given,
+    kind_of,
+    settings_of,
+    state_of,
+    written,
+)
 from experiments.passkey.config import PasskeyConfig
 from experiments.passkey.data import Sizes
 from experiments.passkey.task import Passkey, show
-from experiments.run import cli, devices, folders, training
+from experiments.run import cli, devices, training
 from inf_former_jax.fields import Count, Required, Sample, Seed
 
 _FIGURES = "evaluation.json"
@@ -47,7 +52,7 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: as `given`, or texts that are not found or too short.
     """
-    run, params, _ = given(cfg, cfg.batch_size, _kind(cfg.run))
+    run, params, _ = given(cfg, cfg.batch_size, kind_of(cfg.run, PasskeyConfig, "task"))
     asked = PasskeyConfig(
         model=run.model,
         optim=run.optim,
@@ -66,22 +71,10 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
     return provenance | settings_of(cfg) | results
 
 
-def _kind(folder: str) -> type[TextConfig]:
-    """The class of a run's config: one of this task, or one of language_modeling."""
-    ours = is_run(folder) and "task" in folders.read_config(Path(folder))
-    return PasskeyConfig if ours else LanguageModelingConfig
-
-
 def main(argv: Sequence[str]) -> None:
     """The command line: `python -m experiments.passkey evaluate [--options]`."""
     program = "python -m experiments.passkey evaluate"
     cfg = cli.options(program, __doc__ or "", EvaluateConfig(), argv)
     devices.offer()
-    with cli.refusals():
-        folders.read_config(Path(cfg.run))
-        folder = folders.make(cfg.out)
-        provenance = folders.provenance("passkey", Path(cfg.run).name, ["evaluate", *argv])
-        folders.check_free(folder / _FIGURES, cfg)
-        result = evaluate(cfg, provenance)
-    folders.write_json(folder / _FIGURES, result)
-    show(f"passkey, {Path(cfg.run).name} as it is", folder, result, _FIGURES)
+    result = written("passkey", cfg, argv, Path(cfg.out) / _FIGURES, evaluate)
+    show(f"passkey, {Path(cfg.run).name} as it is", Path(cfg.out), result, _FIGURES)

@@ -85,7 +85,7 @@ def drawn(
             for key, name in zip(keys, full_names(random, others + 1), strict=True)
         ]
     names = full_names(random, others + 1)
-    relation = RELATIONS[list(RELATIONS)[int(random.integers(len(RELATIONS)))]]
+    relation = RELATIONS[one_of(random, list(RELATIONS))]
     values = several(random, relation.values, others + 1)
     question = one_of(random, relation.questions)
     return [

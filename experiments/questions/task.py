@@ -131,7 +131,6 @@ class Probe(ConversationTask):
         """
         split = "swapped" if control == "foreign" else "test"
         row = self.figures(state, split, "none" if control == "foreign" else control)
-        del row["by_conversation"]
         accuracy = {"token_accuracy": row.pop("accuracy")}
         return accuracy | row | self.answered(state.params, control)
 

@@ -9,9 +9,9 @@ reaches back into them.
 """
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from experiments.run import folders
 from experiments.run.batches import fresh_memory
 from inf_former_jax import files
 from inf_former_jax.data.batches import Batch
-from inf_former_jax.models.config import compute_dtype
+from inf_former_jax.memory.state import init
 from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.require import require
 from inf_former_jax.training.evaluation import make_lower_step
@@ -35,28 +35,33 @@ _ABOVE = {"long_term_layers": (), "cell_distance": 0, "cells_by_age": False, "me
 _ABOVE |= {"dropout": 0.0, "attention_dropout": 0.0}
 #: Parameters before the first layer.
 _BEFORE = ("embed", "positions")
+#: Fields of a batch that these layers read.
+_READ = ("tokens", "resets", "valid", "types")
 
 
-def check(model: ModelConfig, trained: str, name: str) -> None:
+def check(model: ModelConfig, trained: str = "memory") -> None:
     """Refuse to keep what is not the same in every run.
 
     Args:
         trained: `OptimConfig.trained`; "memory" for a model that is not trained at all.
-        name: of the option.
 
     Raises:
         ValueError: layers that learn or drop, no layer below the memory, a table of positions that
             upper layers share, or several hosts.
     """
+
+    def refuse_unless(fits: bool, found: str, accepted: str) -> None:
+        require(fits, "keep_lower", found, accepted)
+
     found = "a model whose lower layers are trained"
-    require(trained == "memory", name, found, "optim.trained memory")
+    refuse_unless(trained == "memory", found, "optim.trained memory")
     accepted = "a model with a memory in upper layers alone (long_term_layers)"
-    require(model.lower_layers > 0, name, "no layer below the memory", accepted)
+    refuse_unless(model.lower_layers > 0, "no layer below the memory", accepted)
     dropped = max(model.dropout, model.attention_dropout)
-    require(dropped == 0, name, f"a dropout of {dropped}", "0")
+    refuse_unless(dropped == 0, f"a dropout of {dropped}", "0")
     accepted = "learned or rotary positions"
-    require(model.position != "relative", name, "relative positions", accepted)
-    require(jax.process_count() == 1, name, "several hosts", "one")
+    refuse_unless(model.position != "relative", "relative positions", accepted)
+    refuse_unless(jax.process_count() == 1, "several hosts", "one")
 
 
 class LowerLayers:
@@ -65,9 +70,6 @@ class LowerLayers:
     Args:
         params: of the model, or of more than these layers.
         folder: where outputs are kept and found.
-
-    Attributes:
-        computed, found: how many batches were run, and how many were on disk.
     """
 
     def __init__(self, model: ModelConfig, params: Any, mesh: Mesh, folder: str | Path):
@@ -77,14 +79,13 @@ class LowerLayers:
         # A training step may take the given arrays for what it makes.
         self._params = jax.tree.map(jnp.array, own)
         self._run = make_lower_step(model, mesh)
-        self._dtype = np.dtype(compute_dtype(model) or own["embed"]["embedding"].dtype)
         self._placed = NamedSharding(mesh, PartitionSpec("data"))
         settings = folders.to_json(dataclasses.replace(model, long_term=None, **_ABOVE))
-        leaves = jax.tree.leaves_with_path(jax.device_get(self._params))
-        digest = files.digest_of({jax.tree_util.keystr(path): leaf for path, leaf in leaves})
-        self._begin = _hash(json.dumps([settings, model.lower_layers, digest], sort_keys=True))
+        named = jax.tree.leaves_with_path(jax.device_get(self._params))
+        leaves = {jax.tree_util.keystr(path): leaf for path, leaf in named}
+        said = np.array(json.dumps([settings, model.lower_layers], sort_keys=True))
+        self._begin = files.digest_of(leaves | {"settings": said})
         self._folder.mkdir(parents=True, exist_ok=True)
-        self.computed = self.found = 0
 
     def added(self, batches: Iterable[Batch], rows: int, skipped: int = 0) -> Iterator[Batch]:
         """The batches with `lower`, but the first `skipped`.
@@ -99,15 +100,15 @@ class LowerLayers:
         memory, key = fresh_memory(self._model, rows, self._mesh), self._begin
         behind: list[Batch] = []  # that the memory has not read
         for number, batch in enumerate(batches):
-            read = batch.tokens, batch.resets, batch.valid, batch.types
-            key = _hash(key, *(np.asarray(leaf) for leaf in read if leaf is not None))
+            read = {name: leaf for name, leaf in batch._asdict().items() if name in _READ}
+            read = {name: np.asarray(leaf) for name, leaf in read.items() if leaf is not None}
+            key = files.digest_of(read | {"before": np.array(key)})
             if number < skipped:
                 behind.append(batch)
                 continue
             file = self._folder / f"{key}.npy"
-            if (kept := self._read(file, batch.tokens.shape)) is not None:
+            if (kept := self._read(file, batch)) is not None:
                 behind.append(batch)
-                self.found += 1
                 yield batch._replace(lower=kept)
                 continue
             for one in behind:
@@ -116,36 +117,28 @@ class LowerLayers:
             lower, memory = self._run(self._params, memory, batch)
             lower = jax.device_put(lower, self._placed)  # as `to_come` and `_read` have it
             self._write(file, lower)
-            self.computed += 1
             yield batch._replace(lower=lower)
 
     def to_come(self, batch: Batch) -> Batch:
         """The batch with the shape of what will be added: a step can be compiled for it."""
-        shape = (*batch.tokens.shape, self._model.d_model)
-        return batch._replace(lower=jax.ShapeDtypeStruct(shape, self._dtype, sharding=self._placed))
+        memory = jax.eval_shape(partial(init, self._model, batch.tokens.shape[0]))
+        lower, _ = jax.eval_shape(self._run, self._params, memory, batch)
+        placed = jax.ShapeDtypeStruct(lower.shape, lower.dtype, sharding=self._placed)
+        return batch._replace(lower=placed)
 
-    def _read(self, file: Path, shape: tuple[int, ...]) -> jax.Array | None:
+    def _read(self, file: Path, batch: Batch) -> jax.Array | None:
         """What a file holds; None if it is not there, or damaged."""
         try:
             raw = np.load(file)
         except (OSError, ValueError, EOFError):
             return None
-        if raw.shape != (*shape, self._model.d_model) or raw.dtype.itemsize != self._dtype.itemsize:
+        wanted: Any = self.to_come(batch).lower
+        if raw.shape != wanted.shape or raw.dtype.itemsize != wanted.dtype.itemsize:
             return None
-        return jax.device_put(raw.view(self._dtype), self._placed)
+        return jax.device_put(raw.view(wanted.dtype), self._placed)
 
     def _write(self, file: Path, lower: jax.Array) -> None:
         """Write bits: NumPy's files know no bfloat16."""
         host = np.asarray(lower)
         with files.writing(file) as out:
             np.save(out, host.view(f"uint{8 * host.dtype.itemsize}"))
-
-
-def _hash(*parts: str | np.ndarray) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        text = part if isinstance(part, str) else f"{part.dtype} {part.shape}"
-        digest.update(f"{text}\n".encode())
-        if not isinstance(part, str):
-            digest.update(np.ascontiguousarray(part).tobytes())
-    return digest.hexdigest()[:32]

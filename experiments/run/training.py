@@ -43,7 +43,7 @@ def check(cfg: RunConfig) -> None:
         all_segments.check(cfg.model)
     operators(cfg.model)  # cached: the run takes these
     if cfg.keep_lower:
-        lower.check(cfg.model, cfg.optim.trained, "keep_lower")
+        lower.check(cfg.model, cfg.optim.trained)
         sequential = cfg.objective.schedule == "sequential"
         require(sequential, "keep_lower", "schedule parallel", "objective.schedule sequential")
     if cfg.optim.trained == "memory":

@@ -186,9 +186,9 @@ class LongTermConfig(Checked):
             require(self.cells >= self.num_basis, "cells", found, "0 or at least num_basis")
         if self.learn_worth:
             found = f"True with contraction {self.contraction} and sticky {self.sticky}"
-            require(self.keeps_ages, "learn_worth", found, "False, or kept cells and sticky")
-            found = f"True with content_heads {self.content_heads}"
-            require(self.density == "gibbs", "learn_worth", found, "False, or density = gibbs")
+            fits = self.keeps_ages and self.density == "gibbs"
+            accepted = "False, or a sticky memory of kept cells with density = gibbs"
+            require(fits, "learn_worth", found, accepted)
         if self.joined:
             found = f"True with content_heads {self.content_heads}"
             require(self.density == "gibbs", "joined", found, "True with density = gibbs")

@@ -81,10 +81,11 @@ class LongTermAttention(nn.Module):
         """
         accepted = "False; a block joins what `attend` finds to its own attention"
         require(not self.cfg.joined, "joined", True, accepted)
-        found, info = self.attend(q, memory, layer=layer)
+        steering = Steering(where) if self.cfg.sticky else None
+        found, info = self.attend(q, memory, layer=layer, steering=steering)
         assert found.context is not None
-        if self.cfg.sticky:
-            memory = long_term.remember(memory, info["density"], where)
+        if found.mass is not None:
+            memory = long_term.remember_mass(memory, found.mass)
         return found.context, memory, info
 
     def attend(
@@ -101,7 +102,7 @@ class LongTermAttention(nn.Module):
             projected: `LongTermRead.project` of the memory, made once for a segment that is read in
                 pieces.
             layer: the layer's own attention, for `cfg.projections = attention`.
-            steering: the mass of cells is wanted, too (`LongTermRead`).
+            steering: the mass that steers the next write is wanted, too.
 
         Returns:
             The context is 0 in rows whose memory is empty, and nothing of such a row is joined.

@@ -3,16 +3,15 @@
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from inf_former_jax.data.batches import Batch
-from inf_former_jax.memory.state import Memory
+from inf_former_jax.memory.state import Memory, reset
 from inf_former_jax.models import all_segments
-from inf_former_jax.models.config import compute_dtype
 from inf_former_jax.models.decoder import Decoder, ModelConfig
 from inf_former_jax.require import require
 from inf_former_jax.training.data_parallel import on_each_device
@@ -24,7 +23,7 @@ from inf_former_jax.training.forward import (
     kinds,
     swap_leading,
 )
-from inf_former_jax.training.objective import Objective, TokenFigures, token_figures
+from inf_former_jax.training.objective import Objective, token_figures
 from inf_former_jax.training.schedules import batch_sums, schedule_of
 
 # Folded into the key of an evaluation, above any step number, which training folds in.
@@ -75,29 +74,44 @@ def make_lower_step(cfg: ModelConfig, mesh: Mesh | None = None):
 
     def lower_of_rows(shared, by_row, first_row):
         (params, kind), (memory, batch) = shared, by_row
-        run = ForwardPass(cfg, None, jax.random.key(0), first_row=first_row)
-        method = partial(Decoder(cfg).apply, {"params": params}, method="lower")
-        dtype = compute_dtype(cfg) or params["embed"]["embedding"].dtype
-        nothing = jnp.zeros((*batch.tokens.shape[::2], cfg.d_model), dtype)  # [B, T, E]
+        lower = partial(Decoder(cfg).apply, {"params": params}, method="lower")
 
         def read(memory: Memory, segment: Segments):
             of = segment.batch
-            found = method(of.tokens, memory, where=of.valid, types=of.types)
-            x, memory = cast(tuple[Any, Memory], found)
-            return memory, x
+            return lower(of.tokens, memory, where=of.valid, types=of.types)
 
-        def padding(memory: Memory, segment: Segments):
-            return memory, nothing
-
-        def body(memory: Memory, segment: Segments):
-            memory = run.start(memory, segment.batch.resets)
-            return jax.lax.cond(segment.kind > PADDING, read, padding, memory, segment)
-
-        memory, found = jax.lax.scan(body, memory, by_segment(batch, kind))
-        return (), (swap_leading(found), memory)
+        return (), _each_segment(reset, read, memory, by_segment(batch, kind))
 
     run = on_each_device(lower_of_rows, mesh)
     return jax.jit(lambda params, memory, batch: run((params, kinds(batch)), (memory, batch))[1])
+
+
+def _each_segment(
+    start: Callable[[Memory, Any], Memory],
+    read: Callable[[Memory, Segments], Any],
+    memory: Memory,
+    segments: Segments,
+) -> tuple[Any, Memory]:
+    """(what is read of each segment, leaves [B, W, …], and the memory after the last one).
+
+    Args:
+        start: (memory, resets) → the memory that a segment begins with.
+        read: (memory, segment) → (what is read, the memory after it). Of segments that are padding
+            in every row it is 0.
+    """
+    first = jax.tree.map(lambda leaf: leaf[0], segments)
+    shapes, _ = jax.eval_shape(read, memory, first)
+
+    def padding(memory: Memory, segment: Segments):
+        return jax.tree.map(jnp.zeros_like, shapes), memory
+
+    def body(memory: Memory, segment: Segments):
+        memory = start(memory, segment.batch.resets)
+        found, memory = jax.lax.cond(segment.kind > PADDING, read, padding, memory, segment)
+        return memory, found
+
+    memory, found = jax.lax.scan(body, memory, segments)
+    return swap_leading(found), memory
 
 
 def _controlled(cfg: ModelConfig, empty: bool, foreign: bool) -> Callable[..., ForwardPass]:
@@ -138,18 +152,9 @@ def make_token_step(
         def read(memory: Memory, segment: Segments):
             rngs = {"locations": jax.random.fold_in(key, segment.number)}
             output = run.output(params, memory, segment, rngs)
-            return output.memory, token_figures(output.logits, segment.batch.targets)
+            return token_figures(output.logits, segment.batch.targets), output.memory
 
-        def padding(memory: Memory, segment: Segments):
-            nats = jnp.zeros(segment.batch.targets.shape)
-            return memory, TokenFigures(nats, jnp.zeros(nats.shape, bool))
-
-        def body(memory: Memory, segment: Segments):
-            memory = run.start(memory, segment.batch.resets)
-            return jax.lax.cond(segment.kind > PADDING, read, padding, memory, segment)
-
-        memory, figures = jax.lax.scan(body, memory, by_segment(batch, kind))
-        return (), (swap_leading(figures), memory)
+        return (), _each_segment(run.start, read, memory, by_segment(batch, kind))
 
     step = _as_evaluation(on_each_device(figures_of_tokens, mesh))
     return jax.jit(lambda *arguments: step(*arguments)[1])

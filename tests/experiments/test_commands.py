@@ -25,7 +25,7 @@ COMMANDS = {
     "passkey": "infinity-former-lasting infinity-former transformer-xl smollm2-infinity",
     "passkey smollm2-infinity": "--init-from --data --tokenizer",
     "passkey evaluate": "--run --memory --segment-len --window --sinks --cells --data --cache "
-    "--task.distances --task.digits --test-documents --batch-size --out",
+    "--task.distances --task.digits --task.kind --task.others --test-documents --batch-size --out",
     "passkey infinity-former": "--data --tokenizer --cache --task.distances --task.digits "
     "--task.text-weight --test-documents",
     "questions": "infinity-lasting infinity no-memory",
@@ -43,13 +43,16 @@ COMMANDS = {
     "generate": "--model --memory --prompt --prompt-file --ask --tokens --temperature --top-p "
     "--top-k --segment-len --dtype --memory-in --memory-out --seed",
     "dialogue": "no-document window compressive infinity infinity-sticky infinity-lasting "
-    "paper-window paper-infinity-lasting",
+    "paper-window paper-infinity-lasting smollm2-infinity",
     "dialogue infinity-lasting": "--layout.document --layout.window --layout.scored "
     "--reading.min-rating --data --init-from --replies --temperature --top-p --wordnet",
     "dialogue compare": "--models --seeds --updates --document --scored --memory-gradient --data "
     "--init-from --valid-conversations --test-conversations --replies --wordnet --out",
+    "dialogue evaluate": "--run --document --memory --segment-len --window --sinks --cells --dtype "
+    "--data --test-conversations --replies --batch-size --seed --out",
     "dialogue page": "--run --replies --seed --out",
-    "dialogue chat": "--run --document --reply-tokens --speaker --memory-in",
+    "dialogue chat": "--run --document --memory --segment-len --window --sinks --cells "
+    "--reply-tokens --speaker --memory-in",
     "analysis": "retention choose stream memory",
     "analysis retention": "--num-basis --widths --taus --powers --writes --ages --out",
     "analysis choose": "--tokens --segment --num-basis --restarts --minutes --out",

@@ -23,8 +23,6 @@ class GibbsDensity(NamedTuple):
     bias: Float[AnyArray, "B H R"]  # b, added to the scores of each cell; -∞ where none is
     # log Σ exp of the scores of other keys in the same softmax; None = the cells are all there is
     others: Float[AnyArray, "B H T"] | None = None
-    # what a cell is worth by itself, a part of b; -∞ where none is; None = nothing has learned it
-    worth: Float[AnyArray, "B R"] | None = None
 
     @property
     def mean(self) -> Float[Array, "B H T"]:
@@ -61,14 +59,7 @@ class GibbsDensity(NamedTuple):
     def sums_below(
         self, edges: Float[Any, " J"], where: Bool[AnyArray, "B T"] | None = None
     ) -> Float[Array, "B J"]:
-        """The mass of all queries below each edge; the weights of one head exist at a time.
-
-        Where it is learned what cells are worth, a cell has `1 / (1 + w_max - w)` instead, w its
-        worth and w_max the largest: only their order counts, and no cell underflows to 0.
-        """
-        if self.worth is not None:
-            worth = jnp.asarray(self.worth)
-            return mass_below(1 / (1 + worth.max(axis=-1, keepdims=True) - worth), edges)
+        """The mass of all queries below each edge; the weights of one head exist at a time."""
 
         def of_head(total, head):
             weights = jax.tree.map(lambda x: x[:, None], head).weights()[:, 0]
@@ -84,10 +75,9 @@ class GibbsDensity(NamedTuple):
 
     def part(self, heads: slice, queries: Any = slice(None)) -> "GibbsDensity":
         """The densities of these heads and queries."""
-        q, keys, bias, others, worth = self
-        q, keys, bias = q[:, heads][:, :, queries], keys[:, heads], bias[:, heads]
+        q, keys, bias, others = self
         others = None if others is None else others[:, heads][:, :, queries]
-        return GibbsDensity(q, keys, bias, others, worth)
+        return GibbsDensity(q[:, heads][:, :, queries], keys[:, heads], bias[:, heads], others)
 
     def _middles(self) -> Float[Array, " R"]:
         cells = self.keys.shape[2]

@@ -1,15 +1,13 @@
 """Long-term memory: inputs become a signal that is read by continuous attention (SPEC §2–§4)."""
 
 import dataclasses
-from typing import cast
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from inf_former_jax.memory import density, long_term, state
+from inf_former_jax.memory import long_term, state
 from inf_former_jax.memory.arrays import AnyArray
-from inf_former_jax.memory.density import Density, GibbsDensity
 from inf_former_jax.memory.state import LayerMemory
 from inf_former_jax.models import all_segments
 from inf_former_jax.models.all_segments import Course
@@ -22,6 +20,7 @@ from inf_former_jax.models.memory_read.layer import (
     Steering,
     densities_of,
     project,
+    steering_mass,
 )
 from inf_former_jax.models.segment import Segment
 
@@ -70,7 +69,8 @@ class LongTerm(MemoryKind):
                 q, others, where = steering
                 projected = project(cfg, params, memory, self.layer)
                 p = densities_of(cfg, params, q, projected, memory.writes)
-                return long_term.remember(memory, _among(p, others), where)
+                mass = steering_mass(cfg, p, projected, memory.writes, Steering(where, others))
+                return long_term.remember_mass(memory, mass)
 
             steer = attend
         each, last = all_segments.write_all(
@@ -87,23 +87,13 @@ class LongTerm(MemoryKind):
 
     def read(self, memory: LayerMemory, queries: Queries, segment: Segment) -> Read:
         """What each head and query finds under its density, in float32 at least."""
-        cfg, mass = self.attention.cfg, None
         assert memory.long_term is not None
         q, steering = self._queries(queries[0], segment), None
-        if cfg.sticky and cfg.density == "gibbs" and not cfg.learn_worth:
-            # The read forms the weights anyway, and sums them on the way.
-            counted = jnp.ones((q.shape[0], q.shape[2]), bool)
-            counted = counted if segment.where is None else segment.where
-            steering = Steering(counted, self._others(queries))
+        if self.attention.cfg.sticky:
+            steering = Steering(segment.where, self._others(queries))
         given = memory.long_term, segment.projected, self.layer, steering
         found, info = self.attention.attend(q, *given)
-        if found.mass is not None:
-            mass = density.bins_of_cells(found.mass, cfg.salience_bins)
-        elif cfg.sticky:
-            # With a gradient its weights would be kept.
-            looked = jax.lax.stop_gradient(_among(info["density"], self._others(queries)))
-            mass = density.bin_sum(looked, cfg.salience_bins, segment.where)
-        return Read(found.context, found.joined, mass, info)
+        return Read(found.context, found.joined, found.mass, info)
 
     def project(self, memory: LayerMemory) -> Projected:
         """What all queries of a segment share, for one that is read in pieces."""
@@ -128,8 +118,3 @@ class LongTerm(MemoryKind):
         return (
             jnp.swapaxes(logsum, 0, 1) if self.attention.cfg.joined and logsum is not None else None
         )
-
-
-def _among(p: Density, others: Float[Array, "B H T"] | None) -> Density:
-    """The density as a part of the softmax over its cells and other keys, if they are joined."""
-    return p if others is None else cast(GibbsDensity, p)._replace(others=others)

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from inf_former_jax.memory.arrays import HIGHEST, AnyArray
 from inf_former_jax.memory.config import LongTermConfig
@@ -46,7 +46,7 @@ def density(
     what the cell is worth by itself. A memory that is contracted by doubling, or whose cells are
     kept, has empty ones, at which no query looks.
     """
-    keys, worth = memory.keys, memory.worth
+    keys = memory.keys
     if params.turn is not None:
         q = jnp.einsum("bhtk,hkl->bhtl", q, params.turn, precision=HIGHEST)
     scaled = jnp.asarray(q) * (q.shape[-1] ** -0.5 / cfg.temperature)
@@ -54,14 +54,29 @@ def density(
         scaled = scaled * jnp.exp(-params.temperature)[None, :, None, None]
     bias = jnp.broadcast_to(_bias(params.age, keys)[None], keys.shape[:3])
     if cfg.contraction in _FILLED:
-        later = keys.shape[2] - 1 - jnp.arange(keys.shape[2])  # cells behind each one
-        held = later[None] < _FILLED[cfg.contraction](cfg, jnp.maximum(writes, 1))[:, None]
-        bias = jnp.where(held[:, None], bias, -jnp.inf)
-        if worth is not None:
-            worth = jnp.where(held, worth, -jnp.inf)
-    if worth is not None:
-        bias = bias + worth[:, None]
-    return GibbsDensity(scaled, keys, bias, worth=worth)
+        bias = jnp.where(_held(cfg, keys.shape[2], writes)[:, None], bias, -jnp.inf)
+    if memory.worth is not None:
+        bias = bias + memory.worth[:, None]
+    return GibbsDensity(scaled, keys, bias)
+
+
+def mass_by_worth(
+    cfg: LongTermConfig, worth: Float[AnyArray, "B R"], writes: Int[AnyArray, " B"]
+) -> Float[Array, "B R"]:
+    """What steers a sticky memory where it is learned what a cell is worth.
+
+    It is `1 / (1 + w_max - w)` of a cell of worth w, w_max the largest, and 0 of an empty cell.
+    Only the order counts, and no cell underflows to 0.
+    """
+    held = _held(cfg, worth.shape[1], writes)
+    most = jnp.where(held, worth, -jnp.inf).max(axis=1, keepdims=True)
+    return jnp.where(held, 1 / (1 + most - jnp.where(held, worth, most)), 0.0)
+
+
+def _held(cfg: LongTermConfig, cells: int, writes: Int[AnyArray, " B"]) -> Bool[Array, "B R"]:
+    """Which cells hold something, of a memory with empty ones; the newest do before any write."""
+    later = cells - 1 - jnp.arange(cells)  # cells behind each one
+    return later[None] < _FILLED[cfg.contraction](cfg, jnp.maximum(writes, 1))[:, None]
 
 
 def _bias(age: Array | None, keys: AnyArray) -> Float[Array, "H R"]:

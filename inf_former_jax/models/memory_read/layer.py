@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from inf_former_jax.memory.arrays import HIGHEST, AnyArray
 from inf_former_jax.memory.content import ContentRead, cell_signal, content_read
-from inf_former_jax.memory.density import Density, MixedDensity
+from inf_former_jax.memory.density import Density, MixedDensity, bin_sum, bins_of_cells
 from inf_former_jax.memory.long_term import LongTermConfig, LongTermMemory
 from inf_former_jax.models.memory_read import content, located
 from inf_former_jax.models.memory_read.content import ContentMemory, ContentParams
@@ -57,9 +57,9 @@ class ReadParams(NamedTuple):
 
 
 class Steering(NamedTuple):
-    """What decides how much a query steers the next write of a sticky memory."""
+    """How much each query steers the next write of a sticky memory."""
 
-    counted: Bool[AnyArray, "B T"]  # padding does not
+    counted: Bool[AnyArray, "B T"] | None = None  # padding does not count; None = all do
     others: Float[AnyArray, "B H T"] | None = None  # as of `GibbsDensity`
 
 
@@ -69,7 +69,7 @@ class Found(NamedTuple):
     context: Float[Array, "B T E"] | None  # None if it is joined to local attention
     joined: ContentRead | None
     density: Density
-    mass: Float[Array, "B R"] | None = None  # of each cell, if it was asked for
+    mass: Float[Array, "B D"] | None = None  # that steers the next write, if it was asked for
 
 
 def project(
@@ -144,6 +144,38 @@ def densities_of(
     return by_content if by_place is None else MixedDensity(by_content, by_place)
 
 
+def steering_mass(
+    cfg: LongTermConfig,
+    density: Density,
+    projected: Projected,
+    writes: Int[AnyArray, " B"],
+    steering: Steering,
+    read: ContentRead | None = None,
+) -> Float[Array, "B D"]:
+    """The mass of D bins that steers the next write of a sticky memory; without a gradient.
+
+    It is where attention fell (paper §3.3), or what cells are worth where that is learned.
+
+    Args:
+        read: what was read by these densities. It may have summed the mass of cells on its way.
+    """
+    if cfg.learn_worth:
+        assert projected.content is not None and projected.content.worth is not None
+        mass = content.mass_by_worth(cfg, projected.content.worth, writes)
+    elif read is not None and read.mass is not None:
+        mass = bins_of_cells(read.mass, cfg.salience_bins)
+    else:
+        # With a gradient its weights would be kept.
+        looked = jax.lax.stop_gradient(_among(density, steering.others))
+        mass = bin_sum(looked, cfg.salience_bins, steering.counted)
+    return jax.lax.stop_gradient(mass)
+
+
+def _among(density: Any, others: Float[AnyArray, "B H T"] | None) -> Any:
+    """The density as a part of the softmax over its cells and other keys, if they are joined."""
+    return density if others is None else density._replace(others=others)
+
+
 def by_kind(density: Density) -> tuple[Any, Any]:
     """The densities of the heads that read by content, and of those that look at a place."""
     if isinstance(density, MixedDensity):
@@ -170,7 +202,7 @@ class LongTermRead(nn.Module):
         Args:
             projected: `project` of the memory, if it is at hand.
             layer: the layer's own attention, for `cfg.projections = attention`.
-            steering: the mass of cells is wanted; only where all heads read by content.
+            steering: the mass that steers the next write is wanted, too.
 
         Raises:
             ValueError: without the layer where it is needed, or more heads by content than heads.
@@ -183,18 +215,20 @@ class LongTermRead(nn.Module):
         require(params.key is not None or layer is not None, "layer", found, "the layer's own")
         if projected is None:
             projected = project(cfg, params, memory, layer)
-        density, values, mass = densities_of(cfg, params, q, projected, memory.writes), [], None
+        density, values = densities_of(cfg, params, q, projected, memory.writes), []
         by_content, by_place = by_kind(density)
+        read, counted = None, None
+        if steering is not None and cfg.density == "gibbs" and not cfg.learn_worth:
+            by_content, counted = _among(by_content, steering.others), steering.counted
+            counted = jnp.ones(q.shape[::2], bool) if counted is None else counted
         if projected.content is not None:
-            counted = None
-            if steering is not None:
-                by_content = by_content._replace(others=steering.others)
-                counted = steering.counted
             read = content_read(by_content, projected.content.values, counted=counted)
-            mass = read.mass
-            if cfg.joined:
-                return Found(None, read, density, mass)
             values.append(read.value)
+        mass = None
+        if steering is not None:
+            mass = steering_mass(cfg, density, projected, memory.writes, steering, read)
+        if cfg.joined:
+            return Found(None, read, density, mass)
         if projected.located is not None:
             values.append(located.read(cfg, by_place, projected.located))
         z = values[0] if len(values) == 1 else jnp.concatenate(values, axis=1)

@@ -42,6 +42,11 @@ def ids(text: str) -> list[int]:
     return [0 if letter == "_" else LETTERS.get(letter, ord(letter)) for letter in text]
 
 
+def alone(segment_len):
+    """A model without any memory."""
+    return presets.gpt2(segment_len=segment_len)
+
+
 def encode(conversation, **layout):
     return Encoder(tokens.Bytes(), Layout(**layout))(conversation)
 
@@ -363,8 +368,7 @@ PROMPTS = [  # layout, T, room, turn, expected, types
 @pytest.mark.parametrize("layout, length, room, turn, expected, types", PROMPTS)
 def test_prompts_by_hand(layout, length, room, turn, expected, types):
     encoded = encode(GIVEN, **layout)
-    streamed = "D" in expected and not layout.get("window")
-    got, of_types = prompt(encoded, encoded.turns[turn], length, Layout(**layout), streamed, room)
+    got, of_types = prompt(encoded, encoded.turns[turn], alone(length), Layout(**layout), room)
     np.testing.assert_array_equal(got, ids(expected))
     np.testing.assert_array_equal(of_types, ids(types))
 
@@ -379,8 +383,7 @@ def test_a_prompt_and_its_reply_are_the_stream(conversation, layout, more, data)
     said = [one[:2] for one in rebuilt(conversation, layout) if not one[3]]
     behind = 0  # tokens of turns so far
     for span in encoded.turns:
-        streamed = not layout.window and layout.document != "none"
-        got, types = prompt(encoded, span, length, layout, streamed, room)
+        got, types = prompt(encoded, span, alone(length), layout, room)
         got = list(zip(got.tolist(), types.tolist(), strict=True))
         if layout.window or layout.document == "none":
             before = window_before(encoded, span.start, layout.window).size if layout.window else 0
@@ -401,7 +404,7 @@ def test_a_prompt_through_the_memory_is_what_the_segments_read(conversation, len
     got = segments(encoded, length)
     read = got.tokens[got.valid]
     for span in encoded.turns:
-        before, _ = prompt(encoded, span, length, Layout(), True, 1)
+        before, _ = prompt(encoded, span, alone(length), Layout(), 1)
         np.testing.assert_array_equal(before, read[: len(before)])
         assert got.targets[got.valid][len(before) - 1] == encoded.tokens[span.start + 1]
 

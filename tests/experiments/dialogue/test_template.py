@@ -1,5 +1,6 @@
 """Conversations by a tuned model's chat template: what the template itself would write."""
 
+import dataclasses
 import io
 import json
 import shlex
@@ -26,6 +27,7 @@ from inf_former_jax.models.convert import llama
 from inf_former_jax.models.decoder import Decoder
 from inf_former_jax.training import optim, sharding, state
 from tests.data.test_chat import ADDED, write_pair
+from tests.experiments.test_llama import LLAMA
 
 START, STOP = "<|im_start|>", "<|im_end|>"
 CHATML = """\
@@ -189,19 +191,7 @@ def published(folder, tmp_path_factory):
     """A tiny random Llama with the template."""
     root = tmp_path_factory.mktemp("published")
     tokenizer = load_bpe(folder)
-    cfg = presets.smollm2(
-        vocab_size=tokenizer.vocab_size,
-        num_layers=2,
-        num_heads=4,
-        num_kv_heads=2,
-        head_dim=4,
-        d_model=16,
-        d_inner=24,
-        segment_len=8,
-        mem_len=0,
-        sinks=0,
-        max_position=8,
-    )
+    cfg = dataclasses.replace(LLAMA, vocab_size=tokenizer.vocab_size)
     shapes = state.abstract_state(
         cfg, optim.optimizer(optim.OptimConfig()), 8, sharding.make_mesh()
     ).params

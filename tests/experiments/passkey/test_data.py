@@ -207,7 +207,7 @@ def test_digits_of_other_tokenisers():
             {"distances": (99,), "digits": 5, "kind": "fact", "others": 30},
             r"^others: found 30, accepted: at most 29, for whom there are names and values$",
         ),
-        ({"kind": "fact"}, r"^digits: found 2 with kind fact, accepted: only its default there$"),
+        ({"kind": "fact"}, r"^digits: found 2 with kind fact, accepted: only its default 5 there$"),
         ({"text_weight": -0.5}, r"^text_weight: found -0\.5, accepted: a number ≥ 0$"),
         ({"text_weight": float("nan")}, r"^text_weight: found nan, accepted: a number ≥ 0$"),
     ],

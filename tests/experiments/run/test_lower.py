@@ -13,17 +13,14 @@ from inf_former_jax.memory import state
 from inf_former_jax.models import presets
 from inf_former_jax.models.decoder import Decoder, operators
 from inf_former_jax.training import evaluation, sharding
+from tests.experiments.test_llama import LLAMA
 
 B, W, T, V = 8, 3, 4, 11
 CELLS = dataclasses.replace(presets.TRAINING_FREE, num_basis=8, turn_queries=True)
-MODEL = presets.smollm2(
+MODEL = dataclasses.replace(
+    LLAMA,
     vocab_size=V,
     num_layers=3,
-    num_heads=2,
-    num_kv_heads=1,
-    head_dim=4,
-    d_model=8,
-    d_inner=8,
     segment_len=T,
     mem_len=T,
     sinks=2,
@@ -62,6 +59,11 @@ def batches(mesh, count=3):
     return [next(every) for _ in range(count)]
 
 
+def written(folder):
+    """Each file, and when it was written."""
+    return [(file, file.stat().st_mtime_ns) for file in folder.iterdir()]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_figures_are_the_same_with_outputs_from_disk(mesh, params, tmp_path, dtype):
     """Computed, found, and found in part, by another object as by the first one."""
@@ -78,20 +80,19 @@ def test_figures_are_the_same_with_outputs_from_disk(mesh, params, tmp_path, dty
 
     plain = losses(batches(mesh))
     for computed in (3, 0):
-        below = LowerLayers(model, params, mesh, tmp_path)
-        found = losses(below.added(batches(mesh), B))
-        assert (below.computed, below.found) == (computed, 3 - computed)
+        before = set(written(tmp_path))
+        found = losses(LowerLayers(model, params, mesh, tmp_path).added(batches(mesh), B))
+        assert len(set(written(tmp_path)) - before) == computed
         # In half precision the two programs round at other places.
-        tolerance = 1e-5 if dtype == "float32" else 0.05
+        tolerance = 1e-5 if dtype == "float32" else 0.01
         np.testing.assert_allclose(found, plain, atol=tolerance)
-    (newest,) = sorted(tmp_path.iterdir(), key=lambda file: file.stat().st_mtime_ns)[-1:]
+    newest = max(tmp_path.iterdir(), key=lambda file: file.stat().st_mtime_ns)
     for damage in (newest.unlink, lambda: newest.write_bytes(b"damaged")):
         damage()
-        below = LowerLayers(model, params, mesh, tmp_path)
-        again = losses(below.added(batches(mesh), B))
-        assert (below.computed, below.found) == (1, 2)
+        before = set(written(tmp_path))
+        again = losses(LowerLayers(model, params, mesh, tmp_path).added(batches(mesh), B))
+        assert [file for file, _ in set(written(tmp_path)) - before] == [newest]
         np.testing.assert_array_equal(again, found)
-        assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_batches_of_a_run_that_goes_on(mesh, params, tmp_path):
@@ -101,7 +102,7 @@ def test_batches_of_a_run_that_goes_on(mesh, params, tmp_path):
     later = LowerLayers(MODEL, params, mesh, tmp_path / "later")
     (last,) = (batch.lower for batch in later.added(batches(mesh), B, skipped=2))
     np.testing.assert_array_equal(last, whole[2])
-    assert later.computed == 1
+    assert len(written(tmp_path / "later")) == 1
 
 
 def test_what_a_files_name_depends_on(mesh, params, tmp_path):
@@ -134,4 +135,4 @@ def test_refusals():
         (dataclasses.replace(MODEL, dropout=0.1), "memory", "a dropout of 0.1"),
     ):
         with pytest.raises(ValueError, match=f"^keep_lower: found {found}"):
-            check(model, trained, "keep_lower")
+            check(model, trained)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from inf_former_jax.memory import long_term
-from inf_former_jax.memory.density.salience import bin_mass
+from inf_former_jax.memory.density import normalise
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models.attention import LongTermAttention
 from inf_former_jax.models.memory_read import content
@@ -44,7 +44,8 @@ def test_scores_and_salience_by_hand():
         mass[row, held] = 1 / (1 + worth[row, held].max() - worth[row, held])
         mass[row] /= mass[row].sum()
     np.testing.assert_allclose(found.weights(), weights, atol=1e-12)
-    np.testing.assert_allclose(bin_mass(found, N), mass, atol=1e-6)
+    steering = normalise(content.mass_by_worth(CFG, worth, writes))
+    np.testing.assert_allclose(steering, mass, atol=1e-12)
     one = found.part(slice(0, 1), slice(1, 2))
     np.testing.assert_allclose(one.weights(), weights[:, :1, 1:2], atol=1e-12)
 
