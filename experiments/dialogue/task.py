@@ -157,11 +157,7 @@ class ConversationTask(Task):
     def __init__(self, cfg: RunConfig, corpus: Corpus, site: Site):
         self._cfg, self._corpus, self._mesh, self._ops = cfg, corpus, site.mesh, site.operators
         self._batches = batches(cfg, corpus)
-        changes: dict[Control, dict[str, bool]] = {"none": {}, "emptied": {"empty_memory": True}}
-        self._steps = {
-            control: evaluation.make_token_step(cfg.model, mesh=site.mesh, **change)
-            for control, change in changes.items()
-        }
+        self._steps = controls.eval_steps(cfg, site.mesh, evaluation.make_token_step)
         self._memory = fresh_memory(cfg.model, cfg.batch_size, site.mesh)
         train = self._batches["train"]
         read = train.num_read / train.steps_per_epoch

@@ -95,15 +95,7 @@ class LanguageModeling(Task):
         self._cfg, self._corpus, self._mesh, self._ops = cfg, corpus, site.mesh, site.operators
         self.params, self.facts = params, facts(corpus)
         self._streams = streams(cfg, corpus)
-        changes: dict[Control, dict[str, bool]] = {
-            "none": {},
-            "emptied": {"empty_memory": True},
-            "foreign": {"foreign_memory": True},
-        }
-        self._steps: dict[Control, Any] = {
-            name: evaluation.make_token_step(cfg.model, mesh=site.mesh, **change)
-            for name, change in changes.items()
-        }
+        self._steps = controls.eval_steps(cfg, site.mesh, evaluation.make_token_step)
         self._below: LowerLayers | None = None  # made when parameters are there
         tokens = cfg.segments * cfg.model.segment_len
         self.row = f"rows of {tokens:,} tokens of {corpus.name}"

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.run import tables
+from experiments.run.gains import gain
 from experiments.run.tables import CONTROL, SOURCE, TRAINED, Columns, Result, Runs, tested
 
 ANOTHER = "another document"
@@ -77,12 +78,8 @@ def _gain(other: Mapping[str, Any] | None, test: Mapping[str, Any]) -> str:
     nats, tokens = (np.array(theirs[name]) for name in ("nats", "tokens"))
     if tokens.tolist() != mine["tokens"]:
         return ""
-    saved = nats - np.array(mine["nats"])
-    gain = saved.sum() / tokens.sum()
-    # Of a ratio of sums: the tokens of a conversation are as random as what is saved.
-    count = len(tokens)
-    error = np.sqrt(((saved - gain * tokens) ** 2).sum() * count / max(count - 1, 1)) / tokens.sum()
-    return f"{100 * gain:.1f} ± {100 * error:.1f}"
+    one = gain(np.array(mine["nats"]), nats, tokens)
+    return f"{100 * one.nats:.1f} ± {100 * one.error:.1f}"
 
 
 def _told(result: Result) -> str:

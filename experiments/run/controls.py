@@ -27,18 +27,20 @@ def trained(cfg: RunConfig) -> Control:
     return "emptied" if cfg.objective.empty_memory else "none"
 
 
-def eval_steps(cfg: RunConfig, mesh: Mesh) -> dict[Control, Callable[..., Any]]:
-    """`evaluation.make_eval_step` under each control.
+def eval_steps(
+    cfg: RunConfig, mesh: Mesh, make: Callable[..., Any] = evaluation.make_eval_step
+) -> dict[Control, Callable[..., Any]]:
+    """An evaluation step under each control.
 
     Where a device has one row of a batch, there is no other row whose memory it could read.
+
+    Args:
+        make: `evaluation.make_eval_step` or `make_token_step`.
     """
     settings: dict[Control, dict[str, Any]] = {"none": {}, "emptied": {"empty_memory": True}}
     if cfg.batch_size > mesh.shape["data"]:
         settings["foreign"] = {"foreign_memory": True}
-    return {
-        control: evaluation.make_eval_step(cfg.model, mesh=mesh, **changes)
-        for control, changes in settings.items()
-    }
+    return {control: make(cfg.model, mesh=mesh, **changes) for control, changes in settings.items()}
 
 
 def each(
