@@ -17,9 +17,9 @@ import re
 import string
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from inf_former_jax.files import read_bytes
@@ -52,6 +52,8 @@ class Scores:
     distinct_2: float
     words: float  # words of a reply
     count: int  # replies
+    errors: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """Standard errors of the means over replies, by name; none of a single reply."""
 
 
 def scores(predictions: Sequence[str], references: Sequence[str], wordnet: str = "") -> Scores:
@@ -75,17 +77,25 @@ def scores(predictions: Sequence[str], references: Sequence[str], wordnet: str =
     pairs = list(zip(predictions, references, strict=True))
     rouge = [scorer.score(reference, prediction) for prediction, reference in pairs]
     found = [words(prediction) for prediction in predictions]
+    of_each = {
+        "f1": [f1(*pair) for pair in pairs],
+        "rouge_1": [one["rouge1"].fmeasure for one in rouge],
+        "rouge_1_recall": [one["rouge1"].recall for one in rouge],
+        "rouge_l": [one["rougeL"].fmeasure for one in rouge],
+        "rouge_l_recall": [one["rougeL"].recall for one in rouge],
+        "meteor": _meteor(found, [words(reference) for reference in references], wordnet),
+    }
+    known = {name: values for name, values in of_each.items() if values is not None}
+    spreads = {name: stdev(values) for name, values in known.items() if len(pairs) > 1}
+    means: dict[str, Any] = dict.fromkeys(of_each)
+    means |= {name: 100 * fmean(values) for name, values in known.items()}
     return Scores(
-        f1=100 * fmean(f1(*pair) for pair in pairs),
-        rouge_1=100 * fmean(one["rouge1"].fmeasure for one in rouge),
-        rouge_1_recall=100 * fmean(one["rouge1"].recall for one in rouge),
-        rouge_l=100 * fmean(one["rougeL"].fmeasure for one in rouge),
-        rouge_l_recall=100 * fmean(one["rougeL"].recall for one in rouge),
-        meteor=_meteor(found, [words(reference) for reference in references], wordnet),
+        **means,
         distinct_1=100 * distinct(found, 1),
         distinct_2=100 * distinct(found, 2),
         words=fmean(map(len, found)),
         count=len(pairs),
+        errors={name: 100 * spread / len(pairs) ** 0.5 for name, spread in spreads.items()},
     )
 
 
@@ -128,7 +138,8 @@ def missing(wordnet: str = "") -> str:
 
 def _meteor(
     predictions: list[list[str]], references: list[list[str]], wordnet: str
-) -> float | None:
+) -> list[float] | None:
+    """METEOR of each prediction in [0, 1]; None without WordNet."""
     if message := missing(wordnet):
         print(message)
         return None
@@ -136,10 +147,10 @@ def _meteor(
 
     reader = _reader(str(Path(wordnet or WORDNET).resolve()))
     pairs = zip(predictions, references, strict=True)
-    return 100 * fmean(
+    return [
         single_meteor_score(reference, prediction, wordnet=reader)
         for prediction, reference in pairs
-    )
+    ]
 
 
 @functools.cache

@@ -1,11 +1,13 @@
 """The table of conversations about documents."""
 
+import json
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from experiments.results.probes import remembering
 from experiments.run import tables
 from experiments.run.gains import gain
 from experiments.run.tables import CONTROL, SOURCE, TRAINED, Columns, Result, Runs, tested
@@ -28,9 +30,14 @@ SCORES = {
 
 
 def _score(figure: str, runs: Runs) -> str:
-    """A figure of the replies, over the runs that have it."""
-    values = [run["replies"][figure] for run in runs if run["replies"][figure] is not None]
-    return tables.spread(values, 1) if values else ""
+    """A figure of the replies, over the runs that have it.
+
+    Of several runs the spread stands beside it, of one the standard error over its replies.
+    """
+    scored = [run["replies"] for run in runs if run["replies"][figure] is not None]
+    if len(scored) == 1 and figure in scored[0].get("errors", {}):
+        return f"{scored[0][figure]:.1f} ± {scored[0]['errors'][figure]:.1f}"
+    return tables.spread([one[figure] for one in scored], 1) if scored else ""
 
 
 COLUMNS: Columns = {
@@ -45,25 +52,27 @@ COLUMNS: Columns = {
 
 
 def given_table(results: list[Result]) -> str:
-    """Pretrained models by their chat template, a row for what each was given.
+    """Pretrained models by their chat template, a row for what each was given, or trained for it.
 
     Gains are in hundredths of a nat a token, with their standard errors over conversations: over
-    the model that reads the document through the shortest window alone, over the same model with
-    its memory emptied, and over it after another document.
+    the model that reads the document through the shortest window alone, over the same memory when
+    it was trained emptied, over the model itself with its memory emptied, and after another
+    document.
     """
     plain = [one for one in results if _plain(one)]
     short = min(plain, key=lambda one: one["settings"]["window"], default=None)
     window = None if short is None else short["test"][TRAINED]
+    emptied = {_alike(one): one["test"][TRAINED] for one in results if _trained_emptied(one)}
     rows = []
     for result in results:
         test = result["test"]
-        others = window, test.get(CONTROL), test.get(ANOTHER)
+        others = window, emptied.get(_alike(result)), test.get(CONTROL), test.get(ANOTHER)
         gains = [_gain(other, test[TRAINED]) for other in others]
         scores = [_score(figure, [result]) for figure in _BRIEF.values()]
         perplexity = f"{test[TRAINED]['perplexity']:.2f}"
         rows.append([_told(result), perplexity, *gains, *scores, tables.source([result])])
-    header = ("given", "perplexity", "gain over the shortest window", "over itself emptied")
-    header = (*header, "over another document", *_BRIEF, SOURCE)
+    header = ("given", "perplexity", "gain over the shortest window", "over trained emptied")
+    header = (*header, "over itself emptied", "over another document", *_BRIEF, SOURCE)
     return tables.markdown(header, rows)
 
 
@@ -82,9 +91,32 @@ def _gain(other: Mapping[str, Any] | None, test: Mapping[str, Any]) -> str:
     return f"{100 * one.nats:.1f} ± {100 * one.error:.1f}"
 
 
+def _run_of(result: Result) -> dict[str, Any] | None:
+    """The config of the run that trained a result's memory; None if nothing was trained for it."""
+    run = result.get("trained", result["settings"])  # of a run's own result the settings are it
+    return run if "optim" in run else None
+
+
+def _trained_emptied(result: Result) -> bool:
+    run = _run_of(result)
+    return run is not None and run["objective"]["empty_memory"]
+
+
+def _alike(result: Result) -> str:
+    """What a run and the one that was trained emptied have in common, and no other has."""
+    run = _run_of(result)
+    alike = ("model", "optim", "layout", "init_from", "seed", "batch_size")
+    return "" if run is None else json.dumps([run[name] for name in alike], sort_keys=True)
+
+
 def _told(result: Result) -> str:
-    given = result["settings"]
-    parts = ["no document"] if given.get("document") == "none" else ["the document"]
+    run, given = _run_of(result), result["settings"]
+    if run is not None:
+        parts = [_document(run["layout"]["document"]), *remembering(run["model"])[1:]]
+        trained = "trained emptied" if _trained_emptied(result) else "trained"
+        parts.append(f"{trained} by {run['optim']['steps']} updates")
+        return ", ".join([*parts, f"seed {run['seed']}"])
+    parts = [_document(given.get("document", "whole"))]
     if given.get("window"):
         parts.append(f"a window of {given['window']}")
     if given.get("cells"):
@@ -95,9 +127,15 @@ def _told(result: Result) -> str:
     return ", ".join(parts)
 
 
+def _document(layout: str) -> str:
+    return "no document" if layout == "none" else "the document"
+
+
 def _plain(result: Result) -> bool:
     """Whether a model reads the document, and has no memory but its window."""
     given = result["settings"]
+    if _run_of(result) is not None:
+        return False
     return given["document"] == "whole" and not (given["cells"] or given["memory"])
 
 

@@ -75,7 +75,7 @@ def given_table(results: list[Result]) -> str:
         if "optim" in trained and "task" in trained:
             updates = f"{trained['optim']['steps']} updates"
             far = f"at distances {' '.join(map(str, trained['task']['distances']))}"
-            parts = [*_remembering(trained["model"]), f"{updates} {far}", *_asked(given["task"])]
+            parts = [*remembering(trained["model"]), f"{updates} {far}", *_asked(given["task"])]
             return Path(trained["init_from"]).name, ", ".join(parts)
         parts = [f"segments of {given['segment_len']}"] if given["segment_len"] else []
         parts += [f"window {given['window']}", f"{given['sinks']} sinks"]
@@ -94,7 +94,7 @@ def given_table(results: list[Result]) -> str:
     return _by_distance(results, "given", told)
 
 
-def _remembering(model: dict[str, Any]) -> list[str]:
+def remembering(model: dict[str, Any]) -> list[str]:
     """Segments, window and cells of a model."""
     cells = model["long_term"]
     kept = "kept by attention" if cells["sticky"] else "a queue"

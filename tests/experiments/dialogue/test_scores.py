@@ -82,7 +82,14 @@ def test_scores_by_hand(wordnet):
     # METEOR: all four words in one piece; two of two and of five in two pieces.
     mean = 1 * 0.4 / (0.9 * 1 + 0.1 * 0.4)
     assert found.meteor == pytest.approx(100 * (1 - 0.5 / 4**3 + (1 - 0.5) * mean) / 2)
-    assert dataclasses.astuple(found)[6:] == (100, 100, 3, 2)
+    assert dataclasses.astuple(found)[6:10] == (100, 100, 3, 2)
+    # Of two values a and b the standard error of the mean is |a - b| / 2.
+    assert found.errors["f1"] == pytest.approx(100 * (1 / 3 - 0) / 2)
+    assert found.errors["rouge_1_recall"] == pytest.approx(100 * (3 / 4 - 2 / 5) / 2)
+    assert found.errors["meteor"] == pytest.approx(100 * abs(1 - 0.5 / 4**3 - (1 - 0.5) * mean) / 2)
+    assert set(found.errors) == {"f1", "meteor"} | {
+        f"rouge_{kind}" for kind in ("1", "1_recall", "l", "l_recall")
+    }
 
 
 def test_rouge_l_is_of_the_longest_common_subsequence(wordnet):
@@ -126,7 +133,9 @@ def test_the_dictionary_is_read_once_and_closed(wordnet, monkeypatch):
 
 
 def test_blank_predictions_score_0(wordnet):
-    assert scores(["", " \n"], ["a cat", "?"], wordnet) == Scores(*(0,) * 9, 2)
+    found = scores(["", " \n"], ["a cat", "?"], wordnet)
+    assert dataclasses.replace(found, errors={}) == Scores(*(0,) * 9, 2)
+    assert set(found.errors.values()) == {0}
 
 
 def test_without_wordnet_the_others_are_given(wordnet, tmp_path, monkeypatch, capsys):

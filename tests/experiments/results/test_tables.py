@@ -1,7 +1,7 @@
 """Tables of results, from results that are written by hand."""
 
-from experiments.results import language, precision, sorting, summary
-from experiments.run.tables import CONTROL
+from experiments.results import dialogue, language, precision, sorting, summary
+from experiments.run.tables import CONTROL, TRAINED
 
 
 def sorting_run(preset, seed, accuracy, **settings):
@@ -150,3 +150,70 @@ def test_lower_perplexities_are_better(monkeypatch):
     assert line.endswith(
         "| perplexity | 18.00 (gpt2-infinity) | 17.50 (gpt2, sliding window) | 18.50 |"
     )
+
+
+def talk(settings, nats, **controls):
+    """A result on two conversations of 10 tokens each; nats of both, and of the controls."""
+
+    def figures(nats):
+        by = {"nats": list(nats), "tokens": [10, 10]}
+        return {"perplexity": 2.0, "by_conversation": by}
+
+    named = {"emptied": CONTROL, "another": dialogue.ANOTHER}
+    test = {TRAINED: figures(nats)} | {named[k]: figures(v) for k, v in controls.items()}
+    scores = {"f1": 7.0, "rouge_l": 8.0, "meteor": None, "errors": {"f1": 0.5}}
+    source = {"device": "d", "commit": "c", "date": "t"}
+    return {"settings": settings, "test": test, "replies": scores, **source}
+
+
+def test_conversations_are_compared_with_their_own_controls():
+    """Gains by hand: (3 + 1) of 20 tokens, and half the difference of both as their error."""
+
+    def run(empty, seed=0):
+        cells = {"num_basis": 512, "sticky": True, "learn_worth": True, "contraction": "kept"}
+        model = {"segment_len": 256, "mem_len": 256, "long_term": cells}
+        some = dict.fromkeys(("layout", "objective", "init_from", "batch_size"), 1)
+        some |= {"layout": {"document": "whole"}, "objective": {"empty_memory": empty}}
+        return some | {"model": model, "optim": {"steps": 30}, "seed": seed}
+
+    given = {"document": "whole", "window": 256, "cells": 0, "memory": ""}
+    results = [
+        talk(given, (30, 30), another=(30, 30)),
+        talk(given | {"window": 768}, (20, 20)),
+        talk(run(False), (27, 29), emptied=(28, 30), another=(31, 33)),
+        talk(run(True), (28, 28)),
+        talk(run(True, seed=1), (0, 0)),  # of another seed: compared with nothing
+    ]
+    rows = [row.split(" | ")[:7] for row in dialogue.given_table(results).splitlines()[2:]]
+    memory = "the document, window 256, 512 cells, kept by worth"
+    assert rows == [
+        ["| the document, a window of 256", "2.00", "", "", "", "0.0 ± 0.0", "7.0 ± 0.5"],
+        ["| the document, a window of 768", "2.00", "100.0 ± 0.0", "", "", "", "7.0 ± 0.5"],
+        [
+            f"| {memory}, trained by 30 updates, seed 0",
+            "2.00",
+            "20.0 ± 10.0",
+            "0.0 ± 10.0",
+            "10.0 ± 0.0",
+            "40.0 ± 0.0",
+            "7.0 ± 0.5",
+        ],
+        [
+            f"| {memory}, trained emptied by 30 updates, seed 0",
+            "2.00",
+            "20.0 ± 0.0",
+            "",
+            "",
+            "",
+            "7.0 ± 0.5",
+        ],
+        [
+            f"| {memory}, trained emptied by 30 updates, seed 1",
+            "2.00",
+            "300.0 ± 0.0",
+            "",
+            "",
+            "",
+            "7.0 ± 0.5",
+        ],
+    ]
