@@ -25,7 +25,7 @@ from experiments.dialogue.task import (
 )
 from experiments.language_modeling.config import TextConfig
 from experiments.language_modeling.given import (
-    GivenConfig,
+    EvaluatedConfig,
     given,
     kind_of,
     settings_of,
@@ -39,7 +39,7 @@ _FIGURES = "evaluation.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(GivenConfig, DataConfig):
+class EvaluateConfig(EvaluatedConfig, DataConfig):
     """Which model reads and answers which conversations."""
 
     run: Annotated[str, Required("a run folder, or one of a GPT-2 or Llama")] = ""
@@ -91,6 +91,7 @@ def dialogue_of(run: TextConfig, folder: str, document: Literal["whole", "none"]
         optim=run.optim,
         objective=run.objective,
         devices=run.devices,
+        keep_lower=run.keep_lower,
         tokenizer=folder,
         layout=Layout(document=document, marks="template"),
     )

@@ -25,6 +25,7 @@ from experiments.run.batches import fresh_memory, on_host, placed
 from experiments.run.config import RunConfig
 from experiments.run.controls import Control
 from experiments.run.experiment import Experiment, Site, Task
+from experiments.run.lower import LowerOnce
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.files import printable, write_json
 from inf_former_jax.models.decoder import Decoder
@@ -159,6 +160,7 @@ class ConversationTask(Task):
         self._batches = batches(cfg, corpus)
         self._steps = controls.eval_steps(cfg, site.mesh, evaluation.make_token_step)
         self._memory = fresh_memory(cfg.model, cfg.batch_size, site.mesh)
+        self._lower = LowerOnce(cfg, site.mesh)
         train = self._batches["train"]
         read = train.num_read / train.steps_per_epoch
         self.row = (
@@ -190,6 +192,7 @@ class ConversationTask(Task):
         rows = np.arange(some.batch_size)
         sums = np.zeros((len(some.conversations), 3))  # nats, hits, tokens
         every = placed(some.batch, some.batch_size, self._mesh)
+        every = self._lower.added(state.params, every, some.batch_size)
         for number, batch in zip(range(some.steps_per_epoch), every, strict=False):
             key = jax.random.fold_in(state.key, number)
             outputs, _ = token_step(state.params, self._memory, batch, self._ops, key)

@@ -11,15 +11,21 @@ from typing import Any, Literal
 
 from experiments.language_modeling.config import LanguageModelingConfig
 from experiments.language_modeling.corpora import tokenized
-from experiments.language_modeling.given import GivenConfig, given, settings_of, state_of, written
+from experiments.language_modeling.given import (
+    EvaluatedConfig,
+    given,
+    settings_of,
+    state_of,
+    written,
+)
 from experiments.language_modeling.task import LanguageModeling, facts, show
-from experiments.run import cli, devices, lower, training
+from experiments.run import cli, devices, training
 from inf_former_jax.data.text import Skip
 from inf_former_jax.fields import Natural, NonEmpty
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(GivenConfig, Skip):
+class EvaluateConfig(EvaluatedConfig, Skip):
     """Which model reads what."""
 
     data: str = ""
@@ -31,9 +37,6 @@ class EvaluateConfig(GivenConfig, Skip):
     by_distance: Natural = 0
     """Sort the losses by how far back a word last occurred, in lengths of this many tokens; 0 = do
     not. `experiments.language_modeling distances` makes a table and a picture of it."""
-    keep_lower: str = ""
-    """Folder for what the layers below the cells (--cell-layers) say of each batch, where other
-    evaluations and controls of the same model and text find it; "" = none."""
     cache: str = "runs/tokens"
     out: str = ""
     """Folder of evaluation-DATA.json, with --cells evaluation-DATA-CELLS.json; "" = that of the
@@ -48,10 +51,6 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
     """
     run, params, tokenizer = given(cfg)
     assert isinstance(run, LanguageModelingConfig)
-    if cfg.keep_lower:
-        nothing_dropped = dataclasses.replace(run.model, dropout=0.0, attention_dropout=0.0)
-        lower.check(nothing_dropped)
-    run = dataclasses.replace(run, keep_lower=cfg.keep_lower)
     limits = {str(split): cfg.characters for split in cfg.splits}
     corpus = tokenized(cfg.data, tokenizer, cfg.cache, limits, cfg)
     place = training.site(run, cfg.run)

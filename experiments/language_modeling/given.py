@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from experiments.language_modeling import start
 from experiments.language_modeling.config import LanguageModelingConfig, PublishedConfig, TextConfig
-from experiments.run import cli, devices, folders
+from experiments.run import cli, devices, folders, lower
 from experiments.run.config import RunConfig
 from inf_former_jax.data.tokens import Tokenizer
 from inf_former_jax.fields import Natural, Rate, Required
@@ -53,6 +53,15 @@ class GivenConfig(PublishedConfig):
     cells_kept: Literal["", "attended", "newest"] = ""
     """With --cell-tau 1 - 1/n: this part of the cells stays as it is instead of being squeezed, and
     the others are dropped. attended: what attention fell on stays (paper §3.3); newest: a queue."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluatedConfig(GivenConfig):
+    """A model from a folder that is evaluated."""
+
+    keep_lower: str = ""
+    """Folder for what the layers below the cells (--cell-layers) say of each batch, where other
+    evaluations and controls of the same model and text find it; "" = none."""
 
 
 Given = TypeVar("Given", bound=GivenConfig)
@@ -124,7 +133,7 @@ def given(
         kind: the class of the run's config.
 
     Raises:
-        ValueError, FileNotFoundError: as `start.load` and `with_memory`.
+        ValueError, FileNotFoundError: as `start.load`, `with_memory` and `lower.check`.
     """
     run, params, tokenizer = start.load(cfg.run, cfg.segment_len, cfg.memory, cfg.dtype, kind)
     # Whatever mesh it was trained on.
@@ -133,7 +142,13 @@ def given(
     run, note = devices.settled(run)
     if note:
         print(note)
-    return dataclasses.replace(run, model=with_memory(run.model, cfg)), params, tokenizer
+    run = dataclasses.replace(run, model=with_memory(run.model, cfg))
+    if isinstance(cfg, EvaluatedConfig):
+        run = dataclasses.replace(run, keep_lower=cfg.keep_lower)
+        if cfg.keep_lower:
+            changes: dict[str, Any] = {"dropout": 0.0, "attention_dropout": 0.0}
+            lower.check(dataclasses.replace(run.model, **changes))  # nothing is dropped here
+    return run, params, tokenizer
 
 
 def settings_of(cfg: GivenConfig) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from experiments.run import controls, tables, training
 from experiments.run.batches import fresh_memory, on_host, placed
 from experiments.run.controls import Control
 from experiments.run.experiment import Experiment, Site, Task
-from experiments.run.lower import LowerLayers
+from experiments.run.lower import LowerOnce
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.data.splits import TokenizedSplit
 from inf_former_jax.data.streams import Streams, pieces
@@ -96,7 +96,7 @@ class LanguageModeling(Task):
         self.params, self.facts = params, facts(corpus)
         self._streams = streams(cfg, corpus)
         self._steps = controls.eval_steps(cfg, site.mesh, evaluation.make_token_step)
-        self._below: LowerLayers | None = None  # made when parameters are there
+        self._lower = LowerOnce(cfg, site.mesh)
         tokens = cfg.segments * cfg.model.segment_len
         self.row = f"rows of {tokens:,} tokens of {corpus.name}"
         # Padding is not counted. Another text, which is only evaluated, has no train.
@@ -140,8 +140,7 @@ class LanguageModeling(Task):
         every = np.arange(rows.batch_size)
         sums = collections.defaultdict(lambda: np.zeros(3))  # bucket → nats, hits, tokens
         batches = placed(rows.batch, rows.batch_size, self._mesh)
-        if self._cfg.keep_lower:
-            batches = self._lower_layers(state.params).added(batches, rows.batch_size)
+        batches = self._lower.added(state.params, batches, rows.batch_size)
         for number, batch in zip(range(rows.steps_per_epoch), batches, strict=False):
             key = jax.random.fold_in(state.key, number)
             outputs, memory = token_step(state.params, memory, batch, self._ops, key)
@@ -171,13 +170,6 @@ class LanguageModeling(Task):
                 "tokens": [int(sums[first][2]) for first in firsts],
             },
         }
-
-    def _lower_layers(self, params: Any) -> LowerLayers:
-        """Those of the frozen model, which every evaluation shares."""
-        if self._below is None:
-            cfg = self._cfg
-            self._below = LowerLayers(cfg.model, params, self._mesh, cfg.keep_lower)
-        return self._below
 
     def results(self, state: TrainState) -> dict[str, Any]:
         """Figures on validation and test documents, with the controls; a sample of text."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from experiments.language_modeling.given import (
-    GivenConfig,
+    EvaluatedConfig,
     given,
     kind_of,
     settings_of,
@@ -29,7 +29,7 @@ _FIGURES = "evaluation.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(GivenConfig):
+class EvaluateConfig(EvaluatedConfig):
     """Which model is asked for which keys."""
 
     data: Annotated[str, Required("a folder of text with test")] = ""
@@ -65,6 +65,7 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
         test_documents=cfg.test_documents,
         seed=cfg.seed,
         devices=run.devices,
+        keep_lower=run.keep_lower,
     )
     place = training.site(asked, cfg.out)
     results = Passkey(asked, place).results(state_of(asked, params, place.mesh))

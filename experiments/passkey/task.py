@@ -15,6 +15,7 @@ from experiments.passkey.config import PRESETS, PasskeyConfig
 from experiments.run import batches, controls, probes, training
 from experiments.run.controls import Control
 from experiments.run.experiment import Experiment, Site, Task
+from experiments.run.lower import LowerOnce
 from experiments.run.tables import TRAINED
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.data.splits import TokenizedSplit, tokenize
@@ -68,9 +69,10 @@ def make_answer_step(cfg: ModelConfig, control: Control):
             memory = empty_long_term(cfg, memory)
         elif control == "foreign":
             memory = foreign_long_term(memory)
-        decoder, rngs = Decoder(cfg), {"locations": key}
-        out = decoder.apply({"params": params}, tokens, memory, operators=operators, rngs=rngs)
-        out = cast(Output, out)
+        options: dict[str, Any] = {"operators": operators, "rngs": {"locations": key}}
+        if last.lower is not None:
+            options["lower"] = last.lower[:, 0]
+        out = cast(Output, Decoder(cfg).apply({"params": params}, tokens, memory, **options))
         asked = weights > 0
         right = (out.logits.argmax(axis=-1) == targets) | ~asked
         keys = right.all(axis=1) & asked.any(axis=1)
@@ -94,6 +96,7 @@ class Passkey(Task):
             for control, read in controls.eval_steps(cfg, site.mesh).items()
         }
         self._memory = batches.fresh_memory(cfg.model, cfg.batch_size, site.mesh)
+        self._lower = LowerOnce(cfg, site.mesh)
         size = cfg.task.segments * cfg.model.segment_len
         self.row = f"documents of {size:,} tokens in {cfg.task.segments} segments"
         self.tokens_per_step = cfg.batch_size * size
@@ -154,7 +157,14 @@ class Passkey(Task):
             context, last = probes.context_and_last(whole._replace(weights=weights))
             return context, {distance: last}
 
+        def with_lower(one):
+            first, (context, questions) = one
+            some = context, questions[distance]
+            context, last = self._lower.added(state.params, some, cfg.batch_size)
+            return first, (context, {distance: last})
+
         every = batches.counted_batches(make, count, cfg.batch_size, self._site.mesh)
+        every = map(with_lower, every)
         return probes.sums_by_place(*steps, state, self._memory, self._site, every)[distance]
 
 

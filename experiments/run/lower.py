@@ -22,6 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from experiments.run import folders
 from experiments.run.batches import fresh_memory
+from experiments.run.config import RunConfig
 from inf_former_jax import files
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory.state import init
@@ -62,6 +63,25 @@ def check(model: ModelConfig, trained: str = "memory") -> None:
     accepted = "learned or rotary positions"
     refuse_unless(model.position != "relative", "relative positions", accepted)
     refuse_unless(jax.process_count() == 1, "several hosts", "one")
+
+
+class LowerOnce:
+    """The lower layers that all evaluations of a task share, if `cfg.keep_lower` says where.
+
+    They are those of the first parameters that are evaluated: the model is frozen.
+    """
+
+    def __init__(self, cfg: RunConfig, mesh: Mesh):
+        self._cfg, self._mesh = cfg, mesh
+        self._below: LowerLayers | None = None
+
+    def added(self, params: Any, batches: Iterable[Batch], rows: int) -> Iterable[Batch]:
+        """`LowerLayers.added`, or the batches as they are where none are kept."""
+        if not self._cfg.keep_lower:
+            return batches
+        if self._below is None:
+            self._below = LowerLayers(self._cfg.model, params, self._mesh, self._cfg.keep_lower)
+        return self._below.added(batches, rows)
 
 
 class LowerLayers:

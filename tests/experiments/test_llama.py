@@ -190,7 +190,9 @@ def test_it_is_asked_for_a_passkey(published, tmp_path):
     for name, more in {
         "plain": "",
         "half": "--dtype bfloat16",
-        "cells": f"--cells {size} --cells-by-age --cell-tau 0.5 --cells-kept attended",
+        "cells": (cells := f"--cells {size} --cells-by-age --cell-tau 0.5 --cells-kept attended"),
+        "upper": (upper := f"{cells} --cell-layers 1"),
+        "kept": f"{upper} --keep-lower {tmp_path / 'lower'}",
     }.items():
         out = tmp_path / name
         command = f"evaluate {model} {given} {more} --cache {tmp_path / 'c'} --out {out}"
@@ -199,6 +201,10 @@ def test_it_is_asked_for_a_passkey(published, tmp_path):
     assert set(results["plain"]) == {"as trained"}
     plain, cells = (results[name]["as trained"] for name in ("plain", "cells"))
     assert plain["distances"] == [1, 2] and plain["documents"] == 8
+    assert len(list((tmp_path / "lower").iterdir())) == 4  # context and last at each distance
+    for label, row in results["upper"].items():
+        assert results["kept"][label]["loss"] == pytest.approx(row["loss"], abs=1e-5), label
+    assert abs(results["upper"]["as trained"]["loss"] - cells["loss"]) > 1e-5
     assert abs(plain["loss"] - cells["loss"]) > 1e-5
     rounded = abs(results["half"]["as trained"]["loss"] - plain["loss"])
     assert 0 < rounded < 0.01 * plain["loss"]

@@ -249,7 +249,7 @@ def test_a_published_model_talks_as_it_is(published, data, tmp_path):
 def test_a_frozen_model_learns_a_memory_of_conversations(
     published, data, tmp_path, monkeypatch, capsys
 ):
-    """Only the memory changes; the run is evaluated as it was trained, and talks."""
+    """Only the memory changes; the run is evaluated as it was tested, and talks."""
     run = tmp_path / "run"
     sizes = "--model.segment-len 8 --model.mem-len 8 --model.sinks 2 --model.long-term.num-basis 8"
     short = "--optim.steps 2 --optim.warmup-steps 1 --loop.eval-every 2 --batch-size 8"
@@ -258,7 +258,9 @@ def test_a_frozen_model_learns_a_memory_of_conversations(
     begun = ["--init-from", str(published), "--data", str(data), "--out", str(run)]
     command.main(["smollm2-infinity", *begun, *options])
     result = json.loads((run / "result.json").read_text())
-    again = evaluated(tmp_path / "again", "--run", run, "--data", data)
+    kept = "--keep-lower", tmp_path / "lower"  # it reads the outputs of the layer below
+    again = evaluated(tmp_path / "again", "--run", run, "--data", data, *kept)
+    assert list((tmp_path / "lower").iterdir())
     for label, row in result["test"].items():
         assert again["test"][label]["loss"] == pytest.approx(row["loss"], abs=1e-5), label
     assert again["replies"] == result["replies"]
