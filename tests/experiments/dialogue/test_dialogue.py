@@ -17,8 +17,9 @@ from experiments.dialogue.config import PRESETS, DialogueConfig, small
 from experiments.dialogue.replies import Answering
 from experiments.dialogue.stream import Layout, in_documents
 from experiments.language_modeling import __main__ as language_modeling
-from experiments.language_modeling.sample import pieces
+from experiments.language_modeling.sample import pieces, writer
 from experiments.run import training
+from inf_former_jax import generate
 from inf_former_jax.data.tokens import Bytes
 from inf_former_jax.memory import state
 from inf_former_jax.models.decoder import Decoder, ModelConfig, operators
@@ -249,6 +250,42 @@ def test_what_is_read_before_a_reply(data):
     short, _ = replies.history(windowed.encoder, windowed.test, place, model, how)
     assert len(short) == 10 and short[0] == read.encoder.marks.doc[0]
     assert not in_documents(encoded)[place[1].start]
+
+
+@pytest.mark.parametrize("case", ["memory", "emptied", "window"])
+def test_replies_of_a_conversation_are_those_of_each_place_alone(case, data):
+    """What is read once for several replies is what each of them would have read (greedy)."""
+    given = PRESETS["infinity-sticky" if case != "window" else "window"][1].model
+    sizes = {"num_layers": 1, "num_heads": 2, "head_dim": 4, "d_model": 8, "d_inner": 8}
+    sizes |= {"vocab_size": 260, "segment_len": 16, "max_position": 16, "query_chunk": 16}
+    if given.long_term:
+        small = dataclasses.replace(given.long_term, num_basis=8, num_samples=8, bins=8)
+        sizes["long_term"] = small
+    cfg = dataclasses.replace(given, **sizes, dropout=0.0)
+    decoder, ops = Decoder(cfg), operators(cfg)
+    tokens = np.zeros((1, 16), np.int32)
+    create = jax.jit(lambda key: decoder.init(key, tokens, state.init(cfg, 1), operators=ops))
+    params = jax.tree.map(lambda leaf: 5 * leaf, create(jax.random.key(0))["params"])
+    read = corpus_of(data, window=5 if case == "window" else 0)
+    model = writer(decoder, params, read.encoder.tokenizer)
+    sampling = generate.Sampling(temperature=0)
+    how = Answering(reply_tokens=5, sampling=sampling, emptied=case == "emptied")
+    found = replies.replies(model, read, read.test, how)
+    places = replies.places(read.test, 0)
+    assert [(one.conversation, one.turn) for one in found] == places and len(places) == 6
+    for one, place in zip(found, places, strict=True):
+        prompt, types = replies.history(read.encoder, read.test, place, cfg, how)
+        said, _ = model.write(
+            generate.start(decoder, 1),
+            prompt[None],
+            5,
+            jax.random.key(1),
+            sampling=sampling,
+            types=types[None],
+            reply_types=types[-1:],
+        )
+        assert one.reply == replies.decoded(read.encoder, said[0])
+    assert len({one.reply for one in found}) > 1
 
 
 def test_a_reply_ends_at_its_end(data):
