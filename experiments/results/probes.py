@@ -63,11 +63,15 @@ def _baselines(run: Result, ages: Sequence[int]) -> list[list[str]]:
 
 def passkey_table(results: list[Result]) -> str:
     """Digits of a passkey that are right, by how many segments ago it was stated."""
-    return _by_distance(results, "updates", lambda run: (run["preset"], f"{run['steps']:,}"))
+    alone = [[result] for result in results]
+    return _by_distance(alone, "updates", lambda run: (run["preset"], f"{run['steps']:,}"))
 
 
 def given_table(results: list[Result]) -> str:
-    """The same of pretrained models, with what each was given, or trained for it."""
+    """The same of pretrained models, with what each was given, or trained for it.
+
+    A run and evaluations of it are one row.
+    """
 
     def told(run: Result) -> tuple[str, str]:
         given = run["settings"]
@@ -75,7 +79,9 @@ def given_table(results: list[Result]) -> str:
         if "optim" in trained and "task" in trained:
             updates = f"{trained['optim']['steps']} updates"
             far = f"at distances {' '.join(map(str, trained['task']['distances']))}"
-            parts = [*remembering(trained["model"]), f"{updates} {far}", *_asked(given["task"])]
+            how = "trained emptied by " if trained["objective"]["empty_memory"] else ""
+            parts = [*remembering(trained["model"]), f"{how}{updates} {far}"]
+            parts += [f"seed {trained['seed']}", *_asked(given["task"]), documents(run)]
             return Path(trained["init_from"]).name, ", ".join(parts)
         parts = [f"segments of {given['segment_len']}"] if given["segment_len"] else []
         parts += [f"window {given['window']}", f"{given['sinks']} sinks"]
@@ -88,10 +94,16 @@ def given_table(results: list[Result]) -> str:
         parts.append(kept.get(given.get("cells_kept", ""), ""))
         parts.append(given.get("dtype", ""))
         parts.append(given["memory"] and "trained memory")
-        parts += _asked(given["task"])
+        parts += [*_asked(given["task"]), documents(run)]
         return run["preset"], ", ".join(filter(None, parts))
 
-    return _by_distance(results, "given", told)
+    def documents(run: Result) -> str:
+        return f"{next(iter(run['test'].values()))['documents']} documents"
+
+    groups: dict[tuple[str, str], list[Result]] = collections.defaultdict(list)
+    for result in results:
+        groups[told(result)].append(result)
+    return _by_distance(list(groups.values()), "given", told)
 
 
 def remembering(model: dict[str, Any]) -> list[str]:
@@ -101,6 +113,9 @@ def remembering(model: dict[str, Any]) -> list[str]:
     # Older results do not have it.
     kept = "kept by worth" if cells.get("learn_worth") else kept
     how = kept if cells["contraction"] == "kept" else cells["contraction"]
+    new = round(cells["num_basis"] * (1 - cells["tau"]))
+    if how == "a queue" and new < model["segment_len"]:
+        how = f"a queue of means of {model['segment_len'] // new} tokens"
     return [
         f"segments of {model['segment_len']}",
         f"window {model['mem_len']}",
@@ -117,15 +132,26 @@ def _asked(task: dict[str, Any]) -> list[str]:
 
 
 def _by_distance(
-    results: list[Result], column: str, told: Callable[[Result], tuple[str, str]]
+    groups: Sequence[Sequence[Result]], column: str, told: Callable[[Result], tuple[str, str]]
 ) -> str:
-    """Rows of each run and control; `told` is (the model, what stands in the column)."""
-    distances = sorted({d for result in results for d in result["settings"]["task"]["distances"]})
+    """Rows of each model and control; `told` is (the model, what stands in the column).
+
+    Args:
+        groups: results of one model each, at different distances.
+    """
+    every = [result for group in groups for result in group]
+    distances = sorted({d for result in every for d in result["settings"]["task"]["distances"]})
     rows = []
-    for result in results:
-        model, more = told(result)
-        for label, test in result["test"].items():
-            by_distance = dict(zip(test["distances"], test["accuracy_by_distance"], strict=True))
-            cells = _cells(distances, by_distance)
-            rows.append([model, label, more, *cells, source([result])])
+    for group in groups:
+        model, more = told(group[0])
+        for label in dict.fromkeys(label for result in group for label in result["test"]):
+            tests = [result["test"][label] for result in group if label in result["test"]]
+            found = {
+                distance: accuracy
+                for test in tests
+                for distance, accuracy in zip(
+                    test["distances"], test["accuracy_by_distance"], strict=True
+                )
+            }
+            rows.append([model, label, more, *_cells(distances, found), source(group)])
     return markdown(("model", "", column, *map(str, distances), SOURCE), rows)

@@ -1,6 +1,6 @@
 """Tables of results, from results that are written by hand."""
 
-from experiments.results import dialogue, language, precision, sorting, summary
+from experiments.results import dialogue, language, precision, probes, sorting, summary
 from experiments.run.tables import CONTROL, TRAINED
 
 
@@ -170,7 +170,8 @@ def test_conversations_are_compared_with_their_own_controls():
     """Gains by hand: (3 + 1) of 20 tokens, and half the difference of both as their error."""
 
     def run(empty, seed=0):
-        cells = {"num_basis": 512, "sticky": True, "learn_worth": True, "contraction": "kept"}
+        cells = {"num_basis": 512, "sticky": True, "learn_worth": True, "tau": 0.5}
+        cells |= {"contraction": "kept"}
         model = {"segment_len": 256, "mem_len": 256, "long_term": cells}
         some = dict.fromkeys(("layout", "objective", "init_from", "batch_size"), 1)
         some |= {"layout": {"document": "whole"}, "objective": {"empty_memory": empty}}
@@ -215,5 +216,59 @@ def test_conversations_are_compared_with_their_own_controls():
             "",
             "",
             "7.0 ± 0.5",
+        ],
+    ]
+
+
+def asked(settings, distances, accuracy, **more):
+    """A result of four documents at each distance, with one figure for all of them."""
+    figures = {"documents": 4, "distances": distances}
+    figures |= {"accuracy_by_distance": [accuracy] * len(distances)}
+    source = {"device": "d", "commit": f"c{len(distances)}", "date": "t"}
+    given = settings | {"task": {"distances": distances, "others": 3}}
+    return {"preset": "llama", "settings": given, "test": {TRAINED: figures}} | source | more
+
+
+def test_a_run_and_its_evaluations_are_one_row():
+    """What was given, or trained for it, tells rows apart; a queue says how coarse it is."""
+
+    def run(seed, tau=0.875, empty=False):
+        cells = {"num_basis": 512, "sticky": False, "contraction": "kept", "tau": tau}
+        model = {"segment_len": 64, "mem_len": 64, "long_term": cells}
+        some = {"model": model, "optim": {"steps": 10}, "task": {"distances": [2, 5]}}
+        return some | {"seed": seed, "init_from": "x/llama", "objective": {"empty_memory": empty}}
+
+    given = {"segment_len": 64, "window": 576, "sinks": 4, "cells": 0, "cell_tau": 0, "memory": ""}
+    results = [
+        asked(run(0), [2, 5], 1.0),
+        asked({}, [64], 0.5, trained=run(0)),
+        asked(run(1, 0.96875, True), [2], 0.25),
+        asked(given, [2], 0.75),
+    ]
+    rows = [row.split(" | ")[2:] for row in probes.given_table(results).splitlines()]
+    assert rows[0][:4] == ["given", "2", "5", "64"]
+    assert rows[2:] == [
+        [
+            "segments of 64, window 64, 512 cells, a queue, 10 updates at distances 2 5, seed 0, "
+            "a key among 4, 4 documents",
+            "1.00",
+            "1.00",
+            "0.50",
+            "d, c1, c2, t |",
+        ],
+        [
+            "segments of 64, window 64, 512 cells, a queue of means of 4 tokens, trained emptied "
+            "by 10 updates at distances 2, seed 1, a key among 4, 4 documents",
+            "0.25",
+            "",
+            "",
+            "d, c1, t |",
+        ],
+        [
+            "segments of 64, window 576, 4 sinks, a key among 4, 4 documents",
+            "0.75",
+            "",
+            "",
+            "d, c1, t |",
         ],
     ]
