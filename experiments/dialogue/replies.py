@@ -1,12 +1,10 @@
 """What a model answers at places of true conversations, and its replies as text.
 
-Replies are sampled in batches of conversations. Each follows the true history: the model has read
-the document and all turns before. The places are the same for every model and seed.
+Replies are sampled in batches. Each follows the true history: the model has read the document and
+all turns before. The places are the same for every model and seed.
 """
 
-import collections
 import dataclasses
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,11 +15,11 @@ from experiments.dialogue.corpus import Corpus, Split
 from experiments.dialogue.stream import Encoder, Span, prompt
 from experiments.language_modeling.sample import Writer
 from inf_former_jax import generate
-from inf_former_jax.generate import DecodeState, Sampling
+from inf_former_jax.generate import Sampling
 from inf_former_jax.models.config import ModelConfig
 
-#: Conversations that are answered at once.
-_ROWS = 50
+#: Rows of a batch of replies.
+_ROWS = 25
 
 #: The seed from which all runs draw the places of their replies.
 _PLACES = 0
@@ -96,87 +94,44 @@ def history(
 def replies(model: Writer, corpus: Corpus, split: Split, how: Answering) -> list[Reply]:
     """The model's replies at `places` of a split, in their order.
 
-    A row of a batch is a conversation. It reads on from one place to the next, so that what comes
-    before several replies is read once.
+    Those of a batch follow histories of about one length: a shorter one is read with padding.
     """
-    turns: dict[int, list[Span]] = collections.defaultdict(list)
-    for number, turn in places(split, how.count):
-        turns[number].append(turn)
-    chosen, results = list(turns.items()), []
+    encoder, cfg, found = corpus.encoder, model.decoder.cfg, {}
+    chosen = places(split, how.count)
+    histories = [history(encoder, split, place, cfg, how) for place in chosen]
+    by_length = sorted(range(len(chosen)), key=lambda one: len(histories[one][0]))
     rows = min(_ROWS, len(chosen))
     for first in range(0, len(chosen), rows):
-        some = chosen[first : first + rows]
+        some = by_length[first : first + rows]
         # The last batch is filled up, so that one program serves all.
-        filled = some + some[-1:] * (rows - len(some))
+        prompts = [histories[one] for one in some + some[-1:] * (rows - len(some))]
         key = jax.random.fold_in(jax.random.key(how.seed), first)
-        results += _answered(model, corpus.encoder, split, filled, how, key)[: len(some)]
-    return [reply for of_conversation in results for reply in of_conversation]
-
-
-def _answered(
-    model: Writer,
-    encoder: Encoder,
-    split: Split,
-    rows: Sequence[tuple[int, Sequence[Span]]],
-    how: Answering,
-    key: jax.Array,
-) -> list[list[Reply]]:
-    """The replies of each row, a conversation's number and the turns that are said by the model."""
-    fresh = generate.start(model.decoder, len(rows))
-    state, known = fresh, [np.zeros(0, np.int32) for _ in rows]
-    found: list[list[Reply]] = [[] for _ in rows]
-    for step in range(max(len(turns) for _, turns in rows)):
-        # A row without a further turn stays where it is, and what it says is not kept.
-        said = [turns[min(step, len(turns) - 1)] for _, turns in rows]
-        at = [(number, turn) for (number, _), turn in zip(rows, said, strict=True)]
-        prompts = [history(encoder, split, place, model.decoder.cfg, how) for place in at]
-        if not all(map(_begins, prompts, known)):  # of a window, or an emptied memory
-            state, known = fresh, [np.zeros(0, np.int32) for _ in rows]
-        rest = [
-            (tokens[len(before) :], types[len(before) :])
-            for (tokens, types), before in zip(prompts, known, strict=True)
-        ]
-        known = [tokens for tokens, _ in prompts]
-        marks = [types[-1] for _, types in prompts] if encoder.marks.typed else None
-        tokens, state = _sampled(model, state, rest, marks, how, jax.random.fold_in(key, step))
-        for row, ((number, turns), ids) in enumerate(zip(rows, tokens, strict=True)):
-            if step < len(turns):
-                true = split.conversations[number].turns[turns[step].turn].text
-                found[row].append(Reply(number, turns[step], decoded(encoder, ids), true))
-    return found
-
-
-def _begins(prompt: tuple[np.ndarray, np.ndarray], known: np.ndarray) -> bool:
-    """Whether what is read before a reply begins with what has been read."""
-    return np.array_equal(prompt[0][: len(known)], known)
+        tokens = _sampled(model, prompts, how, key, encoder.marks.typed)
+        for one, ids in zip(some, tokens, strict=False):
+            number, turn = chosen[one]
+            true = split.conversations[number].turns[turn.turn].text
+            found[one] = Reply(number, turn, decoded(encoder, ids), true)
+    return [found[one] for one in range(len(chosen))]
 
 
 def _sampled(
     model: Writer,
-    state: DecodeState,
     prompts: list[tuple[np.ndarray, np.ndarray]],
-    marks: Sequence[int] | None,
     how: Answering,
     key: jax.Array,
-) -> tuple[np.ndarray, DecodeState]:
-    """Tokens [B, reply_tokens] that follow, and the state that has read the prompts alone.
-
-    Args:
-        prompts: tokens and types that each row reads first, of unequal lengths.
-        marks: types of what each row says; None = without types.
-    """
+    typed: bool,
+) -> np.ndarray:
+    """Tokens [B, reply_tokens] after prompts of unequal length, each ending with its mark."""
     rows, lengths = len(prompts), np.array([len(tokens) for tokens, _ in prompts])
     tokens, types = np.zeros((2, rows, lengths.max()), np.int32)
     for row, (ids, kinds) in enumerate(prompts):
         tokens[row, : len(ids)], types[row, : len(ids)] = ids, kinds
-    reading, saying = jax.random.split(key)
-    typed: dict[str, Any] = {} if marks is None else {"types": types}
-    _, state = model.write(state, tokens, 0, reading, lengths=lengths, **typed)
-    if marks is not None:
-        typed = {"types": types[:, :0], "reply_types": np.asarray(marks)}
-    options = {"sampling": how.sampling, **typed}
-    sampled, _ = model.write(state, tokens[:, :0], how.reply_tokens, saying, **options)
-    return sampled, state
+    options: dict[str, Any] = {"lengths": lengths, "sampling": how.sampling}
+    if typed:
+        options |= {"types": types, "reply_types": types[np.arange(rows), lengths - 1]}
+    state = generate.start(model.decoder, rows)
+    sampled, _ = model.write(state, tokens, how.reply_tokens, key, **options)
+    return sampled
 
 
 def decoded(encoder: Encoder, tokens: np.ndarray) -> str:

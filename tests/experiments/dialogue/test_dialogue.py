@@ -253,8 +253,8 @@ def test_what_is_read_before_a_reply(data):
 
 
 @pytest.mark.parametrize("case", ["memory", "emptied", "window"])
-def test_replies_of_a_conversation_are_those_of_each_place_alone(case, data):
-    """What is read once for several replies is what each of them would have read (greedy)."""
+def test_replies_are_those_of_each_place_alone(case, data):
+    """In any order, and beside others of other lengths (greedy)."""
     given = PRESETS["infinity-sticky" if case != "window" else "window"][1].model
     sizes = {"num_layers": 1, "num_heads": 2, "head_dim": 4, "d_model": 8, "d_inner": 8}
     sizes |= {"vocab_size": 260, "segment_len": 16, "max_position": 16, "query_chunk": 16}
