@@ -66,6 +66,22 @@ def _grafted() -> PasskeyConfig:
     )
 
 
+def _worth() -> PasskeyConfig:
+    """A small model that learns what is worth keeping, on documents that fit into its cells.
+
+    As of `_grafted`: it is asked at longer distances afterwards (`passkey evaluate`).
+    """
+    kept = {"contraction": "kept", "tau": 0.875, "sticky": True, "learn_worth": True}
+    memory = dataclasses.replace(BY_CONTENT, num_basis=512, age_bias="none", **kept)
+    given = _small(presets.infinity_former(), mem_len=0, memory_gradient=8, long_term=memory)
+    return dataclasses.replace(
+        given,
+        optim=OptimConfig(learning_rate=2e-3, steps=800, warmup_steps=100),
+        task=Sizes(distances=(1, 2, 4, 7)),
+        batch_size=32,
+    )
+
+
 PRESETS: dict[str, tuple[str, PasskeyConfig]] = {
     "infinity-former-lasting": (
         "The ∞-former, CPU size, with power contraction: 64 segments have the same width.",
@@ -79,6 +95,10 @@ PRESETS: dict[str, tuple[str, PasskeyConfig]] = {
     "infinity-former-content": (
         "The same on 128 equal cells, written as intervals and read by content.",
         _small(presets.infinity_former(), long_term=dataclasses.replace(BY_CONTENT, num_basis=128)),
+    ),
+    "infinity-former-worth": (
+        "The same on 512 cells, of which those stay that the model has learned to keep.",
+        _worth(),
     ),
     "infinity-former": (
         "The same with the paper's fixed contraction, τ = .75, and widths.",

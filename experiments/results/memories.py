@@ -47,7 +47,7 @@ def _size(run: Result, name: str) -> int:
 def memories_table(experiment: str, results: list[Result]) -> str:
     """Memories on the task of an experiment: smaller tasks first, then by name."""
     name, header, figures = _TASKS[experiment]
-    kept = [result for result in results if result["experiment"] == experiment]
+    kept = [tables.as_run(result) for result in results if result["experiment"] == experiment]
     columns: Columns = {
         "memory": lambda runs: runs[0]["preset"],
         header: lambda runs: f"{_size(runs[0], name):,}",

@@ -68,9 +68,7 @@ def passkey_table(results: list[Result]) -> str:
 
 
 def given_table(results: list[Result]) -> str:
-    """The same of models that are asked further back than they were trained, or were not trained.
-
-    Rows say what each was given, or trained for it.
+    """The same of pretrained models, with what each was given, or trained for it.
 
     A run and evaluations of it are one row.
     """
@@ -84,9 +82,7 @@ def given_table(results: list[Result]) -> str:
             how = "trained emptied by " if trained["objective"]["empty_memory"] else ""
             parts = [*remembering(trained["model"]), f"{how}{updates} {far}"]
             parts += [f"seed {trained['seed']}", *_asked(given["task"]), documents(run)]
-            model = trained["model"]
-            small = f"{model['num_layers']} layers of width {model['d_model']}, from nothing"
-            return Path(trained["init_from"]).name or small, ", ".join(parts)
+            return Path(trained["init_from"]).name, ", ".join(parts)
         parts = [f"segments of {given['segment_len']}"] if given["segment_len"] else []
         parts += [f"window {given['window']}", f"{given['sinks']} sinks"]
         if given["cells"]:

@@ -101,14 +101,26 @@ def memory_of_a_row(runs: Runs) -> str:
 
 
 def rate(runs: Runs) -> str:
-    """Tokens a second, the median over the runs."""
-    return f"{statistics.median(run['tokens_per_second'] for run in runs):,.0f}"
+    """Tokens a second of training, the median over the runs; "" of evaluations."""
+    found = [run["tokens_per_second"] for run in runs if "tokens_per_second" in run]
+    return f"{statistics.median(found):,.0f}" if found else ""
 
 
 def source(runs: Runs) -> str:
     """Device, commits and date of runs."""
     commits = sorted({run["commit"] for run in runs})
     return ", ".join([runs[0]["device"], *commits, runs[-1]["date"]])
+
+
+def as_run(result: Result) -> Result:
+    """A result as that of a run; an evaluation of a run has the run's model and updates.
+
+    What was evaluated, the task and the seed, is the evaluation's.
+    """
+    run = result.get("trained", {})
+    if "optim" not in run:
+        return result
+    return {**result, "settings": run | result["settings"], "steps": run["optim"]["steps"]}
 
 
 def groups(results: Iterable[Result]) -> Iterable[list[Result]]:

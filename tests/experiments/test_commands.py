@@ -22,7 +22,8 @@ COMMANDS = {
     "infinity-former-sticky transformer-xl",
     "recall infinity-former-lasting": "--task.num-keys --task.segments --test-documents --out "
     "--loop.minutes --model.memory-gradient",
-    "passkey": "infinity-former-lasting infinity-former transformer-xl smollm2-infinity",
+    "passkey": "infinity-former-lasting infinity-former-worth infinity-former transformer-xl "
+    "smollm2-infinity",
     "passkey smollm2-infinity": "--init-from --data --tokenizer",
     "passkey evaluate": "--run --memory --segment-len --window --sinks --cells --data --cache "
     "--task.distances --task.digits --task.kind --task.others --test-documents --batch-size --out",

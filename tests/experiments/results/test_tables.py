@@ -1,6 +1,14 @@
 """Tables of results, from results that are written by hand."""
 
-from experiments.results import dialogue, language, precision, probes, sorting, summary
+from experiments.results import (
+    dialogue,
+    language,
+    memories,
+    precision,
+    probes,
+    sorting,
+    summary,
+)
 from experiments.run.tables import CONTROL, TRAINED
 
 
@@ -272,3 +280,25 @@ def test_a_run_and_its_evaluations_are_one_row():
             "d, c1, t |",
         ],
     ]
+
+
+def test_an_evaluation_has_the_model_and_the_updates_of_its_run():
+    """What was asked is the evaluation's; it has no rate of training."""
+    cells = {"num_basis": 512, "density": "gibbs", "unit_cells": True}
+    model = {"mem_len": 0, "memory_gradient": 8, "long_term": cells}
+    run = {"model": model, "optim": {"steps": 800}, "task": {"distances": [1, 7]}}
+    figures = {"accuracy": 0.75, "distances": [2, 64], "accuracy_by_distance": [1.0, 0.5]}
+    evaluation = {
+        "experiment": "passkey",
+        "preset": "infinity-former-worth",
+        "settings": {"task": {"distances": [2, 64]}, "seed": 3},
+        "trained": run,
+        "test": {TRAINED: figures},
+        "device": "d",
+        "commit": "c",
+        "date": "t",
+    }
+    row = memories.memories_table("passkey", [evaluation]).splitlines()[2]
+    expected = ["| infinity-former-worth", "64", "0", "512", "8", "unit", "1", "0.750"]
+    expected += ["2: 1.00 64: 0.50", "", "", "", "800", "", "d, c, t |"]
+    assert row.split(" | ") == expected
