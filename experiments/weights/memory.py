@@ -2,16 +2,19 @@
 
     python -m experiments.weights memory --run RUN --out DIR
 
-DIR gets memory.safetensors (bfloat16), memory.json and a card, README.md. `experiments.generate`
-and `experiments.language_modeling evaluate` take it beside the published model: --memory DIR.
+DIR gets memory.safetensors (bfloat16), memory.json and a card, README.md. `experiments.generate`,
+`dialogue chat` and every `evaluate` take it beside the published model: --memory DIR.
 """
 
 import dataclasses
 from pathlib import Path
 from typing import Annotated
 
-from experiments.language_modeling.config import LanguageModelingConfig
+from experiments.dialogue.config import DialogueConfig
+from experiments.language_modeling.config import TextConfig
+from experiments.language_modeling.given import kind_of
 from experiments.language_modeling.start import is_run
+from experiments.passkey.config import PasskeyConfig
 from experiments.run import folders, training
 from inf_former_jax.fields import Checked, Required
 from inf_former_jax.files import write_text
@@ -24,7 +27,7 @@ class MemoryConfig(Checked):
     """Which memory is written where."""
 
     run: Annotated[str, Required("a run folder")] = ""
-    """A run of experiments.language_modeling with --optim.trained memory."""
+    """A run of language_modeling, dialogue or passkey with --optim.trained memory."""
     out: Annotated[str, Required("a folder")] = ""
     """The folder to write."""
 
@@ -36,7 +39,7 @@ def run(cfg: MemoryConfig) -> None:
         ValueError: no run, one that goes on, or one that trained more than a memory, or beside
             another run: it belongs to no published model.
     """
-    given, _, params, _ = training.load(LanguageModelingConfig, cfg.run, ("params",))
+    given, _, params, _ = training.load(_kind_of(cfg.run), cfg.run, ("params",))
     accepted = "memory, beside which the model stayed what it was"
     require(given.optim.trained == "memory", f"{cfg.run}: optim.trained", "all", accepted)
     begun = given.init_from
@@ -44,15 +47,22 @@ def run(cfg: MemoryConfig) -> None:
     require(not is_run(begun), f"{cfg.run}: init_from", found, "a published model")
     done = (Path(cfg.run) / "result.json").is_file()
     require(done, f"run: {cfg.run}", "no result.json", "a run that has ended")
+    data = Path(getattr(given, "data", "")).name or "the text that the command has by default"
     folder = folders.make(cfg.out)
     size = memory_file.save(given.model, params, folder)
     card = f"""# A memory trained beside {Path(begun).name}
 
 {size / 1e6:.1f} MB of parameters in bfloat16, of {given.optim.steps} updates on
-{Path(given.data).name or "Shakespeare's plays"}. They belong to the model whose digest
+{data}. They belong to the model whose digest
 memory.json has, and change nothing in it.
 
     python -m experiments.generate --model MODEL --memory {folder.name} --prompt-file BOOK
 """
     write_text(folder / "README.md", card)
     print(card)
+
+
+def _kind_of(run: str) -> type[TextConfig]:
+    """The class of a run's config, told by a field that no other has."""
+    found = kind_of(run, DialogueConfig, "layout")
+    return found if found is DialogueConfig else kind_of(run, PasskeyConfig, "task")

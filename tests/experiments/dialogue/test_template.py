@@ -19,6 +19,7 @@ from experiments.dialogue.turns import Chat
 from experiments.language_modeling import start
 from experiments.language_modeling.sample import writer
 from experiments.run.tables import CONTROL, TRAINED
+from experiments.weights import __main__ as weights
 from inf_former_jax import generate
 from inf_former_jax.data.chat import Message, load_chat
 from inf_former_jax.data.tokens import load_bpe
@@ -264,6 +265,11 @@ def test_a_frozen_model_learns_a_memory_of_conversations(
     for label, row in result["test"].items():
         assert again["test"][label]["loss"] == pytest.approx(row["loss"], abs=1e-5), label
     assert again["replies"] == result["replies"]
+    mine = tmp_path / "mine"
+    weights.main(["memory", "--run", str(run), "--out", str(mine)])
+    beside = evaluated(tmp_path / "beside", "--run", published, "--memory", mine, "--data", data)
+    trained, found = (one["test"][TRAINED]["loss"] for one in (result, beside))
+    assert found == pytest.approx(trained, rel=1e-3)  # but for the rounding of bfloat16
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"who?\nwhy?\n")))
     kept = tmp_path / "talk.npz"
     document = tmp_path / "a.txt"

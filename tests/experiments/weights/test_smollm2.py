@@ -13,7 +13,8 @@ import tokenizers
 from safetensors import deserialize
 from safetensors.numpy import load_file
 
-from experiments import generate, language_modeling
+from experiments import dialogue, generate, language_modeling
+from experiments.dialogue.config import PRESETS as DIALOGUE
 from experiments.language_modeling import corpora, start
 from experiments.weights import __main__ as weights
 from experiments.weights import gguf, llama, smollm2
@@ -186,19 +187,23 @@ def test_a_write_that_is_interrupted_leaves_nothing(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["a.whl"]
 
 
-#: The memory that comes with the project.
-SHIPPED = Path(language_modeling.__file__).parent / "smollm2_memory"
+#: The memories that come with the project: folder → the model of its preset.
+SHIPPED = {
+    Path(language_modeling.__file__).parent: presets.smollm2_infinity(),
+    Path(dialogue.__file__).parent: DIALOGUE["smollm2-infinity"][1].model,
+}
 
 
-def test_the_memory_that_comes_with_the_project():
-    """Its options and the shapes of its parameters are those of the preset."""
-    model = presets.smollm2_infinity()
-    options = files.read_json(SHIPPED / "memory.json")
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+def test_the_memories_that_come_with_the_project(folder):
+    """Their options and the shapes of their parameters are those of the presets."""
+    model, shipped = SHIPPED[folder], folder / "smollm2_memory"
+    options = files.read_json(shipped / "memory.json")
     fields = files.parse_json(files.json_text(dataclasses.asdict(model)), "fields")
     for name, value in options["inf_former"].items():
         now = {key: fields[name][key] for key in value} if name == "long_term" else fields[name]
         assert now == value, name
-    tensors = load_file(SHIPPED / "memory.safetensors")
+    tensors = load_file(shipped / "memory.safetensors")
     found = {name: leaf.shape for name, leaf in tensors.items()}
     assert found == {
         f"block_{layer}/long_term/read/{name}": shape
@@ -206,7 +211,7 @@ def test_the_memory_that_comes_with_the_project():
         for name, shape in {"turn": (9, 64, 64), "age": (9, 512)}.items()
     }
     assert files.digest_of(tensors) == options["memory"]
-    assert (SHIPPED / "memory.safetensors").stat().st_size < 1.3e6
+    assert (shipped / "memory.safetensors").stat().st_size < 1.3e6
 
 
 # The published wheel
@@ -268,7 +273,7 @@ class TestPublished:
 
     def test_it_reads_with_the_memory_that_comes_with_the_project(self, published):
         """What left the window is named with less loss; before anything has, nothing changes."""
-        cfg, params, _ = start.load(published, memory=str(SHIPPED))
+        cfg, params, _ = start.load(published, memory=str(next(iter(SHIPPED)) / "smollm2_memory"))
         assert (cfg.model.mem_len, cfg.model.sinks) == (512, 4)
         placed = {"long_term_layers": (), "cells_by_age": False, "cell_distance": 0}
         window = dataclasses.replace(cfg.model, long_term=None, **placed)
