@@ -26,7 +26,7 @@ from experiments.dialogue.task import (
 from experiments.language_modeling.config import TextConfig
 from experiments.language_modeling.given import (
     EvaluatedConfig,
-    given,
+    evaluated,
     kind_of,
     settings_of,
     state_of,
@@ -61,9 +61,10 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
     """The test figures of a model, under its controls, and the scores of its replies.
 
     Raises:
-        ValueError: as `given`, a model without types or a chat template, or as the data's reading.
+        ValueError: as `evaluated`, a model without types or a chat template, or as the data's
+            reading.
     """
-    run, params, _ = given(cfg, cfg.batch_size, kind_of(cfg.run, DialogueConfig, "layout"))
+    run, params, _ = evaluated(cfg, cfg.batch_size, kind_of(cfg.run, DialogueConfig, "layout"))
     asked = dialogue_of(run, cfg.run, cfg.document)
     names = [field.name for field in dataclasses.fields(DataConfig)]
     data = {name: getattr(cfg, name) for name in names}

@@ -13,7 +13,7 @@ from experiments.language_modeling.config import LanguageModelingConfig
 from experiments.language_modeling.corpora import tokenized
 from experiments.language_modeling.given import (
     EvaluatedConfig,
-    given,
+    evaluated,
     settings_of,
     state_of,
     written,
@@ -47,9 +47,9 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
     """Figures by split and control, with what was read.
 
     Raises:
-        ValueError: as `given`, no such text, or a document shorter than two tokens.
+        ValueError: as `evaluated`, no such text, or a document shorter than two tokens.
     """
-    run, params, tokenizer = given(cfg)
+    run, params, tokenizer = evaluated(cfg)
     assert isinstance(run, LanguageModelingConfig)
     limits = {str(split): cfg.characters for split in cfg.splits}
     corpus = tokenized(cfg.data, tokenizer, cfg.cache, limits, cfg)

@@ -133,7 +133,7 @@ def given(
         kind: the class of the run's config.
 
     Raises:
-        ValueError, FileNotFoundError: as `start.load`, `with_memory` and `lower.check`.
+        ValueError, FileNotFoundError: as `start.load` and `with_memory`.
     """
     run, params, tokenizer = start.load(cfg.run, cfg.segment_len, cfg.memory, cfg.dtype, kind)
     # Whatever mesh it was trained on.
@@ -142,13 +142,22 @@ def given(
     run, note = devices.settled(run)
     if note:
         print(note)
-    run = dataclasses.replace(run, model=with_memory(run.model, cfg))
-    if isinstance(cfg, EvaluatedConfig):
-        run = dataclasses.replace(run, keep_lower=cfg.keep_lower)
-        if cfg.keep_lower:
-            changes: dict[str, Any] = {"dropout": 0.0, "attention_dropout": 0.0}
-            lower.check(dataclasses.replace(run.model, **changes))  # nothing is dropped here
-    return run, params, tokenizer
+    return dataclasses.replace(run, model=with_memory(run.model, cfg)), params, tokenizer
+
+
+def evaluated(
+    cfg: EvaluatedConfig, batch_size: int = 0, kind: type[TextConfig] = LanguageModelingConfig
+) -> tuple[TextConfig, Any, Tokenizer]:
+    """`given` of an evaluation, which keeps lower layers where it says, and not where a run did.
+
+    Raises:
+        ValueError, FileNotFoundError: as `given` and `lower.check`.
+    """
+    run, params, tokenizer = given(cfg, batch_size, kind)
+    if cfg.keep_lower:
+        nothing_dropped = dataclasses.replace(run.model, dropout=0.0, attention_dropout=0.0)
+        lower.check(nothing_dropped)
+    return dataclasses.replace(run, keep_lower=cfg.keep_lower), params, tokenizer
 
 
 def settings_of(cfg: GivenConfig) -> dict[str, Any]:

@@ -43,17 +43,19 @@ def _small(model: ModelConfig, **changes) -> PasskeyConfig:
     )
 
 
-def _grafted() -> PasskeyConfig:
-    """A published model whose memory alone is trained, at distances that all fit into its cells.
+#: 512 cells, of which seven eighths hold older tokens: documents of eight segments fit into them.
+#: There reading is learned, and what is worth keeping when cells are full: a model is asked at
+#: longer distances afterwards. A number for each cell would learn what stands where in training,
+#: and older keys stand elsewhere.
+_BY_WORTH = {"num_basis": 512, "contraction": "kept", "tau": 0.875, "sticky": True}
+_BY_WORTH |= {"learn_worth": True, "age_bias": "none"}
 
-    What stays when they are full is learned meanwhile, so that it is asked at others afterwards.
-    """
+
+def _grafted() -> PasskeyConfig:
+    """A published model whose memory alone is trained, at distances that all fit into its cells."""
     given = presets.smollm2_infinity(segment_len=64, mem_len=64, cell_distance=512)
     assert given.long_term is not None
-    # Seven eighths of the cells hold older tokens. A number for each cell would learn what stands
-    # where in training, and older keys stand elsewhere.
-    changes = {"tau": 0.875, "age_bias": "none", "learn_worth": True}
-    memory = dataclasses.replace(given.long_term, **changes)
+    memory = dataclasses.replace(given.long_term, **_BY_WORTH)
     of_novels = grafted(dataclasses.replace(given, long_term=memory))
     return PasskeyConfig(
         model=of_novels.model,
@@ -67,12 +69,8 @@ def _grafted() -> PasskeyConfig:
 
 
 def _worth() -> PasskeyConfig:
-    """A small model that learns what is worth keeping, on documents that fit into its cells.
-
-    As of `_grafted`: it is asked at longer distances afterwards (`passkey evaluate`).
-    """
-    kept = {"contraction": "kept", "tau": 0.875, "sticky": True, "learn_worth": True}
-    memory = dataclasses.replace(BY_CONTENT, num_basis=512, age_bias="none", **kept)
+    """A small model that learns what is worth keeping, on documents that fit into its cells."""
+    memory = dataclasses.replace(BY_CONTENT, **_BY_WORTH)
     given = _small(presets.infinity_former(), mem_len=0, memory_gradient=8, long_term=memory)
     return dataclasses.replace(
         given,
@@ -97,7 +95,7 @@ PRESETS: dict[str, tuple[str, PasskeyConfig]] = {
         _small(presets.infinity_former(), long_term=dataclasses.replace(BY_CONTENT, num_basis=128)),
     ),
     "infinity-former-worth": (
-        "The same on 512 cells, of which those stay that the model has learned to keep.",
+        "The same on 512 cells, of which those stay that it learned to keep; 8 segments of 64.",
         _worth(),
     ),
     "infinity-former": (

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from experiments.language_modeling.given import (
     EvaluatedConfig,
-    given,
+    evaluated,
     kind_of,
     settings_of,
     state_of,
@@ -50,9 +50,9 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
     """The test figures of a run of the task, under its controls.
 
     Raises:
-        ValueError: as `given`, or texts that are not found or too short.
+        ValueError: as `evaluated`, or texts that are not found or too short.
     """
-    run, params, _ = given(cfg, cfg.batch_size, kind_of(cfg.run, PasskeyConfig, "task"))
+    run, params, _ = evaluated(cfg, cfg.batch_size, kind_of(cfg.run, PasskeyConfig, "task"))
     asked = PasskeyConfig(
         model=run.model,
         optim=run.optim,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -69,9 +70,8 @@ def make_answer_step(cfg: ModelConfig, control: Control):
             memory = empty_long_term(cfg, memory)
         elif control == "foreign":
             memory = foreign_long_term(memory)
-        options: dict[str, Any] = {"operators": operators, "rngs": {"locations": key}}
-        if last.lower is not None:
-            options["lower"] = last.lower[:, 0]
+        lower = None if last.lower is None else last.lower[:, 0]
+        options = {"operators": operators, "lower": lower, "rngs": {"locations": key}}
         out = cast(Output, Decoder(cfg).apply({"params": params}, tokens, memory, **options))
         asked = weights > 0
         right = (out.logits.argmax(axis=-1) == targets) | ~asked
@@ -154,17 +154,14 @@ class Passkey(Task):
         def make(numbers, counted):
             whole = data.batch(documents(cfg, split, numbers, distance), cfg.model.segment_len)
             weights = whole.weights * np.float32(counted[:, None, None])
-            context, last = probes.context_and_last(whole._replace(weights=weights))
-            return context, {distance: last}
+            return probes.context_and_last(whole._replace(weights=weights))
 
-        def with_lower(one):
-            first, (context, questions) = one
-            some = context, questions[distance]
+        def with_lower(first, some):
             context, last = self._lower.added(state.params, some, cfg.batch_size)
             return first, (context, {distance: last})
 
         every = batches.counted_batches(make, count, cfg.batch_size, self._site.mesh)
-        every = map(with_lower, every)
+        every = itertools.starmap(with_lower, every)
         return probes.sums_by_place(*steps, state, self._memory, self._site, every)[distance]
 
 

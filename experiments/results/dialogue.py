@@ -10,7 +10,16 @@ import numpy as np
 from experiments.results.probes import remembering
 from experiments.run import tables
 from experiments.run.gains import gain
-from experiments.run.tables import CONTROL, SOURCE, TRAINED, Columns, Result, Runs, tested
+from experiments.run.tables import (
+    CONTROL,
+    SOURCE,
+    TRAINED,
+    Columns,
+    Result,
+    Runs,
+    tested,
+    trained_by,
+)
 
 ANOTHER = "another document"
 """Label of the control in which every conversation follows a document that it is not about."""
@@ -35,7 +44,7 @@ def _score(figure: str, runs: Runs) -> str:
     Of several runs the spread stands beside it, of one the standard error over its replies.
     """
     scored = [run["replies"] for run in runs if run["replies"][figure] is not None]
-    if len(scored) == 1 and figure in scored[0].get("errors", {}):
+    if len(scored) == 1 and figure in scored[0].get("errors", {}):  # older results have none
         return f"{scored[0][figure]:.1f} ± {scored[0]['errors'][figure]:.1f}"
     return tables.spread([one[figure] for one in scored], 1) if scored else ""
 
@@ -92,9 +101,8 @@ def _gain(other: Mapping[str, Any] | None, test: Mapping[str, Any]) -> str:
 
 
 def _run_of(result: Result) -> dict[str, Any] | None:
-    """The config of the run that trained a result's memory; None if nothing was trained for it."""
-    run = result.get("trained", result["settings"])  # of a run's own result the settings are it
-    return run if "optim" in run else None
+    """The config of the run that was tested, of any experiment; None of a published model."""
+    return trained_by(result, "model")
 
 
 def _trained_emptied(result: Result) -> bool:
@@ -106,17 +114,18 @@ def _alike(result: Result) -> str:
     """What a run and the one that was trained emptied have in common, and no other has."""
     run = _run_of(result)
     alike = ("model", "optim", "layout", "init_from", "seed", "batch_size")
-    return "" if run is None else json.dumps([run[name] for name in alike], sort_keys=True)
+    return "" if run is None else json.dumps([run.get(name) for name in alike], sort_keys=True)
 
 
 def _told(result: Result) -> str:
     run, given = _run_of(result), result["settings"]
     if run is not None:
-        parts = [_document(run["layout"]["document"]), *remembering(run["model"])[1:]]
+        layout = run.get("layout", given)  # a run of another experiment is told what it reads
+        parts = [_document(layout["document"]), *remembering(run["model"])[1:]]
         trained = "trained emptied" if _trained_emptied(result) else "trained"
         parts.append(f"{trained} by {run['optim']['steps']} updates")
         return ", ".join([*parts, f"seed {run['seed']}"])
-    parts = [_document(given.get("document", "whole"))]
+    parts = [_document(given["document"])]
     if given.get("window"):
         parts.append(f"a window of {given['window']}")
     if given.get("cells"):
@@ -133,9 +142,9 @@ def _document(layout: str) -> str:
 
 def _plain(result: Result) -> bool:
     """Whether a model reads the document, and has no memory but its window."""
-    given = result["settings"]
     if _run_of(result) is not None:
         return False
+    given = result["settings"]
     return given["document"] == "whole" and not (given["cells"] or given["memory"])
 
 

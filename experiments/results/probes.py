@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.run.tables import SOURCE, Result, markdown, source
+from experiments.run.tables import SOURCE, Result, markdown, source, trained_by
 
 #: Settings that tell the sizes of a task apart; each task has some of them.
 _SIZES = ("num_keys", "people", "sentences", "questions", "segments")
@@ -74,9 +74,8 @@ def given_table(results: list[Result]) -> str:
     """
 
     def told(run: Result) -> tuple[str, str]:
-        given = run["settings"]
-        trained = run.get("trained", given)  # of a run's own result the settings are the run's
-        if "optim" in trained and "task" in trained:
+        given, trained = run["settings"], trained_by(run, "task")
+        if trained is not None:
             updates = f"{trained['optim']['steps']} updates"
             far = f"at distances {' '.join(map(str, trained['task']['distances']))}"
             how = "trained emptied by " if trained["objective"]["empty_memory"] else ""
@@ -107,20 +106,19 @@ def given_table(results: list[Result]) -> str:
 
 
 def remembering(model: dict[str, Any]) -> list[str]:
-    """Segments, window and cells of a model."""
+    """Segments, window and cells, if it has any, of a model."""
+    parts = [f"segments of {model['segment_len']}", f"window {model['mem_len']}"]
     cells = model["long_term"]
+    if cells is None:
+        return parts
     kept = "kept by attention" if cells["sticky"] else "a queue"
     # Older results do not have it.
     kept = "kept by worth" if cells.get("learn_worth") else kept
-    how = kept if cells["contraction"] == "kept" else cells["contraction"]
-    new = round(cells["num_basis"] * (1 - cells["tau"]))
-    if how == "a queue" and new < model["segment_len"]:
-        how = f"a queue of means of {model['segment_len'] // new} tokens"
-    return [
-        f"segments of {model['segment_len']}",
-        f"window {model['mem_len']}",
-        f"{cells['num_basis']} cells, {how}",
-    ]
+    how = cells["contraction"]
+    if how == "kept":
+        new, length = round(cells["num_basis"] * (1 - cells["tau"])), model["segment_len"]
+        how = kept if new >= length else f"{kept}, means of {length // new} tokens"
+    return [*parts, f"{cells['num_basis']} cells, {how}"]
 
 
 def _asked(task: dict[str, Any]) -> list[str]:

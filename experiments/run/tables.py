@@ -112,15 +112,26 @@ def source(runs: Runs) -> str:
     return ", ".join([runs[0]["device"], *commits, runs[-1]["date"]])
 
 
+def trained_by(result: Result, field: str) -> dict[str, Any] | None:
+    """The config of the run that made a result, or whose model an evaluation was of.
+
+    Args:
+        field: that only configs of one experiment have; None of another's, or of a published model.
+    """
+    run = result.get("trained", result["settings"])  # of a run's own result the settings are it
+    return run if "optim" in run and field in run else None
+
+
 def as_run(result: Result) -> Result:
     """A result as that of a run; an evaluation of a run has the run's model and updates.
 
     What was evaluated, the task and the seed, is the evaluation's.
     """
-    run = result.get("trained", {})
-    if "optim" not in run:
+    run = trained_by(result, "model")
+    if run is None:
         return result
-    return {**result, "settings": run | result["settings"], "steps": run["optim"]["steps"]}
+    steps = result.get("steps", run["optim"]["steps"])
+    return {**result, "settings": run | result["settings"], "steps": steps}
 
 
 def groups(results: Iterable[Result]) -> Iterable[list[Result]]:

@@ -63,6 +63,6 @@ memory.json has, and change nothing in it.
 
 
 def _kind_of(run: str) -> type[TextConfig]:
-    """The class of a run's config, told by a field that no other has."""
+    """The class of a run's config, told by what no other run that trains a memory alone has."""
     found = kind_of(run, DialogueConfig, "layout")
     return found if found is DialogueConfig else kind_of(run, PasskeyConfig, "task")

@@ -186,13 +186,14 @@ def test_it_is_asked_for_a_passkey(published, tmp_path):
     texts, size = write_texts(tmp_path / "texts", 2000), 2 * T_PASSKEY
     given = f"--data {texts} --task.distances 2 1 --task.digits 2 --test-documents 8 --batch-size 8"
     model = f"--run {published} --segment-len {T_PASSKEY} --window {T_PASSKEY}"
+    of_cells = f"--cells {size} --cells-by-age --cell-tau 0.5 --cells-kept attended"
     results = {}
     for name, more in {
         "plain": "",
         "half": "--dtype bfloat16",
-        "cells": (cells := f"--cells {size} --cells-by-age --cell-tau 0.5 --cells-kept attended"),
-        "upper": (upper := f"{cells} --cell-layers 1"),
-        "kept": f"{upper} --keep-lower {tmp_path / 'lower'}",
+        "cells": of_cells,
+        "upper": f"{of_cells} --cell-layers 1",
+        "kept": f"{of_cells} --cell-layers 1 --keep-lower {tmp_path / 'lower'}",
     }.items():
         out = tmp_path / name
         command = f"evaluate {model} {given} {more} --cache {tmp_path / 'c'} --out {out}"
@@ -229,6 +230,13 @@ def test_it_is_asked_for_a_passkey(published, tmp_path):
     found = json.loads((tmp_path / "again" / "evaluation.json").read_text())["test"]["as trained"]
     assert found["distances"] == [2]
     assert found["accuracy_by_distance"] == [trained["accuracy_by_distance"][1]]
+    # So is its memory, beside the model it belongs to.
+    mine, beside = tmp_path / "mine", tmp_path / "beside"
+    weights.main(["memory", "--run", str(out), "--out", str(mine)])
+    shared = f"{given} --batch-size 8 --out {beside}"
+    passkey.main(shlex.split(f"evaluate --run {published} --memory {mine} {shared}"))
+    again = json.loads((beside / "evaluation.json").read_text())["test"]["as trained"]
+    assert again["loss"] == pytest.approx(found["loss"], rel=1e-5)
 
 
 def test_it_is_evaluated_as_it_is(published, data, tmp_path):

@@ -253,14 +253,15 @@ def test_a_frozen_model_learns_a_memory_of_conversations(
     """Only the memory changes; the run is evaluated as it was tested, and talks."""
     run = tmp_path / "run"
     sizes = "--model.segment-len 8 --model.mem-len 8 --model.sinks 2 --model.long-term.num-basis 8"
-    short = "--optim.steps 2 --optim.warmup-steps 1 --loop.eval-every 2 --batch-size 8"
+    short = "--optim.steps 2 --optim.warmup-steps 0 --loop.eval-every 2 --batch-size 8"
+    short += " --optim.learning-rate 0.1"
     every = "--valid-conversations 0 --test-conversations 0 --model.long-term-layers 1"
     options = [*shlex.split(f"{sizes} {short} {every}"), *SMALL]
     begun = ["--init-from", str(published), "--data", str(data), "--out", str(run)]
     command.main(["smollm2-infinity", *begun, *options])
     result = json.loads((run / "result.json").read_text())
-    kept = "--keep-lower", tmp_path / "lower"  # it reads the outputs of the layer below
-    again = evaluated(tmp_path / "again", "--run", run, "--data", data, *kept)
+    lower = "--keep-lower", tmp_path / "lower"  # it reads the outputs of the layer below
+    again = evaluated(tmp_path / "again", "--run", run, "--data", data, *lower)
     assert list((tmp_path / "lower").iterdir())
     for label, row in result["test"].items():
         assert again["test"][label]["loss"] == pytest.approx(row["loss"], abs=1e-5), label
@@ -268,8 +269,11 @@ def test_a_frozen_model_learns_a_memory_of_conversations(
     mine = tmp_path / "mine"
     weights.main(["memory", "--run", str(run), "--out", str(mine)])
     beside = evaluated(tmp_path / "beside", "--run", published, "--memory", mine, "--data", data)
-    trained, found = (one["test"][TRAINED]["loss"] for one in (result, beside))
-    assert found == pytest.approx(trained, rel=1e-3)  # but for the rounding of bfloat16
+    cells = [*CELLS, "--segment-len", 8, "--cell-layers", 1, "--cell-distance", 2048]
+    bare = evaluated(tmp_path / "bare", "--run", published, *cells, "--data", data)
+    trained, found, untrained = (one["test"][TRAINED]["loss"] for one in (result, beside, bare))
+    assert found == pytest.approx(trained, rel=1e-4)  # but for the rounding of bfloat16
+    assert abs(untrained - trained) > 3e-3 * trained
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"who?\nwhy?\n")))
     kept = tmp_path / "talk.npz"
     document = tmp_path / "a.txt"

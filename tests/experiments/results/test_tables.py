@@ -160,8 +160,12 @@ def test_lower_perplexities_are_better(monkeypatch):
     )
 
 
-def talk(settings, nats, **controls):
-    """A result on two conversations of 10 tokens each; nats of both, and of the controls."""
+def talk(settings, nats, trained=None, **controls):
+    """A result on two conversations of 10 tokens each; nats of both, and of the controls.
+
+    Args:
+        trained: the config of the run that was evaluated; None = the result is a run's own.
+    """
 
     def figures(nats):
         by = {"nats": list(nats), "tokens": [10, 10]}
@@ -171,7 +175,8 @@ def talk(settings, nats, **controls):
     test = {TRAINED: figures(nats)} | {named[k]: figures(v) for k, v in controls.items()}
     scores = {"f1": 7.0, "rouge_l": 8.0, "meteor": None, "errors": {"f1": 0.5}}
     source = {"device": "d", "commit": "c", "date": "t"}
-    return {"settings": settings, "test": test, "replies": scores, **source}
+    evaluated = {} if trained is None else {"trained": trained}
+    return {"settings": settings, "test": test, "replies": scores, **source, **evaluated}
 
 
 def test_conversations_are_compared_with_their_own_controls():
@@ -185,6 +190,8 @@ def test_conversations_are_compared_with_their_own_controls():
         some |= {"layout": {"document": "whole"}, "objective": {"empty_memory": empty}}
         return some | {"model": model, "optim": {"steps": 30}, "seed": seed}
 
+    bare = {"model": {"segment_len": 64, "mem_len": 32, "long_term": None}, "seed": 2}
+    bare |= {"optim": {"steps": 5}, "objective": {"empty_memory": False}}
     given = {"document": "whole", "window": 256, "cells": 0, "memory": ""}
     results = [
         talk(given, (30, 30), another=(30, 30)),
@@ -192,6 +199,8 @@ def test_conversations_are_compared_with_their_own_controls():
         talk(run(False), (27, 29), emptied=(28, 30), another=(31, 33)),
         talk(run(True), (28, 28)),
         talk(run(True, seed=1), (0, 0)),  # of another seed: compared with nothing
+        # A run of another experiment without a memory: its window is its own.
+        talk(given | {"window": 0}, (30, 20), trained=bare),
     ]
     rows = [row.split(" | ")[:7] for row in dialogue.given_table(results).splitlines()[2:]]
     memory = "the document, window 256, 512 cells, kept by worth"
@@ -220,6 +229,15 @@ def test_conversations_are_compared_with_their_own_controls():
             f"| {memory}, trained emptied by 30 updates, seed 1",
             "2.00",
             "300.0 ± 0.0",
+            "",
+            "",
+            "",
+            "7.0 ± 0.5",
+        ],
+        [
+            "| the document, window 32, trained by 5 updates, seed 2",
+            "2.00",
+            "50.0 ± 50.0",
             "",
             "",
             "",
@@ -265,7 +283,7 @@ def test_a_run_and_its_evaluations_are_one_row():
             "d, c1, c2, t |",
         ],
         [
-            "segments of 64, window 64, 512 cells, a queue of means of 4 tokens, trained emptied "
+            "segments of 64, window 64, 512 cells, a queue, means of 4 tokens, trained emptied "
             "by 10 updates at distances 2, seed 1, a key among 4, 4 documents",
             "0.25",
             "",
