@@ -2,10 +2,12 @@
 
     The pass key is 7 3 1 4 2. Remember it.          What is the pass key? The pass key is 7 3 1 4 2
     The pass key of Marta Lindqvist is 7 3 … it.     What is the pass key of Marta Lindqvist? …
-    The birthplace of Marta Lindqvist is Porto.      Where was Marta Lindqvist born? Porto
+    Porto is where Marta Lindqvist was born.         Where was Marta Lindqvist born? …
+                                                     … Marta Lindqvist was born in Porto
 
 A key has a name if the document states several. A fact is one of `questions`, in one of its
-wordings. The others are about other people, and say other things of them. A reader who knows the
+wordings. The answer begins as a sentence does, so that a model of plain text can go on with it.
+The others are about other people, and say other things of them. A reader who knows the
 values but not the names guesses among them. Digits are tokenised one by one.
 """
 
@@ -87,9 +89,9 @@ def drawn(
     names = full_names(random, others + 1)
     relation = RELATIONS[one_of(random, list(RELATIONS))]
     values = several(random, relation.values, others + 1)
-    question = one_of(random, relation.questions)
+    asked = f"{one_of(random, relation.questions)} {relation.answer}"
     return [
-        _fact(tokenizer, one_of(random, relation.statements), question, name, value)
+        _fact(tokenizer, one_of(random, relation.statements), asked, name, value)
         for name, value in zip(names, values, strict=True)
     ]
 
@@ -109,7 +111,9 @@ def longest(kind: Kind, digits: int, others: int, tokenizer: Tokenizer) -> tuple
         some = [_key(tokenizer, np.zeros(digits, int), name if others else "")]
     else:
         some = [
-            _fact(tokenizer, statement, question, name, most(relation.values))
+            _fact(
+                tokenizer, statement, f"{question} {relation.answer}", name, most(relation.values)
+            )
             for relation in RELATIONS.values()
             for statement in relation.statements
             for question in relation.questions

@@ -16,6 +16,8 @@ class Relation(NamedTuple):
     values: tuple[str, ...]
     statements: tuple[str, ...]
     questions: tuple[str, ...]
+    answer: str
+    """What a whole sentence of an answer says before the value."""
 
 
 _FILE = tomllib.loads(read_text(Path(__file__).with_suffix(".toml")))
@@ -25,7 +27,10 @@ LAST: tuple[str, ...] = tuple(_FILE["last_names"].split())
 
 RELATIONS = {
     name: Relation(
-        tuple(given["values"].split()), tuple(given["statements"]), tuple(given["questions"])
+        tuple(given["values"].split()),
+        tuple(given["statements"]),
+        tuple(given["questions"]),
+        given["answer"],
     )
     for name, given in _FILE["relations"].items()
 }

@@ -80,7 +80,9 @@ def test_a_fact_among_facts(others, seed, split, index):
         (value, place)
         for name, (value, place, relation) in stated.items()
         for question in relation.questions
-        if text.endswith(f" {worded(question, name, value)} {value}")
+        if text.endswith(
+            f" {worded(question, name, value)} {worded(relation.answer, name, value)} {value}"
+        )
     ]
     assert asked == [(answer_of(document)[1:], cfg.segments - 1 - document.distances[0])]
 
