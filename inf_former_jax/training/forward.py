@@ -97,6 +97,10 @@ class ForwardPass:
             output = self.output(params, memory, segment)
             return output.memory, output_sums(output, segment.batch)
 
+        def context(memory, segment):  # without loss no logits, on the way back neither
+            memory = self.start(memory, segment.batch.resets)
+            return self.output(params, memory, segment).memory, zero_sums()
+
         def padding(memory, segment):
             return self.start(memory, segment.batch.resets), zero_sums()
 
@@ -104,7 +108,7 @@ class ForwardPass:
         # no barrier against that is needed.
         @partial(jax.checkpoint, prevent_cse=False)
         def body(memory, segment):
-            return jax.lax.cond(segment.kind > PADDING, run, padding, memory, segment)
+            return jax.lax.switch(segment.kind, (padding, context, run), memory, segment)
 
         if group.kind.shape[0] == 1:  # which is not padding, or it would be skipped
             memory, sums = run(memory, jax.tree.map(lambda leaf: leaf[0], group))
