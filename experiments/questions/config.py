@@ -1,6 +1,7 @@
 """Configuration and presets of the experiment."""
 
 import dataclasses
+from typing import Literal
 
 from experiments.language_modeling import config as language_modeling
 from experiments.language_modeling.config import TokenConfig
@@ -20,6 +21,10 @@ class QuestionsConfig(RunConfig, TokenConfig):
     task: Sizes = dataclasses.field(
         default_factory=lambda: Sizes(people=2, questions=6, sentences=12)
     )
+    taught: Literal["answers", "conversation"] = "answers"
+    """What training takes loss of: the answers, or the questions after the first, too. A question
+    names a person of the document, and the last name follows from the first. So a model learns to
+    bind before it can answer. Figures are of answers alone."""
     batch_size: Count = 16
     """B, conversations in one update."""
     train_documents: Count = 4000

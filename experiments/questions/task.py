@@ -4,12 +4,13 @@ import bisect
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from experiments.dialogue import corpus as conversations
 from experiments.dialogue.corpus import Corpus, swapped
+from experiments.dialogue.records import Conversation
 from experiments.dialogue.replies import Answering, replies
 from experiments.dialogue.stream import NUM_CONTROLS, Encoded, Layout
 from experiments.dialogue.task import ConversationTask
@@ -67,10 +68,21 @@ def documents(cfg: QuestionsConfig) -> Documents:
     read = {split: [one.conversation for one in some] for split, some in generated.items()}
     size, length = cfg.model.vocab_size - NUM_CONTROLS, cfg.model.segment_len
     tokenizer = conversations.tokenizer_of(cfg.tokenizer, read["train"], size, cfg.cache)
-    layout = Layout(scored="readers")
-    corpus = conversations.encoded("questions", read, tokenizer, layout, cfg.model)
+    none: dict[str, list[Conversation]] = {split: [] for split in SPLITS}
+    scored = "readers" if cfg.taught == "answers" else "both"
+    taught = _encoded(none | {"train": read["train"]}, scored, tokenizer, cfg)
+    corpus = _encoded(read | {"train": []}, "readers", tokenizer, cfg)._replace(train=taught.train)
     pairs = zip(generated["test"], corpus.test.encoded, strict=True)
     return Documents(corpus, [ages(one, ids, tokenizer, length) for one, ids in pairs])
+
+
+def _encoded(
+    read: dict[str, list[Conversation]],
+    scored: Literal["both", "readers"],
+    tokenizer: Tokenizer,
+    cfg: QuestionsConfig,
+) -> Corpus:
+    return conversations.encoded("questions", read, tokenizer, Layout(scored=scored), cfg.model)
 
 
 def token_of(tokenizer: Tokenizer, text: str, offset: int) -> int:

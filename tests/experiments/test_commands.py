@@ -30,7 +30,8 @@ COMMANDS = {
     "passkey infinity-former": "--data --tokenizer --cache --task.distances --task.digits "
     "--task.text-weight --test-documents",
     "questions": "infinity-lasting infinity no-memory",
-    "questions infinity-lasting": "--task.people --task.questions --train-documents --tokenizer",
+    "questions infinity-lasting": "--task.people --task.questions --taught --train-documents "
+    "--tokenizer",
     "language_modeling": "gpt2 gpt2-compressive gpt2-infinity gpt2-infinity-sticky "
     "gpt2-infinity-lasting paper-gpt2 paper-gpt2-infinity-lasting",
     "language_modeling paper-gpt2-infinity-lasting": "--init-from --data --tokenizer --segments "

@@ -130,6 +130,36 @@ TINY = shlex.split("""
 SIZES = Sizes(2, 2, 4, ("instrument",))
 
 
+def scored_turns(split):
+    """Numbers of the turns of which loss is taken, of each conversation, if they are so whole."""
+    found = []
+    for one in split.encoded:
+        shares = [one.scored[turn.said : turn.end].mean() for turn in one.turns]
+        assert set(shares) <= {0, 1} and one.scored.sum() == sum(
+            turn.end - turn.said for turn, share in zip(one.turns, shares, strict=True) if share
+        )
+        found.append([turn.turn for turn, share in zip(one.turns, shares, strict=True) if share])
+    return found
+
+
+@pytest.mark.parametrize(("taught", "turns"), [("answers", [1, 3]), ("conversation", [1, 2, 3])])
+def test_what_is_taught(taught, turns):
+    """Training has loss of answers, or of what is said after the first turn; tests of answers."""
+    cfg = dataclasses.replace(
+        PRESETS["no-memory"][1],
+        task=SIZES,
+        tokenizer="bytes",
+        taught=taught,
+        train_documents=3,
+        valid_documents=2,
+        test_documents=2,
+    )
+    corpus = documents(cfg).corpus
+    assert scored_turns(corpus.train) == [turns] * 3
+    assert scored_turns(corpus.valid) == scored_turns(corpus.test) == [[1, 3]] * 2
+    assert all(len(split.segments) == len(split.encoded) for split in corpus.splits.values())
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """(folder, result) of one tiny run."""
