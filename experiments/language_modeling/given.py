@@ -198,7 +198,8 @@ def written(
     with cli.refusals():
         folders.read_config(Path(cfg.run))
         folders.make(file.parent)
-        provenance = folders.provenance(experiment, Path(cfg.run).name, ["evaluate", *argv])
+        preset = folders.preset_of(Path(cfg.run))
+        provenance = folders.provenance(experiment, preset, ["evaluate", *argv])
         folders.check_free(file, cfg)
         result = evaluate(cfg, provenance)
     folders.write_json(file, result)

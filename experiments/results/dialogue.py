@@ -41,9 +41,14 @@ SCORES = {
 def _score(figure: str, runs: Runs) -> str:
     """A figure of the replies, over the runs that have it.
 
-    Of several runs the spread stands beside it, of one the standard error over its replies.
+    Of several runs the spread stands beside it, of one the standard error over its replies. The
+    scores of a single reply say nothing of a model, and are not shown.
     """
-    scored = [run["replies"] for run in runs if run["replies"][figure] is not None]
+    scored = [
+        run["replies"]
+        for run in runs
+        if run["replies"][figure] is not None and run["replies"].get("count") != 1
+    ]
     if len(scored) == 1 and figure in scored[0].get("errors", {}):  # older results have none
         return f"{scored[0][figure]:.1f} ± {scored[0]['errors'][figure]:.1f}"
     return tables.spread([one[figure] for one in scored], 1) if scored else ""

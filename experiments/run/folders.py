@@ -310,6 +310,14 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     return result
 
 
+def preset_of(folder: Path) -> str:
+    """The preset of a finished run; of any other folder, a published model's too, its name."""
+    with contextlib.suppress(ValueError):  # a damaged result is no reason not to read a model
+        if result := read_result(folder):
+            return result.get("preset", folder.name)
+    return folder.name
+
+
 #: What a run writes whatever its task, by which a result of version 0.2 is known.
 _OF_EVERY_RESULT: dict[str, Any] = {
     "settings": dict,

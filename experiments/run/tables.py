@@ -125,13 +125,14 @@ def trained_by(result: Result, field: str) -> dict[str, Any] | None:
 def as_run(result: Result) -> Result:
     """A result as that of a run; an evaluation of a run has the run's model and updates.
 
-    What was evaluated, the task and the seed, is the evaluation's.
+    What was evaluated, the task and the seed, is the evaluation's. Where the run lies is left out.
     """
     run = trained_by(result, "model")
     if run is None:
         return result
     steps = result.get("steps", run["optim"]["steps"])
-    return {**result, "settings": run | result["settings"], "steps": steps}
+    asked = {name: value for name, value in result["settings"].items() if name != "run"}
+    return {**result, "settings": run | asked, "steps": steps}
 
 
 def groups(results: Iterable[Result]) -> Iterable[list[Result]]:

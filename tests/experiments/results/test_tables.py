@@ -160,11 +160,12 @@ def test_lower_perplexities_are_better(monkeypatch):
     )
 
 
-def talk(settings, nats, trained=None, **controls):
+def talk(settings, nats, trained=None, replies=9, **controls):
     """A result on two conversations of 10 tokens each; nats of both, and of the controls.
 
     Args:
         trained: the config of the run that was evaluated; None = the result is a run's own.
+        replies: how many were scored.
     """
 
     def figures(nats):
@@ -174,6 +175,7 @@ def talk(settings, nats, trained=None, **controls):
     named = {"emptied": CONTROL, "another": dialogue.ANOTHER}
     test = {TRAINED: figures(nats)} | {named[k]: figures(v) for k, v in controls.items()}
     scores = {"f1": 7.0, "rouge_l": 8.0, "meteor": None, "errors": {"f1": 0.5}}
+    scores["count"] = replies
     source = {"device": "d", "commit": "c", "date": "t"}
     evaluated = {} if trained is None else {"trained": trained}
     return {"settings": settings, "test": test, "replies": scores, **source, **evaluated}
@@ -198,7 +200,8 @@ def test_conversations_are_compared_with_their_own_controls():
         talk(given | {"window": 768}, (20, 20)),
         talk(run(False), (27, 29), emptied=(28, 30), another=(31, 33)),
         talk(run(True), (28, 28)),
-        talk(run(True, seed=1), (0, 0)),  # of another seed: compared with nothing
+        # Of another seed, it is compared with nothing; a single reply has no scores.
+        talk(run(True, seed=1), (0, 0), replies=1),
         # A run of another experiment without a memory: its window is its own.
         talk(given | {"window": 0}, (30, 20), trained=bare),
     ]
@@ -232,7 +235,7 @@ def test_conversations_are_compared_with_their_own_controls():
             "",
             "",
             "",
-            "7.0 ± 0.5",
+            "",
         ],
         [
             "| the document, window 32, trained by 5 updates, seed 2",
@@ -301,7 +304,7 @@ def test_a_run_and_its_evaluations_are_one_row():
 
 
 def test_an_evaluation_has_the_model_and_the_updates_of_its_run():
-    """What was asked is the evaluation's; it has no rate of training."""
+    """What was asked is the evaluation's; it has no rate of training. Seeds make one row."""
     cells = {"num_basis": 512, "density": "gibbs", "unit_cells": True}
     model = {"mem_len": 0, "memory_gradient": 8, "long_term": cells}
     run = {"model": model, "optim": {"steps": 800}, "task": {"distances": [1, 7]}}
@@ -316,7 +319,13 @@ def test_an_evaluation_has_the_model_and_the_updates_of_its_run():
         "commit": "c",
         "date": "t",
     }
-    row = memories.memories_table("passkey", [evaluation]).splitlines()[2]
-    expected = ["| infinity-former-worth", "64", "0", "512", "8", "unit", "1", "0.750"]
-    expected += ["2: 1.00 64: 0.50", "", "", "", "800", "", "d, c, t |"]
-    assert row.split(" | ") == expected
+    other = evaluation | {"trained": run | {"seed": 1}}
+    asked = [
+        one | {"settings": one["settings"] | {"run": f"x{i}"}}
+        for i, one in enumerate((evaluation, other))
+    ]
+    for evaluations, count, spread in (([evaluation], "1", "0.750"), (asked, "2", "0.750 ± 0.000")):
+        (row,) = memories.memories_table("passkey", evaluations).splitlines()[2:]
+        expected = ["| infinity-former-worth", "64", "0", "512", "8", "unit", count, spread]
+        expected += ["2: 1.00 64: 0.50", "", "", "", "800", "", "d, c, t |"]
+        assert row.split(" | ") == expected

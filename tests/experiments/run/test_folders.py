@@ -325,6 +325,17 @@ def test_a_result_is_known_by_its_digest(tmp_path):
                 folders.read_result(tmp_path)
 
 
+def test_a_folder_is_called_by_its_preset(tmp_path):
+    """If it is a finished run; else by its own name."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    assert folders.preset_of(folder) == "mine"
+    folders.write_result(folder, result_of(VANILLA, 400, 1.0) | {"preset": "vanilla"})
+    assert folders.preset_of(folder) == "vanilla"
+    (folder / "result.json").write_text("{")
+    assert folders.preset_of(folder) == "mine"
+
+
 def test_the_result_of_another_config_is_refused(tmp_path):
     opened(tmp_path, VANILLA)
     folders.write_result(tmp_path, result_of(changed(seed=1), 400, 1.0))
