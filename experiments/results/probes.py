@@ -123,33 +123,32 @@ def remembering(model: dict[str, Any]) -> list[str]:
 
 def _asked(task: dict[str, Any]) -> list[str]:
     """What was asked for, if it was not a single key. Older results do not say."""
-    others = task.get("others", 0)
-    if task.get("kind", "key") == "fact":
-        return [f"a fact among {others + 1}"]
-    return [f"a key among {others + 1}"] if others else []
+    others, fact = task.get("others", 0), task.get("kind") == "fact"
+    among = f" among {others + 1}" if others else ""
+    return [f"a fact{among}"] if fact else [f"a key{among}"] if others else []
 
 
 def _by_distance(
     groups: Sequence[Sequence[Result]], column: str, told: Callable[[Result], tuple[str, str]]
 ) -> str:
-    """Rows of each model and control; `told` is (the model, what stands in the column).
+    """Rows of each model and control: digits of a key, or whole answers about a fact.
 
     Args:
         groups: results of one model each, at different distances.
+        told: a result -> (its model, what stands in the column).
     """
     every = [result for group in groups for result in group]
     distances = sorted({d for result in every for d in result["settings"]["task"]["distances"]})
     rows = []
     for group in groups:
         model, more = told(group[0])
+        # Tokens of an answer follow from the ones before, digits of a key do not.
+        fact = group[0]["settings"]["task"].get("kind") == "fact"
+        figure = "keys_by_distance" if fact else "accuracy_by_distance"
         for label in dict.fromkeys(label for result in group for label in result["test"]):
             tests = [result["test"][label] for result in group if label in result["test"]]
-            found = {
-                distance: accuracy
-                for test in tests
-                for distance, accuracy in zip(
-                    test["distances"], test["accuracy_by_distance"], strict=True
-                )
-            }
+            found: dict[int, float] = {}
+            for test in tests:
+                found |= dict(zip(test["distances"], test[figure], strict=True))
             rows.append([model, label, more, *_cells(distances, found), source(group)])
     return markdown(("model", "", column, *map(str, distances), SOURCE), rows)

@@ -249,12 +249,17 @@ def test_conversations_are_compared_with_their_own_controls():
     ]
 
 
-def asked(settings, distances, accuracy, **more):
-    """A result of four documents at each distance, with one figure for all of them."""
+def asked(settings, distances, accuracy, task=None, **more):
+    """A result of four documents at each distance, with one figure for all of them.
+
+    Args:
+        task: what is asked for; None = a key among four.
+    """
     figures = {"documents": 4, "distances": distances}
     figures |= {"accuracy_by_distance": [accuracy] * len(distances)}
+    figures |= {"keys_by_distance": [accuracy / 2] * len(distances)}
     source = {"device": "d", "commit": f"c{len(distances)}", "date": "t"}
-    given = settings | {"task": {"distances": distances, "others": 3}}
+    given = settings | {"task": {"distances": distances} | (task or {"others": 3})}
     return {"preset": "llama", "settings": given, "test": {TRAINED: figures}} | source | more
 
 
@@ -273,6 +278,8 @@ def test_a_run_and_its_evaluations_are_one_row():
         asked({}, [64], 0.5, trained=run(0)),
         asked(run(1, 0.96875, True), [2], 0.25),
         asked(given, [2], 0.75),
+        asked(given, [5], 0.5, {"kind": "fact", "others": 2}),  # whole answers are counted
+        asked(given, [64], 1.0, {"kind": "fact", "others": 0}),
     ]
     rows = [row.split(" | ")[2:] for row in probes.given_table(results).splitlines()]
     assert rows[0][:4] == ["given", "2", "5", "64"]
@@ -298,6 +305,20 @@ def test_a_run_and_its_evaluations_are_one_row():
             "0.75",
             "",
             "",
+            "d, c1, t |",
+        ],
+        [
+            "segments of 64, window 576, 4 sinks, a fact among 3, 4 documents",
+            "",
+            "0.25",
+            "",
+            "d, c1, t |",
+        ],
+        [
+            "segments of 64, window 576, 4 sinks, a fact, 4 documents",
+            "",
+            "",
+            "0.50",
             "d, c1, t |",
         ],
     ]
