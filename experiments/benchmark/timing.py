@@ -127,7 +127,8 @@ def count_products(jaxpr: Any, taken: list[Sequence[int]]) -> dict[str, float]:
     compute from fewer bits. Products that no result needs are left out, as XLA leaves them out. The
     body of a scan counts as often as the scan is long, and what devices do apart once for each of
     them. Each branch of a choice counts by its share of `taken`. Where that is not known, the
-    cheapest branch that has any products counts.
+    cheapest branch that has any products counts: of segments whose memory has a gradient, that of
+    one without loss, whose logits are not computed.
 
     Args:
         taken: for each choice, in the program's order, how often each of its branches is taken. The

@@ -105,5 +105,5 @@ def main(argv: Sequence[str]) -> None:
     devices.offer()
     file = Path(cfg.out) / _FIGURES
     result = written("dialogue", cfg, argv, file, evaluate)
-    show(f"{result['corpus']}, {Path(cfg.run).name} as it is", result)
+    show(f"{result['corpus']}, {result['preset']} as it is", result)
     print(file)

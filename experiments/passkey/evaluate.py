@@ -78,4 +78,4 @@ def main(argv: Sequence[str]) -> None:
     cfg = cli.options(program, __doc__ or "", EvaluateConfig(), argv)
     devices.offer()
     result = written("passkey", cfg, argv, Path(cfg.out) / _FIGURES, evaluate)
-    show(f"passkey, {Path(cfg.run).name} as it is", Path(cfg.out), result, _FIGURES)
+    show(f"passkey, {result['preset']} as it is", Path(cfg.out), result, _FIGURES)

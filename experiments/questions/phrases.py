@@ -17,7 +17,8 @@ class Relation(NamedTuple):
     statements: tuple[str, ...]
     questions: tuple[str, ...]
     answer: str
-    """What a whole sentence of an answer says before the value."""
+    """What a sentence says before the value, where a passkey's document asks for a fact. It does not
+    depend on the value."""
 
 
 _FILE = tomllib.loads(read_text(Path(__file__).with_suffix(".toml")))

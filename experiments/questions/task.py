@@ -52,7 +52,7 @@ def size(cfg: QuestionsConfig) -> tuple[int, int]:
 
 
 class Documents(NamedTuple):
-    """The conversations of a run. Only answers are scored."""
+    """The conversations of a run. Only answers are scored, in training what `taught` says."""
 
     corpus: Corpus
     test_ages: list[list[int]]  # by test document and question, see `ages`
@@ -71,7 +71,8 @@ def documents(cfg: QuestionsConfig) -> Documents:
     none: dict[str, list[Conversation]] = {split: [] for split in SPLITS}
     scored = "readers" if cfg.taught == "answers" else "both"
     taught = _encoded(none | {"train": read["train"]}, scored, tokenizer, cfg)
-    corpus = _encoded(read | {"train": []}, "readers", tokenizer, cfg)._replace(train=taught.train)
+    corpus = _encoded(read | {"train": []}, "readers", tokenizer, cfg)
+    corpus = corpus._replace(train=taught.train, dropped=corpus.dropped + taught.dropped)
     pairs = zip(generated["test"], corpus.test.encoded, strict=True)
     return Documents(corpus, [ages(one, ids, tokenizer, length) for one, ids in pairs])
 

@@ -1,6 +1,7 @@
 """Tables of language models: perplexities, gains by pairs of runs, and another text."""
 
 import collections
+import re
 import statistics
 from collections.abc import Callable, Mapping
 
@@ -92,8 +93,8 @@ def _gain(perplexities: Mapping[int, float], others: Mapping[int, float]) -> str
 def other_text_table(results: list[Result]) -> str:
     """Trained language models on a text that they were not trained on: perplexities a token."""
     by_model: dict[tuple[str, str], list[Result]] = collections.defaultdict(list)
-    for result in results:
-        by_model[result["corpus"], result["preset"].rsplit("-", 1)[0]].append(result)
+    for result in results:  # older ones have the folder's name, which ends with the seed
+        by_model[result["corpus"], re.sub(r"-\d+$", "", result["preset"])].append(result)
     columns: Columns = {
         **{name: COLUMNS[name] for name in ("seeds", "test", "memory emptied")},
         "sliding window": _tested(_WINDOW, "perplexity"),

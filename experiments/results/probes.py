@@ -43,6 +43,8 @@ def _trained(run: Result, ages: Sequence[int]) -> list[list[str]]:
     model, name = run["settings"]["model"], run["preset"]
     if (model["long_term"] or {}).get("locations") == "draw":
         name += ", drawn"
+    if run["settings"].get("taught") == "conversation":  # older results do not have it
+        name += ", taught the questions, too"
     rows = []
     for label, test in run["test"].items():
         by_age = dict(zip(test["ages"], test["accuracy_by_age"], strict=True))

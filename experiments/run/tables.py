@@ -136,10 +136,11 @@ def as_run(result: Result) -> Result:
 
 
 def groups(results: Iterable[Result]) -> Iterable[list[Result]]:
-    """Runs that differ in their seed only, together."""
+    """Runs that differ in their seed only, together, and evaluations of such runs."""
     found = collections.defaultdict(list)
     for result in results:
-        same = {k: v for k, v in result["settings"].items() if k not in ("seed", "out")}
+        settings = as_run(result)["settings"]
+        same = {k: v for k, v in settings.items() if k not in ("seed", "out")}
         key = (result["preset"], result["device"], json.dumps(same, sort_keys=True))
         found[key].append(result)
     return found.values()

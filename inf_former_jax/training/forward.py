@@ -18,7 +18,8 @@ from inf_former_jax.training.objective import Sums, counted_queries, output_sums
 
 Tree = TypeVar("Tree")
 
-#: Kinds of segments: padding in every row, loss in no row, loss in some row.
+#: Kinds of segments: padding in every row, loss in no row, loss in some row. `chain` has a branch
+#: for each, in this order.
 PADDING, CONTEXT, LOSS = 0, 1, 2
 
 
@@ -97,7 +98,8 @@ class ForwardPass:
             output = self.output(params, memory, segment)
             return output.memory, output_sums(output, segment.batch)
 
-        def context(memory, segment):  # without loss no logits, on the way back neither
+        # A segment without loss needs no logits, and has no gradient through them.
+        def context(memory, segment):
             memory = self.start(memory, segment.batch.resets)
             return self.output(params, memory, segment).memory, zero_sums()
 

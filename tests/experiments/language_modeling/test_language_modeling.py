@@ -211,6 +211,7 @@ def test_another_text_is_read_by_the_runs_tokeniser(remembering, data, tmp_path,
     command.main([*evaluate, "--splits", "test", "--out", str(tmp_path)])
     found = json.loads((tmp_path / f"evaluation-{data.name}.json").read_text())
     assert set(found["test"]) == {"as trained", EMPTIED} and "valid" not in found
+    assert found["preset"] == remembering[1]["preset"] != remembering[0].name
     for label, row in found["test"].items():
         assert row["loss"] == pytest.approx(remembering[1]["test"][label]["loss"], rel=1e-6)
     command.main([*evaluate, "--characters", "30", "--out", str(tmp_path / "part")])

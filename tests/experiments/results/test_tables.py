@@ -9,7 +9,7 @@ from experiments.results import (
     sorting,
     summary,
 )
-from experiments.run.tables import CONTROL, TRAINED
+from experiments.run.tables import CONTROL, TRAINED, groups
 
 
 def sorting_run(preset, seed, accuracy, **settings):
@@ -341,11 +341,12 @@ def test_an_evaluation_has_the_model_and_the_updates_of_its_run():
         "date": "t",
     }
     other = evaluation | {"trained": run | {"seed": 1}}
-    asked = [
+    both = [
         one | {"settings": one["settings"] | {"run": f"x{i}"}}
         for i, one in enumerate((evaluation, other))
     ]
-    for evaluations, count, spread in (([evaluation], "1", "0.750"), (asked, "2", "0.750 ± 0.000")):
+    assert [len(runs) for runs in groups(both)] == [2]
+    for evaluations, count, spread in (([evaluation], "1", "0.750"), (both, "2", "0.750 ± 0.000")):
         (row,) = memories.memories_table("passkey", evaluations).splitlines()[2:]
         expected = ["| infinity-former-worth", "64", "0", "512", "8", "unit", count, spread]
         expected += ["2: 1.00 64: 0.50", "", "", "", "800", "", "d, c, t |"]
