@@ -17,8 +17,7 @@ class Relation(NamedTuple):
     statements: tuple[str, ...]
     questions: tuple[str, ...]
     answer: str
-    """What a sentence says before the value, where a passkey's document asks for a fact. It does not
-    depend on the value."""
+    """What a sentence says before any value, where a passkey's document asks for a fact."""
 
 
 _FILE = tomllib.loads(read_text(Path(__file__).with_suffix(".toml")))

@@ -1,12 +1,14 @@
 """Segments of a batch: what a group of padding resets, and the keys of each segment."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory import state
-from inf_former_jax.training.forward import PADDING, ForwardPass, by_segment
+from inf_former_jax.models.decoder import Decoder, operators
+from inf_former_jax.training.forward import CONTEXT, LOSS, PADDING, ForwardPass, by_segment
 
 
 def test_a_group_of_padding_resets_every_row_that_any_segment_does(tiny_model):
@@ -27,3 +29,30 @@ def test_every_segment_and_purpose_has_a_key_of_its_own(tiny_model):
     run = ForwardPass(tiny_model, None, jax.random.key(0))
     keys = [key for number in jnp.arange(3) for key in run._rngs(number).values()]
     assert len({tuple(jax.random.key_data(key).tolist()) for key in keys}) == 6
+
+
+def test_a_chain_runs_what_a_segment_is_for(tiny_model):
+    """Context moves the memory and adds to no sum; padding does neither.
+
+    All segments have weights here, so that the branch taken, not the weights, makes sums 0.
+    """
+    rng, shape = np.random.default_rng(0), (2, 3, tiny_model.segment_len)
+    tokens, targets = rng.integers(0, tiny_model.vocab_size, (2, *shape))
+    batch = Batch(tokens, targets, np.ones(shape), np.zeros(shape[:2], bool))
+    memory, ops = state.init(tiny_model, 2), operators(tiny_model)
+    init = jax.jit(lambda: Decoder(tiny_model).init(jax.random.key(0), tokens[:, 0], memory))
+    params = init()["params"]
+    run = jax.jit(ForwardPass(tiny_model, ops, jax.random.key(0)).chain)
+
+    def chained(*kinds):
+        return run(params, memory, by_segment(batch, jnp.array(kinds)))
+
+    sums, after = chained(CONTEXT, LOSS, PADDING)
+    every, whole = chained(LOSS, LOSS, PADDING)
+    first, _ = chained(LOSS, PADDING, PADDING)
+    _, read = chained(CONTEXT, CONTEXT, CONTEXT)
+    assert sums["weight"] == tokens[:, 0].size == every["weight"] / 2 and first["loss"] > 0
+    for name in sums:
+        np.testing.assert_allclose(every[name], sums[name] + first[name], rtol=1e-5)
+    chex.assert_trees_all_close(after, whole, rtol=1e-5, atol=1e-6)
+    assert (after.seen == 2 * tiny_model.segment_len).all() and (read.seen > after.seen).all()

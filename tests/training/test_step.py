@@ -351,9 +351,12 @@ def test_groups_of_padding_are_not_run(tiny_model, plain):
     """The same with a gradient through the memory, whose groups are counted from the end."""
     cfg = dataclasses.replace(tiny_model, memory_gradient=1)
     trainer = make_trainer(cfg, optax.sgd(1.0), (1, 1), plain.initial.params)
-    batches = (shifted(random_batch(9), front) for front in (0, 2))
-    behind, before = (gradient(trainer, trainer.fresh(), batch) for batch in batches)
+    batches = (shifted(random_batch(9), front) for front in (0, 2, 1))
+    behind, before, around = (gradient(trainer, trainer.fresh(), batch) for batch in batches)
     assert (np.asarray(before[1].memory.seen) == 2 * LENGTH).all()
+    # In two groups, each half of padding: other gradients, but the same sums and memory.
+    sums = [{name: row[name] for name in ("loss", "weight", "kl")} for *_, row in (behind, around)]
+    check_trees((around[1].memory, sums[1]), (behind[1].memory, sums[0]), rtol=1e-12)
     pairs = ((found[0], found[1].memory, found[2]) for found in (before, behind))
     check_trees(*pairs, rtol=0.0)
     assert before[2]["grad_norm"] > 0

@@ -240,6 +240,12 @@ def test_wordings(relation):
     assert all(text.count("{name}") == 1 and "{value}" not in text for text in relation.questions)
 
 
+def test_answers_begin_without_the_value():
+    """Nor with its article, which would tell which values are possible."""
+    for relation in RELATIONS.values():
+        assert set(re.findall(r"{\w+}", relation.answer)) == {"{name}"}
+
+
 def test_articles_fit():
     texts = " ".join(one.conversation.sections[0] for one in made(range(300)))
     assert "an architect" in texts and "a baker" in texts

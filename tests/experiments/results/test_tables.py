@@ -351,3 +351,23 @@ def test_an_evaluation_has_the_model_and_the_updates_of_its_run():
         expected = ["| infinity-former-worth", "64", "0", "512", "8", "unit", count, spread]
         expected += ["2: 1.00 64: 0.50", "", "", "", "800", "", "d, c, t |"]
         assert row.split(" | ") == expected
+
+
+def test_seeds_on_another_text_are_one_row():
+    """Older evaluations have the folder's name for a preset, which ends with the seed."""
+
+    def read(preset, perplexity):
+        figures = {"perplexity": perplexity, "word_perplexity": 2.0, "bits_per_byte": 1.0}
+        source = {"device": "d", "commit": "c", "date": "t"}
+        return {"corpus": "x", "preset": preset, "test": {TRAINED: figures}} | source
+
+    named = [
+        read("gpt2-infinity-0", 3.0),
+        read("gpt2-infinity", 5.0),
+        read("gpt2-infinity-tau", 7.0),
+    ]
+    rows = [row.split(" | ")[:4] for row in language.other_text_table(named).splitlines()[2:]]
+    assert rows == [
+        ["| x", "gpt2-infinity", "2", "4.00 ± 1.41"],
+        ["| x", "gpt2-infinity-tau", "1", "7.00"],
+    ]
