@@ -29,7 +29,7 @@ from inf_former_jax.models import presets
 from inf_former_jax.models.decoder import ModelConfig, operators
 from inf_former_jax.require import require
 from inf_former_jax.training import optim, schedules, sharding
-from inf_former_jax.training.forward import by_segment
+from inf_former_jax.training.forward import LOSS, by_segment
 from inf_former_jax.training.state import init_state
 from inf_former_jax.training.step import make_train_step
 
@@ -142,7 +142,8 @@ def update(preset: Any, schedule: str, model: ModelConfig, times: int = 1) -> tu
     host, (state, batch, ops), mesh = begin(preset, model, tx)
     step = make_train_step(model, tx, objective, sharding.shardings(state, mesh))
     taken = branches_taken(host, schedule, model.memory_gradient, mesh.shape["data"])
-    case = compile_case(step, state, batch, ops, taken=taken, times=times)
+    within = kinds_within(host, model.memory_gradient)
+    case = compile_case(step, state, batch, ops, taken=taken, within=within, times=times)
     held = {"state_mib": _mib(state), "operators_mib": _mib(ops)}
 
     def run():
@@ -180,6 +181,20 @@ def branches_taken(
             taken = [int(schedules.branch_taken(group, starts)) for group in groups]
             counts.append(tuple(taken.count(branch) for branch in range(len(starts) + 1)))
     return counts
+
+
+def kinds_within(batch: Batch, memory_gradient: int) -> tuple[int, ...]:
+    """How often an update differentiates segments of padding, of context and with loss.
+
+    They are those of groups that have loss somewhere, in which `ForwardPass.chain` chooses. Without
+    a gradient through the memory a group is one segment, and there is no such choice.
+    """
+    if memory_gradient == 0:
+        return ()
+    kinds, size = np.asarray(by_segment(batch).kind), memory_gradient + 1
+    groups = np.split(kinds, range(len(kinds) % size, len(kinds), size))
+    inside = [kind for group in groups if (group == LOSS).any() for kind in group]
+    return tuple(np.bincount(inside, minlength=3).tolist())
 
 
 def steps(cfg: BenchmarkConfig) -> dict[str, Any]:

@@ -84,11 +84,16 @@ class Case(NamedTuple):
 
 
 def compile_case(
-    function: Any, *arguments: Any, taken: Sequence[Sequence[int]] = (), times: int = 1
+    function: Any,
+    *arguments: Any,
+    taken: Sequence[Sequence[int]] = (),
+    within: Sequence[int] = (),
+    times: int = 1,
 ) -> Case:
-    """A jitted function on these arguments; `taken` is that of `count_products`.
+    """A jitted function on these arguments.
 
     Args:
+        taken, within: those of `count_products`.
         times: how often it is traced and compiled anew, each time with JAX's caches emptied if this
             is more than once. The medians are reported.
     """
@@ -114,25 +119,27 @@ def compile_case(
         "compile": compilation,
         "program_bytes": len(compiled.as_text()),
     }
-    operations = count_products(traced.jaxpr.jaxpr, list(taken))
+    operations = count_products(traced.jaxpr.jaxpr, list(taken), within)
     operations = {kind: round(number) for kind, number in operations.items() if number}
     moved = devices * (memory.argument_size_in_bytes + memory.output_size_in_bytes)
     return Case(partial(compiled, *arguments), compiled, operations, moved, known)
 
 
-def count_products(jaxpr: Any, taken: list[Sequence[int]]) -> dict[str, float]:
+def count_products(
+    jaxpr: Any, taken: list[Sequence[int]], within: Sequence[int] = ()
+) -> dict[str, float]:
     """Kind → multiplications and additions of a program's matrix products.
 
     A kind has a rate of its own: bfloat16, float32, and "float32 default", which accelerators
     compute from fewer bits. Products that no result needs are left out, as XLA leaves them out. The
     body of a scan counts as often as the scan is long, and what devices do apart once for each of
     them. Each branch of a choice counts by its share of `taken`. Where that is not known, the
-    cheapest branch that has any products counts: of segments whose memory has a gradient, that of
-    one without loss, whose logits are not computed.
+    cheapest branch that has any products counts.
 
     Args:
         taken: for each choice, in the program's order, how often each of its branches is taken. The
             first entry is used for the next choice with as many branches, and then removed.
+        within: the same for every choice inside of these that has as many branches.
     """
     live: Any = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0]
     total: dict[str, float] = collections.defaultdict(float)
@@ -149,7 +156,10 @@ def count_products(jaxpr: Any, taken: list[Sequence[int]]) -> dict[str, float]:
         known = name == "cond" and taken and len(taken[0]) == len(inner)
         often = params["mesh"].size if name == "shard_map" else params.get("length", 1)
         times: Sequence[float] = taken.pop(0) if known else [often] * len(inner)
-        counts = [count_products(getattr(p, "jaxpr", p), [] if known else taken) for p in inner]
+        if name == "cond" and not known and len(within) == len(inner):
+            known, times = True, within
+        rest = [] if known else taken
+        counts = [count_products(getattr(p, "jaxpr", p), rest, within) for p in inner]
         if known:
             times = [number / sum(times) for number in times]
         elif name == "cond":

@@ -14,6 +14,7 @@ from experiments.benchmark.steps import (
     config,
     configs,
     default,
+    kinds_within,
     tokens_of,
     update,
 )
@@ -106,6 +107,18 @@ def test_branches_taken(batch):
 def test_branches_taken_where_the_memory_is_differentiated(batch, segments, taken):
     """Groups with and without loss, of one more segment; the first one has what remains."""
     assert branches_taken(batch, "sequential", memory_gradient=segments) == taken
+
+
+@pytest.mark.parametrize(
+    ("segments", "within"), [(0, ()), (1, (0, 0, 1)), (2, (1, 1, 1)), (4, (1, 1, 1))]
+)
+def test_kinds_within_groups_that_have_loss(batch, segments, within):
+    """Of padding, context and loss, in groups counted from the end."""
+    weights = batch.weights[:, ::-1]  # loss in the first of three segments
+    valid = np.ones_like(weights, bool)
+    valid[:, 1] = False
+    moved = batch._replace(weights=weights, valid=valid)
+    assert kinds_within(moved, segments) == within
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ from experiments.run import plots
 ONE = 2 * 2 * 3 * 3  # multiplications and additions of [2, 3] [3, 3]
 
 
-def count(function, *arguments, taken=()):
-    return count_products(jax.make_jaxpr(function)(*arguments).jaxpr, list(taken))
+def count(function, *arguments, taken=(), within=()):
+    return count_products(jax.make_jaxpr(function)(*arguments).jaxpr, list(taken), within)
 
 
 def test_products_of_loops_and_choices():
@@ -56,8 +56,8 @@ def test_products_of_a_choice_by_how_often_it_is_taken():
 
         return jax.lax.scan(body, jnp.ones((2, 3)), kinds)[0]
 
-    def products(function, taken):
-        return sum(count(function, four, taken=taken).values()) / ONE
+    def products(function, taken, within=()):
+        return sum(count(function, four, taken=taken, within=within).values()) / ONE
 
     assert products(run, [(0, 3, 1)]) == 5
     assert products(run, [(2, 1, 1)]) == 3
@@ -65,6 +65,13 @@ def test_products_of_a_choice_by_how_often_it_is_taken():
     assert products(run, [(3, 1)]) == products(run, []) == 4
     # One after the other, each with its own.
     assert products(lambda kinds: run(kinds) + run(kinds), [(0, 3, 1), (2, 1, 1)]) == 8
+
+    def chosen(kinds):
+        return jax.lax.cond(kinds.sum() > 0, run, lambda kinds: jnp.ones((2, 3)), kinds)
+
+    # Inside of a choice: the cheapest, 4 times; or by its own shares, in half of the turns.
+    assert products(chosen, [(1, 1)]) == 2
+    assert products(chosen, [(1, 1)], (0, 3, 1)) == 2.5
 
 
 def test_products_by_kind():
