@@ -71,8 +71,8 @@ def _grafted() -> PasskeyConfig:
 def _worth() -> PasskeyConfig:
     """A small model that learns what is worth keeping, on documents of ten segments.
 
-    Eight fit into its cells. So a fifth of a document has to be dropped in training, and a key loses
-    digits where it is worth too little.
+    Eight fit into its cells. So a fifth of a document has to be dropped in training, and a key that
+    is worth too little loses digits there. (It may still lose some of 65 segments.)
     """
     memory = dataclasses.replace(BY_CONTENT, **_BY_WORTH)
     given = _small(presets.infinity_former(), mem_len=0, memory_gradient=10, long_term=memory)
