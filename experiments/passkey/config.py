@@ -43,10 +43,9 @@ def _small(model: ModelConfig, **changes) -> PasskeyConfig:
     )
 
 
-#: 512 cells, of which seven eighths hold older tokens. On documents of eight or ten segments reading
-#: is learned, and what is worth keeping when cells are full: a model is asked at longer distances
-#: afterwards. A number for each cell would learn what stands where in training,
-#: and older keys stand elsewhere.
+#: 512 cells, of which seven eighths hold older tokens. On short documents reading is learned, and
+#: what is worth keeping when cells are full: a model is asked at longer distances afterwards. A
+#: number for each cell would learn what stands where in training, and older keys stand elsewhere.
 _BY_WORTH = {"num_basis": 512, "contraction": "kept", "tau": 0.875, "sticky": True}
 _BY_WORTH |= {"learn_worth": True, "age_bias": "none"}
 
