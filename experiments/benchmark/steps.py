@@ -174,13 +174,19 @@ def branches_taken(
     if schedule == "parallel":
         of_one = jax.tree.map(lambda leaf: leaf[: len(leaf) // devices], batch)
         size, starts_of = schedules.segments_at_once(of_one), schedules.first_middle_last
-    rest, counts = len(kinds) % size, []
-    for groups in ([kinds[:rest]] if rest else [], kinds[rest:].reshape(-1, size)):
-        if len(groups):
-            starts = starts_of(len(groups[0]))
-            taken = [int(schedules.branch_taken(group, starts)) for group in groups]
-            counts.append(tuple(taken.count(branch) for branch in range(len(starts) + 1)))
+    counts = []
+    for length, groups in itertools.groupby(_groups(kinds, size), len):
+        starts = starts_of(length)
+        taken = [int(schedules.branch_taken(group, starts)) for group in groups]
+        counts.append(tuple(taken.count(branch) for branch in range(len(starts) + 1)))
     return counts
+
+
+def _groups(kinds: Any, size: int) -> list[Any]:
+    """Groups of segments, counted from the end: the first one has what remains."""
+    starts = [0, *range(len(kinds) % size, len(kinds), size)]
+    groups = (kinds[start:stop] for start, stop in itertools.pairwise([*starts, len(kinds)]))
+    return [group for group in groups if len(group)]
 
 
 def kinds_within(batch: Batch, memory_gradient: int) -> tuple[int, ...]:
@@ -191,9 +197,8 @@ def kinds_within(batch: Batch, memory_gradient: int) -> tuple[int, ...]:
     """
     if memory_gradient == 0:
         return ()
-    kinds, size = np.asarray(by_segment(batch).kind), memory_gradient + 1
-    groups = np.split(kinds, range(len(kinds) % size, len(kinds), size))
-    inside = [kind for group in groups if (group == LOSS).any() for kind in group]
+    groups = _groups(by_segment(batch).kind, memory_gradient + 1)
+    inside = [int(kind) for group in groups if (group == LOSS).any() for kind in group]
     return tuple(np.bincount(inside, minlength=3).tolist())
 
 

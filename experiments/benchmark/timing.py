@@ -139,7 +139,7 @@ def count_products(
     Args:
         taken: for each choice, in the program's order, how often each of its branches is taken. The
             first entry is used for the next choice with as many branches, and then removed.
-        within: the same for every choice inside of these that has as many branches.
+        within: the same for every other choice with as many branches, wherever it stands.
     """
     live: Any = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0]
     total: dict[str, float] = collections.defaultdict(float)

@@ -23,8 +23,8 @@ class QuestionsConfig(RunConfig, TokenConfig):
     )
     taught: Literal["answers", "conversation"] = "answers"
     """What training takes loss of: the answers, or the questions after the first, too. A question
-    names a person of the document, and the last name follows from the first. So a model learns to
-    bind before it can answer. Figures of validation and test are of answers alone."""
+    names a person of the document, and the last name follows from the first by the same binding
+    that an answer needs. Figures of validation and test are of answers alone."""
     batch_size: Count = 16
     """B, conversations in one update."""
     train_documents: Count = 4000

@@ -52,7 +52,7 @@ def size(cfg: QuestionsConfig) -> tuple[int, int]:
 
 
 class Documents(NamedTuple):
-    """The conversations of a run. Only answers are scored, in training what `taught` says."""
+    """The conversations of a run. Training scores what `taught` says, all else scores answers."""
 
     corpus: Corpus
     test_ages: list[list[int]]  # by test document and question, see `ages`
