@@ -4,6 +4,8 @@
     python -m experiments.analysis choose [--options]      constants for the tokens to remember
     python -m experiments.analysis stream [--options]      a thousand writes: drift, float32's error
     python -m experiments.analysis memory --run FOLDER     where a trained model attends, its gate
+    python -m experiments.analysis signal --run FOLDER     what its memory's signal gives back
+    python -m experiments.analysis precision [--options]   accuracy and that, against N and length
 
 Each prints a table and writes JSON and a picture.
 """
@@ -12,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.analysis import choose, memory, retention, stream
+from experiments.analysis import choose, memory, precision, retention, signal, stream
 from experiments.run import cli, folders
 
 #: Name → the module that computes result.json, and the defaults of its options.
@@ -22,15 +24,18 @@ _COMMANDS = {
     "stream": (stream, stream.StreamConfig()),
 }
 
+#: Name → the command line of what looks at trained models.
+_OF_RUNS = {"memory": memory.main, "signal": signal.main, "precision": precision.PRECISION.main}
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line: `python -m experiments.analysis COMMAND [--options]`."""
-    asked = cli.command(__doc__, (*_COMMANDS, "memory"), argv)
+    asked = cli.command(__doc__, (*_COMMANDS, *_OF_RUNS), argv)
     if asked is None:
         return None
     name, argv = asked
-    if name == "memory":
-        return memory.main(argv)
+    if name in _OF_RUNS:
+        return _OF_RUNS[name](argv)
     module, defaults = _COMMANDS[name]
     program = f"python -m experiments.analysis {name}"
     cfg: Any = cli.options(program, module.__doc__, defaults, argv)

@@ -151,8 +151,15 @@ class Sequences(NamedTuple):
     ages: Int[np.ndarray, "B Q"] | None = None  # of recall: of the Q questions, which are these
 
 
-def _sequences(run: Path, sequences: int, segments: int) -> tuple[RunConfig, Any, Sequences]:
-    """(config, params, test sequences) of a run, which its settings tell apart."""
+def sequences_of(run: Path, sequences: int, segments: int) -> tuple[RunConfig, Any, Sequences]:
+    """(config, params, test sequences) of a run, which its settings tell apart.
+
+    Args:
+        sequences: how many; of text at most as many documents as have so many segments.
+
+    Raises:
+        ValueError: no run, one of another experiment, or no document that is long enough.
+    """
     fields = folders.read_config(run)
     if "piece" in fields:
         return _texts(run, sequences, segments)
@@ -203,7 +210,7 @@ def look(run: Path, sequences: int = 64, segments: int = 65) -> dict[str, Any]:
     Raises:
         ValueError: no run, or a model without a long-term memory, or a document without a write.
     """
-    cfg, params, (tokens, looked_at, ages) = _sequences(run, sequences, segments)
+    cfg, params, (tokens, looked_at, ages) = sequences_of(run, sequences, segments)
     model, long_term, empty = cfg.model, cfg.model.long_term, cfg.objective.empty_memory
     if long_term is None:
         raise ValueError(f"run: found {run}, without a long-term memory, accepted: one with it")

@@ -1,9 +1,20 @@
 """Tables of the memory by itself: retention, long streams, searches for constants."""
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from experiments.run.tables import SOURCE, Result, markdown, source
+from experiments.run import tables
+from experiments.run.tables import (
+    CONTROL,
+    SOURCE,
+    TRAINED,
+    Columns,
+    Result,
+    Runs,
+    markdown,
+    source,
+    tested,
+)
 
 
 def retention_table(results: list[Result]) -> str:
@@ -58,3 +69,52 @@ def choice_table(results: list[Result]) -> str:
         figures = [str(result["tried"]), *(f"{score:.3f}" for score in scores)]
         rows.append([*sizes, *figures, f"`{best['config']}`", source([result])])
     return markdown((*_SIZES, *_SCORES, "configuration", SOURCE), rows)
+
+
+def _error(figure: str) -> Callable[[Runs], str]:
+    """The cell of an error of the signal (`experiments.analysis.signal`), averaged over layers."""
+
+    def cell(runs: Runs) -> str:
+        layers = [run["signal"]["memories"][0]["layers"] for run in runs]
+        return tables.spread(statistics.mean(one[figure] for one in found) for found in layers)
+
+    return cell
+
+
+def _told_apart(runs: Runs) -> str:
+    found = runs[0]["signal"]["memories"][0]["told_apart"]
+    return "" if found is None else f"{found:.0f}"
+
+
+#: Of sorters that differ in N: how well they sort, and what their signal gives back.
+FUNCTIONS: Columns = {
+    "seeds": tables.count,
+    "accuracy": tested(TRAINED, "accuracy"),
+    "emptied": tested(CONTROL, "accuracy"),
+    "error, newest segment": _error("newest"),
+    "error, all in turn": _error("in_turn"),
+    "error, all at once": _error("at_once"),
+    "told apart": _told_apart,
+    "updates": tables.updates,
+    "tokens/s": tables.rate,
+    "memory of a row": tables.memory_of_a_row,
+}
+
+
+def _functions_of(runs: Runs) -> tuple[int, int, str]:
+    """(tokens, N, kind of widths) of runs."""
+    settings = runs[0]["settings"]
+    number = settings["model"]["long_term"]["num_basis"]
+    return settings["length"], number, runs[0]["preset"].split("-")[0]
+
+
+def functions_table(results: list[Result]) -> str:
+    """Accuracy and the error of the signal by N, kind of widths and tokens."""
+    rows: Columns = {
+        "tokens": lambda runs: f"{_functions_of(runs)[0]:,}",
+        "N": lambda runs: str(_functions_of(runs)[1]),
+        "widths": lambda runs: _functions_of(runs)[2],
+        **FUNCTIONS,
+        SOURCE: source,
+    }
+    return tables.table(rows, sorted(tables.groups(results), key=_functions_of))

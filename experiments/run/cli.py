@@ -198,14 +198,19 @@ def options(program: str, description: str | None, config: Options, argv: Sequen
 
 
 def start(
-    experiment: Experiment[Config], preset: str, cfg: Config, folder: Path, argv: Sequence[str]
+    experiment: Experiment[Config],
+    preset: str,
+    cfg: Config,
+    folder: Path,
+    argv: Sequence[str],
+    program: str = "",
 ) -> tuple[Mapping[str, Any], bool]:
     """(result, whether it was there): run a config in a folder, or go on with its run.
 
     What is refused, or ends the run early, becomes one line on standard error and an exit status.
 
     Args:
-        preset, argv: for the provenance of the result.
+        preset, argv, program: for the provenance of the result (`folders.provenance`).
     """
     with contextlib.ExitStack() as held:
         with refusals():
@@ -215,7 +220,7 @@ def start(
             result = held.enter_context(folders.open_run(folder, cfg))
         if result is not None:
             return result, True
-        provenance = folders.provenance(experiment.name, preset, argv)
+        provenance = folders.provenance(experiment.name, preset, argv, program)
         if not jax.process_index():
             print(*filter(None, (note, room)), sep="\n", flush=True)
         with stops():

@@ -333,13 +333,20 @@ def _digest(content: Mapping[str, Any]) -> int:
     return zlib.crc32(files.json_text(content).encode())
 
 
-def provenance(experiment: str, preset: str, argv: Sequence[str]) -> dict[str, Any]:
-    """Command, commit, device, versions and date: what a figure is reported with."""
+def provenance(
+    experiment: str, preset: str, argv: Sequence[str], program: str = ""
+) -> dict[str, Any]:
+    """Command, commit, device, versions and date: what a figure is reported with.
+
+    Args:
+        argv: arguments of the command.
+        program: the package whose command it was; "" = the experiment's.
+    """
     device = jax.devices()[0]
     return {
         "experiment": experiment,
         "preset": preset,
-        "command": shlex.join(["python", "-m", f"experiments.{experiment}", *argv]),
+        "command": shlex.join(["python", "-m", f"experiments.{program or experiment}", *argv]),
         "commit": _commit(),
         "device": f"{jax.device_count()} × {device.device_kind} ({platform.machine()})",
         "versions": {"python": platform.python_version(), "jax": jax.__version__},

@@ -51,6 +51,9 @@ class Grid(Generic[Config]):
         labels: headers of what a row is of.
         columns: headers and cells of its results.
         finish: draws the picture, and prints which files there are.
+        program: the package whose command it is; "" = the experiment's.
+        measure: what is measured of the folder of a finished cell and joins its result, before the
+            next cell runs; figures that are there already are read, not measured again.
     """
 
     experiment: Experiment[Config]
@@ -63,6 +66,8 @@ class Grid(Generic[Config]):
     columns: tables.Columns
     width: int
     finish: Callable[[Path, Results], None]
+    program: str = ""
+    measure: Callable[[Path], Mapping[str, Any]] | None = None
 
     def main(self, argv: Sequence[str]) -> None:
         """Run the cells one after the other, print the table, and write it as markdown.
@@ -70,7 +75,8 @@ class Grid(Generic[Config]):
         One independent cell of every row is checked before the first one runs. Finished cells are
         kept and half-finished ones go on, so that the command can be stopped and repeated.
         """
-        program = f"python -m experiments.{self.experiment.name} {self.command}"
+        name = self.program or self.experiment.name
+        program = f"python -m experiments.{name} {self.command}"
         options = cli.options(program, self.description, self.options, argv)
         with cli.refusals():
             cells = self.cells(options)
@@ -84,9 +90,13 @@ class Grid(Generic[Config]):
             print(f"[{number}/{len(cells)}] {cell.title}", flush=True)
             with cli.refusals():  # a cell may begin with what an earlier one has left
                 config = self.experiment.complete(cell.config)
-            cli.start(self.experiment, cell.preset, config, cell.folder, [self.command, *argv])
+            given = [self.command, *argv], self.program
+            cli.start(self.experiment, cell.preset, config, cell.folder, *given)
+            if self.measure is not None:
+                with cli.refusals():
+                    self.measure(cell.folder)
         with cli.refusals():
-            found = results(cells)
+            found = results(cells, self.measure)
         header, rows = (*self.labels, *self.columns), self.rows(found)
         tables.show(self.title, header, rows, self.width)
         text = tables.markdown(header, rows)
@@ -99,11 +109,17 @@ class Grid(Generic[Config]):
         return [[*row, *tables.cells(self.columns, finished)] for row, finished in found.items()]
 
 
-def results(cells: Sequence[Cell]) -> Results:
-    """Rows in the order of the cells, each with the results of its finished cells."""
+def results(
+    cells: Sequence[Cell], measure: Callable[[Path], Mapping[str, Any]] | None = None
+) -> Results:
+    """Rows in the order of the cells, each with the results of its finished cells.
+
+    Args:
+        measure: as `Grid.measure`.
+    """
     found: dict[tuple[str, ...], list[dict[str, Any]]] = {cell.row: [] for cell in cells}
     for cell in cells:
         result = folders.read_result(cell.folder)
         if result is not None:
-            found[cell.row].append(result)
+            found[cell.row].append({**result, **(measure(cell.folder) if measure else {})})
     return found
