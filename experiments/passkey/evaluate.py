@@ -22,7 +22,7 @@ from experiments.language_modeling.given import (
 from experiments.passkey.config import PasskeyConfig
 from experiments.passkey.data import Sizes
 from experiments.passkey.task import Passkey, show
-from experiments.run import cli, devices, training
+from experiments.run import cli, devices, folders, training
 from inf_former_jax.fields import Count, Required, Sample, Seed
 
 _FIGURES = "evaluation.json"
@@ -53,6 +53,10 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
         ValueError: as `evaluated`, or texts that are not found or too short.
     """
     run, params, _ = evaluated(cfg, cfg.batch_size, kind_of(cfg.run, PasskeyConfig, "task"))
+    if isinstance(run, PasskeyConfig):
+        others = folders.differences(*(dataclasses.asdict(of.task) for of in (run, cfg)), "task.")
+        # Easily forgotten: a run that learned to tell keys apart is else asked for a single one.
+        print(*(f"asked otherwise than it was trained: {change}" for change in others), sep="\n")
     asked = PasskeyConfig(
         model=run.model,
         optim=run.optim,

@@ -181,7 +181,7 @@ def evaluated(model, data, folder, *options, name="", segments=f"--segment-len {
     return json.loads((folder / f"evaluation-{data.name}{name}.json").read_text())
 
 
-def test_it_is_asked_for_a_passkey(published, tmp_path):
+def test_it_is_asked_for_a_passkey(published, tmp_path, capsys):
     """As it is and with cells; a memory that is trained by a rate of almost nothing is the same."""
     texts, size = write_texts(tmp_path / "texts", 2000), 2 * T_PASSKEY
     given = f"--data {texts} --task.distances 2 1 --task.digits 2 --test-documents 8 --batch-size 8"
@@ -229,6 +229,8 @@ def test_it_is_asked_for_a_passkey(published, tmp_path):
     passkey.main(shlex.split(again))
     found = json.loads((tmp_path / "again" / "evaluation.json").read_text())["test"]["as trained"]
     assert found["distances"] == [2]
+    told = "asked otherwise than it was trained: task.distances: [2, 1] → [2]\n"
+    assert told in capsys.readouterr().out
     assert found["accuracy_by_distance"] == [trained["accuracy_by_distance"][1]]
     # So is its memory, beside the model it belongs to.
     mine, beside = tmp_path / "mine", tmp_path / "beside"
