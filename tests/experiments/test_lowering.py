@@ -1,0 +1,109 @@
+"""Every preset is lowered for TPUs and for CUDA, from shapes alone: nothing is computed here.
+
+An operation that one of them has no rule for is found here and not on the pod. That it compiles
+there, fits and is fast is not shown.
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from experiments.dialogue import config as dialogue
+from experiments.language_modeling import config as language_modeling
+from experiments.passkey import config as passkey
+from experiments.questions import config as questions
+from experiments.recall import config as recall
+from experiments.sorting import config as sorting
+from inf_former_jax.data.batches import Batch
+from inf_former_jax.generate import decoding
+from inf_former_jax.generate.decoding import Constants, Piece
+from inf_former_jax.memory import write_operators
+from inf_former_jax.models.decoder import Decoder, ModelConfig
+from inf_former_jax.training.evaluation import make_eval_step
+from inf_former_jax.training.optim import optimizer
+from inf_former_jax.training.sharding import make_mesh
+from inf_former_jax.training.state import abstract_state
+from inf_former_jax.training.step import make_train_step
+
+pytestmark = pytest.mark.slow  # tracing all of them takes minutes
+
+EXPERIMENTS = {
+    "sorting": sorting,
+    "recall": recall,
+    "passkey": passkey,
+    "questions": questions,
+    "language_modeling": language_modeling,
+    "dialogue": dialogue,
+}
+#: Rows and segments: programs of more of them have the same operations.
+ROWS, SEGMENTS = 2, 2
+
+
+def shallow(model: ModelConfig) -> ModelConfig:
+    """The model with two layers, both with the memory if it has one: further ones are like them."""
+    return dataclasses.replace(model, num_layers=2, long_term_layers=())
+
+
+def programs() -> dict[str, Any]:
+    """Name of a preset → its config with two layers; of presets that are alike then, the first."""
+    found: dict[Any, tuple[str, Any]] = {}
+    for experiment, module in EXPERIMENTS.items():
+        for name, (_, config) in module.PRESETS.items():
+            config = dataclasses.replace(config, model=shallow(config.model))
+            key = config.model, config.objective, config.optim
+            found.setdefault(key, (f"{experiment} {name}", config))
+    return dict(found.values())
+
+
+def shapes_of(config: Any) -> tuple[Any, Batch, Any, Any]:
+    """(train state, batch, operators, key) of a preset, as shapes."""
+    length, shape = config.model.segment_len, jax.ShapeDtypeStruct
+    # Its leaves have the sharding of this machine's device, which is none of the platform's.
+    state = jax.tree.map(
+        lambda leaf: shape(leaf.shape, leaf.dtype),
+        abstract_state(config.model, optimizer(config.optim), ROWS, make_mesh(1, 1)),
+    )
+    words, rows = (ROWS, SEGMENTS, length), (ROWS, SEGMENTS)
+    batch: Any = Batch(*(shape(words, dtype) for dtype in ("i4", "i4", "f4")), shape(rows, bool))
+    operators = None
+    if config.model.long_term is not None:
+        given = write_operators.shapes(config.model.long_term, length)
+        operators = jax.tree.map(lambda leaf: shape(leaf.shape, jnp.float32), given)
+    return state, batch, operators, jax.eval_shape(jax.random.key, 0)
+
+
+def lower(function: Any, *arguments: Any) -> None:
+    """Lower a jitted function for both platforms."""
+    program = function.trace(*arguments).lower(lowering_platforms=("tpu", "cuda"))
+    assert "stablehlo" in program.as_text()
+
+
+PRESETS = programs()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_lowered_for_accelerators(name):
+    """Training, evaluation, and generation of one token."""
+    config = PRESETS[name]
+    model, optim = config.model, config.optim
+    state, batch, operators, key = shapes_of(config)
+    step = make_train_step(model, optimizer(optim), config.objective, trained=optim.trained)
+    lower(step, state, batch, operators)
+    lower(make_eval_step(model), state.params, state.memory, batch, operators, key)
+    decoder, shape = Decoder(model), jax.ShapeDtypeStruct
+    reading = jax.eval_shape(partial(decoding.start, decoder, ROWS))
+    tables = jax.eval_shape(partial(decoding.distances, decoder), state.params)
+    token: Any = Piece(shape((ROWS, 1), jnp.int32), shape((ROWS,), jnp.int32))
+    constants = Constants(operators, tables, key)
+    lower(decoding.extend, decoder, state.params, reading, token, constants, 0)
+
+
+def test_what_a_platform_has_no_rule_for_is_found():
+    """A function that only a CPU has."""
+    only_cpu = jax.jit(lambda x: jax.lax.platform_dependent(x, cpu=jnp.sin))
+    with pytest.raises(NotImplementedError, match=r"tpu|cuda"):
+        lower(only_cpu, jax.ShapeDtypeStruct((2,), jnp.float32))
