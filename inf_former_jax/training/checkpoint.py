@@ -27,7 +27,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
 from inf_former_jax import files
-from inf_former_jax.fields import Checked, Count
+from inf_former_jax.fields import Checked, Count, NonNegative
 from inf_former_jax.training.digests import (
     content_of,
     digest,
@@ -50,11 +50,14 @@ class CheckpointConfig(Checked):
     No update depends on it, so all of it may change when a run goes on.
 
     Raises:
-        ValueError: on construction, for a count below 1.
+        ValueError: on construction, for a count below 1 or negative minutes.
     """
 
     every: Count = 200
     """Updates between checkpoints; the last update is always saved."""
+    minutes: NonNegative = 0.0
+    """Save also when this many minutes have passed since the last checkpoint; 0 = go by updates
+    only. On several hosts the first one's clock decides, when a row is due."""
     keep: Count = 2
     """Newest checkpoints that are kept, beside the best one."""
 
@@ -184,6 +187,7 @@ class Checkpoints:
     ):
         self.every, self.seconds, self._read_only = cfg.every, 0.0, read_only
         self._about, self._writing = dict(about or {}), 0
+        self._most, self._last = 60 * cfg.minutes, time.monotonic()
         self._best = None if best is None else _Best(best)
         keep = [policies.LatestN(cfg.keep), *filter(None, [self._best])]
         options = ocp.CheckpointManagerOptions(
@@ -239,11 +243,15 @@ class Checkpoints:
             about=ocp.args.JsonSave(with_checksum("about", described)),
         )
         self._manager.wait_until_finished()  # so that one step at a time is being written
-        self._writing = step
+        self._writing, self._last = step, time.monotonic()
         if self._best is not None:
             self._best.add(step, described["metrics"])
         self._manager.save(step, args=items)
         self.seconds += time.perf_counter() - begun
+
+    def overdue(self) -> bool:
+        """Whether more minutes have passed since the last save than the config wants."""
+        return bool(self._most) and time.monotonic() - self._last > self._most
 
     def _list_files(self) -> None:
         """Write the list of the files of the step that is being written, before it is finished.

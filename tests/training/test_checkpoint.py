@@ -3,6 +3,8 @@
 import gc
 import json
 import logging
+import time
+import types
 
 import jax
 import jax.numpy as jnp
@@ -284,6 +286,29 @@ def test_digest_is_the_same_on_every_mesh():
     mesh = jax.make_mesh((8,), ("data",), (jax.sharding.AxisType.Auto,))
     spread = jax.device_put(x, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data")))
     assert digest({"x": spread}) == digest({"x": x})
+
+
+def test_a_checkpoint_is_overdue_when_the_minutes_are_over(tmp_path, monkeypatch):
+    """From the opening or the last save on; without minutes it never is."""
+    now = [100.0]
+    clock = types.SimpleNamespace(monotonic=lambda: now[0], perf_counter=time.perf_counter)
+    monkeypatch.setattr("inf_former_jax.training.checkpoint.time", clock)
+    for minutes, later in ((0.0, False), (2.0, True)):
+        with Checkpoints(tmp_path, CheckpointConfig(minutes=minutes)) as checkpoints:
+            now[0] += 119
+            assert not checkpoints.overdue()
+            now[0] += 2
+            assert checkpoints.overdue() == later
+            checkpoints.save(int(minutes), state())
+            now[0] += 119
+            assert not checkpoints.overdue()
+            now[0] += 2
+            assert checkpoints.overdue() == later
+
+
+def test_negative_minutes_are_refused():
+    with pytest.raises(ValueError, match=r"^minutes: found -1.0, accepted: a number ≥ 0$"):
+        CheckpointConfig(minutes=-1.0)
 
 
 @pytest.mark.parametrize("change", [{"every": 0}, {"keep": 0}])

@@ -179,6 +179,23 @@ def test_a_run_that_is_going_on_is_named_and_not_repaired(run, capsys):
     assert said(run, "--repair")[1] == 0
 
 
+def test_a_run_may_begin_while_its_checkpoints_are_listed(run, monkeypatch, capsys):
+    """But not while they are repaired."""
+    look, refused = listing.saved_steps.look, []
+
+    def begins(folder):
+        try:
+            with folders.open_run(run, TINY):
+                pass
+        except ValueError as error:
+            refused.append(str(error))
+        return look(folder)
+
+    monkeypatch.setattr(listing.saved_steps, "look", begins)
+    assert said(run)[1] == 0 and not refused
+    assert said(run, "--repair")[1] == 0 and "in use by process" in refused[0]
+
+
 @pytest.mark.parametrize(
     ("argv", "error"),
     [
