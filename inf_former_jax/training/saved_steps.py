@@ -60,7 +60,7 @@ def look(folder: Path) -> list[Step]:
     One that a run removes while it is read is left out.
     """
     steps = []
-    for path in folder.iterdir():
+    for path in folder.absolute().iterdir():  # orbax reads no metadata at a relative path
         match = _NAME.fullmatch(path.name)
         if match is not None and path.is_dir():
             with contextlib.suppress(FileNotFoundError):

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -78,14 +79,15 @@ def largest(step):
 @pytest.mark.parametrize("place", ["", "checkpoints"])
 def test_whole_steps_are_listed_and_nothing_is_touched(run, argv, place, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(run.parent)
     before = contents(run)
-    text, status = said(run / place, *argv)
+    text, status = said(Path(run.name, place), *argv)
     first, second = rows(text)
     assert status == 0 and contents(run) == before
     assert [first[0], second[0]] == ["2", "4"] and first[3] == second[3] == "verified"
     assert sorted([first[4], second[4]]) == ["", "best"]
     assert first[5] == second[5] == "0123456789ab"
-    assert f"{run / 'checkpoints'} of sorting transformer-xl" in text
+    assert "run/checkpoints of sorting transformer-xl" in text
     assert ("nothing to remove" in text) == bool(argv)
     assert "configuration" not in text
 
