@@ -13,7 +13,7 @@ import textwrap
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import dacite
 import jax
@@ -225,6 +225,19 @@ def _changes_of(folder: Path, config: Any) -> list[str]:
     return _changes(fields, config, f"{folder} with a run", folder / "config.json")
 
 
+def check_step(fields: Mapping[str, Any], config: Any, step: Path) -> None:
+    """Refuse a checkpoint of another config than the run's, but for what may change.
+
+    Args:
+        fields: the config that the checkpoint was saved with, as JSON.
+        step: its folder.
+
+    Raises:
+        ValueError: naming the fields that differ.
+    """
+    _changes(dict(fields), config, f"{step} with a checkpoint", step)
+
+
 def _changes(fields: dict[str, Any], config: Any, what: str, path: Path) -> list[str]:
     """What a config changes of these fields; those that an older version had not are defaults."""
     for part in ("loop", "checkpoint"):  # of every version, and their changes are accepted
@@ -255,6 +268,36 @@ def _has_more_to_do(result: dict[str, Any], new: dict[str, Any]) -> bool:
 
 
 @contextlib.contextmanager
+def unused(folder: Path) -> Iterator[str]:
+    """Keep runs out of a run folder until the block ends, and write nothing.
+
+    Where there is no lock file, or the file system has no locks, nobody is kept out.
+
+    Yields:
+        Which process has the folder; "" = none.
+    """
+    with contextlib.ExitStack() as held:
+        holder = ""
+        with contextlib.suppress(FileNotFoundError), files.reading(folder / LOCK):
+            file = held.enter_context(open(folder / LOCK, encoding="utf-8", errors="replace"))
+            holder = _holder(file)
+        yield holder
+
+
+def _holder(file: IO[str]) -> str:
+    """Take a file's lock, or say which process has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read(200)
+        return holder if holder and holder.isprintable() else "unknown"
+    except OSError:
+        pass
+    return ""
+
+
+@contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold a folder's lock. The system takes it back when the process ends, however it ends.
 
@@ -264,16 +307,9 @@ def _locked(folder: Path) -> Iterator[None]:
     with files.reading(path, "a file that can be written"):
         file = open(path, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read(200)
-            known = holder if holder and holder.isprintable() else "unknown"
-            found = f"{folder}, which is in use by process {known}"
-            raise ValueError(f"out: found {found}, accepted: another folder, or --fresh") from None
-        except OSError:
-            pass
+        holder = _holder(file)
+        found = f"{folder}, which is in use by process {holder}"
+        require(not holder, "out", found, "another folder, or --fresh")
         file.truncate(0)
         file.write(f"{os.getpid()} on {platform.node()}")
         file.flush()

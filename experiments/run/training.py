@@ -80,7 +80,8 @@ def run(
     place = site(cfg, folder)
     clock.mark("operators")
     task = experiment.task(cfg, place)
-    final, seconds_saving = _train(cfg, place, task, clock)
+    described = {name: provenance.get(name) for name in ("experiment", "preset", "commit")}
+    final, seconds_saving = _train(cfg, place, task, clock, described)
     results = task.results(final)
     for label, figures in results.get("test", {}).items():
         metrics.check_figures(int(final.step), f"test ({label})", figures)
@@ -134,20 +135,32 @@ class Clock:
         return marked
 
 
-def _train(cfg: RunConfig, place: Site, task: Task, clock: Clock) -> tuple[TrainState, float]:
-    """The trained state, and the seconds that the run waited for checkpoints."""
+def _train(
+    cfg: RunConfig, place: Site, task: Task, clock: Clock, described: Mapping[str, Any]
+) -> tuple[TrainState, float]:
+    """The trained state, and the seconds that the run waited for checkpoints.
+
+    Args:
+        described: what each checkpoint says of the run, beside its settings and best figure.
+    """
+    settings, higher = folders.to_json(cfg), task.higher_is_better
+    about = {**described, "settings": settings, "best": task.best, "higher_is_better": higher}
     sign = 1 if task.higher_is_better else -1
 
     def best(row):
         return sign * row[task.best]
 
+    def accept(folder, about):
+        if "settings" in about:
+            folders.check_step(about["settings"], cfg, folder)
+
     with (
-        Checkpoints(place.folder / "checkpoints", cfg.checkpoint, best) as checkpoints,
+        Checkpoints(place.folder / "checkpoints", cfg.checkpoint, best, about=about) as checkpoints,
         ThreadPoolExecutor(1) as pool,
     ):
         tx, mesh = optim.optimizer(cfg.optim), place.mesh
         shapes = state.abstract_state(cfg.model, tx, cfg.batch_size, mesh)
-        saved = checkpoints.restore(shapes)
+        saved = checkpoints.restore(shapes, accept=accept)
         done = 0 if saved is None else int(saved.step)
         placed = sharding.shardings(shapes, mesh)
         train_step = step.make_train_step(cfg.model, tx, cfg.objective, placed, cfg.optim.trained)

@@ -4,7 +4,8 @@ How a checkpoint is verified: `Checkpoints.save` writes a `digest` beside the st
 dtype, shape and hash of every leaf, with a checksum of all that. `Checkpoints.restore` forms the
 digest of what it has read and compares the two. A checkpoint that differs, cannot be read, or holds
 a NaN or an infinity is damaged: a warning names it, the one before it is taken, and its folder gets
-the name `damaged-STEP`, so that the run can save its step again.
+the name `damaged-STEP`, so that the run can save its step again. `training.saved_steps` tells which
+file is damaged, by a list of the files with their digests.
 
 orbax writes asynchronously and atomically, but restores flipped bytes, and arrays of another dtype,
 without a word. The digest is formed on the device before the state is donated.
@@ -12,23 +13,32 @@ without a word. The digest is formed on the device before the state is donated.
 
 import dataclasses
 import itertools
+import json
 import logging
 import math
 import time
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
-from jaxtyping import Array, Bool, UInt32
 from orbax.checkpoint import checkpoint_managers as policies
 
 from inf_former_jax import files
-from inf_former_jax.fields import Checked, Count
+from inf_former_jax.fields import Checked, Count, NonNegative
+from inf_former_jax.training.digests import (
+    content_of,
+    digest,
+    digest_and_finite,
+    dtypes_and_shapes,
+    with_checksum,
+    write_list,
+)
+
+#: What the name of a folder holds that orbax has not finished.
+UNFINISHED = ".orbax-checkpoint-tmp"
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +50,14 @@ class CheckpointConfig(Checked):
     No update depends on it, so all of it may change when a run goes on.
 
     Raises:
-        ValueError: on construction, for a count below 1.
+        ValueError: on construction, for a count below 1 or negative minutes.
     """
 
     every: Count = 200
     """Updates between checkpoints; the last update is always saved."""
+    minutes: NonNegative = 0.0
+    """Save also when this many minutes have passed since the last checkpoint; 0 = go by updates
+    only. On several hosts the first one's clock decides, when a row is due."""
     keep: Count = 2
     """Newest checkpoints that are kept, beside the best one."""
 
@@ -53,68 +66,53 @@ class CheckpointError(ValueError):
     """A checkpoint that is damaged, or that belongs to another run."""
 
 
-class ArchitectureError(CheckpointError):
+class OtherRunError(CheckpointError):
+    """A whole checkpoint that belongs to another run."""
+
+
+class ArchitectureError(OtherRunError):
     """A checkpoint of a model with other leaves."""
 
 
-def digest(tree: Any) -> dict[str, list]:
-    """path → [dtype, shape, hash] of every leaf; small, and as JSON has it."""
-    return _digest_and_finite(tree)[0]
+def leaves_of(saved: Any) -> dict[str, list]:
+    """The digest that was saved beside a state.
 
-
-def _digest_and_finite(tree: Any) -> tuple[dict[str, list], dict[str, bool]]:
-    """`digest`, and path → whether the leaf is finite."""
-    hashes, finite = map(jax.tree.leaves, jax.device_get(_hashes_and_finite(tree)))
-    leaves = _dtypes_and_shapes(tree)
-    whole = zip(leaves.items(), hashes, strict=True)
-    digest = {path: [*leaf, int(number)] for (path, leaf), number in whole}
-    return digest, dict(zip(leaves, map(bool, finite), strict=True))
-
-
-def _dtypes_and_shapes(tree: Any) -> dict[str, list]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): [str(x.dtype), list(x.shape)] for path, x in leaves}
-
-
-@jax.jit
-def _hashes_and_finite(tree):
-    return jax.tree.map(_hash_of_leaf, tree), jax.tree.map(_finite, tree)
-
-
-def _finite(leaf) -> Bool[Array, ""]:
-    inexact = jnp.issubdtype(leaf.dtype, jnp.inexact)
-    return jnp.isfinite(leaf).all() if inexact else jnp.array(True)
-
-
-def _hash_of_leaf(leaf) -> UInt32[Array, ""]:
-    """`Σ_i (2i + 1) w_i` over the leaf's 32-bit words, modulo 2³².
-
-    Integer sums are exact in any order, so the hash is the same on every mesh. The factors are
-    odd, so any one changed word changes it.
+    Raises:
+        CheckpointError: it is damaged itself.
     """
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.random.key_data(leaf)
-    if leaf.dtype == jnp.bool_:
-        leaf = leaf.astype(jnp.uint8)
-    words = {1: jnp.uint8, 2: jnp.uint16}.get(leaf.dtype.itemsize, jnp.uint32)
-    flat = jax.lax.bitcast_convert_type(leaf, words).reshape(-1).astype(jnp.uint32)
-    odd = 2 * jnp.arange(flat.size, dtype=jnp.uint32) + 1
-    return (flat * odd).sum(dtype=jnp.uint32)
-
-
-def _with_checksum(leaves: dict[str, list]) -> dict[str, Any]:
-    return {"leaves": leaves, "checksum": zlib.crc32(files.json_text(leaves).encode())}
-
-
-def _leaves_of(saved: Any) -> dict[str, list]:
-    """The digest that was saved; CheckpointError if it is damaged itself."""
+    leaves = content_of("leaves", saved)
+    if leaves is not None:
+        return leaves
     fields = saved if isinstance(saved, dict) else {}
-    if _with_checksum(fields.get("leaves", {})) == fields:
-        return fields["leaves"]
     forms = [[type(part) for part in leaf] for leaf in fields.values() if isinstance(leaf, list)]
     if not forms or len(forms) < len(fields) or any(form != [str, list, int] for form in forms):
         raise CheckpointError("checksum of the digest")
     return fields  # of version 0.2, which wrote no checksum
+
+
+def about(folder: Path) -> dict[str, Any]:
+    """What a checkpoint's folder says that it is of, with its "metrics"; {} of version 0.2.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    path = folder / "about" / "metadata"
+    if not path.parent.exists():
+        return {}
+    try:
+        content = content_of("about", files.read_json(path))
+    except (ValueError, FileNotFoundError) as error:
+        raise CheckpointError(str(error)) from None
+    if content is None:
+        raise CheckpointError(f"{path}: found other words than were written")
+    return content
+
+
+def set_aside(folder: Path, step: int) -> Path:
+    """Rename a step of a folder of checkpoints to `damaged-STEP`, where no run looks for it."""
+    names = (f"damaged-{step}" + "+" * again for again in itertools.count())
+    free = next(name for name in names if not (folder / name).exists())
+    return (folder / str(step)).rename(folder / free)
 
 
 def _require_architecture(saved: dict[str, list], target: Any, whole: bool) -> None:
@@ -122,7 +120,7 @@ def _require_architecture(saved: dict[str, list], target: Any, whole: bool) -> N
 
     If the target is not the whole state, the digest may have more leaves.
     """
-    accepted = _dtypes_and_shapes(target)
+    accepted = dtypes_and_shapes(target)
     for name in sorted(accepted.keys() | (saved.keys() if whole else set())):
         found, wanted = saved.get(name, [None])[:2], accepted.get(name)
         if found != wanted:
@@ -136,16 +134,30 @@ def _refuse(what: str, leaves: Sequence[str]) -> None:
         raise CheckpointError(f"{what} {leaves[0]}" + (" and others" if leaves[1:] else ""))
 
 
-def _or_worst(best: Callable[[dict[str, float]], float]) -> Callable[[dict[str, float]], float]:
-    """The figure of a checkpoint, or the worst one there is if its metrics are damaged."""
+class _Best(policies.PreservationPolicy):
+    """Keeps the checkpoint with the largest figure, also one of before a run was stopped.
 
-    def figure(metrics: dict[str, float]) -> float:
+    orbax's own policy knows the figures of one process only. A checkpoint without metrics is no
+    candidate, and one whose metrics are damaged is the worst there is.
+    """
+
+    def __init__(self, best: Callable[[dict[str, float]], float]):
+        self._best, self._figures = best, dict[int, float]()
+
+    def add(self, step: int, metrics: Any) -> None:
+        """Note the figure of a step."""
+        if metrics == {}:
+            return
         try:
-            return float(best(metrics))
+            self._figures[step] = float(self._best(metrics))
         except (KeyError, TypeError, ValueError):
-            return -math.inf
+            self._figures[step] = -math.inf
 
-    return figure
+    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+        """Of these checkpoints, which orbax has oldest first, whether each one is the best."""
+        known = [info.step for info in checkpoints if info.step in self._figures]
+        best = max(known, key=lambda step: (self._figures[step], step), default=None)
+        return [info.step == best for info in checkpoints]
 
 
 class Checkpoints:
@@ -154,6 +166,7 @@ class Checkpoints:
     Args:
         folder: made if needed; it has one sub-folder for each step.
         best: metrics → number; the checkpoint with the largest number is kept too.
+        about: what the checkpoints are of, as JSON has it; saved with each.
         read_only: change nothing in the folder, which another process may be writing to.
 
     Attributes:
@@ -170,14 +183,16 @@ class Checkpoints:
         cfg: CheckpointConfig,
         best: Callable[[dict[str, float]], float] | None = None,
         read_only: bool = False,
+        about: Mapping[str, Any] | None = None,
     ):
         self.every, self.seconds, self._read_only = cfg.every, 0.0, read_only
-        keep: list[Any] = [policies.LatestN(cfg.keep)]
-        if best is not None:  # a checkpoint that was not evaluated is no candidate
-            candidates = {"keep_checkpoints_without_metrics": False}
-            keep.append(policies.BestN(get_metric_fn=_or_worst(best), n=1, **candidates))
+        self._about, self._writing = dict(about or {}), 0
+        self._most, self._last = 60 * cfg.minutes, time.monotonic()
+        self._best = None if best is None else _Best(best)
+        keep = [policies.LatestN(cfg.keep), *filter(None, [self._best])]
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy(keep),
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._list_files),
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
             create=not read_only,
@@ -191,6 +206,16 @@ class Checkpoints:
             logging.getLogger("absl").removeFilter(self._not_of_orbax)
             found = f"what cannot be read ({error})"
             raise CheckpointError(f"{folder}: found {found}, accepted: checkpoints") from None
+        if self._best is not None:
+            for step in self.steps():
+                self._best.add(step, self._metrics_of(step))
+
+    def _metrics_of(self, step: int) -> Any:
+        """The metrics that a step was saved with; None if they are damaged."""
+        try:
+            return about(self._folder / str(step)).get("metrics", {})
+        except CheckpointError:
+            return None
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -210,12 +235,32 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         begun = time.perf_counter()
+        # As it will be read: a figure that is not finite is null.
+        described = json.loads(files.json_text({**self._about, "metrics": metrics or {}}))
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
-            digest=ocp.args.JsonSave(_with_checksum(digest(state))),
+            digest=ocp.args.JsonSave(with_checksum("leaves", digest(state))),
+            about=ocp.args.JsonSave(with_checksum("about", described)),
         )
-        self._manager.save(step, args=items, metrics=metrics)
+        self._manager.wait_until_finished()  # so that one step at a time is being written
+        self._writing, self._last = step, time.monotonic()
+        if self._best is not None:
+            self._best.add(step, described["metrics"])
+        self._manager.save(step, args=items)
         self.seconds += time.perf_counter() - begun
+
+    def overdue(self) -> bool:
+        """Whether more minutes have passed since the last save than the config wants."""
+        return bool(self._most) and time.monotonic() - self._last > self._most
+
+    def _list_files(self) -> None:
+        """Write the list of the files of the step that is being written, before it is finished.
+
+        orbax calls this in the thread that writes. Of several processes the first one does it.
+        """
+        if not jax.process_index():
+            (folder,) = self._folder.glob(f"{self._writing}{UNFINISHED}*")
+            write_list(folder)
 
     def steps(self) -> list[int]:
         """Steps that are on disk, oldest first."""
@@ -225,7 +270,12 @@ class Checkpoints:
         """Return when everything that was saved is on disk."""
         self._manager.wait_until_finished()
 
-    def restore(self, target: Any, parts: Sequence[str] = ()) -> Any | None:
+    def restore(
+        self,
+        target: Any,
+        parts: Sequence[str] = (),
+        accept: Callable[[Path, dict[str, Any]], None] | None = None,
+    ) -> Any | None:
         """The newest state that is whole and finite, or None if nothing was saved.
 
         A damaged checkpoint is named in a warning, and the one before it is taken. The damaged one
@@ -235,15 +285,18 @@ class Checkpoints:
             target: tree of `jax.ShapeDtypeStruct`s with shardings (or of arrays) like the state.
             parts: if given, the only fields of the target, a NamedTuple, that are read and
                 verified; the others come back as None.
+            accept: raises ValueError for a checkpoint of another run, from its folder and what it
+                says that it is of; not asked of version 0.2, which said nothing.
 
         Raises:
-            CheckpointError: the checkpoint is of another architecture, or none is whole.
+            CheckpointError: the checkpoint is of another architecture or run, or none is whole.
         """
         steps, damaged = self.steps(), []
         for step in reversed(steps):
             try:
+                self._require_accepted(step, accept)
                 state = self._restore_verified(step, target, parts)
-            except ArchitectureError:
+            except OtherRunError:
                 raise
             except CheckpointError as error:
                 log.warning("checkpoint of step %d is damaged (%s)", step, str(error))
@@ -263,20 +316,28 @@ class Checkpoints:
             return
         if not jax.process_index():
             for step in steps:
-                names = (f"damaged-{step}" + "+" * again for again in itertools.count())
-                free = next(name for name in names if not (self._folder / name).exists())
-                (self._folder / str(step)).rename(self._folder / free)
-                log.warning("checkpoint of step %d is kept as %s", step, free)
+                aside = set_aside(self._folder, step)
+                log.warning("checkpoint of step %d is kept as %s", step, aside.name)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("damaged checkpoints are renamed")
         self._manager.reload()
+
+    def _require_accepted(
+        self, step: int, accept: Callable[[Path, dict[str, Any]], None] | None
+    ) -> None:
+        folder = self._folder / str(step)
+        if accept is not None and (described := about(folder)):
+            try:
+                accept(folder, described)
+            except ValueError as error:
+                raise OtherRunError(str(error)) from None
 
     def _restore_verified(self, step: int, target: Any, parts: Sequence[str]) -> Any:
         """The state of a step; CheckpointError unless it is the one that was saved, and finite."""
         if parts:
             others = [name for name in target._fields if name not in parts]
             target = target._replace(**dict.fromkeys(others))
-        saved = _leaves_of(self._read(step, "digest", ocp.args.JsonRestore()))
+        saved = leaves_of(self._read(step, "digest", ocp.args.JsonRestore()))
         _require_architecture(saved, target, whole=not parts)
         if parts:
             wanted = {name: getattr(target, name) for name in parts}
@@ -285,7 +346,7 @@ class Checkpoints:
             state = target._replace(**self._read(step, "state", args))
         else:
             state = self._read(step, "state", ocp.args.StandardRestore(target))
-        found, finite = _digest_and_finite(state)
+        found, finite = digest_and_finite(state)
         _refuse("checksum of", [name for name, leaf in found.items() if leaf != saved[name]])
         _refuse("NaN or infinity in", [name for name, holds in finite.items() if not holds])
         return state

@@ -191,11 +191,11 @@ def train(
             state, metrics = train_step(state, next(batches), operators)
             reporter.add(metrics)
             step += 1
-            over, stopped = _endings(cfg, step, reporter, stop)
+            over, stopped, overdue = _due(cfg, step, reporter, stop, checkpoints)
             last = over or step == steps
             evaluating = last or step % cfg.eval_every == 0
             saving = None
-            if checkpoints and (last or stopped or step % checkpoints.every == 0):
+            if checkpoints and (last or stopped or overdue or step % checkpoints.every == 0):
                 saving = checkpoints
             figures = None
             with _naming_checkpoint(checkpoints):
@@ -219,12 +219,20 @@ def train(
     return state
 
 
-def _endings(cfg: LoopConfig, step: int, reporter: Reporter, stop: StopSignal) -> tuple[bool, bool]:
-    """Whether the time is over and whether a signal came: the same answer on every host."""
+def _due(
+    cfg: LoopConfig,
+    step: int,
+    reporter: Reporter,
+    stop: StopSignal,
+    checkpoints: Checkpoints | None,
+) -> tuple[bool, bool, bool]:
+    """Whether the time is over, a signal came, a checkpoint is overdue: the same on every host."""
     if jax.process_count() > 1 and step % cfg.log_every:
-        return False, False
-    over, stopped = _agreed(_time_over(cfg, reporter.elapsed()), bool(stop.received))
-    return over, stopped
+        return False, False, False
+    overdue = checkpoints is not None and checkpoints.overdue()
+    over = _time_over(cfg, reporter.elapsed())
+    over, stopped, overdue = _agreed(over, bool(stop.received), overdue)
+    return over, stopped, overdue
 
 
 def _time_over(cfg: LoopConfig, seconds: float) -> bool:

@@ -62,6 +62,7 @@ COMMANDS = {
     "analysis memory": "--run --sequences --segments --out",
     "benchmark": "--measure --repeats --tokens --presets --schedules --dtypes --quick --out",
     "results": "--check",
+    "checkpoints": "--repair DIR",
     "weights": "smollm2 memory",
     "weights memory": "--run --out",
     "weights smollm2": "--wheel --out --dtype",

@@ -3,6 +3,8 @@
 import gc
 import json
 import logging
+import time
+import types
 
 import jax
 import jax.numpy as jnp
@@ -91,6 +93,38 @@ def test_newest_and_best_are_kept(tmp_path):
     saved(tmp_path, [0.1, 0.9, 0.3, 0.2, 0.4], best=lambda m: m["accuracy"], keep=2)
     with Checkpoints(tmp_path, CheckpointConfig()) as checkpoints:
         assert checkpoints.steps() == [2, 4, 5]
+
+
+def test_the_best_of_before_a_stop_is_kept(tmp_path):
+    """Also where the run that goes on finds none that is better."""
+    best = lambda m: m["accuracy"]  # noqa: E731
+    saved(tmp_path, [0.1, 0.9], best, keep=1)
+    with Checkpoints(tmp_path, CheckpointConfig(keep=1), best) as checkpoints:
+        for step, accuracy in ((3, 0.5), (4, 0.4), (5, 0.3)):
+            checkpoints.save(step, state(), {"accuracy": accuracy})
+        checkpoints.wait()
+        assert checkpoints.steps() == [2, 5]
+
+
+def test_a_step_says_what_it_is_of_and_another_run_is_refused(tmp_path):
+    """Not walked past: the one before it is no better. Words that are damaged are damage."""
+
+    def accept(folder, found):
+        assert found["metrics"] == {}
+        if found["of"] == "theirs":
+            raise ValueError(f"{folder.name}: found {found['of']}")
+
+    for step, of in ((1, "ours"), (2, "theirs")):
+        with Checkpoints(tmp_path, CheckpointConfig(), about={"of": of}) as checkpoints:
+            checkpoints.save(step, state(step))
+    with Checkpoints(tmp_path, CheckpointConfig(), read_only=True) as checkpoints:
+        with pytest.raises(CheckpointError, match=r"^2: found theirs$"):
+            checkpoints.restore(target(state()), accept=accept)
+        assert_equal_bits(checkpoints.restore(target(state())), state(2.0))
+        for how in ("cut", "object", 20):
+            with damaged(tmp_path / "2" / "about" / "metadata", how):
+                found = checkpoints.restore(target(state()), accept=accept)
+                assert_equal_bits(found, state(1.0))
 
 
 def damage(folder, step, how):
@@ -188,11 +222,12 @@ def test_whatever_is_damaged_a_whole_state_is_found_or_the_folder_refused(two_st
     assert len(paths) > 10
 
 
+@pytest.mark.parametrize("file", ["about/metadata", "_CHECKPOINT_METADATA"])
 @pytest.mark.parametrize("how", ["empty", "null", "missing", "object", 290, 300, 310, 320])
-def test_a_damaged_figure_does_not_stop_later_checkpoints(tmp_path, how):
+def test_a_damaged_figure_does_not_stop_later_checkpoints(tmp_path, file, how):
     """It is the worst one there is."""
     saved(tmp_path, [1.0, 2.0], best=lambda m: m["accuracy"])
-    with damaged(tmp_path / "2" / "_CHECKPOINT_METADATA", how):
+    with damaged(tmp_path / "2" / file, how):
         cfg, best = CheckpointConfig(keep=9), lambda m: m["accuracy"]
         with Checkpoints(tmp_path, cfg, best) as checkpoints:
             checkpoints.save(3, state(3.0), {"accuracy": 0.5})
@@ -251,6 +286,29 @@ def test_digest_is_the_same_on_every_mesh():
     mesh = jax.make_mesh((8,), ("data",), (jax.sharding.AxisType.Auto,))
     spread = jax.device_put(x, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data")))
     assert digest({"x": spread}) == digest({"x": x})
+
+
+def test_a_checkpoint_is_overdue_when_the_minutes_are_over(tmp_path, monkeypatch):
+    """From the opening or the last save on; without minutes it never is."""
+    now = [100.0]
+    clock = types.SimpleNamespace(monotonic=lambda: now[0], perf_counter=time.perf_counter)
+    monkeypatch.setattr("inf_former_jax.training.checkpoint.time", clock)
+    for minutes, later in ((0.0, False), (2.0, True)):
+        with Checkpoints(tmp_path, CheckpointConfig(minutes=minutes)) as checkpoints:
+            now[0] += 119
+            assert not checkpoints.overdue()
+            now[0] += 2
+            assert checkpoints.overdue() == later
+            checkpoints.save(int(minutes), state())
+            now[0] += 119
+            assert not checkpoints.overdue()
+            now[0] += 2
+            assert checkpoints.overdue() == later
+
+
+def test_negative_minutes_are_refused():
+    with pytest.raises(ValueError, match=r"^minutes: found -1.0, accepted: a number ≥ 0$"):
+        CheckpointConfig(minutes=-1.0)
 
 
 @pytest.mark.parametrize("change", [{"every": 0}, {"keep": 0}])

@@ -103,8 +103,12 @@ def test_the_first_bad_step_is_named_although_nobody_looked(tmp_path):
 class Saved(Checkpoints):
     """Only counts."""
 
-    def __init__(self):
-        self.every, self._saved, self.whole = 2, [], []
+    def __init__(self, every=2, overdue=()):
+        self.every, self._saved, self.whole = every, [], []
+        self._overdue = iter(overdue)
+
+    def overdue(self):
+        return next(self._overdue, False)
 
     def save(self, step, state, metrics=None):
         self._saved.append(step)
@@ -114,6 +118,14 @@ class Saved(Checkpoints):
 
     def steps(self):
         return self._saved
+
+
+def test_a_checkpoint_that_is_overdue_is_saved_between_the_others(tmp_path):
+    """With its row of metrics, and by updates as before."""
+    saved = Saved(every=4, overdue=[False, True])
+    _, rows, _ = run(tmp_path, LoopConfig(log_every=3, eval_every=9), 9, checkpoints=saved)
+    assert saved.whole == [2, 4, 8, 9]
+    assert [row["step"] for row in rows] == [2, 3, 4, 6, 8, 9, 9]
 
 
 @pytest.mark.parametrize("bad", [2, 5])
