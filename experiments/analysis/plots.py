@@ -2,20 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from experiments.run.plots import picture
+from experiments.run.plots import name_lines, picture
 
 #: Heat maps of at most so many columns have room for their figures.
 _FIGURES = 8
 
 
-def retention(path: Path, curves: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+def retention(path: Path | IO[bytes], curves: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
     """R² of past segments against their age: linear dashed, density solid.
 
     Args:
+        path: as `picture` takes it.
         curves: contraction → "linear" and "density" → R² by age.
     """
     writes, last = max(len(curve["density"]) for curve in curves.values()), []
@@ -30,13 +31,14 @@ def retention(path: Path, curves: Mapping[str, Mapping[str, Sequence[float]]]) -
         )
         axes.set_ylim(0, 1.05)
         axes.locator_params(axis="x", integer=True)
-        axes.legend(fontsize=8)
+        name_lines(axes)
 
 
-def heads(path: Path, found: Mapping[str, Any]) -> None:
+def heads(path: Path | IO[bytes], found: Mapping[str, Any]) -> None:
     """Where each head attends: its mass over the memory's time, and by age.
 
     Args:
+        path: as `picture` takes it.
         found: as `experiments.analysis.memory.look` returns it.
     """
     layers = found["layers"]
@@ -49,12 +51,24 @@ def heads(path: Path, found: Mapping[str, Any]) -> None:
                 axes[j, 1].plot(range(len(head["mass_by_age"])), head["mass_by_age"], marker=".")
             axes[j, 0].set(ylabel=f"layer {layer['layer']}: density")
             axes[j, 1].set(ylabel="share of the attention")
+            name_lines(axes[j, 0])
+        axes[0, 0].figure.suptitle(_heads_finding(found), size=11, x=0.01, ha="left")
         axes[-1, 0].set(xlabel="time in the memory (1 = newest)")
         axes[-1, 1].set(xlabel="age of what was written, in writes")
-        axes[0, 0].legend(fontsize=8)
 
 
-def asked(path: Path, found: Mapping[str, Any]) -> None:
+def _heads_finding(found: Mapping[str, Any]) -> str:
+    """How much of the heads' attention the oldest quarter of the writes gets, if ages are known."""
+    heads = [head for layer in found["layers"] for head in layer["heads"]]
+    oldest = max(1, found["writes"] // 4)
+    quarter = [sum(head["mass_by_age"][-oldest:]) for head in heads if head["mass_by_age"]]
+    if not quarter:
+        return "Where each head attends; of a sticky memory no ages are known"
+    words = f"{oldest} of {found['writes']} writes" if oldest > 1 else "write"
+    return f"The oldest {words}: {min(quarter):.2f} to {max(quarter):.2f} of a head's attention"
+
+
+def asked(path: Path | IO[bytes], found: Mapping[str, Any]) -> None:
     """Where each head attends when an age is asked for: a heat map, asked segments in frames.
 
     Args:
@@ -82,6 +96,7 @@ def _heat_map(
     ax: Any, mass: Sequence[Sequence[float]], rows: Sequence[int], columns: Sequence[int]
 ) -> None:
     """Draw masses from 0 to 1; a frame where a row and its column are of one age."""
+    ax.grid(False)
     ax.imshow(mass, vmin=0, vmax=1, cmap="Blues", aspect="auto")
     for ages, axis in ((rows, ax.yaxis), (columns, ax.xaxis)):
         step = -(-len(ages) // _FIGURES)
@@ -129,4 +144,4 @@ def streams(path: Path, found: Mapping[str, Mapping[str, Any]]) -> None:
         sizes.set(xlabel="writes", ylabel="rms coefficient", xscale="log")
         label = "error of the float32 signal"
         errors.set(xlabel="writes", ylabel=label, xscale="log", yscale="log")
-        sizes.legend()
+        name_lines(errors)
