@@ -49,8 +49,9 @@ def heads(path: Path | IO[bytes], found: Mapping[str, Any]) -> None:
                 times = [(i + 0.5) / len(mass) for i in range(len(mass))]
                 axes[j, 0].plot(times, [m * len(mass) for m in mass], label=f"head {h}")
                 axes[j, 1].plot(range(len(head["mass_by_age"])), head["mass_by_age"], marker=".")
-            axes[j, 0].set(ylabel=f"layer {layer['layer']}: density")
-            axes[j, 1].set(ylabel="share of the attention")
+            axes[j, 0].set(ylabel=f"layer {layer['layer']}: density", ylim=(0, None))
+            axes[j, 1].set(ylabel="share of the attention", ylim=(0, None))
+            axes[j, 1].locator_params(axis="x", integer=True)
             name_lines(axes[j, 0])
         axes[0, 0].figure.suptitle(_heads_finding(found), size=11, x=0.01, ha="left")
         axes[-1, 0].set(xlabel="time in the memory (1 = newest)")

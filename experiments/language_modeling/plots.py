@@ -19,10 +19,7 @@ def perplexity(path: Path, title: str, result: Result) -> None:
         course, places = axes[0]
         _course(course, [result], marker=".")
         course.set(xlabel="update", ylabel="validation perplexity a token", title=title)
-        for label, row in result["test"].items():
-            _by_segment(places, row["by_segment"], label=label)
-        places.set(xlabel="segment of the document", ylabel="test perplexity a token")
-        name_lines(places)
+        by_segment(places, result["test"])
 
 
 def comparison(path: Path, runs: Mapping[str, Sequence[Result]]) -> None:
@@ -74,11 +71,20 @@ def _course(axes: Any, results: Sequence[Result], **style: Any) -> None:
     band(axes, courses, **style)
 
 
-def _by_segment(axes: Any, found: Mapping[str, Sequence[float]], **style: Any) -> None:
-    """Perplexity against the segment."""
-    perplexities = [math.exp(loss) for loss in found["loss"]]
-    axes.plot(_places(found["first"]), perplexities, marker=".", **style)
+def by_segment(axes: Any, figures: Mapping[str, Result]) -> None:
+    """Draw test perplexity against the segment of the document, a line for each control.
+
+    Args:
+        figures: label → figures, among them `by_segment`, as `LanguageModeling.figures` has them.
+    """
+    for label, row in figures.items():
+        perplexities = [math.exp(loss) for loss in row["by_segment"]["loss"]]
+        axes.plot(_places(row["by_segment"]["first"]), perplexities, marker=".", label=label)
+    first = sorted({place for row in figures.values() for place in row["by_segment"]["first"]})
     axes.set_xscale("log", base=2)
+    axes.set_xticks(_places(first), [str(place) for place in first])
+    axes.set(xlabel="segment of the document", ylabel="test perplexity a token")
+    name_lines(axes)
 
 
 def _losses(result: Result) -> Sequence[float]:

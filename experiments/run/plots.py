@@ -2,11 +2,14 @@
 
 import contextlib
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+
+from inf_former_jax.files import printable
 
 LINES = ("-", "--", "-.", ":")
 
@@ -58,7 +61,14 @@ def picture(
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False)
         yield axes if axes.size > 1 else axes[0, 0]
-        figure.savefig(path, **how)
+        with warnings.catch_warnings():  # of a letter that the font lacks there is a box
+            warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
+            figure.savefig(path, **how)
+
+
+def entitle(axes: Any, *lines: str) -> None:
+    """Give axes a title of the lines that are not empty, in which nothing is a formula."""
+    axes.set_title("\n".join(filter(None, map(printable, lines))), parse_math=False)
 
 
 def name_lines(axes: Any, size: float = 8.5) -> None:
@@ -82,7 +92,7 @@ def name_lines(axes: Any, size: float = 8.5) -> None:
     heights = _apart([height for height, _ in found], letters)
     for height, (_, line) in zip(heights, found, strict=True):
         axes.annotate(
-            line.get_label(),
+            printable(line.get_label()),
             (1.015, height),
             xycoords="axes fraction",
             va="center",
@@ -155,7 +165,7 @@ def accuracy_by_place(
             axes.set_xscale("log", base=2)
         axes.set_xticks(places, [str(place) for place in places])
         axes.set(xlabel="segments back", ylabel="accuracy", ylim=(0, 1.05))
-        axes.set_title("\n".join(filter(None, (title, farthest(places, trained)))))
+        entitle(axes, title, farthest(places, trained))
         name_lines(axes)
 
 

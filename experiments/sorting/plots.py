@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.run.grid import EMPTIED
-from experiments.run.plots import LINES, band, name_lines, picture
+from experiments.run.plots import LINES, band, entitle, name_lines, picture
 from experiments.run.tables import TRAINED
 
 
@@ -35,7 +35,7 @@ def accuracy_curve(
         for marker, (label, value) in zip("*Xsd", points.items(), strict=False):
             axes.plot([last], [value], marker, markersize=10, label=f"{label} {value:.3f}")
         found = ", ".join(f"{label} {value:.3f}" for label, value in points.items())
-        axes.set_title("\n".join(filter(None, (title, found))))
+        entitle(axes, title, found)
         axes.set(xlabel="update", ylabel="accuracy of the 20 answers", ylim=(0, 1.05))
         name_lines(axes)
 
