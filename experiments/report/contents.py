@@ -1,7 +1,7 @@
 """What a folder holds that a page is about: a run, evaluations of a model, or both."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,8 @@ Fields = Mapping[str, Any]
 EXPERIMENTS: Mapping[str, Experiment[Any]] = {
     one.name: one for one in (SORTING, RECALL, PASSKEY, QUESTIONS, LANGUAGE_MODELING, DIALOGUE)
 }
+#: Name of the file that a finished run has.
+RESULT = "result.json"
 _ACCEPTED = f"a run or an evaluation of {', '.join(EXPERIMENTS)}"
 
 
@@ -34,8 +36,7 @@ class Contents(NamedTuple):
     config: Fields  # of the run; {} without one
     changes: list[str]  # what was changed when the run went on
     rows: list[dict[str, Any]]  # of metrics.jsonl
-    result: Fields | None  # of a finished run
-    evaluations: Mapping[str, Fields]  # file name → what was evaluated
+    results: Mapping[str, Fields]  # file name → RESULT of a finished run, then evaluations
     memory: Fields | None  # what `experiments.analysis memory` found
 
 
@@ -47,17 +48,18 @@ def read(folder: Path) -> Contents:
     """
     require(folder.exists(), str(folder), "nothing", _ACCEPTED)
     require(folder.is_dir(), str(folder), "a file", f"the folder of {_ACCEPTED}")
-    evaluations = {file.name: _evaluation(file) for file in sorted(folder.glob("evaluation*.json"))}
-    config, changes, result = {}, [], None
-    if (folder / "config.json").exists() or not evaluations:
+    results = {file.name: _evaluation(file) for file in sorted(folder.glob("evaluation*.json"))}
+    config, changes = {}, []
+    if (folder / "config.json").exists() or not results:
         config, changes = folders.read_config(folder), folders.changes(folder)
-        result = folders.read_result(folder)
-    experiment = _experiment(folder, config, [result or {}, *evaluations.values()])
+        if result := folders.read_result(folder):
+            results = {RESULT: result, **results}
+    experiment = _experiment(folder, config, results.values())
     memory = None
     if (folder / "memory.json").exists():
         memory = read_json(folder / "memory.json", "what experiments.analysis memory wrote")
     rows = read_rows(folder / "metrics.jsonl")
-    return Contents(folder, experiment, config, changes, rows, result, evaluations, memory)
+    return Contents(folder, experiment, config, changes, rows, results, memory)
 
 
 def _evaluation(file: Path) -> Fields:
@@ -68,7 +70,7 @@ def _evaluation(file: Path) -> Fields:
     return found
 
 
-def _experiment(folder: Path, config: Fields, results: list[Fields]) -> Experiment[Any]:
+def _experiment(folder: Path, config: Fields, results: Iterable[Fields]) -> Experiment[Any]:
     """The experiment that a result names; without one, the one whose config it is."""
     for result in results:
         if "experiment" in result:
@@ -103,7 +105,7 @@ def nearest_preset(contents: Contents) -> tuple[str, dict[str, str]]:
     """
     presets = contents.experiment.presets.items()
     fields = {name: flat(folders.to_json(cfg)) for name, (_, cfg) in presets}
-    own, named = flat(contents.config), (contents.result or {}).get("preset")
+    own, named = flat(contents.config), contents.results.get(RESULT, {}).get("preset")
     if named not in fields:
         named = min(fields, key=lambda name: len(own.items() ^ fields[name].items()))
     return named, fields[named]

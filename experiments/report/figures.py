@@ -76,7 +76,7 @@ def finding(result: Result) -> list[str]:
     for label, row in others.items():
         words = f"With the {label}" if label == CONTROL else f"With {label}"
         found.append(f"{words} it is {shown(name, row[name])}.")
-    if CONTROL in rows:
+    if figure is not None and rows.get(CONTROL, {}).get(name) is not None:
         found.append(_worth(name, figure, rows[CONTROL][name]))
     if name == "perplexity":
         return [*found, "Lower is better."]

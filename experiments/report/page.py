@@ -41,32 +41,31 @@ def page(found: Contents) -> str:
     Raises:
         ValueError: a file holds something else than its command writes.
     """
-    results = {"result.json": found.result} if found.result else {}
-    results |= found.evaluations
     body: list[Element] = []
-    for number, (name, result) in enumerate(results.items()):
-        with _as_written(found.folder / name):
-            words = "What was found" if number == 0 else f"What was found: {name}"
-            body.append(_section(words, _found(result)))
-    if found.config:
-        with _as_written(found.folder / "metrics.jsonl"):
-            body.append(_section("Training", _training(found)))
-    with _as_written(found.folder / "memory.json"):
-        body.append(_section("What the memory keeps", _memory(found)))
-    for name, result in results.items():
-        with _as_written(found.folder / name):
-            if written := list(_written(result)):
-                body.append(_section("What the model writes", written))
-    body.append(_section("Settings", _settings(found)))
-    for name, result in results.items():
-        with _as_written(found.folder / name):
-            words = "How it was made" if len(results) == 1 else f"How it was made: {name}"
-            body.append(_section(words, _made(result)))
-    title = _title(found)
-    style = read_text(Path(__file__).with_suffix(".css"))
-    origin = [str(found.folder), *(tables.source([one]) for one in list(results.values())[:1])]
-    lead = tag("p", " · ".join(origin), class_="folder")
-    return document(title, style, [tag("h1", title), lead, *_missing(found), *body])
+
+    def add(file: str, title: str, inside: Iterator[Element]) -> None:
+        with _as_written(found.folder / file):
+            if parts := list(inside):
+                body.append(tag("section", tag("h2", title), *parts))
+
+    results = list(found.results.items())
+    with _as_written(found.folder / (results[0][0] if results else "config.json")):
+        title = _title(found)
+        origin = [str(found.folder), *(tables.source([result]) for _, result in results[:1])]
+    body += [tag("h1", title), tag("p", " · ".join(origin), class_="folder"), *_missing(found)]
+    for name, result in results:
+        also = "" if name == results[0][0] else f": {name}"
+        add(name, f"What was found{also}", _found(result))
+    add("metrics.jsonl", "Training", _training(found))
+    add("config.json", "What the memory keeps", _memory(found))
+    add("memory.json", "Where the heads look", _densities(found))
+    for name, result in results:
+        add(name, "What the model writes", _written(result))
+    add("config.json", "Settings", _settings(found))
+    for name, result in results:
+        also = "" if len(results) == 1 else f": {name}"
+        add(name, f"How it was made{also}", _made(result))
+    return document(title, read_text(Path(__file__).with_suffix(".css")), body)
 
 
 @contextlib.contextmanager
@@ -74,13 +73,9 @@ def _as_written(file: Path) -> Iterator[None]:
     """Refuse a file whose JSON has other parts than its command writes."""
     try:
         yield
-    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         what = f"other content than was written ({type(error).__name__}: {error})"
         raise ValueError(f"{file}: found {what}, accepted: it as its command wrote it") from None
-
-
-def _section(title: str, inside: Iterator[Element] | list[Element]) -> Element:
-    return tag("section", tag("h2", title), *inside)
 
 
 def _note(*text: Element | str) -> Element:
@@ -89,22 +84,22 @@ def _note(*text: Element | str) -> Element:
 
 def _title(found: Contents) -> str:
     """What was run, and its main finding."""
-    results = [*([found.result] if found.result else []), *found.evaluations.values()]
     task = found.experiment.name.replace("_", " ")
-    if not results:
+    if not found.results:
         return f"{task}, {contents.nearest_preset(found)[0]}: not finished"
-    (_, rows), figure = figures.tested(results[0]), figures.judged_by(results[0])
+    result = next(iter(found.results.values()))
+    (_, rows), figure = figures.tested(result), figures.judged_by(result)
     words = f"{figure} {figures.shown(figure, rows[TRAINED][figure])}"
     if CONTROL in rows:
         words += f", with the memory emptied {figures.shown(figure, rows[CONTROL][figure])}"
-    return f"{task}, {results[0]['preset']}: {words}"
+    return f"{task}, {result['preset']}: {words}"
 
 
 def _missing(found: Contents) -> Iterator[Element]:
     """What is not there yet of a run that is not finished."""
-    if found.config and found.result is None:
+    if found.config and contents.RESULT not in found.results:
         done = max((row["step"] for row in found.rows), default=0)
-        steps = contents.flat(found.config).get("optim.steps", "?")
+        steps = contents.flat(found.config).get("optim.steps")
         yield _note(
             f"The run is not finished. The last update that is recorded is {done:,} of {steps}. "
             "The figures on test data, the command, the commit, the device and the versions are "
@@ -144,15 +139,16 @@ def _by_segment(file: Any, rows: Mapping[str, Result]) -> None:
 
 
 def _training(found: Contents) -> Iterator[Element]:
-    """The course of loss and figure, beside the final figures."""
+    """The course of loss and figure, beside the final figures; nothing of an evaluation."""
     if not found.rows:
-        yield _note("metrics.jsonl holds no rows, so there are no curves.")
+        if found.config:
+            yield _note("metrics.jsonl holds no rows, so there are no curves.")
         return
     name, levels = plots.figure_of(found.rows), {}
-    if found.result:
-        rows = figures.tested(found.result)[1]
+    if result := found.results.get(contents.RESULT):
+        rows = figures.tested(result)[1]
         levels = {label: row[name] for label, row in rows.items() if name in row}
-        if name == "accuracy" and (best := figures.best_baseline(found.result)):
+        if name == "accuracy" and (best := figures.best_baseline(result)):
             levels |= dict([best])
     words = (
         "Loss and validation by updates, from metrics.jsonl; dashed, with figures: on test data."
@@ -161,27 +157,19 @@ def _training(found: Contents) -> Iterator[Element]:
 
 
 def _memory(found: Contents) -> Iterator[Element]:
-    """Retention by the configuration alone, and the densities if they were looked at."""
-    models = [found.config, *(one.get("trained", {}) for one in found.evaluations.values())]
+    """Retention by the configuration alone."""
+    models = [found.config, *(one.get("trained", {}) for one in found.results.values())]
     model = next((one["model"] for one in models if "model" in one), {})
-    fields = model.get("long_term")
-    if not fields:
+    if not model.get("long_term"):
         yield _note("The trained model has no long-term memory.")
         return
     try:
-        cfg = folders.from_json(LongTermConfig, fields, "model.long_term")
+        cfg = folders.from_json(LongTermConfig, model["long_term"], "model.long_term")
         kept = retention(cfg, _WRITES, length=model["segment_len"])
     except ValueError as error:
         yield _note(f"There is no retention curve of this memory: {error}.")
     else:
         yield from _retention(cfg, kept.linear.mean(1), kept.density.mean(1))
-    if found.memory is not None:
-        yield from _densities(found.memory)
-    elif command := _DENSITIES.get(found.experiment.name):
-        line = f"python -m experiments.{command} --run {shlex.quote(str(found.folder))}"
-        yield _note(
-            "Where the heads of the trained model look is shown by ", tag("code", line), "."
-        )
 
 
 def _retention(cfg: LongTermConfig, linear: np.ndarray, density: np.ndarray) -> Iterator[Element]:
@@ -202,13 +190,18 @@ def _retention(cfg: LongTermConfig, linear: np.ndarray, density: np.ndarray) -> 
     yield table(("further writes", *map(str, _AGES)), rows, "What is left of a segment")
 
 
-def _densities(memory: Result) -> Iterator[Element]:
-    """Where the heads look, as `experiments.analysis memory` found it."""
-    words = f"Where each head looks, in {memory['sequences']} test sequences"
-    yield image(analysis_plots.heads, f"{words}, found by {memory['command']}.", memory)
-    if "asked_ages" in memory:
-        yield image(analysis_plots.asked, "Where each head looks for each asked age.", memory)
-    yield table(*memory_analysis.heads_table(memory), f"After {memory['writes']} writes")
+def _densities(found: Contents) -> Iterator[Element]:
+    """Where the heads look, as `experiments.analysis memory` found it, or the command for it."""
+    memory, remembers = found.memory, bool(found.config.get("model", {}).get("long_term"))
+    if memory is not None:
+        words = f"Where each head looks, in {memory['sequences']} test sequences"
+        yield image(analysis_plots.heads, f"{words}, found by {memory['command']}.", memory)
+        if "asked_ages" in memory:
+            yield image(analysis_plots.asked, "Where each head looks for each asked age.", memory)
+        yield table(*memory_analysis.heads_table(memory), f"After {memory['writes']} writes")
+    elif remembers and (command := _DENSITIES.get(found.experiment.name)):
+        line = f"python -m experiments.{command} --run {shlex.quote(str(found.folder))}"
+        yield _note("This has not been looked at yet. The command is ", tag("code", line), ".")
 
 
 def _written(result: Result) -> Iterator[Element]:
@@ -236,7 +229,9 @@ def _settings(found: Contents) -> Iterator[Element]:
         if found.changes:
             yield tag("p", "Changed when the run went on:")
             yield tag("ul", *(tag("li", change) for change in found.changes))
-    for name, one in found.evaluations.items():
+    for name, one in found.results.items():
+        if name == contents.RESULT:
+            continue
         yield tag("p", f"Of the evaluation {name}:")
         yield _options(contents.flat(one["settings"]), {})
         if not found.config and one.get("trained"):

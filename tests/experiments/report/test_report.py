@@ -33,7 +33,7 @@ TINY = shlex.split("""
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The folder of a tiny run of sorting, with its report."""
+    """The folder of a tiny run of sorting, with its page."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     sorting.main([*TINY, "--out", str(folder)])
     main([str(folder)])
@@ -189,7 +189,8 @@ def test_a_run_that_is_not_finished_says_what_is_missing(copy):
     page = page_of(folder)
     assert page.texts("h1") == ["sorting, infinity-former: not finished"]
     assert "The last update that is recorded is 4 of 4." in page.texts("p", "note")[0]
-    assert page.texts("h2") == ["Training", "What the memory keeps", "Settings"]
+    headings = ["Training", "What the memory keeps", "Where the heads look", "Settings"]
+    assert page.texts("h2") == headings
     (folder / "metrics.jsonl").unlink()
     page = page_of(folder)
     assert "The last update that is recorded is 0 of 4." in page.texts("p", "note")[0]
@@ -324,6 +325,11 @@ def write(name: str, text: str):
 
 OTHER = json.dumps(evaluation(experiment="chess"))
 BARE = json.dumps(evaluation(test={"as trained": {}}))
+BARREN = json.dumps(evaluation(versions=[]))
+CHANGED = {"as trained": evaluation()["test"]["as trained"] | {"accuracy": "high"}}
+WORDS = json.dumps(evaluation(test=CHANGED))
+UNEVEN = {"as trained": evaluation()["test"]["as trained"] | {"distances": [1, 2, 4]}}
+SHORT = json.dumps(evaluation(test=UNEVEN))
 
 # What is done to the folder of a finished run → all that the line has to say.
 BAD = {
@@ -334,6 +340,9 @@ BAD = {
     "damaged metrics": (write("metrics.jsonl", "{}\n"), ["metrics.jsonl: line 1", "step None"]),
     "another's evaluation": (write("evaluation.json", OTHER), ["evaluation.json", "'chess'"]),
     "without figures": (write("evaluation.json", BARE), ["evaluation.json", "KeyError"]),
+    "no versions": (write("evaluation.json", BARREN), ["evaluation.json", "AttributeError"]),
+    "a word for a figure": (write("evaluation.json", WORDS), ["evaluation.json", "ValueError"]),
+    "one place too many": (write("evaluation.json", SHORT), ["evaluation.json", "ValueError"]),
     "other densities": (write("memory.json", "{}"), ["memory.json", "as its command wrote it"]),
 }
 
