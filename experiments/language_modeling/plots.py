@@ -58,7 +58,7 @@ def comparison(path: Path, runs: Mapping[str, Sequence[Result]]) -> None:
         if whole:
             best = max(whole, key=lambda name: whole[name])
             emptied = [gain for name, gain in whole.items() if name.endswith(EMPTIED)]
-            beside = f"; trained emptied at most {max(emptied):+.1f} %" if emptied else ""
+            beside = f";\ntrained emptied at most {max(emptied):+.1f} %" if emptied else ""
             gains.set_title(
                 f"Late in a document {best} gains {whole[best]:+.1f} %{beside}", size=10
             )

@@ -83,7 +83,7 @@ def test_language_models_name_the_best_gain_beside_the_emptied_ones(drawn, tmp_p
     language_plots.comparison(tmp_path / "comparison.png", runs)
     # 100 (1 - e^-.02) = 1.98 and 100 (1 - e^-.04) = 3.92; their mean is 2.95. Emptied: 1.00.
     assert drawn[0].axes[1].get_title(loc="left") == (
-        "Late in a document gpt2-infinity gains +3.0 %; trained emptied at most +1.0 %"
+        "Late in a document gpt2-infinity gains +3.0 %;\ntrained emptied at most +1.0 %"
     )
 
 
