@@ -7,10 +7,13 @@ import shutil
 def expected(reason: str) -> bool:
     """Whether a test may be skipped for this reason on this machine.
 
-    WordNet comes with Debian's package only. It may lack where there is no apt-get, or where
-    .ci/run has tried in vain and says so. Published weights are large, and nobody has to have them.
+    WordNet and Chromium come with Debian's packages only. They may lack where there is no apt-get,
+    or where .ci/run has tried in vain and says so. Published weights are large, and nobody has to
+    have them.
     """
     if reason.startswith("smollm2: "):
         return not os.environ.get("SMOLLM2_WHEEL")
-    installable = shutil.which("apt-get") and not os.environ.get("WITHOUT_WORDNET")
-    return reason.startswith("wordnet: ") and not installable
+    package = reason.partition(": ")[0]
+    known = package in ("wordnet", "chromium")
+    in_vain = bool(os.environ.get(f"WITHOUT_{package.upper()}"))
+    return known and (in_vain or not shutil.which("apt-get"))

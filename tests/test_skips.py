@@ -9,6 +9,7 @@ import pytest
 from tests import skips
 
 WORDNET = "wordnet: found no data.noun"
+CHROMIUM = "chromium: found none on PATH"
 
 
 def test_published_weights_may_lack_unless_they_are_named(monkeypatch):
@@ -23,17 +24,19 @@ def test_published_weights_may_lack_unless_they_are_named(monkeypatch):
     [
         (WORDNET, None, None, True),
         (WORDNET, "/usr/bin/apt-get", None, False),
-        (WORDNET, "/usr/bin/apt-get", "1", True),
-        ("no time", None, "1", False),
+        (WORDNET, "/usr/bin/apt-get", "WITHOUT_WORDNET", True),
+        (WORDNET, "/usr/bin/apt-get", "WITHOUT_CHROMIUM", False),
+        (CHROMIUM, "/usr/bin/apt-get", "WITHOUT_CHROMIUM", True),
+        ("no time", None, "WITHOUT_WORDNET", False),
     ],
 )
 def test_only_what_cannot_be_installed_may_lack(reason, apt, without, expected, monkeypatch):
     """The session fails where make check asks for it; elsewhere, and in a worker, it does not."""
     monkeypatch.setattr(shutil, "which", lambda name: apt)
+    for name in ("WITHOUT_WORDNET", "WITHOUT_CHROMIUM"):
+        monkeypatch.delenv(name, raising=False)
     if without:
-        monkeypatch.setenv("WITHOUT_WORDNET", without)
-    else:
-        monkeypatch.delenv("WITHOUT_WORDNET", raising=False)
+        monkeypatch.setenv(without, "1")
     assert skips.expected(reason) == expected
     finish = sys.modules["tests.conftest"].pytest_sessionfinish
     report = SimpleNamespace(nodeid="a test", longrepr=("file", 1, f"Skipped: {reason}"))

@@ -251,8 +251,8 @@ def look(run: Path, sequences: int = 64, segments: int = 65) -> dict[str, Any]:
     return {"writes": writes, "sequences": sequences, **named, "layers": layers}
 
 
-def report(found: Mapping[str, Any]) -> None:
-    """Print a row for each head: where it looks, how widely, how old what it sees is."""
+def heads_table(found: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """(header, a row for each head): where it looks, how widely, how old what it sees is."""
     rows = []
     for layer in found["layers"]:
         gate = "none" if layer["gate"] is None else f"{layer['gate']['mean']:.2f}"
@@ -265,9 +265,13 @@ def report(found: Mapping[str, Any]) -> None:
             rows.append(
                 (str(layer["layer"]), str(h), *cells, f"{layer['context_to_local']:.2f}", gate)
             )
+    return ("layer", "head", "μ", "σ", "newest ¼", "oldest ¼", "context/local", "gate"), rows
+
+
+def report(found: Mapping[str, Any]) -> None:
+    """Print the table of the heads, and of recall where they look for each age."""
     title = f"the memory in the last segment, after {found['writes']} writes"
-    header = ("layer", "head", "μ", "σ", "newest ¼", "oldest ¼", "context/local", "gate")
-    tables.show(title, header, rows, 110)
+    tables.show(title, *heads_table(found), 110)
     if "asked_ages" in found:
         _report_asked(found)
 

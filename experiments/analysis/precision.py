@@ -13,7 +13,7 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from experiments.analysis import plots, signal
+from experiments.analysis import signal, signal_plots
 from experiments.results.analysis import FUNCTIONS
 from experiments.run import folders
 from experiments.run.grid import Cell, Grid, Results, Seeds
@@ -117,7 +117,7 @@ def finish(folder: Path, found: Results) -> None:
         name = f"{settings['length']}-{result['preset']}-{settings['seed']}.json"
         folders.write_json(folder / name, result)
     if results:
-        plots.precision(folder / "precision.png", results)
+        signal_plots.precision(folder / "precision.png", results)
     print(f"{folder}/table.md, {folder}/precision.png, and a JSON file of each run")
 
 

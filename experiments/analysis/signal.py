@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from experiments.analysis import plots
+from experiments.analysis import signal_plots
 from experiments.analysis.memory import sequences_of
 from experiments.run import cli, folders, tables
 from inf_former_jax.fields import Basis, Checked, Count, NonEmpty, Required
@@ -287,7 +287,7 @@ def report(found: Mapping[str, Any]) -> None:
     """Print a row for each memory: errors in turn and at once, averaged over layers."""
     rows = []
     for row in found["memories"]:
-        errors = [plots.mean_of_layers(row, key) for key in ("newest", "in_turn", "at_once")]
+        errors = [signal_plots.mean_of_layers(row, key) for key in ("newest", "in_turn", "at_once")]
         apart = "" if row["told_apart"] is None else f"{row['told_apart']:.0f}"
         cells = (str(row["num_basis"]), apart, *(f"{error:.3f}" for error in errors))
         rows.append((row["name"], *cells))
@@ -306,5 +306,5 @@ def main(argv: Sequence[str]) -> None:
     origin = folders.provenance("analysis", "signal", ["signal", *argv])
     folders.write_json(folder / "signal.json", {**origin, **found})
     report(found)
-    plots.signal(folder / "signal.png", found)
+    signal_plots.signal(folder / "signal.png", found)
     print(f"{folder}/signal.json, {folder}/signal.png")

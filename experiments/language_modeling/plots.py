@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.run.grid import EMPTIED
-from experiments.run.plots import picture
+from experiments.run.plots import band, name_lines, picture
 
 Result = Mapping[str, Any]
 """The result of a run of `experiments.language_modeling`."""
@@ -17,12 +17,9 @@ def perplexity(path: Path, title: str, result: Result) -> None:
     """Validation perplexity against updates, and test perplexity by place in the document."""
     with picture(path, columns=2, width=12, height=4.5) as axes:
         course, places = axes[0]
-        _course(course, result, marker=".")
+        _course(course, [result], marker=".")
         course.set(xlabel="update", ylabel="validation perplexity a token", title=title)
-        for label, row in result["test"].items():
-            _by_segment(places, row["by_segment"], label=label)
-        places.set(xlabel="segment of the document", ylabel="test perplexity a token")
-        places.legend(fontsize=8)
+        by_segment(places, result["test"])
 
 
 def comparison(path: Path, runs: Mapping[str, Sequence[Result]]) -> None:
@@ -42,9 +39,7 @@ def comparison(path: Path, runs: Mapping[str, Sequence[Result]]) -> None:
         for name, results in runs.items():
             style = {"color": colors[name.removesuffix(EMPTIED)], "label": name}
             style["linestyle"] = "--" if name.endswith(EMPTIED) else "-"
-            for result in results:
-                _course(course, result, **style)
-                style["label"] = "_"  # matplotlib lists no such label
+            _course(course, results, **style)
             pairs = [
                 (plain[result["settings"]["seed"]], _losses(result))
                 for result in results
@@ -52,34 +47,44 @@ def comparison(path: Path, runs: Mapping[str, Sequence[Result]]) -> None:
             ]
             if pairs:
                 every = [_gains(before, after) for before, after in pairs]
-                mean = [statistics.mean(values) for values in zip(*every, strict=True)]
-                first = results[0]["test"]["as trained"]["by_segment"]["first"]
-                gains.plot(_places(first), mean, marker=".", **style)
-                whole[name] = mean[-1]
+                first = _places(results[0]["test"]["as trained"]["by_segment"]["first"])
+                band(gains, [(first, values) for values in every], marker=".", **style)
+                whole[name] = statistics.mean(values[-1] for values in every)
         course.set(xlabel="update", ylabel="validation perplexity a token")
         gains.set(xlabel="segment of the document", ylabel="gain over gpt2 in %, mean over seeds")
         gains.set_xscale("log", base=2)
         gains.axhline(0, color="0.7", linewidth=1)
-        course.legend(fontsize=7)
+        name_lines(course)
         if whole:
             best = max(whole, key=lambda name: whole[name])
             emptied = [gain for name, gain in whole.items() if name.endswith(EMPTIED)]
-            beside = f"; trained emptied at most {max(emptied):+.1f} %" if emptied else ""
+            beside = f";\ntrained emptied at most {max(emptied):+.1f} %" if emptied else ""
             gains.set_title(
                 f"Late in a document {best} gains {whole[best]:+.1f} %{beside}", size=10
             )
 
 
-def _course(axes: Any, result: Result, **style: Any) -> None:
-    steps = [row[0] for row in result["curve"]]
-    axes.plot(steps, [math.exp(row[1]) for row in result["curve"]], **style)
+def _course(axes: Any, results: Sequence[Result], **style: Any) -> None:
+    """Validation perplexity of the seeds of a model."""
+    curves = [result["curve"] for result in results]
+    courses = [([row[0] for row in rows], [math.exp(row[1]) for row in rows]) for rows in curves]
+    band(axes, courses, **style)
 
 
-def _by_segment(axes: Any, found: Mapping[str, Sequence[float]], **style: Any) -> None:
-    """Perplexity against the segment."""
-    perplexities = [math.exp(loss) for loss in found["loss"]]
-    axes.plot(_places(found["first"]), perplexities, marker=".", **style)
+def by_segment(axes: Any, figures: Mapping[str, Result]) -> None:
+    """Draw test perplexity against the segment of the document, a line for each control.
+
+    Args:
+        figures: label → figures, among them `by_segment`, as `LanguageModeling.figures` has them.
+    """
+    for label, row in figures.items():
+        perplexities = [math.exp(loss) for loss in row["by_segment"]["loss"]]
+        axes.plot(_places(row["by_segment"]["first"]), perplexities, marker=".", label=label)
+    first = sorted({place for row in figures.values() for place in row["by_segment"]["first"]})
     axes.set_xscale("log", base=2)
+    axes.set_xticks(_places(first), [str(place) for place in first])
+    axes.set(xlabel="segment of the document", ylabel="test perplexity a token")
+    name_lines(axes)
 
 
 def _losses(result: Result) -> Sequence[float]:

@@ -54,7 +54,8 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
     """
     run, params, _ = evaluated(cfg, cfg.batch_size, kind_of(cfg.run, PasskeyConfig, "task"))
     if isinstance(run, PasskeyConfig):
-        others = folders.differences(*(dataclasses.asdict(of.task) for of in (run, cfg)), "task.")
+        trained, wanted = (dataclasses.asdict(one.task) for one in (run, cfg))
+        others = folders.differences(trained, wanted, "task.")
         # Easily forgotten: a run that learned to tell keys apart is else asked for a single one.
         print(*(f"asked otherwise than it was trained: {change}" for change in others), sep="\n")
     asked = PasskeyConfig(

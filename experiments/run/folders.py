@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import datetime
 import fcntl
+import importlib.metadata
 import json
 import os
 import platform
@@ -385,9 +386,14 @@ def provenance(
         "command": shlex.join(["python", "-m", f"experiments.{program or experiment}", *argv]),
         "commit": _commit(),
         "device": f"{jax.device_count()} × {device.device_kind} ({platform.machine()})",
-        "versions": {"python": platform.python_version(), "jax": jax.__version__},
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in _VERSIONS},
         "date": datetime.date.today().isoformat(),
     }
+
+
+#: Packages that figures may depend on.
+_VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def _commit() -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.run.grid import EMPTIED
-from experiments.run.plots import LINES, picture
+from experiments.run.plots import LINES, band, entitle, name_lines, picture
 from experiments.run.tables import TRAINED
 
 
@@ -30,20 +30,14 @@ def accuracy_curve(
         steps = [row[0] for row in curve]
         axes.plot(steps, [row[1] for row in curve], marker="o", label="validation")
         for i, (label, value) in enumerate(baselines.items()):
-            axes.axhline(value, color="0.45", linestyle=LINES[i % 4], linewidth=1)
-            axes.annotate(
-                f"{label} {value:.2f}",
-                (0.01 + 0.4 * (i % 2), value),  # neighbours side by side, not on one another
-                xycoords=("axes fraction", "data"),
-                xytext=(0, 2),
-                textcoords="offset points",
-                fontsize=8,
-                color="0.3",
-            )
+            style: dict[str, Any] = {"color": "0.45", "linestyle": LINES[i % 4], "linewidth": 1}
+            axes.axhline(value, label=f"{label} {value:.3f}", **style)
         for marker, (label, value) in zip("*Xsd", points.items(), strict=False):
             axes.plot([last], [value], marker, markersize=10, label=f"{label} {value:.3f}")
-        axes.set(title=title, xlabel="step", ylabel="accuracy of the 20 answers", ylim=(0, 1.05))
-        axes.legend(loc="upper left", bbox_to_anchor=(0.0, 0.92), fontsize=8)
+        found = ", ".join(f"{label} {value:.3f}" for label, value in points.items())
+        entitle(axes, title, found)
+        axes.set(xlabel="update", ylabel="accuracy of the 20 answers", ylim=(0, 1.05))
+        name_lines(axes)
 
 
 def comparison(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
@@ -52,8 +46,8 @@ def comparison(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
     Models that were trained with their memory emptied are dashed, in the colour of the model.
 
     Args:
-        results: as runs leave them. Every seed of a model has its curve. Against length stands the
-            mean over seeds, with the standard deviation if there are several.
+        results: as runs leave them. The seeds of a model are a band around their mean. Against
+            length stands the mean over seeds, with the standard deviation if there are several.
     """
     by_model = collections.defaultdict(lambda: collections.defaultdict(list))
     for result in results:
@@ -65,10 +59,12 @@ def comparison(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
         for model, runs in by_model.items():
             style = {"color": colors[model.removesuffix(EMPTIED)], "marker": "."}
             style["linestyle"] = "--" if model.endswith(EMPTIED) else "-"
-            for run in runs[max(runs)]:
-                accuracy = [row[1] for row in run["curve"]]
-                by_step.plot([row[0] for row in run["curve"]], accuracy, **style)
-                by_minute.plot([row[2] / 60 for row in run["curve"]], accuracy, **style)
+            courses = [
+                list(zip(*run["curve"], strict=True)) or [(), (), ()] for run in runs[max(runs)]
+            ]
+            band(by_step, [(steps, accuracy) for steps, accuracy, _ in courses], **style)
+            minutes = [([s / 60 for s in seconds], found) for _, found, seconds in courses]
+            band(by_minute, minutes, **style)
             lengths, found = sorted(runs), [_accuracies(runs[length]) for length in sorted(runs)]
             means, spread = (
                 [statistics.mean(a) for a in found],
@@ -76,7 +72,9 @@ def comparison(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
             )
             by_length.errorbar(lengths, means, spread, capsize=3, label=model, **style)
         longest = max(max(runs) for runs in by_model.values())
-        by_step.set(xlabel="step", ylabel="accuracy of the 20 answers", title=f"{longest:,} tokens")
+        by_step.set(
+            xlabel="update", ylabel="accuracy of the 20 answers", title=f"{longest:,} tokens"
+        )
         by_minute.set(xlabel="minutes of training", title=f"{longest:,} tokens")
         by_length.set(xlabel="tokens to sort", title="test sequences")
         by_length.legend(fontsize=7)

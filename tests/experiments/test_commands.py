@@ -61,6 +61,7 @@ COMMANDS = {
     "analysis stream": "--segments --length --channels --taus --out",
     "analysis memory": "--run --sequences --segments --out",
     "benchmark": "--measure --repeats --tokens --presets --schedules --dtypes --quick --out",
+    "report": "--run --densities --out",
     "results": "--check",
     "checkpoints": "--repair DIR",
     "weights": "smollm2 memory",

@@ -82,8 +82,8 @@ def test_language_models_name_the_best_gain_beside_the_emptied_ones(drawn, tmp_p
     }
     language_plots.comparison(tmp_path / "comparison.png", runs)
     # 100 (1 - e^-.02) = 1.98 and 100 (1 - e^-.04) = 3.92; their mean is 2.95. Emptied: 1.00.
-    assert drawn[0].axes[1].get_title() == (
-        "Late in a document gpt2-infinity gains +3.0 %; trained emptied at most +1.0 %"
+    assert drawn[0].axes[1].get_title(loc="left") == (
+        "Late in a document gpt2-infinity gains +3.0 %;\ntrained emptied at most +1.0 %"
     )
 
 
@@ -94,4 +94,37 @@ def test_retention_names_what_is_left_of_the_oldest_write(drawn, tmp_path):
     }
     analysis_plots.retention(tmp_path / "retention.png", curves)
     title = "Of the oldest of 2 writes a density reads 0.12 (τ = 0.75), 0.70 (p = 1)"
-    assert drawn[0].axes[0].get_title() == title
+    assert drawn[0].axes[0].get_title(loc="left") == title
+
+
+def test_seeds_are_a_mean_and_a_band_where_all_are_known(drawn, tmp_path):
+    """Of (0, 1, 2) and (1, 3) at 1 and 2: means 2 and 5, from 1 to 3 and from 2 to 8."""
+    with plots.picture(tmp_path / "band.png") as axes:
+        line = plots.band(axes, [((0, 1, 2), (0.0, 1.0, 2.0)), ((1, 3), (3.0, 13.0))])
+        assert [*line.get_xdata()] == [1, 2] and [*line.get_ydata()] == [2, 5]
+        (shade,) = axes.collections
+        corners = {tuple(point) for point in shade.get_paths()[0].vertices}
+        assert corners == {(1, 1), (1, 3), (2, 2), (2, 8)}
+        plots.band(axes, [((0, 1), (4.0, 5.0))])
+        assert len(axes.collections) == 1, "a single seed has no band"
+
+
+def test_lines_are_named_where_they_end_and_apart(tmp_path):
+    """By height, in the colour of the line, no two on one another; a formula stays text."""
+    with plots.picture(tmp_path / "names.png") as axes:
+        for label, end in {"top": 1.0, "b": 0.5, "a $x$": 0.499, "_aside": 0.2}.items():
+            axes.plot([0, 1, 2], [0.0, end, float("nan")], label=label)
+        axes.set_ylim(0, 1)
+        plots.name_lines(axes)
+        named = {text.get_text(): text for text in axes.texts}
+    assert named.keys() == {"top", "b", "a $x$"}
+    assert named["b"].get_color() == plots.COLORS[1]
+    heights = {label: text.xy[1] for label, text in named.items()}
+    assert heights["a $x$"] == pytest.approx(0.499) and heights["top"] == pytest.approx(1)
+    assert 0.53 < heights["b"] < 0.56
+
+
+def test_the_farthest_place_is_the_title(tmp_path):
+    trained = {"as trained": (0.5, [1.0, 0.75, None]), "emptied": (0.2, [1.0, 0.25, None])}
+    assert plots.farthest([1, 2, 4], trained) == "2 segments back: as trained 0.75, emptied 0.25"
+    assert plots.farthest([1], {"as trained": (0.5, [None])}) == ""
