@@ -39,6 +39,7 @@ RARE = frozenset(
     model.long_term.learn_worth
     model.long_term.age_bias model.long_term.turn_queries model.long_term.unit_cells
     model.long_term.projections model.long_term.joined optim.b1 optim.b2
+    optim.skip_nonfinite checkpoint.minutes
     objective.reconstruction_weight objective.segments_at_once layout.marks
     keep_lower
     """.split()  # noqa: SIM905

@@ -136,11 +136,24 @@ def as_run(result: Result) -> Result:
 
 
 def groups(results: Iterable[Result]) -> Iterable[list[Result]]:
-    """Runs that differ in their seed only, together, and evaluations of such runs."""
+    """Runs that differ in their seed only, together, and evaluations of such runs.
+
+    A setting that is off is like none: older versions had not all of them.
+    """
     found = collections.defaultdict(list)
     for result in results:
         settings = as_run(result)["settings"]
-        same = {k: v for k, v in settings.items() if k not in ("seed", "out")}
+        same = _that_are_on({k: v for k, v in settings.items() if k not in ("seed", "out")})
         key = (result["preset"], result["device"], json.dumps(same, sort_keys=True))
         found[key].append(result)
     return found.values()
+
+
+def _that_are_on(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without those that are 0, empty, False or None, at any depth."""
+    found = {}
+    for name, value in settings.items():
+        value = _that_are_on(value) if isinstance(value, Mapping) else value
+        if value:
+            found[name] = value
+    return found

@@ -86,6 +86,7 @@ def run(
     for label, figures in results.get("test", {}).items():
         metrics.check_figures(int(final.step), f"test ({label})", figures)
     rows = metrics.read_rows(folder / "metrics.jsonl")
+    skipped = sum(row.get("skipped", 0) for row in rows)
     result = {
         **provenance,
         **task.facts,
@@ -95,6 +96,7 @@ def run(
         "steps": int(final.step),
         "tokens_per_second": _median_rate(rows),
         "seconds_saving": seconds_saving,
+        **({"updates_left_out": skipped} if cfg.optim.skip_nonfinite else {}),
         "curve": _curve(rows, task.best),
         "memory_bytes_per_row": _memory_bytes(final.memory),
         "training_seconds": round(_seconds(rows), 1),
@@ -163,7 +165,9 @@ def _train(
         saved = checkpoints.restore(shapes, accept=accept)
         done = 0 if saved is None else int(saved.step)
         placed = sharding.shardings(shapes, mesh)
-        train_step = step.make_train_step(cfg.model, tx, cfg.objective, placed, cfg.optim.trained)
+        skips = cfg.optim.skip_nonfinite
+        given = cfg.model, tx, cfg.objective, placed, cfg.optim.trained, skips > 0
+        train_step = step.make_train_step(*given)
         first = next(batches.placed(task.batch, cfg.batch_size, mesh, done))
         below = None
         if cfg.keep_lower:
@@ -192,7 +196,7 @@ def _train(
                 updates,
                 place.operators,
                 task.evaluate,
-                Reporter(writer, progress_bar(), task.tokens_per_step, before),
+                Reporter(writer, progress_bar(), task.tokens_per_step, before, skips),
                 checkpoints,
             )
         return final, round(checkpoints.seconds, 2)

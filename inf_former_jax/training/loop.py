@@ -22,9 +22,11 @@ from inf_former_jax.training.metrics import (
     add,
     check_figures,
     check_finite,
+    check_skips,
     ratios,
 )
 from inf_former_jax.training.objective import SUMS
+from inf_former_jax.training.stalls import Stalls
 from inf_former_jax.training.state import TrainState
 
 
@@ -83,14 +85,19 @@ class Reporter:
 
     Attributes:
         seconds: of training, compile included, carried over from before an interruption.
+        most_skipped: how many updates in a row may have been left out (`OptimConfig`).
+        stalls: times what the run waits for.
     """
 
     writer: MetricsWriter
     progress: Progress
     tokens_per_step: int
     seconds: float = 0.0
+    most_skipped: int = 0
 
     def __post_init__(self):
+        self.stalls = Stalls(self.tell)
+        self._in_a_row = 0
         self._waiting: list[dict[str, Any]] = []
         self._since = time.perf_counter()
         self._task = None
@@ -107,19 +114,25 @@ class Reporter:
 
     def flush(self, step: int) -> None:
         """Check, average and write the metrics of the steps since the last flush, `step` last."""
-        steps = jax.device_get(self._waiting)
+        with self.stalls.waiting("the device", step):
+            steps = jax.device_get(self._waiting)
         total: dict[str, float] = {}
         for number, metrics in enumerate(steps, start=step - len(steps) + 1):
             check_finite(number, metrics)
+            self._in_a_row = self._in_a_row + 1 if metrics.get("skipped") else 0
+            check_skips(number, self._in_a_row, self.most_skipped)
             total = add(total, {name: metrics[name] for name in SUMS})
         passed = self.elapsed() - self.seconds
         self.seconds += passed
+        norms = ("grad_norm", "memory_norm")
         row = ratios(total) | {
-            "grad_norm": float(steps[-1]["grad_norm"]),
+            **{name: float(steps[-1][name]) for name in norms if name in steps[-1]},
             "seconds_per_step": passed / len(steps),
             "tokens_per_second": self.tokens_per_step * len(steps) / passed,
             "seconds": self.seconds,
         }
+        if self.most_skipped:
+            row["skipped"] = sum(int(metrics["skipped"]) for metrics in steps)
         self.write("train", step, row)
         self._waiting.clear()
         self.resume()
@@ -138,14 +151,20 @@ class Reporter:
         figures = f"loss {row['loss']:.3f} accuracy {row['accuracy']:.3f}"
         if "tokens_per_second" in row:
             figures += f" {row['tokens_per_second']:,.0f} tokens/s"
+        if row.get("skipped"):
+            figures += f", {row['skipped']} updates left out"
         if self._task is not None and split == "train":
             self.progress.update(self._task, completed=step, figures=figures)
-        line = f"step {step:>6} {split}: {figures}"
+        if split != "train" or not self.progress.console.is_terminal:
+            self.tell(f"step {step:>6} {split}: {figures}")
+
+    def tell(self, line: str) -> None:
+        """Show a line; of several processes only the first one does."""
         if jax.process_index():
             return
         if not self.progress.console.is_terminal:
             print(line, flush=True)  # a log file must show what is going on
-        elif split != "train":
+        else:
             self.progress.console.print(line, highlight=False)
 
 
@@ -188,7 +207,9 @@ def train(
     reporter.start(step, steps)
     with StopSignal() as stop, reporter.progress:
         while step < steps:
-            state, metrics = train_step(state, next(batches), operators)
+            with reporter.stalls.waiting("the reader", step):
+                batch = next(batches)
+            state, metrics = train_step(state, batch, operators)
             reporter.add(metrics)
             step += 1
             over, stopped, overdue = _due(cfg, step, reporter, stop, checkpoints)
@@ -207,7 +228,8 @@ def train(
             if figures is not None:
                 reporter.write("valid", step, figures)
             if saving:
-                saving.save(step, state, figures)
+                with reporter.stalls.waiting("a checkpoint", step):
+                    saving.save(step, state, figures)
             if evaluating or saving:
                 reporter.resume()
             if last or stopped:

@@ -41,6 +41,16 @@ def add(total: Mapping[str, Any] | None, sums: Mapping[str, Any]) -> dict[str, f
     return {name: total.get(name, 0.0) + float(np.asarray(sums[name])) for name in sums}
 
 
+def check_skips(step: int, in_a_row: int, most: int) -> None:
+    """Stop at a step up to which too many updates in a row were left out.
+
+    Raises:
+        NonFiniteError: there are more than `most`.
+    """
+    if in_a_row > most:
+        raise NonFiniteError(f"step {step}: NaN or infinity in {in_a_row} updates in a row")
+
+
 def check_finite(step: int, metrics: Mapping[str, Any]) -> None:
     """Stop at a step whose loss, gradient or new state holds a NaN or an infinity.
 

@@ -45,6 +45,9 @@ class OptimConfig(Checked):
     gradient and no optimiser state."""
     accumulate: Count = 1
     """Steps whose gradients are averaged into one update, each step with the same weight."""
+    skip_nonfinite: Natural = 0
+    """How many updates in a row may be left out because a NaN or an infinity is in their loss,
+    gradient or new state; one more ends the run. 0 = the first one ends it."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -30,19 +30,21 @@ def make_train_step(
     objective: Objective,
     placed: Any = None,
     trained: Literal["all", "memory"] = "all",
+    skip_nonfinite: bool = False,
 ):
     """The jitted `(state, batch, operators) -> (state, metrics)`; the old state is donated.
 
     Minimises the weighted mean cross-entropy plus, each with its weight in `objective`, the mean
     over densities of the KL (SPEC §2) and the mean over queries of the reconstruction loss
     (SPEC §5b). Both are summed over layers and taken in segments with loss. Metrics are SUMS, the
-    gradient's norm before clipping, and whether the new memory, parameters and optimiser state are
-    finite.
+    gradient's norm before clipping, the norm of long-term memories if there are any, and whether
+    the new memory, parameters and optimiser state are finite.
 
     Args:
         placed: shardings of the state, so that it stays where it is; None on one device.
         trained: of which parameters a gradient is taken (`OptimConfig.trained`, as `tx` has it);
             that of others is zero, and nothing is computed for it.
+        skip_nonfinite: leave out an update in which something is not finite (`left_out`).
 
     Raises:
         ValueError: a parallel schedule of a model that has none (`models.all_segments.check`).
@@ -78,9 +80,38 @@ def make_train_step(
             "parameters_finite": all_finite(params),
             "optimizer_finite": all_finite(opt_state),
         }
-        return TrainState(state.step + 1, params, opt_state, memory, state.key), metrics
+        stored = [layer.long_term.coeffs for layer in memory.layers if layer.long_term is not None]
+        if stored:
+            metrics["memory_norm"] = optax.tree.norm(stored)
+        after = TrainState(state.step + 1, params, opt_state, memory, state.key)
+        return left_out(state, after, metrics) if skip_nonfinite else (after, metrics)
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=(placed, None))
+
+
+def left_out(
+    before: TrainState, after: TrainState, metrics: dict[str, Array]
+) -> tuple[TrainState, dict[str, Array]]:
+    """The update, or none where something of it is not finite: (state, metrics).
+
+    Without it parameters, optimiser and memory are those of before, to the bit. The step is counted
+    nevertheless, so that the data goes on. Its metrics are 0, but for "skipped", which says so.
+    """
+    checks = {name: name.endswith("_finite") for name in metrics}
+    whole = jnp.stack(
+        [value if checks[name] else jnp.isfinite(value) for name, value in metrics.items()]
+    ).all()
+
+    def chosen(new, old):
+        # What is not trained is the same array, of which no copy is wanted.
+        return new if new is old else jnp.where(whole, new, old)
+
+    kept = jax.tree.map(chosen, after._replace(step=0, key=0), before._replace(step=0, key=0))
+    metrics = {
+        name: jnp.array(True) if checks[name] else jnp.where(whole, value, 0)
+        for name, value in metrics.items()
+    }
+    return kept._replace(step=after.step, key=after.key), metrics | {"skipped": ~whole}
 
 
 def trained_leaves(

@@ -41,6 +41,7 @@ def run(
     train_step=counting_step,
     figures=lambda step: {"loss": 0.5, "accuracy": 0.25},
     checkpoints=None,
+    most_skipped=0,
 ):
     """(state, rows of metrics.jsonl, step of each evaluation)."""
     state = TrainState(jnp.array(done, jnp.int32), None, None, None, None)
@@ -52,7 +53,8 @@ def run(
 
     batches = iter(np.zeros(100)) if batches is None else batches
     with MetricsWriter(folder) as writer:
-        reporter = Reporter(writer, progress_bar(Console(file=io.StringIO())), tokens_per_step=7)
+        bar = progress_bar(Console(file=io.StringIO()))
+        reporter = Reporter(writer, bar, tokens_per_step=7, most_skipped=most_skipped)
         cfg = cfg or LoopConfig(log_every=2, eval_every=3)
         given = train_step, batches, None, evaluate, reporter, checkpoints
         state = train(cfg, state, steps, *given)
@@ -98,6 +100,36 @@ def test_the_first_bad_step_is_named_although_nobody_looked(tmp_path):
     with pytest.raises(NonFiniteError, match=r"^step 7: NaN or infinity in memory$"):
         run(tmp_path, cfg, steps=9, done=3, batches=iter([0, 0, 0, np.nan, 0, np.inf]))
     assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+def skipping_step(state, batch, operators):
+    """As `counting_step`, but a batch that is not 0 is left out."""
+    state, metrics = counting_step(state, jnp.zeros(()), operators)
+    skipped = jnp.asarray(batch) != 0
+    kept = {
+        name: value if name.endswith("_finite") else jnp.where(skipped, 0, value)
+        for name, value in metrics.items()
+    }
+    return state, kept | {"skipped": skipped, "memory_norm": jnp.float32(3)}
+
+
+def test_updates_that_are_left_out_are_counted(tmp_path, capsys):
+    """Two of four in the first row, one in the second; their losses do not count."""
+    batches = iter([0, 1, 1, 0, 0, 1.0])
+    cfg = LoopConfig(log_every=4, eval_every=10)
+    _, rows, _ = run(tmp_path, cfg, 6, 0, batches, skipping_step, most_skipped=2)
+    assert [row.get("skipped") for row in rows] == [2, 1, None]
+    assert rows[0]["loss"] == pytest.approx((1 + 16) / 5) and rows[0]["memory_norm"] == 3
+    assert "2 updates left out" in capsys.readouterr().out
+
+
+def test_too_many_in_a_row_end_the_run(tmp_path):
+    """Also when a row of metrics comes between them."""
+    cfg = LoopConfig(log_every=2, eval_every=10)
+    batches = iter([0, 0, 1, 1, 1, 0.0])
+    told = r"^step 5: NaN or infinity in 3 updates in a row; no checkpoint yet$"
+    with pytest.raises(NonFiniteError, match=told):
+        run(tmp_path, cfg, 6, 0, batches, skipping_step, checkpoints=Saved(9), most_skipped=2)
 
 
 class Saved(Checkpoints):

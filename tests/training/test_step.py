@@ -94,12 +94,12 @@ def float64(tree):
     )
 
 
-def make_trainer(cfg, tx, shape, params, trained="all") -> Trainer:
+def make_trainer(cfg, tx, shape, params, trained="all", skip=False) -> Trainer:
     mesh = mesh_of(*shape)
     memory, number = init_memory(cfg, ROWS, jnp.float64), jnp.zeros((), jnp.int32)
     initial = TrainState(number, params, tx.init(params), memory, jax.random.key(7))
     placed = sharding.shardings(initial, mesh)
-    train_step = make_train_step(cfg, tx, Objective(KL_WEIGHT), placed, trained)
+    train_step = make_train_step(cfg, tx, Objective(KL_WEIGHT), placed, trained, skip)
     return Trainer(mesh, placed, train_step, sharding.everywhere(operators(cfg), mesh), initial)
 
 
@@ -608,6 +608,62 @@ def test_a_nan_that_only_the_update_makes_is_seen_at_its_step(dropping):
     _, (row,) = trainer.run(state._replace(opt_state=spoilt), random_batch(0))
     with pytest.raises(metrics.NonFiniteError, match=r"^step 1: .* in parameters, optimizer$"):
         metrics.check_finite(1, row)
+
+
+@pytest.fixture(scope="module")
+def skipping(tiny_model, plain):
+    """Adam, and updates that are not finite are left out."""
+    return make_trainer(tiny_model, ADAM, (1, 1), plain.initial.params, skip=True)
+
+
+def bits(tree):
+    """Every leaf of a state as bytes; keys are their data."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf).tobytes(), tree._replace(key=0, step=0))
+
+
+def test_an_update_that_is_not_finite_leaves_no_trace(skipping):
+    """Parameters, optimiser and memory stay to the bit; the step is counted, its figures are 0."""
+    bad = random_batch(1)
+    bad = bad._replace(weights=np.where(bad.weights == bad.weights.max(), np.nan, bad.weights))
+    first, (whole,) = skipping.run(skipping.fresh(), random_batch(0))
+    expected = bits(first)
+    after, (row,) = skipping.run(first, bad)
+    assert bits(after) == expected and int(after.step) == 2
+    assert row["skipped"] and row["loss"] == row["grad_norm"] == row["weight"] == 0
+    metrics.check_finite(2, row)  # what is not finite is not there
+    assert not whole["skipped"] and whole["loss"] > 0 and whole["memory_norm"] > 0
+    # The next one goes on as if the bad one had not been.
+    _, (second,) = skipping.run(after, random_batch(2))
+    _, (one, other) = skipping.run(skipping.fresh(), random_batch(0), random_batch(2))
+    assert second["loss"] == other["loss"] and one["loss"] == whole["loss"]
+
+
+def test_a_state_that_is_not_finite_is_left_out(skipping):
+    """A NaN that only the new state has: the loss of the update is that of the old parameters."""
+    state = skipping.fresh()
+    spoilt = jax.tree.map(
+        lambda leaf: leaf.at[...].set(jnp.nan) if leaf.ndim else leaf, state.opt_state
+    )
+    before = bits(state._replace(opt_state=spoilt))
+    after, (row,) = skipping.run(state._replace(opt_state=spoilt), random_batch(0))
+    assert row["skipped"] and bits(after) == before
+
+
+def test_whole_updates_are_the_same_with_and_without_the_option(skipping, tiny_model, plain):
+    given = make_trainer(tiny_model, ADAM, (1, 1), plain.initial.params)
+    states = [
+        one.run(one.fresh(), random_batch(0), random_batch(1))[0] for one in (given, skipping)
+    ]
+    for leaf, other in zip(*map(jax.tree.leaves, states), strict=True):
+        if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            np.testing.assert_allclose(leaf, other, rtol=1e-12, atol=1e-14)
+
+
+def test_the_norm_of_the_memory_is_that_of_its_coefficients(plain):
+    state, (row,) = plain.run(plain.fresh(), random_batch(0))
+    coeffs = [np.asarray(layer.long_term.coeffs).ravel() for layer in state.memory.layers]
+    assert row["memory_norm"] == pytest.approx(np.linalg.norm(np.concatenate(coeffs)))
+    assert row["memory_norm"] > 0
 
 
 def test_a_reset_heals_a_row_of_the_memory(plain):

@@ -36,6 +36,14 @@ def test_seeds_are_pooled_and_other_settings_are_not():
     assert rows[1].startswith("| `a` | 100 | 1 | 0.900 |") and "2.0" in rows[1]
 
 
+def test_settings_that_older_versions_had_not_are_off():
+    """A setting that is 0, False or empty is like none; one that is on is another run."""
+    old = sorting_run("a", 0, 0.5, model={"width": 8})
+    off = sorting_run("a", 1, 0.5, model={"width": 8, "new": False}, minutes=0.0, other={"x": 0})
+    on = sorting_run("a", 2, 0.5, model={"width": 8, "new": True})
+    assert list(groups([old, off, on])) == [[old, off], [on]]
+
+
 def test_precision_is_of_runs_that_differ_in_nothing_else():
     def run(dtype, seed, experiment, curve, test):
         settings = {"seed": seed, "out": str(seed), "model": {"dtype": dtype}, "task": experiment}

@@ -22,7 +22,7 @@ TINY = shlex.split("""
     --model.segment-len 24 --model.mem-len 24 --model.num-layers 1 --model.num-heads 2
     --model.head-dim 4 --model.d-model 8 --model.d-inner 8 --model.long-term.num-basis 8
     --model.long-term.num-samples 8 --model.long-term.bins 8 --optim.steps 4
-    --optim.warmup-steps 1 --loop.log-every 2 --loop.eval-every 3
+    --optim.warmup-steps 1 --optim.skip-nonfinite 2 --loop.log-every 2 --loop.eval-every 3
 """)
 
 
@@ -69,6 +69,8 @@ def test_figures_of_a_run_are_finite_and_in_range(finished):
     assert set(result["test"]) == {"as trained", "memory emptied before every segment"}
     for row in result["test"].values():
         assert 0 <= row["accuracy"] <= 1 and 0 < row["loss"] < 10 and row["kl"] > 0
+    assert [row.get("skipped") for row in rows] == [0, 0, None, 0, None]
+    assert result["updates_left_out"] == 0 and rows[0]["memory_norm"] > 0
     # Chance on 22 words is log 22 = 3.1; nothing is learnt in 4 steps.
     assert 2.5 < rows[0]["loss"] < 4.5
 
