@@ -29,10 +29,9 @@ from experiments.language_modeling.given import (
     evaluated,
     kind_of,
     settings_of,
-    state_of,
-    written,
 )
 from experiments.run import cli, devices, training
+from experiments.run.evaluated import state_of, written
 from inf_former_jax.fields import Count, Required, Seed
 
 _FIGURES = "evaluation.json"

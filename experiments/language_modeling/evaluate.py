@@ -15,11 +15,10 @@ from experiments.language_modeling.given import (
     EvaluatedConfig,
     evaluated,
     settings_of,
-    state_of,
-    written,
 )
 from experiments.language_modeling.task import LanguageModeling, facts, show
 from experiments.run import cli, devices, training
+from experiments.run.evaluated import state_of, written
 from inf_former_jax.data.text import Skip
 from inf_former_jax.fields import Natural, NonEmpty
 

@@ -1,27 +1,18 @@
 """A trained model from a folder, with a window and a memory that need no training."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
-
-import jax
-import jax.numpy as jnp
-from jax.sharding import Mesh
+from typing import Annotated, Any, Literal
 
 from experiments.language_modeling import start
 from experiments.language_modeling.config import LanguageModelingConfig, PublishedConfig, TextConfig
-from experiments.run import cli, devices, folders, lower
-from experiments.run.config import RunConfig
+from experiments.run import devices, folders, lower
 from inf_former_jax.data.tokens import Tokenizer
 from inf_former_jax.fields import Natural, Rate, Required
 from inf_former_jax.memory.config import require_kept
-from inf_former_jax.memory.state import init
 from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.models.presets import TRAINING_FREE
 from inf_former_jax.require import require
-from inf_former_jax.training import sharding
-from inf_former_jax.training.state import TrainState
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,8 +54,6 @@ class EvaluatedConfig(GivenConfig):
     """Folder for what the layers below the cells (--cell-layers) say of each batch, where other
     evaluations and controls of the same model and text find it; "" = none."""
 
-
-Given = TypeVar("Given", bound=GivenConfig)
 
 #: What gives a model a memory that needs no training.
 _GIVEN = ("window", "sinks", "cells", "cell_layers", "cell_distance", "cells_by_age", "cell_tau")
@@ -165,12 +154,6 @@ def settings_of(cfg: GivenConfig) -> dict[str, Any]:
     return {"settings": folders.to_json(cfg), "trained": folders.read_config(Path(cfg.run))}
 
 
-def state_of(cfg: RunConfig, params: Any, mesh: Mesh) -> TrainState:
-    """The state that a task evaluates, of parameters that are not trained; on every device."""
-    step, key = jnp.zeros((), jnp.int32), jax.random.key(cfg.seed)
-    return TrainState(step, sharding.everywhere(params, mesh), (), init(cfg.model, 1), key)
-
-
 def kind_of(folder: str, own: type[TextConfig], field: str) -> type[TextConfig]:
     """The class of a folder's config: `own` of a run that has this field, else language_modeling's.
 
@@ -179,28 +162,3 @@ def kind_of(folder: str, own: type[TextConfig], field: str) -> type[TextConfig]:
     """
     ours = start.is_run(folder) and field in folders.read_config(Path(folder))
     return own if ours else LanguageModelingConfig
-
-
-def written(
-    experiment: str,
-    cfg: Given,
-    argv: Sequence[str],
-    file: Path,
-    evaluate: Callable[[Given, dict[str, Any]], dict[str, Any]],
-) -> dict[str, Any]:
-    """The result of an evaluation, which is written into a file; refusals end the program.
-
-    Args:
-        experiment: whose command it is, `python -m experiments.NAME evaluate`.
-        file: where the result goes. One of other settings is never written over.
-        evaluate: (config, provenance) → the result.
-    """
-    with cli.refusals():
-        folders.read_config(Path(cfg.run))
-        folders.make(file.parent)
-        preset = folders.preset_of(Path(cfg.run))
-        provenance = folders.provenance(experiment, preset, ["evaluate", *argv])
-        folders.check_free(file, cfg)
-        result = evaluate(cfg, provenance)
-    folders.write_json(file, result)
-    return result

@@ -16,13 +16,12 @@ from experiments.language_modeling.given import (
     evaluated,
     kind_of,
     settings_of,
-    state_of,
-    written,
 )
 from experiments.passkey.config import PasskeyConfig
 from experiments.passkey.data import Sizes
 from experiments.passkey.task import Passkey, show
 from experiments.run import cli, devices, folders, training
+from experiments.run.evaluated import state_of, written
 from inf_former_jax.fields import Count, Required, Sample, Seed
 
 _FIGURES = "evaluation.json"

