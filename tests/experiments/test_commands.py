@@ -55,6 +55,7 @@ COMMANDS = {
     "dialogue page": "--run --replies --seed --out",
     "dialogue chat": "--run --document --memory --segment-len --window --sinks --cells "
     "--reply-tokens --speaker --memory-in",
+    "sharding sorting paper-4k": "--devices --model --batch-size --segments --out",
     "sorting evaluate": "--run --length --test-sequences --batch-size --seed --out",
     "analysis": "retention choose stream memory signal precision",
     "analysis signal": "--run --num-basis --sequences --segments --out",

@@ -1,0 +1,1 @@
+"""What a training step needs on a mesh of devices, from its compiled program."""
