@@ -291,6 +291,7 @@ def main(argv: Sequence[str]) -> None:
     """The command line: `python -m experiments.analysis memory --run FOLDER [--options]`."""
     cfg = cli.options("python -m experiments.analysis memory", __doc__, MemoryConfig(), argv)
     with cli.refusals():
+        folders.read_config(Path(cfg.run))
         folder = folders.make(cfg.out or cfg.run)
         found = look(Path(cfg.run), cfg.sequences, cfg.segments)
     origin = folders.provenance("analysis", "memory", ["memory", *argv])

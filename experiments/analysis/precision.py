@@ -100,13 +100,18 @@ def _cell(
 
 
 def measure(run: Path) -> dict[str, Any]:
-    """The errors of a finished run's own memory (`signal.json` in its folder), measured once."""
-    path = run / "signal.json"
+    """The errors of a finished run's own memory (`own_signal.json` there), measured once.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+    path = run / "own_signal.json"
     if not path.is_file():
-        found = signal.look(run, (), _SEQUENCES, 1)
-        own = found["memories"][0]
-        folders.write_json(path, {"signal": {**found, "memories": [own]}})
-    return files.read_json(path, "the figures of a signal; delete it, and they are measured again")
+        folders.write_json(path, {"signal": signal.look(run, (), _SEQUENCES, 1)})
+    accepted = "the figures of a signal; delete it, and they are measured again"
+    found = files.read_json(path, accepted)
+    require(found.keys() == {"signal"}, str(path), ", ".join(found), accepted)
+    return found
 
 
 def finish(folder: Path, found: Results) -> None:

@@ -67,8 +67,8 @@ def with_functions(
     """A memory with another N, and with M = N, as the paper has it.
 
     A narrow basis has width 1/N, but no less than the distance (1-τ_k)/L of two vectors of the
-    newest write: between narrower functions the signal falls to 0, and the next write reads it
-    there.
+    newest write. A narrower basis has gaps between them, where the signal is 0, and the next write
+    samples the past in these gaps.
 
     Args:
         widths: of WIDTHS; a basis of other functions than Gaussians has none.
@@ -238,15 +238,15 @@ def memories(
     Raises:
         ValueError: none of them can be.
     """
-    kinds, found = WIDTHS if cfg.functions == "gaussian" else WIDTHS[:1], {}
-    for kind in kinds:
+    gaussian, found = cfg.functions == "gaussian", {}
+    for kind in WIDTHS if gaussian else WIDTHS[:1]:
         for number in num_basis:
             try:
                 memory = with_functions(cfg, number, kind, writes, length)
                 check_size(memory, length)
             except ValueError:  # a basis that is near singular, cells that do not fit, no room
                 continue
-            found[f"{number} {kind}"] = memory
+            found[f"{number} {kind if gaussian else cfg.functions}"] = memory
     require(bool(found), "num_basis", num_basis, "numbers that the run's memory allows")
     return found
 
@@ -301,6 +301,7 @@ def main(argv: Sequence[str]) -> None:
     """The command line: `python -m experiments.analysis signal --run FOLDER [--options]`."""
     cfg = cli.options("python -m experiments.analysis signal", __doc__, SignalConfig(), argv)
     with cli.refusals():
+        folders.read_config(Path(cfg.run))
         folder = folders.make(cfg.out or cfg.run)
         found = look(Path(cfg.run), cfg.num_basis, cfg.sequences, cfg.segments)
     origin = folders.provenance("analysis", "signal", ["signal", *argv])

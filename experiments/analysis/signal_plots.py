@@ -41,9 +41,9 @@ def signal(path: Path | IO[bytes], found: Mapping[str, Any]) -> None:
         _scale(by_number, sorted({row["num_basis"] for row in others}))
         _scale(by_length, tokens)
         best = min(others, key=lambda row: mean_of_layers(row, "in_turn"))
-        entitle(by_number, f"The run's memory loses {error:.0%} of its {vectors:,} hidden states,")
+        entitle(by_number, f"The run's signal has an error of {error:.2f}; 1 is the mean alone")
         best_error = mean_of_layers(best, "in_turn")
-        entitle(by_length, f"the best of these {best_error:.0%} (N = {best['name']} widths)")
+        entitle(by_length, f"The best of these memories has {best_error:.2f} (N = {best['name']})")
 
 
 def _scale(ax: Any, places: Sequence[int]) -> None:

@@ -76,7 +76,7 @@ def place(folder: Path) -> Place:
     checkpoints, run = folder / "checkpoints", folder
     if not checkpoints.is_dir():
         checkpoints = folder
-        run = parent if (parent := folder.absolute().parent) and _is_run(parent) else folder
+        run = parent if (parent := folder.resolve().parent) and _is_run(parent) else folder
     return Place(checkpoints, run, folders.read_config(run) if _is_run(run) else None)
 
 
@@ -155,4 +155,7 @@ def _date(seconds: float | None) -> str:
     """Date and time in the zone of this machine."""
     if seconds is None:
         return "unknown"
-    return datetime.datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
+    try:
+        return datetime.datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
+    except (OverflowError, ValueError, OSError):  # no time that there can be
+        return "unknown"

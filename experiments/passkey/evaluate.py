@@ -56,7 +56,8 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
         trained, wanted = (dataclasses.asdict(one.task) for one in (run, cfg))
         others = folders.differences(trained, wanted, "task.")
         # Easily forgotten: a run that learned to tell keys apart is else asked for a single one.
-        print(*(f"asked otherwise than it was trained: {change}" for change in others), sep="\n")
+        for change in others:
+            print(f"asked otherwise than it was trained: {change}")
     asked = PasskeyConfig(
         model=run.model,
         optim=run.optim,

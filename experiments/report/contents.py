@@ -65,7 +65,8 @@ def read(folder: Path) -> Contents:
 def _evaluation(file: Path) -> Fields:
     found, accepted = read_json(file, "an evaluation"), "the result of an evaluation"
     named, settings = found.get("experiment"), found.get("settings")
-    require(named in EXPERIMENTS, f"{file}: experiment", repr(named), ", ".join(EXPERIMENTS))
+    known = isinstance(named, str) and named in EXPERIMENTS
+    require(known, f"{file}: experiment", repr(named), ", ".join(EXPERIMENTS))
     require(isinstance(settings, dict), f"{file}: settings", repr(settings), accepted)
     return found
 
@@ -75,7 +76,8 @@ def _experiment(folder: Path, config: Fields, results: Iterable[Fields]) -> Expe
     for result in results:
         if "experiment" in result:
             named = result["experiment"]
-            require(named in EXPERIMENTS, str(folder), f"a result of {named}", _ACCEPTED)
+            known = isinstance(named, str) and named in EXPERIMENTS
+            require(known, str(folder), f"a result of {named}", _ACCEPTED)
             return EXPERIMENTS[named]
     for one in EXPERIMENTS.values():
         kind = type(one.presets[one.default][1])

@@ -261,7 +261,8 @@ def _made(result: Result) -> Iterator[Element]:
     if "steps" in result:
         rows.append(["updates", tables.updates([result])])
         rows.append(["parameters", tables.parameters([result])])
-        rows.append(["memory of a row", tables.memory_of_a_row([result])])
+        if "memory_bytes_per_row" in result:  # not of version 0.2
+            rows.append(["memory of a row", tables.memory_of_a_row([result])])
         rows.append(["tokens a second of training", tables.rate([result])])
         rows.append(["minutes of training", f"{result['training_seconds'] / 60:.1f}"])
         until = [f"{name} {seconds:.1f}" for name, seconds in result["seconds_until"].items()]

@@ -167,9 +167,9 @@ def make(folder: str | Path) -> Path:
 def open_run(folder: Path, config: Any) -> Iterator[dict[str, Any] | None]:
     """Make a run folder, which belongs to this process until the block ends.
 
-    Fields in CHANGEABLE may differ from the folder's config, which then becomes the new one. So may
-    `optim.steps` grow, if the learning rate is constant. If the run was over and has more to do by
-    the new config, its result is kept under another name.
+    Fields in CHANGEABLE may differ from the folder's config, which then becomes the new one.
+    `optim.skip_nonfinite` may grow, and so may `optim.steps` if the learning rate is constant. If
+    the run was over and has more to do by the new config, its result is kept under another name.
 
     Of several processes only the first one looks and writes; the others get {} for a result.
 
@@ -258,6 +258,8 @@ def _may_change(field: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
     if field == "optim.steps":  # every other schedule depends on it from the first update on
         constant = new["optim"]["schedule"] == "constant"
         return constant and new["optim"]["steps"] > old["optim"]["steps"]
+    if field == "optim.skip_nonfinite":  # every update so far was finite, or left out
+        return new["optim"]["skip_nonfinite"] > old["optim"].get("skip_nonfinite", 0)
     return field.split(".")[0] in CHANGEABLE
 
 

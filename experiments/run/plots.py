@@ -72,13 +72,15 @@ def entitle(axes: Any, *lines: str) -> None:
 
 
 def name_lines(axes: Any, size: float = 8.5) -> None:
-    """Write the label of each line beside the axes, in its colour, as high as its last point.
+    """Write the label of each line beside the axes, behind a piece of it, at its last height.
 
     Labels that would be on one another are moved apart. Call it when all is drawn and scaled.
 
     Args:
         size: of the letters, in points.
     """
+    from matplotlib.lines import Line2D
+
     axes.autoscale_view()  # otherwise only when it is drawn
     found = []
     for line in axes.get_lines():
@@ -91,12 +93,18 @@ def name_lines(axes: Any, size: float = 8.5) -> None:
     letters = 1.3 * size / 72 / (axes.get_position().height * axes.figure.get_figheight())
     heights = _apart([height for height, _ in found], letters)
     for height, (_, line) in zip(heights, found, strict=True):
+        color, sample = line.get_color(), (1.012, 1.045)
+        how = {"color": color, "linestyle": line.get_linestyle(), "marker": line.get_marker()}
+        how |= {"linewidth": line.get_linewidth(), "markersize": 0.7 * line.get_markersize()}
+        drawn = Line2D(sample, (height, height), **how, clip_on=False)  # tells twins apart
+        drawn.set_transform(axes.transAxes)
+        axes.add_artist(drawn)
         axes.annotate(
             printable(line.get_label()),
-            (1.015, height),
+            (1.06, height),
             xycoords="axes fraction",
             va="center",
-            color=line.get_color(),
+            color=color,
             fontsize=size,
             parse_math=False,
         )

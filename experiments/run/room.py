@@ -86,6 +86,7 @@ def of_run(cfg: RunConfig, segments: int, data: int = 0) -> dict[str, int]:
         "parameters": held,
         "optimiser": learnt * (2 if cfg.optim.accumulate == 1 else 3),
         "gradients": learnt,
+        "parameters before": learnt * (cfg.optim.skip_nonfinite > 0),
         "tables": tables(model),
     }
     rows = {

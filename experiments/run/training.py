@@ -292,13 +292,12 @@ def load(
 ) -> tuple[Config, Decoder, Any, Memory]:
     """(config, decoder, params, memory) of a run folder's newest whole checkpoint.
 
-    On any number of devices; the run may be finished, stopped, or still going on.
+    On any number of devices; the run may be finished, stopped, or still going on. A folder that
+    `experiments.weights parameters` has made holds no memory and no checkpoints.
 
     Args:
         kind: the experiment's class of configs.
         parts: which of params and memory are read and verified; the others come back as None.
-
-    A folder that `experiments.weights parameters` has made holds no memory and no checkpoints.
 
     Raises:
         ValueError: the folder holds no run, or none of its checkpoints is whole; or the memory is

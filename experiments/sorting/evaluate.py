@@ -33,6 +33,8 @@ class EvaluateConfig(Checked):
     """Sequences that are read at once; 0 = the run's."""
     seed: Seed = 0
     """Of the sequences; no run was trained on test sequences of any seed."""
+    any_size: bool = False
+    """Try what seems too large for this machine's memory, by what training would need."""
     out: Annotated[str, Required("a folder for the result")] = ""
     """Folder of evaluation.json."""
 
@@ -51,14 +53,18 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
         batch_size=cfg.batch_size or run.batch_size,
         seed=cfg.seed,
         devices=0,
+        mesh_model=1,  # that of the run's devices is none of this machine's
+        distributed=False,
+        tensorboard=False,
+        any_size=cfg.any_size,
     )
     asked, _ = devices.settled(asked)
     training.check_room(SORTING, asked)
     SORTING.check(asked)
     place = training.site(asked, cfg.out)
     results = Sorting(asked, place).results(state_of(asked, params, place.mesh))
-    settings = folders.to_json(cfg) | {"length": asked.length}
-    return {**provenance, "settings": settings, "trained": folders.to_json(run), **results}
+    settings = {"settings": folders.to_json(cfg), "trained": folders.to_json(run)}
+    return {**provenance, **settings, "length": asked.length, **results}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -69,6 +75,6 @@ def main(argv: Sequence[str]) -> None:
     result = written("sorting", cfg, argv, file, evaluate)
     points = {label: row["accuracy"] for label, row in result["test"].items()}
     rows = [(label, f"{value:.3f}") for label, value in (points | result["baselines"]).items()]
-    title = f"sorting {result['settings']['length']:,} tokens, {result['preset']} as it is"
+    title = f"sorting {result['length']:,} tokens, {result['preset']} as it is"
     tables.show(title, ("on the test sequences", "accuracy"), rows)
     print(file)

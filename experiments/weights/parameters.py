@@ -3,18 +3,18 @@
     python -m experiments.weights parameters --run RUN --out DIR
 
 DIR gets parameters.safetensors, the run's config.json and result.json, and a card, README.md.
-`evaluate`, `analysis` and all that looks at a trained model takes it in the place of the run.
+`sorting evaluate` and `experiments.analysis` take it in the place of the run. Only runs of sorting
+are written.
 """
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from experiments.run import folders, training
-from experiments.run.config import RunConfig
 from experiments.sorting.config import SortingConfig
 from inf_former_jax.fields import Checked, Required
-from inf_former_jax.files import write_text
+from inf_former_jax.files import new_folder, write_text
 from inf_former_jax.models.convert import parameters_file
 from inf_former_jax.require import require
 
@@ -33,14 +33,20 @@ def run(cfg: ParametersConfig) -> None:
     """Write the folder, and print what it is.
 
     Raises:
-        ValueError: no run of sorting, or one that goes on.
+        ValueError: no run of sorting, one that goes on, or a folder that is not empty.
     """
-    kind: type[RunConfig] = SortingConfig
-    given, _, params, _ = training.load(kind, cfg.run, ("params",))
+    given, _, params, _ = training.load(SortingConfig, cfg.run, ("params",))
     result = folders.read_result(Path(cfg.run))
     require(result is not None, f"run: {cfg.run}", "no result.json", "a run that has ended")
     assert result is not None
-    folder = folders.make(cfg.out)
+    with new_folder(cfg.out) as folder:
+        _fill(folder, Path(cfg.out).name, given, params, result)
+
+
+def _fill(
+    folder: Path, name: str, given: SortingConfig, params: Any, result: dict[str, Any]
+) -> None:
+    """Write the files, and print the card."""
     size = parameters_file.save(params, folder / training.PARAMETERS)
     folders.write_json(folder / "config.json", folders.to_json(given))
     folders.write_result(folder, result)
@@ -63,7 +69,7 @@ Commit {result["commit"]}, {result["date"]}. Accuracy of the 20 answers on test 
 
 It sorts sequences of other lengths without further training:
 
-    python -m experiments.sorting evaluate --run {folder.name} --length 64000 --out OUT
+    python -m experiments.sorting evaluate --run {name} --length 64000 --out OUT
 """
     write_text(folder / "README.md", card)
     print(card)

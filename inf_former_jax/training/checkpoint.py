@@ -57,7 +57,7 @@ class CheckpointConfig(Checked):
     """Updates between checkpoints; the last update is always saved."""
     minutes: NonNegative = 0.0
     """Save also when this many minutes have passed since the last checkpoint; 0 = go by updates
-    only. On several hosts the first one's clock decides, when a row is due."""
+    only. On several hosts this is asked when a row is due, and the first one's clock decides."""
     keep: Count = 2
     """Newest checkpoints that are kept, beside the best one."""
 
@@ -135,7 +135,7 @@ def _refuse(what: str, leaves: Sequence[str]) -> None:
 
 
 class _Best(policies.PreservationPolicy):
-    """Keeps the checkpoint with the largest figure, also one of before a run was stopped.
+    """Keeps the checkpoint with the largest figure. It stays the best when a stopped run goes on.
 
     orbax's own policy knows the figures of one process only. A checkpoint without metrics is no
     candidate, and one whose metrics are damaged is the worst there is.

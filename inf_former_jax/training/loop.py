@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import signal
 import threading
 import time
@@ -114,7 +115,7 @@ class Reporter:
 
     def flush(self, step: int) -> None:
         """Check, average and write the metrics of the steps since the last flush, `step` last."""
-        with self.stalls.waiting("the device", step):
+        with self.stalls.waiting("figures of the device", step):
             steps = jax.device_get(self._waiting)
         total: dict[str, float] = {}
         for number, metrics in enumerate(steps, start=step - len(steps) + 1):
@@ -124,9 +125,10 @@ class Reporter:
             total = add(total, {name: metrics[name] for name in SUMS})
         passed = self.elapsed() - self.seconds
         self.seconds += passed
-        norms = ("grad_norm", "memory_norm")
+        whole = [metrics for metrics in steps if not metrics.get("skipped")]
+        last = whole[-1] if whole else {}  # an update that was left out has no norms
         row = ratios(total) | {
-            **{name: float(steps[-1][name]) for name in norms if name in steps[-1]},
+            **{name: float(last[name]) for name in ("grad_norm", "memory_norm") if name in last},
             "seconds_per_step": passed / len(steps),
             "tokens_per_second": self.tokens_per_step * len(steps) / passed,
             "seconds": self.seconds,
@@ -149,6 +151,7 @@ class Reporter:
         """Write and show the row of a split ("train", "valid") at a step."""
         self.writer.write(split, step, row)
         figures = f"loss {row['loss']:.3f} accuracy {row['accuracy']:.3f}"
+        figures = "no loss" if math.isnan(row["loss"]) else figures
         if "tokens_per_second" in row:
             figures += f" {row['tokens_per_second']:,.0f} tokens/s"
         if row.get("skipped"):
@@ -209,7 +212,8 @@ def train(
         while step < steps:
             with reporter.stalls.waiting("the reader", step):
                 batch = next(batches)
-            state, metrics = train_step(state, batch, operators)
+            with reporter.stalls.waiting("the device", step):  # of which few steps wait at once
+                state, metrics = train_step(state, batch, operators)
             reporter.add(metrics)
             step += 1
             over, stopped, overdue = _due(cfg, step, reporter, stop, checkpoints)

@@ -47,7 +47,8 @@ class OptimConfig(Checked):
     """Steps whose gradients are averaged into one update, each step with the same weight."""
     skip_nonfinite: Natural = 0
     """How many updates in a row may be left out because a NaN or an infinity is in their loss,
-    gradient or new state; one more ends the run. 0 = the first one ends it."""
+    gradient or new state; one more ends the run. 0 = the first one ends it. Else the parameters of
+    before are held until the new ones are known to be whole: one copy of them more."""
 
     def __post_init__(self):
         super().__post_init__()

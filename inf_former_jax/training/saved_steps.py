@@ -58,6 +58,9 @@ def look(folder: Path) -> list[Step]:
     """The steps of a folder of checkpoints, oldest first. Every byte of them is read.
 
     One that a run removes while it is read is left out.
+
+    Raises:
+        OSError: the system refuses to read a file, which is no damage of it.
     """
     steps = []
     for path in folder.absolute().iterdir():  # orbax reads no metadata at a relative path
@@ -91,11 +94,20 @@ def _step(folder: Path, match: re.Match[str]) -> Step:
     elif match["step"] is None:
         health = "set aside"
     else:
+        _require_readable(folder)
         wrong = _wrong(folder)
         health = "damaged" if wrong else "verified"
         described = _about(folder)
     saved = _saved(folder)
     return Step(folder, int(match["step"] or match[3]), sum(sizes), saved, health, wrong, described)
+
+
+def _require_readable(folder: Path) -> None:
+    """Let the system's refusal of a file be told: such a file is not damaged."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with open(path, "rb"):
+                pass
 
 
 def _about(folder: Path) -> dict[str, Any]:
@@ -136,6 +148,8 @@ def _arrays(folder: Path) -> Any:
             tree = reader.metadata(folder).item_metadata.tree
             how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), dict(tree))
             return reader.restore(folder, args=ocp.args.PyTreeRestore(restore_args=how))
+    except (MemoryError, OSError):
+        raise  # of this machine, which says nothing of the file
     except Exception as error:  # orbax raises all kinds for a damaged file
         raise CheckpointError((str(error) or repr(error)).splitlines()[0]) from None
     finally:

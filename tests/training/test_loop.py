@@ -20,6 +20,7 @@ from inf_former_jax.training.loop import (
 )
 from inf_former_jax.training.metrics import MetricsWriter, NonFiniteError
 from inf_former_jax.training.objective import SUMS
+from inf_former_jax.training.stalls import Stalls
 from inf_former_jax.training.state import TrainState
 
 
@@ -110,7 +111,8 @@ def skipping_step(state, batch, operators):
         name: value if name.endswith("_finite") else jnp.where(skipped, 0, value)
         for name, value in metrics.items()
     }
-    return state, kept | {"skipped": skipped, "memory_norm": jnp.float32(3)}
+    norm = jnp.where(skipped, 0.0, 3.0)
+    return state, kept | {"skipped": skipped, "memory_norm": norm}
 
 
 def test_updates_that_are_left_out_are_counted(tmp_path, capsys):
@@ -121,6 +123,38 @@ def test_updates_that_are_left_out_are_counted(tmp_path, capsys):
     assert [row.get("skipped") for row in rows] == [2, 1, None]
     assert rows[0]["loss"] == pytest.approx((1 + 16) / 5) and rows[0]["memory_norm"] == 3
     assert "2 updates left out" in capsys.readouterr().out
+
+
+def test_rows_without_a_whole_update_have_no_figures_of_one(tmp_path, capsys):
+    """The norms are those of the last whole update; a row of none has neither norms nor a loss."""
+    cfg = LoopConfig(log_every=2, eval_every=10)
+    _, rows, _ = run(tmp_path, cfg, 4, 0, iter([0, 1, 1, 1.0]), skipping_step, most_skipped=3)
+    assert rows[0]["grad_norm"] == 10 and rows[0]["memory_norm"] == 3
+    assert rows[1]["loss"] is None and "grad_norm" not in rows[1] and "memory_norm" not in rows[1]
+    assert "step      4 train: no loss" in capsys.readouterr().out
+
+
+def test_a_run_tells_of_a_reader_and_a_device_that_it_waits_for(tmp_path, capsys, monkeypatch):
+    """By a clock that a batch and a step turn."""
+    now = [0.0]
+    monkeypatch.setattr("inf_former_jax.training.loop.Stalls", lambda tell: Stalls(tell, clock))
+
+    def clock():
+        return now[0]
+
+    def batches():
+        for step in range(6):
+            now[0] += 30 * (step == 3)
+            yield 0.0
+
+    def slow(state, batch, operators):
+        now[0] += 40 * (int(state.step) == 4)
+        return counting_step(state, batch, operators)
+
+    run(tmp_path, LoopConfig(log_every=6, eval_every=9), 6, 0, batches(), slow)
+    told = capsys.readouterr().out
+    assert "step 3: waited 30.0 s for the reader, 0 s is usual" in told
+    assert "step 4: waited 40.0 s for the device, 0 s is usual" in told
 
 
 def test_too_many_in_a_row_end_the_run(tmp_path):

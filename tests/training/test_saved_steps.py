@@ -114,7 +114,19 @@ def test_host_and_device_form_the_same_digest(dtype, size):
         assert wrong == ["checksum of ['x']"]
 
 
-def test_names_of_leaves_are_compared(two_steps):
+@pytest.mark.parametrize("error", [MemoryError("cannot allocate"), OSError(24, "too many files")])
+def test_what_this_machine_cannot_do_is_no_damage(two_steps, monkeypatch, error):
+    """Nothing is called damaged, and so nothing is removed, for want of memory or of files."""
+
+    def fails(*arguments, **more):
+        raise error
+
+    monkeypatch.setattr("orbax.checkpoint.PyTreeCheckpointer.restore", fails)
+    with pytest.raises(type(error)):
+        saved_steps.look(two_steps)
+
+
+def test_names_of_leaves_are_compared():
     tree = {"key": jax.random.key(3), "x": jnp.ones((2, 3))}
     data = np.asarray(jax.random.key_data(tree["key"]))
     saved = digest(tree)

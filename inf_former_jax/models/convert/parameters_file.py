@@ -18,7 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from inf_former_jax.files import digest_of, writing
 from inf_former_jax.models.convert.folder import DIGEST, read_tensors
-from inf_former_jax.require import require_same, shapes
+from inf_former_jax.require import require, require_same, shapes
 
 
 def save(params: Mapping[str, Any], path: str | os.PathLike) -> int:
@@ -47,7 +47,8 @@ def load(path: str | os.PathLike, wanted: Any) -> dict[str, Any]:
         ValueError: a damaged file, or one of another model, by the first leaf that differs.
         FileNotFoundError: no such file.
     """
-    tensors, _ = read_tensors(Path(path))
+    tensors, digest = read_tensors(Path(path))
+    require(digest is not None, str(path), "no digest", "a file that `save` has written")
     given = unflatten_dict({name: jnp.asarray(leaf) for name, leaf in tensors.items()}, sep="/")
     require_same(f"{path}: ", shapes(given), shapes(wanted))
     return given

@@ -190,9 +190,26 @@ def test_precision_fills_the_table(tiny, tmp_path, capsys):
         ["| 76", "16", "narrow"],
     ]
     assert (tmp_path / "precision.png").stat().st_size > 10_000
-    measured = [path.stat().st_mtime_ns for path in tmp_path.glob("*/*/signal.json")]
+    measured = [path.stat().st_mtime_ns for path in tmp_path.glob("*/*/own_signal.json")]
     main(given(tmp_path, "--widths", "narrow"))
-    assert [path.stat().st_mtime_ns for path in tmp_path.glob("*/*/signal.json")] == measured
+    assert [path.stat().st_mtime_ns for path in tmp_path.glob("*/*/own_signal.json")] == measured
+
+
+@pytest.mark.slow
+def test_both_commands_look_at_one_run(tiny, tmp_path, capsys):
+    """What `signal` has left in a cell's folder is not taken for what `precision` measures."""
+    sizes = "--widths narrow --num-basis 8 --lengths 76 --at 8"
+    options = given(tmp_path, *sizes.split())
+    main(options)
+    (run,) = tmp_path.glob("76/*")
+    before = (tmp_path / "76-narrow-8-0.json").read_bytes()
+    main(["signal", "--run", str(run), "--num-basis", "8", "--sequences", "2"])
+    main(options)
+    assert (tmp_path / "76-narrow-8-0.json").read_bytes() == before
+    (run / "own_signal.json").write_text("{}")
+    with pytest.raises(SystemExit, match="2"):
+        main(options)
+    assert "delete it" in capsys.readouterr().err
 
 
 def test_lengths_without_a_write_are_refused(tiny, tmp_path, capsys):

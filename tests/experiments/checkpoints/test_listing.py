@@ -259,3 +259,12 @@ def test_the_best_is_the_runs_own():
 )
 def test_sizes_are_for_people(count, text):
     assert listing.size(count) == text
+
+
+def test_a_run_is_found_by_any_path_to_its_checkpoints(run, tmp_path, monkeypatch):
+    """Else its lock would not be looked for."""
+    (tmp_path / "link").symlink_to(run / "checkpoints")
+    monkeypatch.chdir(run / "checkpoints" / "4")
+    for path in (Path(".."), tmp_path / "link", run / "checkpoints"):
+        found = listing.place(path)
+        assert found.run.resolve() == run.resolve() and found.config is not None

@@ -264,6 +264,14 @@ def test_what_does_not_decide_the_updates_may_change(tmp_path):
     assert folders.from_json(SortingConfig, folders.read_config(tmp_path)) == VANILLA
 
 
+def test_updates_may_be_left_out_when_a_run_goes_on(tmp_path):
+    """Those so far were whole; not to leave them out any more is another run."""
+    opened(tmp_path / "run", VANILLA)
+    assert opened(tmp_path / "run", changed(optim_skip_nonfinite=3)) is None
+    with pytest.raises(ValueError, match=r"another config: optim.skip_nonfinite: 3 → 0, accepted"):
+        opened(tmp_path / "run", VANILLA)
+
+
 def test_more_updates_are_the_same_run_at_a_constant_rate_only(tmp_path):
     """A cosine depends on the number of updates from the first one on."""
     opened(tmp_path / "cosine", VANILLA)

@@ -36,7 +36,7 @@ def test_the_length_of_training_gives_the_result_of_the_run(run, alone, tmp_path
     for number, folder in enumerate((run, alone)):
         found = evaluated(folder, tmp_path / str(number), "--test-sequences", "12")
         assert found["baselines"] == trained["baselines"]
-        assert found["preset"] == "infinity-former" and found["settings"]["length"] == 50
+        assert found["preset"] == "infinity-former" and found["length"] == 50
         for label, row in trained["test"].items():
             assert found["test"][label] == pytest.approx(row, rel=1e-6), label
 
@@ -45,12 +45,35 @@ def test_another_length_is_another_task(alone, tmp_path, capsys):
     """More tokens, other baselines; a second command with other settings writes over nothing."""
     found = evaluated(alone, tmp_path, "--length", "98", "--test-sequences", "12")
     same = evaluated(alone, tmp_path / "same", "--test-sequences", "12")
-    assert found["settings"]["length"] == 98 and found["trained"]["length"] == 50
+    assert found["length"] == 98 and found["trained"]["length"] == 50
     assert found["baselines"] != same["baselines"]
     assert found["test"]["as trained"]["loss"] != same["test"]["as trained"]["loss"]
     with pytest.raises(SystemExit, match="2"):
         evaluated(alone, tmp_path, "--length", "99", "--test-sequences", "12")
     assert "of other settings" in capsys.readouterr().err
+
+
+def test_the_same_command_twice_is_the_same(alone, tmp_path):
+    """Also where no length is given."""
+    first = evaluated(alone, tmp_path, "--test-sequences", "12")
+    assert evaluated(alone, tmp_path, "--test-sequences", "12") == first
+
+
+def test_a_run_on_a_mesh_is_tested_on_one_device(alone, tmp_path):
+    folder = tmp_path / "sorter"
+    shutil.copytree(alone, folder)
+    config = json.loads((folder / "config.json").read_text())
+    changed = config | {"mesh_model": 16, "devices": 64, "tensorboard": True}
+    (folder / "config.json").write_text(json.dumps(changed))
+    found = evaluated(folder, tmp_path / "out", "--test-sequences", "12")
+    same = evaluated(alone, tmp_path / "same", "--test-sequences", "12")
+    assert found["test"]["as trained"] == pytest.approx(same["test"]["as trained"], rel=1e-6)
+
+
+def test_parameters_are_written_over_nothing(run, alone, capsys):
+    with pytest.raises(SystemExit, match=r"2|4"):
+        weights.main(["parameters", "--run", str(run), "--out", str(alone)])
+    assert "new or empty" in capsys.readouterr().err
 
 
 def test_the_card_says_what_it_is(run, alone):
