@@ -3,7 +3,16 @@
 import statistics
 
 from experiments.run import tables
-from experiments.run.tables import CONTROL, SOURCE, TRAINED, Columns, Result, Runs, tested
+from experiments.run.tables import (
+    CONTROL,
+    FOREIGN,
+    SOURCE,
+    TRAINED,
+    Columns,
+    Result,
+    Runs,
+    tested,
+)
 
 
 def _length(runs: Runs) -> int:
@@ -72,3 +81,28 @@ def gradient_table(results: list[Result]) -> str:
     """Models whose gradient goes k segments back through the memory, k in the first column."""
     segments: Columns = {"k": lambda runs: str(runs[0]["settings"]["model"]["memory_gradient"])}
     return tables.table({**segments, **_COMPARISON}, tables.groups(results))
+
+
+def _lengths(runs: Runs) -> tuple[int, int]:
+    """(tokens that a sorter was trained on, tokens that it is tested on)."""
+    trained = runs[0].get("trained", runs[0]["settings"])["length"]
+    return trained, runs[0].get("length", trained)
+
+
+_AT_LENGTHS: Columns = {
+    "preset": lambda runs: f"`{runs[0]['preset']}`",
+    "trained on": lambda runs: f"{_lengths(runs)[0]:,} tokens",
+    "updates": lambda runs: tables.updates([tables.as_run(run) for run in runs]),
+    "tested on": lambda runs: f"{_lengths(runs)[1]:,}",
+    "seeds": tables.count,
+    "accuracy": tested(TRAINED, "accuracy"),
+    "emptied": tested(CONTROL, "accuracy"),
+    "foreign": tested(FOREIGN, "accuracy"),
+    "counts in layers × window": _counted,
+    SOURCE: tables.source,
+}
+
+
+def lengths_table(results: list[Result]) -> str:
+    """Sorters on the length of their training, and on others without further training."""
+    return tables.table(_AT_LENGTHS, sorted(tables.groups(results), key=_lengths))

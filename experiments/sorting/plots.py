@@ -77,7 +77,7 @@ def comparison(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
         )
         by_minute.set(xlabel="minutes of training", title=f"{longest:,} tokens")
         by_length.set(xlabel="tokens to sort", title="test sequences")
-        by_length.legend(fontsize=7)
+        by_length.legend(fontsize=7, handlelength=4)  # else dashes look like lines
         at_longest = {
             model: statistics.mean(_accuracies(runs[longest]))
             for model, runs in by_model.items()
