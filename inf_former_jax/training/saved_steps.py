@@ -5,7 +5,9 @@ hashes of `training.digests` are formed by threads of the host.
 """
 
 import contextlib
+import errno
 import logging
+import os
 import re
 import shutil
 import warnings
@@ -103,11 +105,10 @@ def _step(folder: Path, match: re.Match[str]) -> Step:
 
 
 def _require_readable(folder: Path) -> None:
-    """Let the system's refusal of a file be told: such a file is not damaged."""
+    """Raise OSError for a file that may not be read: it is not damaged."""
     for path in folder.rglob("*"):
-        if path.is_file():
-            with open(path, "rb"):
-                pass
+        if path.is_file() and not os.access(path, os.R_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 def _about(folder: Path) -> dict[str, Any]:

@@ -126,6 +126,13 @@ def test_what_this_machine_cannot_do_is_no_damage(two_steps, monkeypatch, error)
         saved_steps.look(two_steps)
 
 
+def test_a_file_that_may_not_be_read_is_no_damage(two_steps, monkeypatch):
+    """Whoever may read all files sees no refusal by the system, so that it is pretended."""
+    monkeypatch.setattr("os.access", lambda path, how: path.name != "files.json")
+    with pytest.raises(PermissionError, match=r"files\.json"):
+        saved_steps.look(two_steps)
+
+
 def test_names_of_leaves_are_compared():
     tree = {"key": jax.random.key(3), "x": jnp.ones((2, 3))}
     data = np.asarray(jax.random.key_data(tree["key"]))
