@@ -51,7 +51,7 @@ def _scale(ax: Any, places: Sequence[int]) -> None:
     ax.set_xscale("log")
     ax.set_xticks(places, [f"{place:,}" for place in places])
     ax.minorticks_off()
-    ax.set_ylim(0)
+    ax.set_ylim(0, 1.06 * ax.dataLim.y1)
     name_lines(ax)
 
 

@@ -94,8 +94,9 @@ def name_lines(axes: Any, size: float = 8.5) -> None:
     heights = _apart([height for height, _ in found], letters)
     for height, (_, line) in zip(heights, found, strict=True):
         color, sample = line.get_color(), (1.012, 1.045)
-        how = {"color": color, "linestyle": line.get_linestyle(), "marker": line.get_marker()}
-        how |= {"linewidth": line.get_linewidth(), "markersize": 0.7 * line.get_markersize()}
+        how = {"color": color, "linestyle": line.get_linestyle()}
+        how |= {"linewidth": line.get_linewidth()}
+        how |= {"marker": line.get_marker()} if line.get_linestyle() == "None" else {}
         drawn = Line2D(sample, (height, height), **how, clip_on=False)  # tells twins apart
         drawn.set_transform(axes.transAxes)
         axes.add_artist(drawn)
