@@ -81,6 +81,7 @@ _LONGEST = (
     "generate/test_generation.py",
     "training/test_step.py",
     "models/test_remat.py",
+    "experiments/test_lowering.py",
     "training/test_memory_gradient.py",
     "run/test_processes.py",
     "docs/test_pages.py",

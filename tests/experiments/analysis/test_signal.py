@@ -89,7 +89,7 @@ def test_memories_that_cannot_be_are_left_out():
     doubling = LongTermConfig(
         num_basis=8, functions="rectangular", fit="intervals", contraction="doubling"
     )
-    assert list(signal.memories(doubling, (8, 12, 16), 3, 4)) == ["8 published", "16 published"]
+    assert list(signal.memories(doubling, (8, 12, 16), 3, 4)) == ["8 rectangular", "16 rectangular"]
     with pytest.raises(ValueError, match=r"num_basis: found \(12,\), accepted: numbers"):
         signal.memories(doubling, (12,), 3, 4)
 

@@ -163,7 +163,10 @@ def test_options_that_are_missing_or_unknown_are_refused(tmp_path, capsys, optio
     with pytest.raises(SystemExit) as stopped:
         weights.main(["llama3"])
     assert stopped.value.code == 2
-    assert capsys.readouterr().err == "error: command: found llama3, accepted: smollm2, memory\n"
+    assert (
+        capsys.readouterr().err
+        == "error: command: found llama3, accepted: smollm2, memory, parameters\n"
+    )
 
 
 def test_an_empty_folder_is_filled(tmp_path, monkeypatch):
