@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from experiments.run import cli, folders, tables
+from experiments.run import cli, folders, room, tables
 from inf_former_jax.fields import Checked
 from inf_former_jax.files import printable
 from inf_former_jax.require import require
@@ -94,7 +94,7 @@ def show(where: Place, steps: Sequence[Step], in_use: str) -> None:
     rows = []
     for step in steps:
         first = "best" if step is best else ""
-        figures = str(step.step), size(step.size), _date(step.saved)
+        figures = str(step.step), room.size(step.size), _date(step.saved)
         rows.append((*figures, step.health, first, step.about.get("commit") or ""))
     named = (" ".join(filter(None, map(step.about.get, _NAMES))) for step in steps)
     of = ", ".join(dict.fromkeys(filter(None, named)))
@@ -137,18 +137,9 @@ def repair(steps: Sequence[Step]) -> None:
         require(len(worthless) < len(steps), "repair", found, accepted)
     saved_steps.remove(worthless)
     for step in worthless:
-        print(f"removed {step.folder.name} ({step.health}, {size(step.size)})")
+        print(f"removed {step.folder.name} ({step.health}, {room.size(step.size)})")
     if not worthless:
         print("nothing to remove")
-
-
-def size(count: int) -> str:
-    """A number of bytes for people: "12.3 MB", in powers of 1,000."""
-    number, units = float(count), iter(("bytes", "kB", "MB", "GB"))
-    unit = next(units)
-    while number >= 999.5 and (larger := next(units, None)):
-        number, unit = number / 1000, larger
-    return f"{number:.3g} {unit}" if number < 999.5 else f"{number:,.0f} {unit}"
 
 
 def _date(seconds: float | None) -> str:

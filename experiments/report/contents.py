@@ -5,24 +5,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.dialogue.task import DIALOGUE
-from experiments.language_modeling.task import LANGUAGE_MODELING
-from experiments.passkey.task import PASSKEY
-from experiments.questions.task import QUESTIONS
-from experiments.recall.task import RECALL
+from experiments.catalogue import EXPERIMENTS
 from experiments.run import folders
 from experiments.run.experiment import Experiment
-from experiments.sorting.task import SORTING
 from inf_former_jax.files import json_text, read_json
 from inf_former_jax.require import require
 from inf_former_jax.training.metrics import read_rows
 
 Fields = Mapping[str, Any]
 
-#: Name → the experiment, whose runs and evaluations have a page.
-EXPERIMENTS: Mapping[str, Experiment[Any]] = {
-    one.name: one for one in (SORTING, RECALL, PASSKEY, QUESTIONS, LANGUAGE_MODELING, DIALOGUE)
-}
 #: Name of the file that a finished run has.
 RESULT = "result.json"
 _ACCEPTED = f"a run or an evaluation of {', '.join(EXPERIMENTS)}"

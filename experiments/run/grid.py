@@ -52,8 +52,8 @@ class Grid(Generic[Config]):
         columns: headers and cells of its results.
         finish: draws the picture, and prints which files there are.
         program: the package whose command it is; "" = the experiment's.
-        measure: what is measured of the folder of a finished cell and joins its result, before the
-            next cell runs; figures that are there already are read, not measured again.
+        measure: what is measured of the folder of a finished cell and joins its result; figures
+            that are there already are read, not measured again.
     """
 
     experiment: Experiment[Config]
@@ -92,9 +92,6 @@ class Grid(Generic[Config]):
                 config = self.experiment.complete(cell.config)
             given = [self.command, *argv], self.program
             cli.start(self.experiment, cell.preset, config, cell.folder, *given)
-            if self.measure is not None:
-                with cli.refusals():
-                    self.measure(cell.folder)
         with cli.refusals():
             found = results(cells, self.measure)
         header, rows = (*self.labels, *self.columns), self.rows(found)

@@ -17,26 +17,12 @@ from collections.abc import Sequence
 
 import jax
 
-from experiments.dialogue import config as dialogue
-from experiments.language_modeling import config as language_modeling
-from experiments.passkey import config as passkey
-from experiments.questions import config as questions
-from experiments.recall import config as recall
+from experiments.catalogue import EXPERIMENTS
 from experiments.run import cli, devices, folders, tables
 from experiments.sharding import layout
 from experiments.sharding.layout import Told
-from experiments.sorting import config as sorting
 from inf_former_jax.fields import Checked, Count, Natural
 from inf_former_jax.require import require
-
-PRESETS = {
-    "sorting": sorting.PRESETS,
-    "recall": recall.PRESETS,
-    "passkey": passkey.PRESETS,
-    "questions": questions.PRESETS,
-    "language_modeling": language_modeling.PRESETS,
-    "dialogue": dialogue.PRESETS,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +46,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         return print(__doc__)
-    experiment, preset = (word if not word.startswith("-") else "none" for word in [*argv, "-"][:2])
+    experiment, preset = [*argv, "none"][:2]
     with cli.refusals():
-        require(experiment in PRESETS, "EXPERIMENT", experiment, ", ".join(PRESETS))
-        presets = PRESETS[experiment]
+        require(experiment in EXPERIMENTS, "EXPERIMENT", experiment, ", ".join(EXPERIMENTS))
+        presets = EXPERIMENTS[experiment].presets
         require(preset in presets, "PRESET", preset, ", ".join(presets))
     program = f"python -m experiments.sharding {experiment} {preset}"
     cfg = cli.options(program, __doc__, ShardingConfig(), argv[2:])

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory import write_operators
 from inf_former_jax.training import sharding
 from inf_former_jax.training.optim import optimizer
-from inf_former_jax.training.state import abstract_state
+from inf_former_jax.training.state import TrainState, abstract_state
 from inf_former_jax.training.step import make_train_step
 
 #: A collective of the program's text: results, kind, groups of devices, where it comes from.
@@ -57,26 +57,11 @@ def told(cfg: Any, devices: int, model: int, rows: int, segments: int) -> Told:
     Raises:
         ValueError: a mesh that the devices do not form, or rows that its data axis does not divide.
     """
-    mesh, tx = sharding.make_mesh(model, devices), optimizer(cfg.optim)
-    length = cfg.model.segment_len
+    mesh = sharding.make_mesh(model, devices)
     sharding.local_rows(rows, mesh)
-    state = abstract_state(cfg.model, tx, rows, mesh)
-    words, by_row = (rows, segments, length), NamedSharding(mesh, PartitionSpec("data"))
-
-    def shape(dims, dtype, placed=by_row) -> Any:
-        return jax.ShapeDtypeStruct(dims, dtype, sharding=placed)
-
-    batch: Any = Batch(
-        shape(words, jnp.int32),
-        shape(words, jnp.int32),
-        shape(words, jnp.float32),
-        shape(words[:2], bool),
-    )
-    operators, everywhere = None, NamedSharding(mesh, PartitionSpec())
-    if cfg.model.long_term is not None:
-        given = write_operators.shapes(cfg.model.long_term, length)
-        operators = jax.tree.map(lambda leaf: shape(leaf.shape, jnp.float32, everywhere), given)
+    state, batch, operators = shapes(cfg, mesh, rows, segments)
     placed = sharding.shardings(state, mesh)
+    tx = optimizer(cfg.optim)
     step = make_train_step(cfg.model, tx, cfg.objective, placed, cfg.optim.trained)
     compiled = step.lower(state, batch, operators).compile()
     held = {
@@ -94,6 +79,31 @@ def told(cfg: Any, devices: int, model: int, rows: int, segments: int) -> Told:
     return Told(dict(mesh.shape), sizes, collectives(program), whole)
 
 
+def shapes(cfg: Any, mesh: Mesh, rows: int, segments: int) -> tuple[TrainState, Batch, Any]:
+    """What a config's step takes, as shapes with shardings: (state, batch, operators).
+
+    Args:
+        rows, segments: as of `told`.
+    """
+    length, by_row = cfg.model.segment_len, NamedSharding(mesh, PartitionSpec("data"))
+
+    def shape(dims, dtype, placed=by_row) -> Any:
+        return jax.ShapeDtypeStruct(dims, dtype, sharding=placed)
+
+    words = (rows, segments, length)
+    batch = Batch(
+        shape(words, jnp.int32),
+        shape(words, jnp.int32),
+        shape(words, jnp.float32),
+        shape(words[:2], bool),
+    )
+    operators, everywhere = None, NamedSharding(mesh, PartitionSpec())
+    if cfg.model.long_term is not None:
+        given = write_operators.shapes(cfg.model.long_term, length)
+        operators = jax.tree.map(lambda leaf: shape(leaf.shape, jnp.float32, everywhere), given)
+    return abstract_state(cfg.model, optimizer(cfg.optim), rows, mesh), batch, operators
+
+
 def _bytes_on_a_device(tree: Any) -> int:
     """Bytes of a tree of shapes with shardings, of what one device holds."""
     return sum(
@@ -108,8 +118,7 @@ def collectives(program: str) -> list[dict[str, Any]]:
     for found in map(_COLLECTIVE.search, program.splitlines()):
         if found is None:
             continue
-        inside = "while/body" in found["place"] or "/scan" in found["place"]
-        when = "each segment" if inside else "each update"
+        when = "each segment" if "while/body" in found["place"] else "each update"
         key = found["kind"], _among(found["groups"]), when
         counts[key] += 1
         sizes[key] += sum(map(_size, _SHAPE.findall(found["results"])))

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from experiments.run import cli, devices, folders, tables, training
+from experiments.run import cli, devices, folders, training
 from experiments.run.evaluated import state_of, written
 from experiments.sorting.config import SortingConfig
-from experiments.sorting.task import SORTING, Sorting
+from experiments.sorting.task import SORTING, Sorting, show
 from inf_former_jax.fields import Checked, Natural, Required, Sample, Seed
 
 _FIGURES = "evaluation.json"
@@ -73,8 +73,5 @@ def main(argv: Sequence[str]) -> None:
     devices.offer()
     file = Path(cfg.out) / _FIGURES
     result = written("sorting", cfg, argv, file, evaluate)
-    points = {label: row["accuracy"] for label, row in result["test"].items()}
-    rows = [(label, f"{value:.3f}") for label, value in (points | result["baselines"]).items()]
-    title = f"sorting {result['length']:,} tokens, {result['preset']} as it is"
-    tables.show(title, ("on the test sequences", "accuracy"), rows)
+    show(f"sorting {result['length']:,} tokens, {result['preset']} as it is", result)
     print(file)

@@ -80,18 +80,20 @@ def size(cfg: SortingConfig) -> tuple[int, int]:
 
 def report(preset: str, folder: Path, result: Mapping[str, Any]) -> None:
     """Print the table of a finished run, and draw its picture."""
-    points = {label: row["accuracy"] for label, row in result["test"].items()}
-    baselines = result["baselines"]
-    tables.show(
-        f"sorting, {preset}, {result['steps']:,} updates",
-        ("on the test sequences", "accuracy"),
-        [(label, f"{value:.3f}") for label, value in (points | baselines).items()],
-    )
-    path, title = folder / "accuracy.png", f"Sorting, {preset}"
+    points = show(f"sorting, {preset}, {result['steps']:,} updates", result)
+    path, title, baselines = folder / "accuracy.png", f"Sorting, {preset}", result["baselines"]
     plots.accuracy_curve(path, title, result["curve"], baselines, points, result["steps"])
     until = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result["seconds_until"].items())
     print(f"seconds from the start until: {until}")
     print(f"{folder}/result.json, {path}")
+
+
+def show(title: str, result: Mapping[str, Any]) -> dict[str, float]:
+    """Print the table of a result: label → accuracy, of a model, which is returned, and without."""
+    points = {label: row["accuracy"] for label, row in result["test"].items()}
+    rows = [(label, f"{value:.3f}") for label, value in (points | result["baselines"]).items()]
+    tables.show(title, ("on the test sequences", "accuracy"), rows)
+    return points
 
 
 SORTING = Experiment("sorting", PRESETS, "infinity-former", Sorting, check, report, size)

@@ -11,7 +11,7 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
-from experiments.run import folders, training
+from experiments.run import folders, tables, training
 from experiments.sorting.config import SortingConfig
 from inf_former_jax.fields import Checked, Required
 from inf_former_jax.files import new_folder, write_text
@@ -50,10 +50,9 @@ def _fill(
     size = parameters_file.save(params, folder / training.PARAMETERS)
     folders.write_json(folder / "config.json", folders.to_json(given))
     folders.write_result(folder, result)
-    rows = "\n".join(
-        f"| {label} | {row['accuracy']:.3f} |"
-        for label, row in {**result["test"], **_as_rows(result["baselines"])}.items()
-    )
+    accuracies = {label: row["accuracy"] for label, row in result["test"].items()}
+    rows = [[name, f"{value:.3f}"] for name, value in (accuracies | result["baselines"]).items()]
+    table = tables.markdown(("", "accuracy"), rows)
     card = f"""# {result["preset"]}, a sorter of {given.length:,} tokens
 
 {result["parameters"]:,} parameters ({size / 1e6:.2f} MB), trained by {result["steps"]:,} updates in
@@ -63,9 +62,7 @@ def _fill(
 
 Commit {result["commit"]}, {result["date"]}. Accuracy of the 20 answers on test sequences:
 
-| | accuracy |
-| --- | --- |
-{rows}
+{table}
 
 It sorts sequences of other lengths without further training:
 
@@ -73,7 +70,3 @@ It sorts sequences of other lengths without further training:
 """
     write_text(folder / "README.md", card)
     print(card)
-
-
-def _as_rows(baselines: dict[str, float]) -> dict[str, dict[str, float]]:
-    return {label: {"accuracy": value} for label, value in baselines.items()}

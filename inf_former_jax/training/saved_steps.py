@@ -150,7 +150,7 @@ def _arrays(folder: Path) -> Any:
             how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), dict(tree))
             return reader.restore(folder, args=ocp.args.PyTreeRestore(restore_args=how))
     except (MemoryError, OSError):
-        raise  # of this machine, which says nothing of the file
+        raise  # of this machine, which says nothing of the file, but for one that is missing
     except Exception as error:  # orbax raises all kinds for a damaged file
         raise CheckpointError((str(error) or repr(error)).splitlines()[0]) from None
     finally:

@@ -1,5 +1,6 @@
 """Waits that are far longer than the ones before them: of the reader, the device, a save."""
 
+import collections
 import contextlib
 import statistics
 import time
@@ -25,7 +26,7 @@ class Stalls:
 
     def __init__(self, tell: Callable[[str], None], clock: Callable[[], float] = time.perf_counter):
         self._tell, self._clock = tell, clock
-        self._waits: dict[str, list[float]] = {}
+        self._waits = collections.defaultdict(lambda: collections.deque(maxlen=_KEPT))
 
     @contextlib.contextmanager
     def waiting(self, what: str, step: int) -> Iterator[None]:
@@ -37,7 +38,7 @@ class Stalls:
         begun = self._clock()
         yield
         seconds = self._clock() - begun
-        waits = self._waits.setdefault(what, [])
+        waits = self._waits[what]
         if waits and seconds > max(_SECONDS, _TIMES * (usual := statistics.median(waits))):
             self._tell(f"step {step}: waited {seconds:.1f} s for {what}, {usual:.2g} s is usual")
-        self._waits[what] = [*waits[1 - _KEPT :], seconds]
+        waits.append(seconds)

@@ -12,33 +12,19 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments.dialogue import config as dialogue
-from experiments.language_modeling import config as language_modeling
-from experiments.passkey import config as passkey
-from experiments.questions import config as questions
-from experiments.recall import config as recall
-from experiments.sorting import config as sorting
+from experiments.catalogue import EXPERIMENTS
+from experiments.sharding import layout
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.generate import decoding
 from inf_former_jax.generate.decoding import Constants, Piece
-from inf_former_jax.memory import write_operators
 from inf_former_jax.models.decoder import Decoder, ModelConfig
 from inf_former_jax.training.evaluation import make_eval_step
 from inf_former_jax.training.optim import optimizer
 from inf_former_jax.training.sharding import make_mesh
-from inf_former_jax.training.state import abstract_state
 from inf_former_jax.training.step import make_train_step
 
 pytestmark = pytest.mark.slow  # tracing all of them takes minutes
 
-EXPERIMENTS = {
-    "sorting": sorting,
-    "recall": recall,
-    "passkey": passkey,
-    "questions": questions,
-    "language_modeling": language_modeling,
-    "dialogue": dialogue,
-}
 #: Rows and segments: programs of more of them have the same operations.
 ROWS, SEGMENTS = 2, 2
 
@@ -51,8 +37,8 @@ def shallow(model: ModelConfig) -> ModelConfig:
 def programs() -> dict[str, Any]:
     """Name of a preset → its config with two layers; of presets that are alike then, the first."""
     found: dict[Any, tuple[str, Any]] = {}
-    for experiment, module in EXPERIMENTS.items():
-        for name, (_, config) in module.PRESETS.items():
+    for experiment, one in EXPERIMENTS.items():
+        for name, (_, config) in one.presets.items():
             config = dataclasses.replace(config, model=shallow(config.model))
             key = config.model, config.objective, config.optim
             found.setdefault(key, (f"{experiment} {name}", config))
@@ -60,20 +46,13 @@ def programs() -> dict[str, Any]:
 
 
 def shapes_of(config: Any) -> tuple[Any, Batch, Any, Any]:
-    """(train state, batch, operators, key) of a preset, as shapes."""
-    length, shape = config.model.segment_len, jax.ShapeDtypeStruct
-    # Its leaves have the sharding of this machine's device, which is none of the platform's.
-    state = jax.tree.map(
-        lambda leaf: shape(leaf.shape, leaf.dtype),
-        abstract_state(config.model, optimizer(config.optim), ROWS, make_mesh(1, 1)),
-    )
-    words, rows = (ROWS, SEGMENTS, length), (ROWS, SEGMENTS)
-    batch: Any = Batch(*(shape(words, dtype) for dtype in ("i4", "i4", "f4")), shape(rows, bool))
-    operators = None
-    if config.model.long_term is not None:
-        given = write_operators.shapes(config.model.long_term, length)
-        operators = jax.tree.map(lambda leaf: shape(leaf.shape, jnp.float32), given)
-    return state, batch, operators, jax.eval_shape(jax.random.key, 0)
+    """(train state, batch, operators, key) of a preset, as shapes.
+
+    They have no shardings: those of this machine's device are none of the platform's.
+    """
+    given = layout.shapes(config, make_mesh(1, 1), ROWS, SEGMENTS)
+    bare = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), given)
+    return *bare, jax.eval_shape(jax.random.key, 0)
 
 
 def lower(function: Any, *arguments: Any) -> None:

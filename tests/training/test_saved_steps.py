@@ -90,6 +90,18 @@ def test_a_step_of_version_0_2_is_verified_by_its_arrays(two_steps, tmp_path):
     shutil.copytree(tmp_path / "1" / "state", tmp_path / "2" / "state", dirs_exist_ok=True)
     (step,) = saved_steps.look(tmp_path)[1:]
     assert step.wrong == ["checksum of ['params']['w']"]
+    shutil.rmtree(tmp_path / "2" / "state")
+    assert health(tmp_path) == {"1": "verified", "2": "damaged"}
+
+
+def test_a_file_that_orbax_misses_is_damage(two_steps, monkeypatch):
+    """The step is listed, and not taken for one that was removed meanwhile."""
+
+    def fails(*arguments, **more):
+        raise FileNotFoundError("d/0")
+
+    monkeypatch.setattr("orbax.checkpoint.PyTreeCheckpointer.restore", fails)
+    assert health(two_steps) == {"1": "damaged", "2": "damaged"}
 
 
 def test_removed_steps_are_gone_and_no_other(two_steps, tmp_path):

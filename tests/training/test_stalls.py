@@ -56,5 +56,5 @@ def test_stalls_are_long_beside_the_waits_before_them(waits, lines):
 
 def test_only_the_last_waits_count():
     """A hundred quick ones after slow ones: slow is a stall again."""
-    waits = [("the reader", 8.0)] * 60 + [("the reader", 0.1)] * 99 + [("the reader", 8.0)]
+    waits = [("the reader", 8.0)] * 140 + [("the reader", 0.1)] * 99 + [("the reader", 8.0)]
     assert len(told(waits)) == 1

@@ -18,9 +18,7 @@ from inf_former_jax.memory import long_term, state
 from inf_former_jax.memory.fit import ridge
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models.decoder import operators
-from inf_former_jax.training.checkpoint import CheckpointConfig
-from inf_former_jax.training.loop import LoopConfig
-from inf_former_jax.training.optim import OptimConfig
+from tests.experiments.sorting.test_compare import shrunk
 
 CELLS = LongTermConfig(num_basis=4, functions="rectangular", fit="intervals", tau=0.5)
 
@@ -94,29 +92,13 @@ def test_memories_that_cannot_be_are_left_out():
         signal.memories(doubling, (12,), 3, 4)
 
 
-def shrunk(config):
-    """A preset with the smallest sizes that sort 76 tokens in 4 segments, for 2 updates."""
-    sizes = {"num_layers": 1, "num_heads": 2, "head_dim": 4, "d_model": 8, "d_inner": 8}
-    sizes |= {"segment_len": 24, "mem_len": 24}
-    return dataclasses.replace(
-        config,
-        model=dataclasses.replace(config.model, **sizes),
-        length=76,
-        optim=OptimConfig(steps=2, warmup_steps=1, learning_rate=1e-3),
-        loop=LoopConfig(log_every=2, eval_every=2),
-        checkpoint=CheckpointConfig(every=2),
-        batch_size=8,
-        test_sequences=8,
-        valid_sequences=8,
-    )
-
-
 @pytest.fixture
 def tiny(monkeypatch):
-    """The presets that the tests run, in their smallest size."""
+    """The presets that the tests run, in their smallest size: 76 tokens in 4 segments."""
     for name in ("infinity-former", "infinity-former-sticky", "vanilla"):
         text, config = PRESETS[name]
-        monkeypatch.setitem(PRESETS, name, (text, shrunk(config)))
+        small = dataclasses.replace(shrunk(config), length=76)
+        monkeypatch.setitem(PRESETS, name, (text, small))
 
 
 @pytest.mark.slow

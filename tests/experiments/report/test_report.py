@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-import shlex
 import shutil
 import subprocess
 from collections import Counter
@@ -19,16 +18,9 @@ from experiments.sorting import __main__ as sorting
 from inf_former_jax.memory.config import LongTermConfig
 from inf_former_jax.memory.retained import retention
 from tests.experiments.parsed import Page
+from tests.experiments.sorting.test_sorting import TINY
 
 EVIL = "<script>alert('1')</script><img src=http://a.b/c> & \"quoted\" &amp; $x$ \x1b[31m"
-
-TINY = shlex.split("""
-    infinity-former --length 50 --batch-size 8 --test-sequences 12 --valid-sequences 8
-    --model.segment-len 24 --model.mem-len 24 --model.num-layers 1 --model.num-heads 2
-    --model.head-dim 4 --model.d-model 8 --model.d-inner 8 --model.long-term.num-basis 8
-    --model.long-term.num-samples 8 --model.long-term.bins 8 --optim.steps 4
-    --optim.warmup-steps 1 --loop.log-every 2 --loop.eval-every 3
-""")
 
 
 @pytest.fixture(scope="module")

@@ -5,18 +5,9 @@ from typing import Annotated, Literal
 
 import pytest
 
-from experiments.dialogue.task import DIALOGUE
-from experiments.language_modeling.task import LANGUAGE_MODELING
-from experiments.passkey.task import PASSKEY
-from experiments.questions.task import QUESTIONS
-from experiments.recall.task import RECALL
+from experiments.catalogue import EXPERIMENTS
 from experiments.run import cli, options
-from experiments.sorting.task import SORTING
 from inf_former_jax.fields import Checked, Count, NonEmpty, Positive, Range, Required
-
-EXPERIMENTS = {
-    one.name: one for one in (SORTING, RECALL, PASSKEY, QUESTIONS, LANGUAGE_MODELING, DIALOGUE)
-}
 
 
 @dataclasses.dataclass(frozen=True)

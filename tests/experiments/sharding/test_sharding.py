@@ -8,6 +8,7 @@ import pytest
 from experiments.sharding import __main__ as command
 from experiments.sharding import layout
 from experiments.sorting.config import PRESETS
+from experiments.sorting.task import SORTING
 
 PROGRAM = "\n".join(
     f'  %{name} = {result}({operands}), {groups}, metadata={{op_name="jit(train_step)/{place}"}}'
@@ -68,7 +69,10 @@ def test_split_rows_need_the_sum_of_the_gradient_and_nothing_else():
 
 def test_split_heads_hold_less_and_say_more(tmp_path, monkeypatch, capsys):
     """Four devices share a row: less parameters on each, and sums in each segment."""
-    monkeypatch.setitem(command.PRESETS, "sorting", {"tiny": ("", tiny(vocab_size=24))})
+    presets = {"tiny": ("", tiny(vocab_size=24))}
+    monkeypatch.setattr(
+        command, "EXPERIMENTS", {"sorting": dataclasses.replace(SORTING, presets=presets)}
+    )
     options = ["--model", "4", "--batch-size", "4", "--segments", "2", "--out", str(tmp_path)]
     command.main(["sorting", "tiny", *options])
     told = json.loads((tmp_path / "sharding.json").read_text())
@@ -84,7 +88,7 @@ def test_split_heads_hold_less_and_say_more(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "argv, told",
     [
-        (["--devices", "8"], "EXPERIMENT: found none, accepted: sorting, "),
+        (["--devices", "8"], "EXPERIMENT: found --devices, accepted: sorting, "),
         (["sorting"], "PRESET: found none, accepted: infinity-former, "),
         (["sorting", "nope"], "PRESET: found nope, accepted: infinity-former, "),
         (["sorting", "vanilla", "--model", "3"], "mesh_model: found 3, accepted: a divisor of 8"),

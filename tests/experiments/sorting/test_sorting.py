@@ -54,6 +54,26 @@ def test_a_run_leaves_its_files(finished):
     assert {"command", "commit", "device", "versions", "date"} <= result.keys()
 
 
+@pytest.mark.slow
+def test_a_batch_that_is_not_finite_is_left_out_and_counted(tmp_path, monkeypatch):
+    """The second of four updates has an infinity; the run ends with parameters that are whole."""
+    whole = data.run_batch
+
+    def spoilt(cfg, split, numbers):
+        batch = whole(cfg, split, numbers)
+        second = split == "train" and 8 in numbers
+        large = np.where(batch.weights > 0, np.float32("inf"), batch.weights)
+        return batch._replace(weights=large) if second else batch
+
+    monkeypatch.setattr(data, "run_batch", spoilt)
+    main([*TINY, "--out", str(tmp_path / "run")])
+    result = folders.read_result(tmp_path / "run")
+    assert result["updates_left_out"] == 1 and result["steps"] == 4
+    assert np.isfinite(result["test"]["as trained"]["loss"])
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [row["skipped"] for row in rows if row["split"] == "train"] == [1, 0, 0]
+
+
 def test_figures_of_a_run_are_finite_and_in_range(finished):
     folder, result = finished
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
