@@ -141,7 +141,7 @@ def update(preset: Any, schedule: str, model: ModelConfig, times: int = 1) -> tu
     tx, objective = optim.optimizer(preset.optim), replace(preset.objective, schedule=schedule)
     host, (state, batch, ops), mesh = begin(preset, model, tx)
     step = make_train_step(model, tx, objective, sharding.shardings(state, mesh))
-    taken = branches_taken(host, schedule, model.memory_gradient, mesh.shape["data"])
+    taken = branches_taken(host, schedule, model.memory_gradient, sharding.row_devices(mesh))
     within = kinds_within(host, model.memory_gradient)
     case = compile_case(step, state, batch, ops, taken=taken, within=within, times=times)
     held = {"state_mib": _mib(state), "operators_mib": _mib(ops)}

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import jax
 
 from experiments.language_modeling.config import PRESETS, LanguageModelingConfig, TextConfig
-from experiments.run import folders, training
+from experiments.run import devices, folders, training
 from experiments.run.options import GIVEN
 from inf_former_jax import files
 from inf_former_jax.data.chat import TEMPLATE_FILES, has_template
@@ -20,7 +20,7 @@ from inf_former_jax.data.tokens import ByteLevelBpe, Bytes, Tokenizer, load_bpe,
 from inf_former_jax.models.convert import hugging_face, memory_file
 from inf_former_jax.models.convert.graft import graft, grow
 from inf_former_jax.require import require, require_same, shapes
-from inf_former_jax.training import optim, sharding, state
+from inf_former_jax.training import optim, state
 from inf_former_jax.training.checkpoint import CheckpointError
 
 TOKENIZER = "tokenizer.json"
@@ -206,7 +206,7 @@ def parameters(cfg: TextConfig) -> Any:
         params = graft(cfg.model, params, jax.random.key(cfg.seed))
     if cfg.model.vocab_size > given.vocab_size:
         params = grow(params, cfg.model.vocab_size, jax.random.key(cfg.seed))
-    mesh, tx = sharding.make_mesh(cfg.mesh_model, cfg.devices), optim.optimizer(cfg.optim)
+    mesh, tx = devices.mesh_of(cfg), optim.optimizer(cfg.optim)
     wanted = state.abstract_state(cfg.model, tx, cfg.batch_size, mesh).params
     require_same(f"init_from: {cfg.init_from}: ", shapes(params), shapes(wanted))
     return params

@@ -15,7 +15,7 @@ from experiments.language_modeling.config import PRESETS, LanguageModelingConfig
 from experiments.language_modeling.corpora import Corpus, corpus_of
 from experiments.language_modeling.distance import ByDistance, index
 from experiments.language_modeling.sample import continuation, writer
-from experiments.run import controls, tables, training
+from experiments.run import controls, devices, tables, training
 from experiments.run.batches import fresh_memory, on_host, placed
 from experiments.run.controls import Control
 from experiments.run.experiment import Experiment, Site, Task
@@ -81,9 +81,9 @@ def streams(cfg: LanguageModelingConfig, corpus: Corpus) -> dict[str, Streams]:
 
 
 def _rows(cfg: LanguageModelingConfig, split: TokenizedSplit) -> int:
-    """Rows of an evaluation: as many as documents keep busy, in multiples of the data axis."""
-    data = sharding.make_mesh(cfg.mesh_model, cfg.devices).shape["data"]
-    return data * max(1, min(cfg.batch_size, len(split.names)) // data)
+    """Rows of an evaluation: as many as keep documents busy, split evenly over the devices."""
+    parts = sharding.row_devices(devices.mesh_of(cfg))
+    return parts * max(1, min(cfg.batch_size, len(split.names)) // parts)
 
 
 class LanguageModeling(Task):
@@ -195,7 +195,7 @@ class LanguageModeling(Task):
             return self.figures(state, split, control, stride, sums)
 
         names: list[Control] = ["emptied"]
-        if self._streams[split].batch_size > self._mesh.shape["data"]:
+        if self._streams[split].batch_size > sharding.row_devices(self._mesh):
             names.append("foreign")  # which takes a second row on each device
         found = controls.each(self._cfg, figures, names)
         model = self._cfg.model

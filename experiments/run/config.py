@@ -30,7 +30,10 @@ class RunConfig(Checked):
     any_size: bool = False
     """Start also if more memory seems to be needed than there is."""
     mesh_model: Count = 1
-    """Devices along the mesh's model axis; the others split the batch. May change in a run."""
+    """Devices along the mesh's model axis; they share rows. May change in a run."""
+    mesh_fsdp: Count = 1
+    """Devices along the mesh's fsdp axis: they have rows of their own, and between updates each
+    holds its share of the parameters and of the optimiser. May change in a run."""
     devices: Natural = 0
     """How many devices; 0 = all accelerators, or of a CPU a device a core. May change in a run."""
     keep_programs: bool = True

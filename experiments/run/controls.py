@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from experiments.run.config import RunConfig
 from experiments.run.tables import CONTROL, FOREIGN, TRAINED
-from inf_former_jax.training import evaluation
+from inf_former_jax.training import evaluation, sharding
 
 Figures = TypeVar("Figures")
 
@@ -38,7 +38,7 @@ def eval_steps(
         make: `evaluation.make_eval_step` or `make_token_step`.
     """
     settings: dict[Control, dict[str, Any]] = {"none": {}, "emptied": {"empty_memory": True}}
-    if cfg.batch_size > mesh.shape["data"]:
+    if cfg.batch_size > sharding.row_devices(mesh):
         settings["foreign"] = {"foreign_memory": True}
     return {control: make(cfg.model, mesh=mesh, **changes) for control, changes in settings.items()}
 

@@ -9,8 +9,10 @@ import dataclasses
 import os
 
 import jax
+from jax.sharding import Mesh
 
 from experiments.run import room
+from experiments.run.config import RunConfig
 from experiments.run.experiment import Config
 from inf_former_jax.require import require
 from inf_former_jax.training import sharding
@@ -40,15 +42,16 @@ def _is_set() -> bool:
     return in_flags or jax.config.jax_num_cpu_devices >= 0  # pyright: ignore
 
 
-def best(batch_size: int, model: int, most: int) -> int:
+def best(batch_size: int, model: int, most: int, fsdp: int = 1) -> int:
     """The largest number of devices, at most `most`, that splits a batch evenly in enough rows.
 
     Args:
-        model: devices along the mesh's model axis, which share rows.
+        model, fsdp: devices along these axes of the mesh; those along model share rows.
     """
     for count in range(most, 1, -1):
-        data, rest = divmod(count, model)
-        if not rest and batch_size % data == 0 and batch_size >= _FEWEST_ROWS * data:
+        parts, rest = divmod(count, model)
+        whole = not rest and parts % fsdp == 0 and batch_size % parts == 0
+        if whole and batch_size >= _FEWEST_ROWS * parts:
             return count
     return 1
 
@@ -75,7 +78,8 @@ def settled(cfg: Config, recorded: int = 0) -> tuple[Config, str]:
         count = there
         if _offered and jax.default_backend() == "cpu":
             known = 0 < recorded <= there
-            count = recorded if known else best(cfg.batch_size, cfg.mesh_model, there)
+            along = cfg.mesh_model, there, cfg.mesh_fsdp
+            count = recorded if known else best(cfg.batch_size, *along)
             if not known and count < there:
                 note = (
                     f"devices: {count} for {there} cores, since a batch of {cfg.batch_size} rows "
@@ -83,5 +87,15 @@ def settled(cfg: Config, recorded: int = 0) -> tuple[Config, str]:
                 )
     if recorded and count != recorded:
         note = f"devices: {recorded} → {count}; sums are taken in another order from here on"
-    sharding.make_mesh(cfg.mesh_model, count)
-    return dataclasses.replace(cfg, devices=count), note
+    cfg = dataclasses.replace(cfg, devices=count)
+    mesh_of(cfg)  # is refused here, if it is
+    return cfg, note
+
+
+def mesh_of(cfg: RunConfig) -> Mesh:
+    """The mesh that a config asks for.
+
+    Raises:
+        ValueError: the devices do not form it.
+    """
+    return sharding.make_mesh(cfg.mesh_model, cfg.devices, cfg.mesh_fsdp)

@@ -36,6 +36,7 @@ CHANGEABLE = (
     "loop",
     "checkpoint",
     "mesh_model",
+    "mesh_fsdp",
     "devices",
     "keep_programs",
     "tensorboard",

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from experiments.run import folders
 from experiments.run.batches import fresh_memory
@@ -28,6 +28,7 @@ from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory.state import init
 from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.require import require
+from inf_former_jax.training import sharding
 from inf_former_jax.training.evaluation import make_lower_step
 
 #: Fields of a model that say nothing about the layers below the memory, without any.
@@ -99,7 +100,7 @@ class LowerLayers:
         # A training step may take the given arrays for what it makes.
         self._params = jax.tree.map(jnp.array, own)
         self._run = make_lower_step(model, mesh)
-        self._placed = NamedSharding(mesh, PartitionSpec("data"))
+        self._placed = sharding.by_row(mesh)
         settings = folders.to_json(dataclasses.replace(model, long_term=None, **_ABOVE))
         named = jax.tree.leaves_with_path(jax.device_get(self._params))
         leaves = {jax.tree_util.keystr(path): leaf for path, leaf in named}

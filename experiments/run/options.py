@@ -41,7 +41,7 @@ RARE = frozenset(
     model.long_term.projections model.long_term.joined optim.b1 optim.b2
     optim.skip_nonfinite checkpoint.minutes
     objective.reconstruction_weight objective.segments_at_once layout.marks
-    keep_lower
+    keep_lower mesh_fsdp
     """.split()  # noqa: SIM905
 )
 

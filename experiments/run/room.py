@@ -94,9 +94,11 @@ def of_run(cfg: RunConfig, segments: int, data: int = 0) -> dict[str, int]:
         "activations": cfg.batch_size * activations(cfg, segments),
         "batch": cfg.batch_size * segments * model.segment_len * 3 * _FLOAT,
     }
-    # The model's axis splits parameters and rows of a batch, the others rows only.
-    copies = math.ceil(devices / cfg.mesh_model)
-    return {name: size * copies for name, size in fixed.items()} | rows | {"data": data}
+    # Each device along model has its part of the parameters and of a row. Those along fsdp share
+    # the optimiser, and put the parameters together for an update.
+    copies = {name: math.ceil(devices / cfg.mesh_model) for name in fixed}
+    copies["optimiser"] = math.ceil(devices / cfg.mesh_model / cfg.mesh_fsdp)
+    return {name: size * copies[name] for name, size in fixed.items()} | rows | {"data": data}
 
 
 def parameters(cfg: ModelConfig) -> int:

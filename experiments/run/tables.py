@@ -135,15 +135,19 @@ def as_run(result: Result) -> Result:
     return {**result, "settings": run | asked, "steps": steps}
 
 
+#: Settings in which runs of one kind may differ: no update depends on the mesh.
+_NOT_THE_RUN = ("seed", "out", "mesh_model", "mesh_fsdp")
+
+
 def groups(results: Iterable[Result]) -> Iterable[list[Result]]:
-    """Runs that differ in their seed only, together, and evaluations of such runs.
+    """Runs that differ in their seed or mesh only, together, and evaluations of such runs.
 
     A setting that is off is like none: older versions had not all of them.
     """
     found = collections.defaultdict(list)
     for result in results:
         settings = as_run(result)["settings"]
-        same = _that_are_on({k: v for k, v in settings.items() if k not in ("seed", "out")})
+        same = _that_are_on({k: v for k, v in settings.items() if k not in _NOT_THE_RUN})
         key = (result["preset"], result["device"], json.dumps(same, sort_keys=True))
         found[key].append(result)
     return found.values()

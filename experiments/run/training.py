@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from optax import GradientTransformation
 
-from experiments.run import batches, folders, lower, room
+from experiments.run import batches, devices, folders, lower, room
 from experiments.run.config import RunConfig
 from experiments.run.experiment import Config, Experiment, Site, Task
 from experiments.run.lower import LowerLayers
@@ -42,7 +42,7 @@ def check(cfg: RunConfig) -> None:
             schedule that the model has not, operators that cannot be built, a memory to train
             alone without parameters or without a model, or TensorBoard without its package.
     """
-    sharding.local_rows(cfg.batch_size, sharding.make_mesh(cfg.mesh_model, cfg.devices))
+    sharding.local_rows(cfg.batch_size, devices.mesh_of(cfg))
     if cfg.objective.schedule == "parallel":
         all_segments.check(cfg.model)
     operators(cfg.model)  # cached: the run takes these
@@ -114,7 +114,7 @@ def run(
 
 def site(cfg: RunConfig, folder: str | Path) -> Site:
     """The mesh that a config asks for, with its model's operators on all devices, and a folder."""
-    mesh = sharding.make_mesh(cfg.mesh_model, cfg.devices)
+    mesh = devices.mesh_of(cfg)
     return Site(Path(folder), mesh, sharding.everywhere(operators(cfg.model), mesh))
 
 

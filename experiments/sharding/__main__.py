@@ -23,6 +23,7 @@ from experiments.sharding import layout
 from experiments.sharding.layout import Told
 from inf_former_jax.fields import Checked, Count, Natural
 from inf_former_jax.require import require
+from inf_former_jax.training import sharding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,8 @@ class ShardingConfig(Checked):
 
     devices: Count = 8
     """Devices of the mesh."""
+    fsdp: Count = 1
+    """How many of them share the parameters and the optimiser between updates."""
     model: Count = 1
     """How many of them share each row: heads, feed-forward and vocabulary are split."""
     batch_size: Natural = 0
@@ -58,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with cli.refusals():
         config = presets[preset][1]
         rows = cfg.batch_size or max(config.batch_size, cfg.devices // cfg.model)
-        told = layout.told(config, cfg.devices, cfg.model, rows, cfg.segments)
+        mesh = sharding.make_mesh(cfg.model, cfg.devices, cfg.fsdp)
+        told = layout.told(config, mesh, rows, cfg.segments)
         report(f"{experiment} {preset}, {rows} rows of {cfg.segments} segments", told)
         if cfg.out:
             origin = folders.provenance("sharding", preset, argv)

@@ -46,18 +46,16 @@ class Told(NamedTuple):
     whole: list[str]
 
 
-def told(cfg: Any, devices: int, model: int, rows: int, segments: int) -> Told:
+def told(cfg: Any, mesh: Mesh, rows: int, segments: int) -> Told:
     """Compile a config's step for a mesh, and look at it.
 
     Args:
-        devices, model: as of `sharding.make_mesh`.
         rows: B of the whole batch.
         segments: W.
 
     Raises:
-        ValueError: a mesh that the devices do not form, or rows that its data axis does not divide.
+        ValueError: rows that the mesh does not divide.
     """
-    mesh = sharding.make_mesh(model, devices)
     sharding.local_rows(rows, mesh)
     state, batch, operators = shapes(cfg, mesh, rows, segments)
     placed = sharding.shardings(state, mesh)
@@ -85,7 +83,7 @@ def shapes(cfg: Any, mesh: Mesh, rows: int, segments: int) -> tuple[TrainState, 
     Args:
         rows, segments: as of `told`.
     """
-    length, by_row = cfg.model.segment_len, NamedSharding(mesh, PartitionSpec("data"))
+    length, by_row = cfg.model.segment_len, sharding.by_row(mesh)
 
     def shape(dims, dtype, placed=by_row) -> Any:
         return jax.ShapeDtypeStruct(dims, dtype, sharding=placed)

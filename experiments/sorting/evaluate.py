@@ -54,6 +54,7 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
         seed=cfg.seed,
         devices=0,
         mesh_model=1,  # that of the run's devices is none of this machine's
+        mesh_fsdp=1,
         distributed=False,
         tensorboard=False,
         any_size=cfg.any_size,

@@ -43,7 +43,7 @@ def make_eval_step(
     Args:
         empty_memory: clear the long-term or compressed memory before every segment (the control).
         schedule: as of `Objective`; nothing is differentiated here.
-        mesh: (data, model), over which the rows are split; None on one device.
+        mesh: over whose data and fsdp axes the rows are split; None on one device.
         foreign_memory: predict every segment from the long-term or compressed memory of another row
             (another control). It takes twice the time.
 

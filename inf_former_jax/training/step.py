@@ -11,6 +11,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool
 
 from inf_former_jax.data.batches import Batch
@@ -21,6 +22,7 @@ from inf_former_jax.training.forward import ForwardPass, by_segment, kinds
 from inf_former_jax.training.objective import Objective, objective_share, objective_weights
 from inf_former_jax.training.optim import labels
 from inf_former_jax.training.schedules import batch_gradient, schedule_of
+from inf_former_jax.training.sharding import along_fsdp, gathered
 from inf_former_jax.training.state import TrainState
 
 
@@ -52,6 +54,11 @@ def make_train_step(
     if objective.schedule == "parallel":
         all_segments.check(cfg)
 
+    shares: Any = PartitionSpec()  # of each gradient, as its parameter is split along fsdp
+    if placed is not None:
+        leaves, _ = trained_leaves(placed.params, trained)
+        shares = [along_fsdp(leaf.spec) for leaf in leaves]
+
     def gradient(shared, by_row, first_row):
         (params, operators, key, weights, kind), (memory, batch) = shared, by_row
         run = ForwardPass(cfg, operators, key, True, objective.empty_memory, first_row=first_row)
@@ -66,8 +73,9 @@ def make_train_step(
         params, memory = state.params, state.memory
         key = jax.random.fold_in(state.key, state.step)
         weights = objective_weights(cfg, objective, memory, batch)
-        shared = params, operators, key, weights, kinds(batch)
-        run = on_each_device(gradient, mesh_of(placed))
+        together = params if placed is None else gathered(params, placed.params)
+        shared = together, operators, key, weights, kinds(batch)
+        run = on_each_device(gradient, mesh_of(placed), (shares, PartitionSpec()))
         (leaves, sums), memory = run(shared, (memory, batch))
         grads = trained_leaves(jax.tree.map(jnp.zeros_like, params), trained)[1](leaves)
         updates, opt_state = tx.update(grads, state.opt_state, params)
@@ -116,7 +124,7 @@ def left_out(
 
 def trained_leaves(
     params: Any, trained: Literal["all", "memory"]
-) -> tuple[list[Array], Callable[[Any], Any]]:
+) -> tuple[list[Any], Callable[[Any], Any]]:
     """(the leaves that are trained, function from such leaves to params with these)."""
     leaves, structure = jax.tree.flatten(params)
     names = jax.tree.leaves(labels(params))

@@ -69,6 +69,41 @@ def test_table_of_the_whole_state(tiny_model):
     assert found["step"] == found["key"] == P()
 
 
+def test_fsdp_splits_the_width_of_every_matrix(tiny_model):
+    """d_model is 8: over 4 devices. Vectors are whole; the batch's rows are over both axes."""
+    by_width = {
+        **dict.fromkeys(("attention/key", "attention/position"), P("fsdp", "model", None)),
+        **dict.fromkeys(("attention/query", "attention/value"), P("fsdp", "model", None)),
+        **dict.fromkeys(("long_term/read/key", "long_term/read/value"), P("fsdp", "model", None)),
+        **dict.fromkeys(("attention/out", "long_term/read/out"), P("model", None, "fsdp")),
+        "inner/kernel": P("fsdp", "model"),
+        "outer/kernel": P("model", "fsdp"),
+        "long_term/gate/kernel": P(None, "fsdp", None),
+    }
+    expected = {f"block_{j}/{name}": spec for j in range(2) for name, spec in by_width.items()}
+    expected |= {"embed/embedding": P("model", "fsdp"), "logits/kernel": P("fsdp", "model")}
+    found = specs(state_shapes(tiny_model), sharding.make_mesh(2, 8, 2))
+    params = {name: found[f"params/{name}"] for name in PARAMS}
+    assert params == PARAMS | expected
+    assert found["memory/layers/0/fifo"] == P(("data", "fsdp"))
+
+
+def test_of_a_dimension_that_is_not_divided_the_others_are_split(tiny_model):
+    """A vocabulary of 10 over 4 devices of the model's axis: whole; the width over 2: split."""
+    cfg = dataclasses.replace(tiny_model, vocab_size=10)
+    mesh = sharding.make_mesh(4, 8, 2)
+    assert specs(state_shapes(cfg), mesh)["params/embed/embedding"] == P(None, "fsdp")
+    assert "params/embed/embedding" in sharding.replicated(state_shapes(cfg), mesh)
+
+
+def test_a_mesh_of_the_users_own_may_lack_axes(tiny_model):
+    kind, devices = jax.sharding.AxisType.Auto, jax.devices()[:4]
+    mesh = jax.make_mesh((4,), ("data",), (kind,), devices=devices)
+    found = specs(state_shapes(tiny_model), mesh)
+    assert found["params/embed/embedding"] == P() and found["memory/seen"] == P("data")
+    assert sharding.row_devices(mesh) == 4 and sharding.local_rows(8, mesh).tolist() == [*range(8)]
+
+
 def test_moments_follow_their_parameters(tiny_model):
     found = specs(state_shapes(tiny_model), sharding.make_mesh(4))
     moments = {k: v for k, v in found.items() if "/mu/" in k or "/nu/" in k}
@@ -116,11 +151,14 @@ def test_nothing_is_listed_where_all_divides(tiny_model):
     assert sharding.replicated(state_shapes(tiny_model), sharding.make_mesh(4)) == []
 
 
-@pytest.mark.parametrize(("model", "shape"), [(1, (8, 1)), (2, (4, 2)), (8, (1, 8))])
-def test_mesh(model, shape):
-    mesh = sharding.make_mesh(model)
-    assert mesh.axis_names == ("data", "model") and mesh.devices.shape == shape
-    assert mesh.axis_types == (jax.sharding.AxisType.Auto,) * 2
+@pytest.mark.parametrize(
+    ("model", "fsdp", "shape"),
+    [(1, 1, (8, 1, 1)), (2, 1, (4, 1, 2)), (8, 1, (1, 1, 8)), (2, 2, (2, 2, 2)), (1, 8, (1, 8, 1))],
+)
+def test_mesh(model, fsdp, shape):
+    mesh = sharding.make_mesh(model, fsdp=fsdp)
+    assert mesh.axis_names == ("data", "fsdp", "model") and mesh.devices.shape == shape
+    assert mesh.axis_types == (jax.sharding.AxisType.Auto,) * 3
 
 
 @pytest.mark.parametrize("model", [0, -1, 3, 16])
@@ -130,9 +168,20 @@ def test_a_mesh_that_does_not_divide_is_refused(model):
         sharding.make_mesh(model)
 
 
+@pytest.mark.parametrize(
+    ("model", "fsdp", "told"),
+    [(1, 3, "8 devices"), (2, 8, "4 devices with mesh_model 2"), (1, 0, "8 devices")],
+)
+def test_an_fsdp_axis_that_does_not_divide_is_refused(model, fsdp, told):
+    with pytest.raises(
+        ValueError, match=f"^mesh_fsdp: found {fsdp}, accepted: a divisor of {told}$"
+    ):
+        sharding.make_mesh(model, fsdp=fsdp)
+
+
 def test_one_process_makes_all_rows_once():
-    for model in (1, 4):
-        rows = sharding.local_rows(16, sharding.make_mesh(model))
+    for model, fsdp in ((1, 1), (4, 1), (1, 4), (2, 2)):
+        rows = sharding.local_rows(16, sharding.make_mesh(model, fsdp=fsdp))
         np.testing.assert_array_equal(rows, np.arange(16))
 
 
@@ -141,9 +190,10 @@ def test_a_batch_that_does_not_divide_is_refused():
         sharding.local_rows(6, sharding.make_mesh(2))
 
 
-def test_placed_batch():
-    """Rows in order, cut over `data`, the same on the devices along `model`."""
-    mesh = sharding.make_mesh(2)
+@pytest.mark.parametrize("fsdp", [1, 2])
+def test_placed_batch(fsdp):
+    """Rows in order, cut over `data` and `fsdp`, the same on the devices along `model`."""
+    mesh = sharding.make_mesh(2, fsdp=fsdp)
     asked = []
 
     def make(rows):
@@ -154,8 +204,9 @@ def test_placed_batch():
     assert asked == [list(range(8))] and placed["none"] is None
     np.testing.assert_array_equal(placed["a"], [[i, 10 * i] for i in range(8)])
     for shard in placed["a"].addressable_shards:
-        data, _ = np.argwhere(mesh.devices == shard.device)[0]
-        np.testing.assert_array_equal(shard.data[:, 0], [2 * data, 2 * data + 1])
+        data, part, _ = np.argwhere(mesh.devices == shard.device)[0]
+        first = 2 * (fsdp * data + part)
+        np.testing.assert_array_equal(shard.data[:, 0], [first, first + 1])
 
 
 def test_everywhere():

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import AxisType
 from rich.console import Console
 
 from inf_former_jax.data.batches import Batch
@@ -52,10 +51,9 @@ def random_batch(seed: int, resets=slice(None)) -> Batch:
     return Batch(tokens, targets, weights * valid, starts, valid)
 
 
-def mesh_of(data: int, model: int):
-    """A mesh over the first data × model devices."""
-    devices = jax.devices()[: data * model]
-    return jax.make_mesh((data, model), ("data", "model"), (AxisType.Auto,) * 2, devices=devices)
+def mesh_of(data: int, fsdp: int, model: int):
+    """A mesh over the first data × fsdp × model devices."""
+    return sharding.make_mesh(model, data * fsdp * model, fsdp)
 
 
 class Trainer(NamedTuple):
@@ -109,13 +107,13 @@ ADAM = optim.optimizer(optim.OptimConfig(steps=10, learning_rate=1e-2))
 @pytest.fixture(scope="module")
 def initial(tiny_model, x64) -> TrainState:
     """As a run on one device begins."""
-    return init_state(tiny_model, ADAM, ROWS, 3, mesh_of(1, 1))
+    return init_state(tiny_model, ADAM, ROWS, 3, mesh_of(1, 1, 1))
 
 
 @pytest.fixture(scope="module")
 def plain(tiny_model, initial) -> Trainer:
     """One device, no dropout, and plain descent at rate 1: old - new params is the gradient."""
-    return make_trainer(tiny_model, optax.sgd(1.0), (1, 1), float64(initial.params))
+    return make_trainer(tiny_model, optax.sgd(1.0), (1, 1, 1), float64(initial.params))
 
 
 @pytest.fixture(scope="module")
@@ -166,11 +164,11 @@ def check_trees(actual, expected, rtol, atol=0.0):
 
 @pytest.mark.slow  # test_pairs.py has a quick one
 @pytest.mark.parametrize(
-    "shape", [(2, 1), (8, 1), (4, 2), (2, 4)], ids=["2x1", "8x1", "4x2", "2x4"]
+    "shape", [(2, 1, 1), (8, 1, 1), (4, 1, 2), (2, 2, 2), (1, 8, 1), (1, 1, 8)], ids=str
 )
 def test_sharded_equals_unsharded(dropping, shape):
     """Dropout included: a row's mask depends on its number in the global batch alone."""
-    one, many = dropping(1, 1), dropping(*shape)
+    one, many = dropping(1, 1, 1), dropping(*shape)
     expected, expected_rows = one.run(one.fresh(), random_batch(0))
     actual, rows = many.run(many.fresh(), random_batch(0))
     check_trees(rows, expected_rows, rtol=1e-10)
@@ -179,9 +177,10 @@ def test_sharded_equals_unsharded(dropping, shape):
     assert jax.tree.map(lambda leaf: leaf.sharding, actual) == many.placed
 
 
-def test_devices_add_up_once_a_step(dropping):
-    """Nothing is summed or gathered over devices inside a loop or a choice: once is enough."""
-    many = dropping(2, 1)
+@pytest.mark.parametrize("shape", [(2, 1, 1), (2, 2, 1), (2, 2, 2)], ids=str)
+def test_devices_add_up_once_a_step(dropping, shape):
+    """Nothing is summed or gathered over rows inside a loop or a choice: once is enough."""
+    many = dropping(*shape)
     traced = many.train_step.trace(many.fresh(), many.place(random_batch(0)), many.operators)
     found = collectives(traced.jaxpr.jaxpr)
     assert found and all(path == ("shard_map",) for path in found)
@@ -191,7 +190,7 @@ def collectives(jaxpr, path=()):
     """The names of the operations around each sum or gathering over devices."""
     for equation in jaxpr.eqns:
         name = equation.primitive.name
-        if name.startswith(("psum", "all_gather", "ppermute", "all_to_all")):
+        if name.startswith(("psum", "reduce_scatter", "all_gather", "ppermute", "all_to_all")):
             yield path
         inner = (leaf for leaf in jax.tree.leaves(equation.params) if hasattr(leaf, "eqns"))
         outer = path if name == "jit" else (*path, name)
@@ -201,7 +200,7 @@ def collectives(jaxpr, path=()):
 
 def test_dropout_is_on(plain, dropping):
     """Else the test above would not be about it."""
-    one = dropping(1, 1)
+    one = dropping(1, 1, 1)
     _, (dropped,) = one.run(one.fresh(), random_batch(0))
     _, (whole,) = plain.run(plain.fresh(), random_batch(0))
     assert abs(dropped["loss"] - whole["loss"]) > 1e-3 * whole["loss"]
@@ -209,7 +208,7 @@ def test_dropout_is_on(plain, dropping):
 
 @pytest.mark.slow
 def test_initial_state_is_the_same_on_any_mesh(tiny_model, initial):
-    sharded = init_state(tiny_model, ADAM, ROWS, 3, mesh_of(4, 2))
+    sharded = init_state(tiny_model, ADAM, ROWS, 3, mesh_of(2, 2, 2))
     assert not sharded.params["block_0"]["attention"]["query"].is_fully_replicated
     check_trees(sharded, initial, rtol=1e-12)
 
@@ -377,7 +376,7 @@ def test_the_old_state_is_donated(plain):
 
 
 @pytest.mark.parametrize(
-    "shape", [(1, 1), pytest.param((4, 2), marks=pytest.mark.slow)], ids=["1x1", "4x2"]
+    "shape", [(1, 1, 1), pytest.param((2, 2, 2), marks=pytest.mark.slow)], ids=str
 )
 def test_no_step_after_the_first_is_compiled(dropping, caplog, shape):
     """Three steps with other batches, nor traced. (The jit's cache size also counts look-ups, and a
@@ -406,7 +405,7 @@ def test_no_step_after_the_first_is_traced(plain):
 
 
 def test_same_seed_same_bits(dropping):
-    trainer = dropping(1, 1)
+    trainer = dropping(1, 1, 1)
     batches = [random_batch(0), random_batch(1)]
     first, second = (trainer.run(trainer.fresh(), *batches)[0] for _ in range(2))
     check_trees(first, second, rtol=0.0)
@@ -416,7 +415,7 @@ def test_same_seed_same_bits(dropping):
 
 def test_dropout_differs_between_steps(dropping):
     """The key is folded with the step: the same batch in the same state drops other units."""
-    trainer = dropping(1, 1)
+    trainer = dropping(1, 1, 1)
     _, (first,) = trainer.run(trainer.fresh(), random_batch(0))
     _, (second,) = trainer.run(trainer.fresh(step=jnp.array(1, jnp.int32)), random_batch(0))
     assert first["loss"] != second["loss"]
@@ -600,7 +599,7 @@ def test_a_planted_nan_stops_the_loop_at_its_step(plain, tmp_path, where, named)
 
 def test_a_nan_that_only_the_update_makes_is_seen_at_its_step(dropping):
     """The loss and the gradient are those of the parameters before the update."""
-    trainer = dropping(1, 1)
+    trainer = dropping(1, 1, 1)
     state = trainer.fresh()
     spoilt = jax.tree.map(
         lambda leaf: leaf.at[...].set(jnp.nan) if leaf.ndim else leaf, state.opt_state
