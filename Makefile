@@ -9,7 +9,8 @@ FLOOR := .venv-floor
 FLOOR_TESTS := tests/memory tests/models tests/training tests/generate tests/data
 # A file is one worker's: what it compiled stays with it.
 # Files in the order of tests/conftest.py, longest first.
-TWO := -n 2 --dist loadfile --no-loadscope-reorder
+# A worker that dies ends the run: begun anew, pytest-xdist 3.8 may wait for ever.
+TWO := -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 TEST := $(BIN)/python -m pytest $(TWO)
 # Large arrays in large pages: fewer page faults on a CPU (no effect but on glibc).
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1

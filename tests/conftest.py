@@ -100,6 +100,17 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: order[item.path])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _programs_of_one_file():
+    """Forget a file's compiled programs: each keeps some memory maps, of which a process has 65,530.
+
+    Those of all files together came to 45,000; a worker died where a map could not be made.
+    """
+    yield
+    jax.clear_caches()
+    gc.collect()
+
+
 @pytest.fixture(scope="session")
 def tiny_model():
     """An ∞-former of 2 layers; its 4 heads and 12 tokens are divisible by 2 and by 4 devices.

@@ -13,7 +13,7 @@ import jax
 
 import inf_former_jax.contrib.fused_attention
 import inf_former_jax.contrib.pallas_read  # noqa: F401 (both add options of the models)
-from experiments.run import devices, folders, process, training
+from experiments.run import devices, folders, hosts, process, training
 from experiments.run.experiment import Config, Experiment
 from experiments.run.options import HELP, HELP_ALL, Options, applied, help_text
 from experiments.run.stopping import INTERRUPTED
@@ -25,11 +25,11 @@ from inf_former_jax.training.loop import Interrupted
 from inf_former_jax.training.metrics import NonFiniteError
 
 #: Exit statuses (docs/how_to/runs.md): a refused option, file or folder; a NaN stopped the run; a
-#: signal did; a file could not be written, or not be read any more.
+#: signal did; a file could not be written, or not be read any more. `peers.GONE` is 5.
 REFUSED, STOPPED, NO_FILE = 2, 1, 4
 _STATUSES = (
     "exit status: 0 done, 1 a NaN stopped the run, 2 something is refused, 3 a signal came, "
-    "4 a file cannot be written\n"
+    "4 a file cannot be written,\n5 another host is gone\n"
     "compiled programs are kept in ~/.cache/inf_former_jax; JAX_COMPILATION_CACHE_DIR is another "
     "folder,\nand with --no-keep-programs or JAX_ENABLE_COMPILATION_CACHE=false nothing is kept"
 )
@@ -60,8 +60,8 @@ def stops() -> Iterator[None]:
     written, such as on a full disk.
     """
     with (
-        _one_line(NonFiniteError, NonFiniteState, status=STOPPED),
-        _one_line(Interrupted, status=INTERRUPTED, advice=_SAVED),
+        _one_line(NonFiniteError, NonFiniteState, status=STOPPED, on_all=True),
+        _one_line(Interrupted, status=INTERRUPTED, advice=_SAVED, on_all=True),
         _one_line(CheckpointError, status=REFUSED),
         _one_line(OSError, status=NO_FILE, advice=_KEPT),
         _one_line_if_full(),
@@ -70,10 +70,15 @@ def stops() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _one_line(*kinds: type[Exception], status: int, advice: str = "") -> Iterator[None]:
+def _one_line(
+    *kinds: type[Exception], status: int, advice: str = "", on_all: bool = False
+) -> Iterator[None]:
+    """Args: on_all: of several hosts all have this error."""
     try:
         yield
     except kinds as error:
+        if on_all:
+            hosts.goodbye()
         _end(str(error), status, advice)
 
 
@@ -98,6 +103,7 @@ _FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))
 
 def _end(message: str, status: int, advice: str) -> NoReturn:
     print(printable(f"error: {message}" + (f"; {advice}" if advice else "")), file=sys.stderr)
+    hosts.end(status)
     raise SystemExit(status) from None
 
 
@@ -124,15 +130,18 @@ def main(
     preset, cfg = parse(experiment, description, argv)
     folder = Path(cfg.out or f"runs/{experiment.name}/{preset}-{cfg.seed}")
     with refusals():
+        hosts.check(cfg.hosts, cfg.distributed)
         if cfg.distributed:
-            jax.distributed.initialize()
+            hosts.join(cfg.hosts)
         folder = folders.numbered(folder) if cfg.fresh else folder
-    result, finished = start(experiment, preset, cfg, folder, argv)
+    with hosts.watched():
+        result, finished = start(experiment, preset, cfg, folder, argv)
     if finished:
         print(f"{folder} holds the finished run; --fresh for another one")
     if not jax.process_index():
         with stops():
             experiment.report(preset, folder, result)
+    hosts.goodbye()
 
 
 def command(

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from experiments.run.hosts import HostsConfig
 from inf_former_jax.fields import Checked, Count, Natural, Seed
 from inf_former_jax.models.decoder import ModelConfig
 from inf_former_jax.training.checkpoint import CheckpointConfig
@@ -44,7 +45,8 @@ class RunConfig(Checked):
     tensorboard: bool = False
     """Write TensorBoard events too (extra `tensorboard`). May change in a run."""
     distributed: bool = False
-    """Several hosts: call jax.distributed.initialize() first; start the same command on each."""
+    """Several hosts: start the same command on each; `hosts` says how they find one another."""
+    hosts: HostsConfig = dataclasses.field(default_factory=HostsConfig)
 
 
 def small_model(model: ModelConfig, **changes: Any) -> ModelConfig:

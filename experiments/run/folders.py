@@ -41,6 +41,7 @@ CHANGEABLE = (
     "keep_programs",
     "tensorboard",
     "distributed",
+    "hosts",
 )
 
 #: The file whose lock the process has that a run folder belongs to.

@@ -42,6 +42,7 @@ RARE = frozenset(
     optim.skip_nonfinite checkpoint.minutes
     objective.reconstruction_weight objective.segments_at_once layout.marks
     keep_lower mesh_fsdp
+    hosts.coordinator hosts.processes hosts.process hosts.timeout hosts.heartbeat
     """.split()  # noqa: SIM905
 )
 

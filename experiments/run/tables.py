@@ -135,8 +135,8 @@ def as_run(result: Result) -> Result:
     return {**result, "settings": run | asked, "steps": steps}
 
 
-#: Settings in which runs of one kind may differ: no update depends on the mesh.
-_NOT_THE_RUN = ("seed", "out", "mesh_model", "mesh_fsdp")
+#: Settings in which runs of one kind may differ: no update depends on the mesh or the hosts.
+_NOT_THE_RUN = ("seed", "out", "mesh_model", "mesh_fsdp", "distributed", "hosts")
 
 
 def groups(results: Iterable[Result]) -> Iterable[list[Result]]:

@@ -266,10 +266,10 @@ def _time_over(cfg: LoopConfig, seconds: float) -> bool:
 
 
 def _agreed(*flags: bool) -> tuple[bool, ...]:
-    """The first process's flags, on every one of them."""
+    """The same on every process: which flags any one of them has."""
     if jax.process_count() == 1:
         return flags
-    return tuple(multihost_utils.broadcast_one_to_all(np.array(flags)).tolist())
+    return tuple(multihost_utils.process_allgather(np.array(flags)).any(axis=0).tolist())
 
 
 @contextlib.contextmanager

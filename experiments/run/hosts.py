@@ -1,0 +1,126 @@
+"""Several hosts run one command: they find one another, and end together."""
+
+import atexit
+import contextlib
+import dataclasses
+import os
+import socket
+import sys
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from experiments.run.peers import Peer, Watch, meet
+from inf_former_jax.fields import Checked, Count, Natural
+from inf_former_jax.require import require
+
+
+@dataclasses.dataclass(frozen=True)
+class HostsConfig(Checked):
+    """How the processes of `--distributed` find one another."""
+
+    coordinator: str = ""
+    """HOST:PORT of the first process; "" = what Slurm, a TPU pod, OpenMPI or Kubernetes says."""
+    processes: Natural = 0
+    """How many there are, with a coordinator."""
+    process: Natural = 0
+    """The number of this one, from 0, with a coordinator."""
+    timeout: Count = 300
+    """Seconds to wait for all of them at the start."""
+    heartbeat: Count = 60
+    """Seconds of silence after which a process counts as gone, which ends the others."""
+
+
+#: JAX's own heartbeat ends a process with a stack of C++: ours comes first.
+_MUCH_LATER = 3
+
+_watch: Watch | None = None
+
+
+def check(cfg: HostsConfig, distributed: bool) -> None:
+    """Refuse options of hosts that do not fit together.
+
+    Raises:
+        ValueError: they do not.
+    """
+    given = cfg.coordinator or cfg.processes or cfg.process
+    require(distributed or not given, "hosts", "options of hosts", "--distributed with them")
+    if given:
+        require(cfg.coordinator, "hosts.coordinator", "none", "HOST:PORT of the first process")
+        require(cfg.processes > 0, "hosts.processes", cfg.processes, "how many there are")
+        fits = cfg.process < cfg.processes
+        require(fits, "hosts.process", cfg.process, f"0 to {cfg.processes - 1}")
+
+
+def join(cfg: HostsConfig) -> None:
+    """Meet the other processes, begin JAX's distributed service, and watch them from then on.
+
+    Raises:
+        ValueError: they do not meet (`peers.meet`), or no cluster is found.
+    """
+    global _watch
+    # JAX's own handler of SIGTERM would take the place of ours.
+    jax.config.update("jax_enable_preemption_service", False)
+    seconds = {
+        "initialization_timeout": cfg.timeout,
+        "heartbeat_timeout_seconds": _MUCH_LATER * cfg.heartbeat,
+    }
+    if cfg.coordinator:
+        peers = meet(cfg.coordinator, cfg.processes, cfg.process, cfg.timeout)
+        jax.distributed.initialize(cfg.coordinator, cfg.processes, cfg.process, **seconds)
+    else:
+        try:
+            jax.distributed.initialize(**seconds)
+        except ValueError:
+            accepted = "a cluster that JAX knows, or --hosts.coordinator HOST:PORT"
+            raise ValueError(f"distributed: found no cluster, accepted: {accepted}") from None
+        peers = _meet_again(cfg)
+    _watch = Watch(peers, jax.process_count(), cfg.heartbeat)
+    atexit.register(_leave)  # before JAX's own, which waits for the others
+
+
+def _meet_again(cfg: HostsConfig) -> list[Peer]:
+    """The connections of processes that a cluster brought together, at an address of the first."""
+    text = ""
+    if not jax.process_index():
+        with socket.socket() as free:
+            free.bind(("", 0))
+            text = f"{socket.getfqdn()}:{free.getsockname()[1]}"
+    letters = np.zeros(256, np.uint8)
+    letters[: len(text)] = np.frombuffer(text.encode(), np.uint8)
+    told = bytes(multihost_utils.broadcast_one_to_all(letters)).rstrip(b"\0").decode()
+    return meet(told, jax.process_count(), jax.process_index(), cfg.timeout)
+
+
+def goodbye() -> None:
+    """All processes are about to end, for a reason that all of them know."""
+    global _watch
+    if _watch is not None:
+        _watch.goodbye()
+        _watch = None
+
+
+def end(status: int) -> None:
+    """End this process alone, if there are others: they see it, and end too."""
+    if _watch is not None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[None]:
+    """Where a computation fails since a peer is gone, let the watch say so, and end this process."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError:
+        if _watch is not None:
+            _watch.settle()
+        raise
+
+
+def _leave() -> None:
+    """The process ends without a goodbye, by an error: JAX would wait for the others."""
+    end(1)
