@@ -102,9 +102,9 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="module", autouse=True)
 def _programs_of_one_file():
-    """Forget a file's compiled programs: each keeps some memory maps, of which a process has 65,530.
+    """Forget a file's compiled programs: each keeps memory maps, of which a process has 65,530.
 
-    Those of all files together came to 45,000; a worker died where a map could not be made.
+    Those of all files together came to 45,000 in one worker, and another one died.
     """
     yield
     jax.clear_caches()

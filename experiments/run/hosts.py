@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -48,7 +49,8 @@ def check(cfg: HostsConfig, distributed: bool) -> None:
     given = cfg.coordinator or cfg.processes or cfg.process
     require(distributed or not given, "hosts", "options of hosts", "--distributed with them")
     if given:
-        require(cfg.coordinator, "hosts.coordinator", "none", "HOST:PORT of the first process")
+        there = bool(cfg.coordinator)
+        require(there, "hosts.coordinator", "none", "HOST:PORT of the first process")
         require(cfg.processes > 0, "hosts.processes", cfg.processes, "how many there are")
         fits = cfg.process < cfg.processes
         require(fits, "hosts.process", cfg.process, f"0 to {cfg.processes - 1}")
@@ -63,7 +65,7 @@ def join(cfg: HostsConfig) -> None:
     global _watch
     # JAX's own handler of SIGTERM would take the place of ours.
     jax.config.update("jax_enable_preemption_service", False)
-    seconds = {
+    seconds: Any = {
         "initialization_timeout": cfg.timeout,
         "heartbeat_timeout_seconds": _MUCH_LATER * cfg.heartbeat,
     }
@@ -112,7 +114,7 @@ def end(status: int) -> None:
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-    """Where a computation fails since a peer is gone, let the watch say so, and end this process."""
+    """Where a computation fails since a peer is gone, let the watch say so, and end the process."""
     try:
         yield
     except jax.errors.JaxRuntimeError:

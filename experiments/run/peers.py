@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from inf_former_jax.require import require
 
@@ -69,10 +70,11 @@ def _receive(port: int, processes: int, deadline: float, seconds: float) -> list
     problem = ""
     with contextlib.ExitStack() as held:
         try:
-            server = held.enter_context(socket.create_server(("", port), backlog=processes))
+            server = held.enter_context(_listening(port, processes))
         except OSError as error:
+            reason = os.strerror(error.errno or 0)
             raise ValueError(
-                f"hosts.coordinator: found port {port}: {error.strerror}, accepted: a free port"
+                f"hosts.coordinator: found port {port}: {reason}, accepted: a free port"
             ) from None
         while len(found) < processes - 1 and not problem:
             server.settimeout(max(0.01, deadline - time.monotonic()))
@@ -91,13 +93,24 @@ def _receive(port: int, processes: int, deadline: float, seconds: float) -> list
                 connection.close()
             elif problem:
                 _tell(connection, problem)
+                connection.close()
             else:
                 found[number] = connection
     for connection in found.values():
         _tell(connection, problem or _WELCOME)
     if problem:
+        for connection in found.values():
+            connection.close()
         raise ValueError(problem)
     return [Peer(number, found[number]) for number in sorted(found)]
+
+
+def _listening(port: int, processes: int) -> socket.socket:
+    """A socket at a port, by IPv4 and, where the system has it, IPv6."""
+    if not socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), backlog=processes)
+    options: Any = {"family": socket.AF_INET6, "dualstack_ipv6": True}
+    return socket.create_server(("", port), backlog=processes, **options)
 
 
 def _introduced(

@@ -1,0 +1,190 @@
+"""Real processes that train together, on 127.0.0.1: what they compute, and how they end."""
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tests.experiments.run.drill import TINY, environment, figures, newest
+
+pytestmark = pytest.mark.slow
+
+SORTING = ("-m", "experiments.sorting", *TINY)
+
+#: The same, which prints the numbers of the rows that this process has made.
+COUNTED = """
+import sys
+from experiments.sorting.__main__ import main
+from experiments.sorting.task import Sorting
+made, batch = set(), Sorting.batch
+def counted(self, update, rows):
+    made.update(rows.tolist())
+    return batch(self, update, rows)
+Sorting.batch = counted
+main(sys.argv[1:])
+print("rows", *sorted(made))
+"""
+
+TEXT = shlex.split("""
+    -m experiments.language_modeling gpt2-infinity-lasting --tokenizer bytes
+    --model.vocab-size 258 --model.segment-len 8 --model.num-layers 1 --model.num-heads 2
+    --model.head-dim 4 --model.d-model 8 --model.d-inner 16 --model.long-term.num-basis 8
+    --model.long-term.num-samples 8 --model.long-term.bins 8 --batch-size 4 --segments 2
+    --optim.steps 6 --optim.warmup-steps 1 --loop.log-every 2 --loop.eval-every 6
+    --valid-characters 300 --sample 0
+""")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Where programs are kept, so that the second start of a kind is quick."""
+    return tmp_path_factory.mktemp("programs")
+
+
+def begin(program, count, devices, cache, *options):
+    """Processes that train together, each with so many devices."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    together = ["--distributed", "--hosts.coordinator", address, "--hosts.processes", str(count)]
+    together += ["--hosts.heartbeat", "5", "--hosts.timeout", "120"]
+    lines = [[*together, "--hosts.process", str(number)] for number in range(count)]
+    return [start(program, devices, cache, *options, *line) for line in lines]
+
+
+def start(program, devices, cache, *options):
+    """A process, as its own user would start it."""
+    command = [sys.executable, *program, *options]
+    return subprocess.Popen(
+        command,
+        env=environment(devices, cache) | {"XDG_CACHE_HOME": str(cache)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def ended(processes, *statuses):
+    """What each of them said, of which the status is checked."""
+    said = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [*statuses], said
+    return said
+
+
+def wait_for(out, step, processes):
+    deadline = time.monotonic() + 200
+    while newest(out) < step:
+        over = [process for process in processes if process.poll() is not None]
+        assert not over and time.monotonic() < deadline, [p.communicate()[0] for p in over]
+        time.sleep(0.02)
+
+
+def test_two_processes_are_stopped_and_four_go_on(tmp_path, cache):
+    """As one process with four devices would train; each makes its own rows only.
+
+    SIGTERM comes to the second one alone: both save, and end with status 3.
+    """
+    out, alone = tmp_path / "together", tmp_path / "alone"
+    two = begin(SORTING, 2, 2, cache, "--out", str(out))
+    wait_for(out, 10, two)
+    two[1].send_signal(signal.SIGTERM)
+    first, second = ended(two, 3, 3)
+    assert "Traceback" not in first + second
+    assert "error: SIGTERM after step" in second and "error: a signal after step" in first
+    saved = newest(out)
+    assert 10 <= saved < 40
+    four = begin(("-c", COUNTED, *TINY), 4, 1, cache, "--out", str(out))
+    said = ended(four, 0, 0, 0, 0)
+    assert f"going on after update {saved}\n" in said[0] and "accuracy" in said[0]
+    assert all("step " not in one for one in said[1:])
+    assert [one.strip().splitlines()[-1] for one in said] == [f"rows {n}" for n in range(4)]
+    ended([start(SORTING, 4, cache, "--out", str(alone))], 0)
+    ours, theirs = figures(out), figures(alone)
+    np.testing.assert_allclose(ours["norms"][5], theirs["norms"][5], rtol=1e-5)
+    assert ours["norms"].keys() == theirs["norms"].keys() and len(ours["norms"]) == 8
+    for a, b in zip(ours["valid"], theirs["valid"], strict=True):
+        np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-3)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_who_is_killed_is_told_at_once(tmp_path, cache, victim):
+    """Also to a process that waits in a sum for the one that is gone."""
+    both = begin(SORTING, 2, 2, cache, "--out", str(tmp_path), "--optim.steps", "4000")
+    wait_for(tmp_path, 10, both)
+    both[victim].kill()
+    killed, other = time.monotonic(), both[1 - victim]
+    (said,) = ended([other], 5)
+    assert time.monotonic() - killed < 5 + 15  # the heartbeat, and what the issue allows
+    gone = f"error: process {victim} of 2 is gone: its connection ended; the same command goes on"
+    assert gone in said and "Traceback" not in said and "Check failure" not in said
+    both[victim].communicate()
+
+
+def test_who_stands_still_is_told_after_the_heartbeat(tmp_path, cache):
+    """Once it goes on, it sees that it is alone."""
+    both = begin(SORTING, 2, 2, cache, "--out", str(tmp_path), "--optim.steps", "4000")
+    wait_for(tmp_path, 10, both)
+    both[1].send_signal(signal.SIGSTOP)
+    begun = time.monotonic()
+    (said,) = ended(both[:1], 5)
+    assert 4 < time.monotonic() - begun < 5 + 15
+    assert "error: process 1 of 2 is gone: it was silent for 5 s" in said
+    both[1].send_signal(signal.SIGCONT)
+    (said,) = ended(both[1:], 5)
+    assert "error: process 0 of 2 is gone: its connection ended" in said
+
+
+def test_what_one_host_refuses_ends_all(tmp_path, cache):
+    """The folder is another run's: the first one says so, and the other does not wait for ever."""
+    ended([start(SORTING, 1, cache, "--out", str(tmp_path), "--optim.steps", "3")], 0)
+    first, second = ended(begin(SORTING, 2, 1, cache, "--out", str(tmp_path)), 2, 5)
+    assert "error: out: found" in first and "Traceback" not in first + second
+    assert "error: process 0 of 2 is gone: its connection ended" in second
+
+
+def test_nobody_comes(tmp_path, cache):
+    options = "--distributed --hosts.processes 2 --hosts.timeout 2 --hosts.process"
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    first, second = (
+        ended([start(SORTING, 1, cache, *options.split(), n, "--hosts.coordinator", address)], 2)[0]
+        for n in "01"
+    )
+    assert (
+        "error: hosts: found 1 of 2 processes after 2 s, accepted: all of them (missing: 1)\n"
+        in first
+    )
+    assert f"error: hosts.coordinator: found nobody at {address} after 2 s" in second
+    assert "Traceback" not in first + second
+
+
+def test_documents_of_very_different_lengths(tmp_path, cache):
+    """One text is a hundred times as long as another; the last batches are not full."""
+    rng, data = np.random.default_rng(0), tmp_path / "books"
+    words = ["sea", "whale", "ship", "the", "of", "and", "a", "sail"]
+    for split, sizes in {
+        "train": (10, 1000, 30, 17, 200),
+        "valid": (40, 7),
+        "test": (300, 3),
+    }.items():
+        (data / split).mkdir(parents=True)
+        for number, size in enumerate(sizes):
+            (data / split / f"{number}.txt").write_text(" ".join(rng.choice(words, size)))
+    given = [*TEXT, "--data", str(data), "--cache", str(tmp_path / "cache")]
+    ended(begin(given, 2, 1, cache, "--out", str(tmp_path / "two")), 0, 0)
+    ended([start(given, 2, cache, "--out", str(tmp_path / "one"))], 0)
+    two, one = (
+        json.loads((tmp_path / name / "result.json").read_text()) for name in ("two", "one")
+    )
+    assert one["test"].keys() == two["test"].keys()
+    for label, expected in one["test"].items():
+        np.testing.assert_allclose(two["test"][label]["loss"], expected["loss"], rtol=1e-5)
+    assert os.path.exists(tmp_path / "two" / "metrics.jsonl")
