@@ -1,9 +1,11 @@
 """What a training step needs on a mesh: bytes on each device, and what devices tell each other.
 
     python -m experiments.sharding EXPERIMENT PRESET [--options]
+    python -m experiments.sharding scaling [--options]
 
 Nothing is computed: the step is compiled for pretended CPU devices, and its program is looked at.
-An accelerator's compiler may merge or split what is told, and needs other scratch memory.
+An accelerator's compiler may merge or split what is told, and needs other scratch memory. `scaling`
+says from such counts what share of an update many devices would spend on telling.
 """
 
 if __name__ == "__main__":  # before JAX is imported, which takes seconds
@@ -19,7 +21,7 @@ import jax
 
 from experiments.catalogue import EXPERIMENTS
 from experiments.run import cli, devices, folders, tables
-from experiments.sharding import layout
+from experiments.sharding import layout, scaling
 from experiments.sharding.layout import Told
 from inf_former_jax.fields import Checked, Count, Natural
 from inf_former_jax.require import require
@@ -49,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         return print(__doc__)
+    if argv[0] == "scaling":
+        return scaling.main(argv[1:])
     experiment, preset = [*argv, "none"][:2]
     with cli.refusals():
         require(experiment in EXPERIMENTS, "EXPERIMENT", experiment, ", ".join(EXPERIMENTS))

@@ -27,6 +27,10 @@ _COLLECTIVE = re.compile(
 _SHAPE = re.compile(r"(pred|[a-z]+\d+)\w*\[([\d,]*)\]")
 
 
+#: What is told and held does not depend on how well the CPU's code is optimised, which takes long.
+_UNOPTIMISED = {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": True}
+
+
 class Told(NamedTuple):
     """What a step needs on each device of a mesh.
 
@@ -61,7 +65,7 @@ def told(cfg: Any, mesh: Mesh, rows: int, segments: int) -> Told:
     placed = sharding.shardings(state, mesh)
     tx = optimizer(cfg.optim)
     step = make_train_step(cfg.model, tx, cfg.objective, placed, cfg.optim.trained)
-    compiled = step.lower(state, batch, operators).compile()
+    compiled = step.lower(state, batch, operators).compile(_UNOPTIMISED)
     held = {
         "parameters": state.params,
         "optimiser": state.opt_state,
