@@ -1,9 +1,11 @@
 """How well does a trained sorter sort sequences of another length?
 
-    python -m experiments.sorting evaluate --run FOLDER --length 64000 --out OUT
+    python -m experiments.sorting evaluate --length 64012 --test-sequences 96 --out OUT
+    python -m experiments.sorting evaluate --run FOLDER --length 16012 --out OUT
 
-The folder is a run, or one that `experiments.weights parameters` has made. Nothing is trained. The
-figures are on test sequences, as trained and with the controls, beside what needs no learning.
+The folder is a run, or one that `experiments.weights parameters` has made; without one it is the
+trained sorter that comes with the project. Nothing is trained. The figures are on test sequences,
+as trained and with the controls, beside what needs no learning.
 """
 
 import dataclasses
@@ -19,13 +21,17 @@ from inf_former_jax.fields import Checked, Natural, Required, Sample, Seed
 
 _FIGURES = "evaluation.json"
 
+#: The sorter that comes with the project, as `experiments.weights parameters` wrote it.
+_TRAINED = Path(__file__).parent / "trained"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(Checked):
     """Which sorter is tested on what."""
 
-    run: Annotated[str, Required("the folder of a run")] = ""
-    """Folder of a run of sorting, or of its parameters."""
+    run: str = ""
+    """Folder of a run of sorting, or of its parameters; "" = the trained sorter that comes with the
+    project, experiments/sorting/trained."""
     length: Natural = 0
     """n, tokens to sort; 0 = as many as it was trained on."""
     test_sequences: Sample = 800
@@ -71,6 +77,7 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
 def main(argv: Sequence[str]) -> None:
     """The command line: `python -m experiments.sorting evaluate [--options]`."""
     cfg = cli.options("python -m experiments.sorting evaluate", __doc__, EvaluateConfig(), argv)
+    cfg = dataclasses.replace(cfg, run=cfg.run or str(_TRAINED))
     devices.offer()
     file = Path(cfg.out) / _FIGURES
     result = written("sorting", cfg, argv, file, evaluate)
