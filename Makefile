@@ -47,8 +47,8 @@ check: lint $(STAMP)  ## lint, format, every test, the documentation, and the wh
 	$(MAKE) docs
 	$(MAKE) wheel
 
-drill: $(STAMP)  ## kill and stop runs at random moments, which then go on (ARGS=50 moments each)
-	$(BIN)/python -m tests.experiments.run.drill $(ARGS)
+drill: $(STAMP)  ## faults on real runs, which then go on (ARGS="--moments 50")
+	$(BIN)/python -m experiments.faults $(ARGS)
 
 lint: $(STAMP)  ## ruff: rules and format; pyright: types; nothing is changed
 	$(BIN)/ruff check .

@@ -83,7 +83,7 @@ _LONGEST = (
     "models/test_remat.py",
     "experiments/test_lowering.py",
     "training/test_memory_gradient.py",
-    "run/test_processes.py",
+    "faults/test_processes.py",
     "docs/test_pages.py",
     "test_notebooks.py",
     "benchmark/test_steps.py",

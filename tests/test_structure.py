@@ -184,7 +184,6 @@ OPENING = {
     "inf_former_jax/generate/saved.py": "NumPy reads members of an archive",
     "experiments/run/folders.py": "holds a lock",
     "experiments/run/room.py": "asks the system for its memory",
-    "experiments/benchmark/inference.py": "asks the system for its memory",
 }
 
 

@@ -1,10 +1,8 @@
 """Inference: a segment of GPT-2 small, a document of a million tokens, and greedy tokens."""
 
-import resource
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,6 +11,7 @@ import numpy as np
 
 from experiments.benchmark.timing import TINY, BenchmarkConfig, Case, compile_case, race, ratio
 from experiments.language_modeling.config import PRESETS
+from experiments.run.room import host_bytes
 from inf_former_jax.generate import decoding, generate, start
 from inf_former_jax.memory import state
 from inf_former_jax.models import presets
@@ -180,14 +179,6 @@ def require_whole(rows: Sequence[Mapping[str, float]], memory: state.Memory, wri
         first, last = rows[0][name], rows[-1][name]
         grown = f"{last:.1f} after {first:.1f}"
         require(last <= most * first, f"stream: {name}", grown, "no growth")
-
-
-def host_bytes() -> int:
-    """Bytes that the process occupies now; where that is not known, the most so far."""
-    statm = Path("/proc/self/statm")
-    if statm.is_file():
-        return int(statm.read_text().split()[1]) * resource.getpagesize()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10
 
 
 def generation(cfg: BenchmarkConfig) -> dict[str, Any]:

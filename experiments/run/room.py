@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import resource
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,14 @@ def found() -> int:
         free = next(line for line in lines if line.startswith("MemAvailable"))
         limits.append(int(free.split()[1]) * 1024)
     return min(limits)
+
+
+def host_bytes() -> int:
+    """Bytes that the process occupies now; where that is not known, the most so far."""
+    statm = Path("/proc/self/statm")
+    if statm.is_file():
+        return int(statm.read_text().split()[1]) * resource.getpagesize()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10
 
 
 def cores() -> int:

@@ -192,7 +192,11 @@ class Checkpoints:
         keep = [policies.LatestN(cfg.keep), *filter(None, [self._best])]
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy(keep),
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._list_files),
+            async_options=ocp.AsyncOptions(
+                post_finalization_callback=self._list_files,
+                # Otherwise threads wait ten minutes for a folder that could not be made.
+                create_directories_asynchronously=False,
+            ),
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
             create=not read_only,

@@ -57,7 +57,7 @@ def check_finite(step: int, metrics: Mapping[str, Any]) -> None:
     Raises:
         NonFiniteError: naming the step and what is not finite.
     """
-    bad = [name for name in ("loss", "kl", "grad_norm") if not np.isfinite(metrics[name])]
+    bad = [name for name in ("loss", "weight", "kl", "grad_norm") if not np.isfinite(metrics[name])]
     bad += [name for name in ("memory", "parameters", "optimizer") if not metrics[f"{name}_finite"]]
     if bad:
         raise NonFiniteError(f"step {step}: NaN or infinity in {', '.join(bad)}")

@@ -41,13 +41,14 @@ def test_sums_are_added_in_float64():
 
 
 FINITE = dict.fromkeys(("memory_finite", "parameters_finite", "optimizer_finite"), True)
-GOOD = {"loss": 1.0, "kl": 0.0, "grad_norm": 2.0, **FINITE}
+GOOD = {"loss": 1.0, "weight": 3.0, "kl": 0.0, "grad_norm": 2.0, **FINITE}
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
         ({"loss": np.nan}, "loss"),
+        ({"weight": np.nan}, "weight"),  # as of NaN among a batch's weights
         ({"kl": np.inf}, "kl"),
         ({"grad_norm": -np.inf, "memory_finite": False}, "grad_norm, memory"),
         ({"parameters_finite": False, "optimizer_finite": False}, "parameters, optimizer"),

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from experiments.benchmark import __main__ as benchmark
-from experiments.benchmark.inference import CACHED, host_bytes, require_same, require_whole
+from experiments.benchmark.inference import CACHED, require_same, require_whole
 from experiments.benchmark.timing import TINY
+from experiments.run.room import host_bytes
 from inf_former_jax.memory import state
 
 

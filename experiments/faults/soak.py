@@ -1,0 +1,205 @@
+"""A soak: minutes of training, then minutes of streaming, in which memory and speed must be flat.
+
+    python -m experiments.faults soak [--options]
+
+The tiny sorter is trained by the code of any run, with its evaluations and checkpoints. Then four
+rows read and say tokens without end, and two of them in turn begin anew. Meanwhile the bytes of
+all live arrays, the process's memory and the seconds of a step are sampled. Their first fifth is
+left out, in which caches fill.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.faults.runs import TINY
+from experiments.faults.slope import ERRORS, FIGURES, SMALL, Slope, slope
+from experiments.run import cli, devices, folders, room, tables, training
+from experiments.sorting import data
+from experiments.sorting.config import SortingConfig
+from experiments.sorting.task import SORTING, Sorting
+from inf_former_jax import generate
+from inf_former_jax.data.batches import Batch
+from inf_former_jax.fields import Checked, Positive
+from inf_former_jax.models.decoder import operators
+from inf_former_jax.training.metrics import read_rows
+
+#: The part of the samples that is left out, at the beginning.
+_FILLING = 0.2
+
+#: The run: as long as its minutes last, at one learning rate, with many checkpoints.
+_ENDLESS = "--optim.steps 2000000000 --optim.schedule constant --loop.log-every 20"
+_ENDLESS += " --loop.eval-every 400 --checkpoint.every 100"
+
+#: Rows of the stream, tokens that are read and said in a turn, and turns after which two rows begin
+#: anew.
+_ROWS, _READ, _SAID, _TURNS = 4, 40, 10, 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SoakConfig(Checked):
+    """How long."""
+
+    minutes: Positive = 10.0
+    """Minutes of training, and as many of streaming."""
+    every: Positive = 1.0
+    """Seconds between two samples of the memory."""
+    out: str = "runs/soak"
+    """Folder of soak.json and soak.png, and of the run."""
+
+
+class Samples:
+    """Figures by their time.
+
+    Args:
+        every: seconds between two samples at least.
+    """
+
+    def __init__(self, every: float):
+        self._every = every
+        self.times: list[float] = []
+        self.figures: dict[str, list[float]] = {"live": [], "process": []}
+
+    def take(self, **figures: float) -> None:
+        """Take a sample, if it is time for one."""
+        now = time.monotonic()
+        if self.times and now - self.times[-1] < self._every:
+            return
+        self.times.append(now)
+        figures |= {"live": float(sum(array.nbytes for array in jax.live_arrays()))}
+        figures |= {"process": float(room.host_bytes())}
+        for name, figure in figures.items():
+            self.figures.setdefault(name, []).append(figure)
+
+    def series(self) -> dict[str, tuple[list[float], list[float]]]:
+        """Figure → (seconds from the first sample on, figures), without what fills caches."""
+        return {name: settled(self.times, values) for name, values in self.figures.items()}
+
+
+def settled(times: Sequence[float], figures: Sequence[float]) -> tuple[list[float], list[float]]:
+    """(seconds since the first, figures) without the first fifth of the time."""
+    first, last = (times[0], times[-1]) if times else (0.0, 0.0)
+    begin = first + _FILLING * (last - first)
+    kept = [(t - first, y) for t, y in zip(times, figures, strict=True) if t >= begin]
+    return [t for t, _ in kept], [y for _, y in kept]
+
+
+def trained(cfg: SoakConfig, folder: Path, argv: Sequence[str]) -> dict[str, Any]:
+    """Train for the minutes: figure → series. The steps' seconds are those of the run's rows."""
+    samples = Samples(cfg.every)
+
+    class Sampled(Sorting):
+        def batch(self, update: int, rows: np.ndarray) -> Batch:
+            samples.take()
+            return super().batch(update, rows)
+
+    options = [*TINY, *_ENDLESS.split(), "--loop.minutes", str(cfg.minutes)]
+    preset, config = cli.parse(SORTING, None, options)
+    experiment = dataclasses.replace(SORTING, task=cast(Any, Sampled))
+    cli.start(experiment, preset, config, folder, argv, "faults")
+    rows = [row for row in read_rows(folder / "metrics.jsonl") if row["split"] == "train"]
+    seconds = [row["seconds"] for row in rows], [row["seconds_per_step"] for row in rows]
+    return samples.series() | {"step": settled(*seconds)}
+
+
+def streamed(cfg: SoakConfig, folder: Path) -> dict[str, Any]:
+    """Read and say tokens for the minutes: figure → series. A step is a turn's mean token."""
+    config, decoder, params, _ = training.load(SortingConfig, folder, ("params",))
+    samples, end = Samples(cfg.every), time.monotonic() + 60 * cfg.minutes
+    constants, fresh = jax.device_put(operators(config.model)), generate.start(decoder, _ROWS)
+    state, key = fresh, jax.random.key(0)
+    for turn, prompt in enumerate(_prompts()):
+        begin = time.perf_counter()
+        given = prompt, _SAID, jax.random.fold_in(key, turn)
+        steps = generate.stream(decoder, params, state, *given, operators=constants)
+        state = _last(steps)
+        jax.block_until_ready(state)
+        samples.take(step=(time.perf_counter() - begin) / (_READ + _SAID))
+        if time.monotonic() > end:
+            return samples.series()
+        if turn % _TURNS == 0:
+            begun_anew = np.arange(_ROWS) % 2 == turn // _TURNS % 2
+            state = _reset(state, fresh, jnp.asarray(begun_anew))
+    raise AssertionError("prompts have no end")
+
+
+def _prompts() -> Iterator[np.ndarray]:
+    """Tokens to sort, [_ROWS, _READ], without end."""
+    for turn in range(2**31):
+        rows = np.arange(turn * _ROWS, (turn + 1) * _ROWS)
+        yield data.generate(0, "test", rows, _READ)[0].astype(np.int32)
+
+
+def _last(steps: Any) -> Any:
+    """What a generator returns, all of whose tokens are taken one by one."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+@jax.jit
+def _reset(state: Any, fresh: Any, rows: Any) -> Any:
+    """The state, of which some rows are fresh."""
+
+    def chosen(new: Any, old: Any) -> Any:
+        return jnp.where(rows.reshape(-1, *[1] * (old.ndim - 1)), new, old)
+
+    return jax.tree.map(chosen, fresh, state)
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command line: `python -m experiments.faults soak [--options]`."""
+    program = "python -m experiments.faults soak"
+    cfg = cli.options(program, __doc__, SoakConfig(), argv)
+    with cli.refusals():
+        folder = folders.make(cfg.out)
+        path = folder / "soak.json"
+        folders.check_free(path, cfg)
+        run = folders.numbered(folder / "run")
+    devices.offer()
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "training": functools.partial(trained, cfg, run, argv),
+        "streaming": functools.partial(streamed, cfg, run),
+    }
+    with cli.refusals():
+        series = {part: compute() for part, compute in parts.items()}
+        found = {part: {name: slope(*one) for name, one in series[part].items()} for part in series}
+        origin = folders.provenance("faults", "soak", ["soak", *argv])
+        content = {**origin, "settings": folders.to_json(cfg), "series": series}
+        as_json = {
+            part: {name: one.to_json() for name, one in found[part].items()} for part in found
+        }
+        folders.write_json(path, {**content, "slopes": as_json})
+        from experiments.faults import plots
+
+        plots.soak(folder / "soak.png", series, found)
+    growing = report(found)
+    print(f"{path}, {folder / 'soak.png'}")
+    if growing:
+        raise SystemExit(1)
+
+
+def report(found: dict[str, dict[str, Slope]]) -> list[str]:
+    """Print the slopes; the names of figures that are not flat."""
+    rows, growing = [], []
+    for part, slopes in found.items():
+        for name, one in slopes.items():
+            words, unit, word = FIGURES[name]
+            flat = "flat" if one.flat else "NOT FLAT"
+            growth = f"{one.hourly / unit:+.4f} ± {one.error / unit:.4f}"
+            mean, grown = f"{one.mean / unit:,.3f} {word}", f"{100 * one.grown:+.2f} %"
+            rows.append((f"{part}: {words}", str(one.samples), mean, growth, grown, flat))
+            growing += [] if one.flat else [f"{part}: {words}"]
+    header = ("", "samples", "mean", "growth an hour ± s.e.", "in all", "")
+    title = f"flat: below {ERRORS:g} standard errors, or below {100 * SMALL:g} % in all"
+    tables.show(title, header, rows, 120)
+    return growing
