@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -69,15 +69,17 @@ class Run:
         command: list[str],
         env: Mapping[str, str],
     ):
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115
+        self._words, self._said = "", tempfile.TemporaryFile()  # noqa: SIM115
         to_file: dict[str, Any] = {"stdout": self._said, "stderr": subprocess.STDOUT}
         self._process = subprocess.Popen(command, env=env, **to_file)
 
     @property
     def said(self) -> str:
         """All that it has said until now."""
-        number = self._said.fileno()  # its offset is the child's too, so nothing may move it
-        return os.pread(number, os.fstat(number).st_size, 0).decode("utf-8", "replace")
+        if not self._said.closed:
+            number = self._said.fileno()  # its offset is the child's too, so nothing may move it
+            self._words = os.pread(number, os.fstat(number).st_size, 0).decode("utf-8", "replace")
+        return self._words
 
     @property
     def pid(self) -> int:
@@ -86,13 +88,15 @@ class Run:
 
     def status(self) -> int | None:
         """The exit status, -9 after kill -9; None while it runs."""
-        return self._process.poll()
+        return self.wait(0)
 
     def wait(self, seconds: float = _PATIENCE) -> int | None:
         """The exit status, or None if it runs after these seconds still."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return self._process.wait(seconds)
-        return None
+            self._process.wait(seconds)
+            self._words = self.said
+            self._said.close()
+        return self._process.returncode
 
     def until(self, holds: Callable[[], bool]) -> bool:
         """Wait until something holds; False if the process ended before it did."""

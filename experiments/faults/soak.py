@@ -34,9 +34,12 @@ from inf_former_jax.training.metrics import read_rows
 #: The part of the samples that is left out, at the beginning.
 _FILLING = 0.2
 
-#: The run: as long as its minutes last, at one learning rate, with many checkpoints.
-_ENDLESS = "--optim.steps 2000000000 --optim.schedule constant --loop.log-every 20"
-_ENDLESS += " --loop.eval-every 400 --checkpoint.every 100"
+#: The run: at one learning rate, with many checkpoints.
+_FREQUENT = ["--optim.schedule", "constant", "--loop.log-every", "20", "--loop.eval-every", "400"]
+_FREQUENT += ["--checkpoint.every", "100"]
+
+#: It makes some updates, in which its programs are compiled; then it goes on for the minutes.
+_COMPILED, _ENDLESS = 20, "2000000000"
 
 #: Rows of the stream, tokens that are read and said in a turn, and turns after which two rows begin
 #: anew.
@@ -97,14 +100,21 @@ def trained(cfg: SoakConfig, folder: Path, argv: Sequence[str]) -> dict[str, Any
 
     class Sampled(Sorting):
         def batch(self, update: int, rows: np.ndarray) -> Batch:
-            samples.take()
+            if update > 2 * _COMPILED:
+                samples.take()
             return super().batch(update, rows)
 
-    options = [*TINY, *_ENDLESS.split(), "--loop.minutes", str(cfg.minutes)]
-    preset, config = cli.parse(SORTING, None, options)
     experiment = dataclasses.replace(SORTING, task=cast(Any, Sampled))
-    cli.start(experiment, preset, config, folder, argv, "faults")
-    rows = [row for row in read_rows(folder / "metrics.jsonl") if row["split"] == "train"]
+
+    def train(*options: str) -> list[dict[str, Any]]:
+        preset, config = cli.parse(SORTING, None, [*TINY, *_FREQUENT, *options])
+        cli.start(experiment, preset, config, folder, argv, "faults")
+        return [row for row in read_rows(folder / "metrics.jsonl") if row["split"] == "train"]
+
+    before = train("--optim.steps", str(_COMPILED))[-1]["seconds"]
+    samples = Samples(cfg.every)  # of what goes on, whose programs are compiled
+    rows = train("--optim.steps", _ENDLESS, "--loop.minutes", str(cfg.minutes + before / 60))
+    rows = [row for row in rows if row["step"] > 2 * _COMPILED]
     seconds = [row["seconds"] for row in rows], [row["seconds_per_step"] for row in rows]
     return samples.series() | {"step": settled(*seconds)}
 

@@ -1,0 +1,63 @@
+"""What a soak samples, and a soak of seconds: of a run and of a stream."""
+
+import json
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.faults import soak
+from experiments.faults.runs import Run, environment
+from experiments.faults.slope import slope
+
+
+def test_the_first_fifth_is_left_out():
+    times, figures = soak.settled([100, 101, 102, 103, 110], [1, 2, 3, 4, 5])
+    assert (times, figures) == ([2, 3, 10], [3, 4, 5])
+    assert soak.settled([], []) == ([], [])
+
+
+def test_samples_are_of_live_arrays(monkeypatch):
+    """Eight more megabytes are seen, and not before it is time."""
+    now = [0.0]
+    monkeypatch.setattr("experiments.faults.soak.time.monotonic", lambda: now[0])
+    samples, kept = soak.Samples(every=1.0), []
+    for second in (0.0, 0.5, 1.0, 2.0):
+        now[0] = second
+        kept.append(jnp.ones(2**21))
+        samples.take(step=second)
+    assert samples.times == [0, 1, 2] and samples.figures["step"] == [0, 1, 2]
+    assert np.diff(samples.figures["live"]).tolist() == [2 * 2**23, 2**23]
+    assert all(2**20 < figure < 2**40 for figure in samples.figures["process"])
+
+
+def test_rows_begin_anew_alone():
+    old, fresh = ({"a": jnp.full((2, 3), n), "b": jnp.full(2, n)} for n in (1, 0))
+    found = soak._reset(old, fresh, jnp.array([True, False]))
+    assert found["a"].tolist() == [[0, 0, 0], [1, 1, 1]] and found["b"].tolist() == [0, 1]
+
+
+def test_what_grows_is_named(capsys):
+    seconds = [0, 60, 120, 180]
+    flat, steep = slope(seconds, [2**20] * 4), slope(seconds, [2**20, 2**21, 3 * 2**20, 2**22])
+    assert soak.report({"training": {"live": flat, "process": flat}}) == []
+    growing = soak.report({"streaming": {"live": steep, "process": flat}})
+    assert growing == ["streaming: live arrays"]
+    assert "NOT FLAT" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_live_arrays_do_not_grow_in_a_soak_of_seconds(tmp_path):
+    """Of the process in its first seconds nothing can be said: it is a matter of the allocator."""
+    command = [sys.executable, "-m", "experiments.faults", "soak", "--minutes", "0.4"]
+    command += ["--every", "0.1", "--out", str(tmp_path)]
+    run = Run(command, environment(1, tmp_path / "cache"))
+    run.wait()
+    assert run.status() in (0, 1), run.said
+    content = json.loads((tmp_path / "soak.json").read_text())
+    for part in ("training", "streaming"):
+        live = content["slopes"][part]["live"]
+        assert live["flat"] and live["samples"] > 10 and live["mean"] > 10_000
+        assert content["slopes"][part]["step"]["mean"] > 0
+    assert (tmp_path / "soak.png").stat().st_size > 10_000
