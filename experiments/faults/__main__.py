@@ -16,13 +16,15 @@ if __name__ == "__main__":  # before JAX is imported, which takes seconds
 
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import jax
 
 from experiments.faults import drill
 from experiments.faults.drill import DrillConfig
-from experiments.faults.row import HEADER
+from experiments.faults.row import HEADER, Row
 from experiments.run import cli, folders, tables
 from inf_former_jax import files
 
@@ -40,17 +42,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         drill.check(cfg)
         path = folders.make(cfg.out) / "faults.json"
         folders.check_free(path, cfg)
-        rows = drill.drill(cfg, functools.partial(print, flush=True))
         origin = folders.provenance("faults", "", argv) | {"settings": folders.to_json(cfg)}
-        folders.write_json(path, {**origin, "rows": [row.to_json() for row in rows]})
-        cells = [row.cells() for row in rows]
-        tables.show("faults", HEADER, cells)
-        escaped = ([cell.replace("|", r"\|") for cell in row] for row in cells)
-        files.write_text(path.with_suffix(".md"), tables.markdown(HEADER, escaped) + "\n")
+        rows: list[Row] = []
+        for row in drill.drill(cfg, functools.partial(print, flush=True)):
+            rows.append(row)
+            write(path, origin, rows)  # after each one: all of them may take hours
+        tables.show("faults", HEADER, [row.cells() for row in rows])
     print(f"{path}, {path.with_suffix('.md')}")
     if broken := drill.broken(rows):
         print(f"not as it should be: {', '.join(broken)}", file=sys.stderr)
         raise SystemExit(1)
+
+
+def write(path: Path, origin: Mapping[str, Any], rows: Sequence[Row]) -> None:
+    """Write the JSON of rows, and beside it their table in markdown."""
+    folders.write_json(path, {**origin, "rows": [row.to_json() for row in rows]})
+    cells = [[cell.replace("|", r"\|") for cell in row.cells()] for row in rows]
+    files.write_text(path.with_suffix(".md"), tables.markdown(HEADER, cells) + "\n")
 
 
 if __name__ == "__main__":

@@ -60,7 +60,8 @@ def damaged(fault: str, harm: Callable[[Path, random.Random], None], bench: Benc
         shutil.copytree(base, out)
         saved = newest(out)
         found = sorted((out / f"checkpoints/{saved}").rglob("*"))
-        path = pick.choice([path for path in found if path.is_file() and path.stat().st_size])
+        sizes = {path: path.stat().st_size for path in found if path.is_file()}
+        (path,) = pick.choices([*sizes], [*sizes.values()])  # every byte is as likely as any other
         harm(path, pick)
         name = path.relative_to(out)
         with trying(number + 1):

@@ -5,7 +5,7 @@ import functools
 import random
 import signal
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from experiments.faults.damage import cut, damaged, delete, flip
@@ -89,10 +89,13 @@ def check(cfg: DrillConfig) -> None:
         require(name in known, "faults", name, ", ".join(known))
 
 
-def drill(cfg: DrillConfig, say: Callable[[str], None]) -> list[Row]:
-    """The rows of all faults that the config asks for; `say` takes a line about each try."""
-    asked = [*MOMENTS, *OTHERS] if "all" in cfg.faults else cfg.faults
-    rows: list[Row] = []
+def drill(cfg: DrillConfig, say: Callable[[str], None]) -> Iterator[Row]:
+    """The row of each fault that the config asks for, once it is known.
+
+    Args:
+        say: takes a line about each try.
+    """
+    asked = [*OTHERS, *MOMENTS] if "all" in cfg.faults else cfg.faults
     with tempfile.TemporaryDirectory() as folder:
         runs = functools.cache(functools.partial(_undisturbed, Path(folder), say))
         for name in asked:
@@ -101,10 +104,9 @@ def drill(cfg: DrillConfig, say: Callable[[str], None]) -> list[Row]:
             tries = moments if name in MOMENTS else cfg.tries
             if tries:
                 pick = random.Random(f"{cfg.seed} {name}")
-                bench = Bench(Path(folder), runs(processes), tries, pick, say)
-                rows.append(attempted(name, fault, bench))
-                say(f"{name}: {rows[-1].told}; {rows[-1].then}")
-    return rows
+                row = attempted(name, fault, Bench(Path(folder), runs(processes), tries, pick, say))
+                say(f"{name}: {row.told}; {row.then}")
+                yield row
 
 
 def _undisturbed(root: Path, say: Callable[[str], None], processes: int) -> Undisturbed:

@@ -10,6 +10,8 @@ left out, in which caches fill.
 
 import dataclasses
 import functools
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,6 +24,7 @@ import numpy as np
 from experiments.faults.runs import TINY
 from experiments.faults.slope import ERRORS, FIGURES, SMALL, Slope, slope
 from experiments.run import cli, devices, folders, room, tables, training
+from experiments.run.stopping import INTERRUPTED
 from experiments.sorting import data
 from experiments.sorting.config import SortingConfig
 from experiments.sorting.task import SORTING, Sorting
@@ -34,12 +37,12 @@ from inf_former_jax.training.metrics import read_rows
 #: The part of the samples that is left out, at the beginning.
 _FILLING = 0.2
 
-#: The run: at one learning rate, with many checkpoints.
-_FREQUENT = ["--optim.schedule", "constant", "--loop.log-every", "20", "--loop.eval-every", "400"]
-_FREQUENT += ["--checkpoint.every", "100"]
+#: The run: without an end, at one learning rate, with many checkpoints.
+_ENDLESS = ("--optim.steps", "2000000000", "--optim.schedule", "constant", "--loop.log-every", "20")
+_ENDLESS += ("--loop.eval-every", "400", "--checkpoint.every", "100")
 
-#: It makes some updates, in which its programs are compiled; then it goes on for the minutes.
-_COMPILED, _ENDLESS = 20, "2000000000"
+#: After so many updates all programs are compiled, but for those of an evaluation.
+_COMPILED = 40
 
 #: Rows of the stream, tokens that are read and said in a turn, and turns after which two rows begin
 #: anew.
@@ -63,23 +66,26 @@ class Samples:
 
     Args:
         every: seconds between two samples at least.
+        minutes: from the first sample to the last.
     """
 
-    def __init__(self, every: float):
-        self._every = every
+    def __init__(self, every: float, minutes: float):
+        self._every, self._seconds, self._over = every, 60 * minutes, False
         self.times: list[float] = []
         self.figures: dict[str, list[float]] = {"live": [], "process": []}
 
-    def take(self, **figures: float) -> None:
-        """Take a sample, if it is time for one."""
+    def take(self, **figures: float) -> bool:
+        """Take a sample, if it is time for one; True once, when the minutes are over."""
         now = time.monotonic()
         if self.times and now - self.times[-1] < self._every:
-            return
+            return False
         self.times.append(now)
         figures |= {"live": float(sum(array.nbytes for array in jax.live_arrays()))}
         figures |= {"process": float(room.host_bytes())}
         for name, figure in figures.items():
             self.figures.setdefault(name, []).append(figure)
+        before, self._over = self._over, now - self.times[0] >= self._seconds
+        return self._over and not before
 
     def series(self) -> dict[str, tuple[list[float], list[float]]]:
         """Figure → (seconds from the first sample on, figures), without what fills caches."""
@@ -95,26 +101,27 @@ def settled(times: Sequence[float], figures: Sequence[float]) -> tuple[list[floa
 
 
 def trained(cfg: SoakConfig, folder: Path, argv: Sequence[str]) -> dict[str, Any]:
-    """Train for the minutes: figure → series. The steps' seconds are those of the run's rows."""
-    samples = Samples(cfg.every)
+    """Train for the minutes: figure → series. The steps' seconds are those of the run's rows.
+
+    SIGTERM ends the run, as it ends any, so that the minutes begin when all is compiled.
+    """
+    samples = Samples(cfg.every, cfg.minutes)
 
     class Sampled(Sorting):
         def batch(self, update: int, rows: np.ndarray) -> Batch:
-            if update > 2 * _COMPILED:
-                samples.take()
+            if update > _COMPILED and samples.take():
+                os.kill(os.getpid(), signal.SIGTERM)
             return super().batch(update, rows)
 
+    preset, config = cli.parse(SORTING, None, [*TINY, *_ENDLESS])
     experiment = dataclasses.replace(SORTING, task=cast(Any, Sampled))
-
-    def train(*options: str) -> list[dict[str, Any]]:
-        preset, config = cli.parse(SORTING, None, [*TINY, *_FREQUENT, *options])
+    try:
         cli.start(experiment, preset, config, folder, argv, "faults")
-        return [row for row in read_rows(folder / "metrics.jsonl") if row["split"] == "train"]
-
-    before = train("--optim.steps", str(_COMPILED))[-1]["seconds"]
-    samples = Samples(cfg.every)  # of what goes on, whose programs are compiled
-    rows = train("--optim.steps", _ENDLESS, "--loop.minutes", str(cfg.minutes + before / 60))
-    rows = [row for row in rows if row["step"] > 2 * _COMPILED]
+    except SystemExit as stopped:
+        if stopped.code != INTERRUPTED:
+            raise
+    rows = [row for row in read_rows(folder / "metrics.jsonl") if row["split"] == "train"]
+    rows = [row for row in rows if row["step"] > _COMPILED]
     seconds = [row["seconds"] for row in rows], [row["seconds_per_step"] for row in rows]
     return samples.series() | {"step": settled(*seconds)}
 
@@ -122,7 +129,7 @@ def trained(cfg: SoakConfig, folder: Path, argv: Sequence[str]) -> dict[str, Any
 def streamed(cfg: SoakConfig, folder: Path) -> dict[str, Any]:
     """Read and say tokens for the minutes: figure → series. A step is a turn's mean token."""
     config, decoder, params, _ = training.load(SortingConfig, folder, ("params",))
-    samples, end = Samples(cfg.every), time.monotonic() + 60 * cfg.minutes
+    samples = Samples(cfg.every, cfg.minutes)
     constants, fresh = jax.device_put(operators(config.model)), generate.start(decoder, _ROWS)
     state, key = fresh, jax.random.key(0)
     for turn, prompt in enumerate(_prompts()):
@@ -131,8 +138,8 @@ def streamed(cfg: SoakConfig, folder: Path) -> dict[str, Any]:
         steps = generate.stream(decoder, params, state, *given, operators=constants)
         state = _last(steps)
         jax.block_until_ready(state)
-        samples.take(step=(time.perf_counter() - begin) / (_READ + _SAID))
-        if time.monotonic() > end:
+        over = samples.take(step=(time.perf_counter() - begin) / (_READ + _SAID))
+        if over:
             return samples.series()
         if turn % _TURNS == 0:
             begun_anew = np.arange(_ROWS) % 2 == turn // _TURNS % 2

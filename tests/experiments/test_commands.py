@@ -68,6 +68,8 @@ COMMANDS = {
     "report": "--run --densities --out",
     "results": "--check",
     "checkpoints": "--repair DIR",
+    "faults": "--moments --moments-of-two --tries --faults --seed --out soak",
+    "faults soak": "--minutes --every --out",
     "weights": "smollm2 memory parameters",
     "weights parameters": "--run --out",
     "weights memory": "--run --out",

@@ -50,7 +50,7 @@ def test_what_is_broken_is_a_row_and_an_exit_status(tmp_path, pretended, capsys)
     with pytest.raises(SystemExit) as stopped:
         faults.main(["--moments-of-two", "5", "--out", str(tmp_path)])
     assert stopped.value.code == 1
-    broken, whole = json.loads((tmp_path / "faults.json").read_text())["rows"]
+    whole, broken = json.loads((tmp_path / "faults.json").read_text())["rows"]
     assert not broken["held"] and broken["told"] == "first / last" and broken["processes"] == 2
     assert whole["held"] and pretended == {"untold": 5, "told": 1}
     assert "not as it should be: untold" in capsys.readouterr().err

@@ -22,11 +22,12 @@ def test_samples_are_of_live_arrays(monkeypatch):
     """Eight more megabytes are seen, and not before it is time."""
     now = [0.0]
     monkeypatch.setattr("experiments.faults.soak.time.monotonic", lambda: now[0])
-    samples, kept = soak.Samples(every=1.0), []
+    samples, kept, over = soak.Samples(every=1.0, minutes=1 / 60), [], []
     for second in (0.0, 0.5, 1.0, 2.0):
         now[0] = second
         kept.append(jnp.ones(2**21))
-        samples.take(step=second)
+        over.append(samples.take(step=second))
+    assert over == [False, False, True, False]
     assert samples.times == [0, 1, 2] and samples.figures["step"] == [0, 1, 2]
     assert np.diff(samples.figures["live"]).tolist() == [2 * 2**23, 2**23]
     assert all(2**20 < figure < 2**40 for figure in samples.figures["process"])
@@ -50,7 +51,7 @@ def test_what_grows_is_named(capsys):
 @pytest.mark.slow
 def test_live_arrays_do_not_grow_in_a_soak_of_seconds(tmp_path):
     """Of the process in its first seconds nothing can be said: it is a matter of the allocator."""
-    command = [sys.executable, "-m", "experiments.faults", "soak", "--minutes", "0.4"]
+    command = [sys.executable, "-m", "experiments.faults", "soak", "--minutes", "0.1"]
     command += ["--every", "0.1", "--out", str(tmp_path)]
     run = Run(command, environment(1, tmp_path / "cache"))
     run.wait()
@@ -58,6 +59,6 @@ def test_live_arrays_do_not_grow_in_a_soak_of_seconds(tmp_path):
     content = json.loads((tmp_path / "soak.json").read_text())
     for part in ("training", "streaming"):
         live = content["slopes"][part]["live"]
-        assert live["flat"] and live["samples"] > 10 and live["mean"] > 10_000
+        assert live["flat"] and live["samples"] > 2 and live["mean"] > 10_000
         assert content["slopes"][part]["step"]["mean"] > 0
     assert (tmp_path / "soak.png").stat().st_size > 10_000
