@@ -56,7 +56,7 @@ def damaged(fault: str, harm: Callable[[Path, random.Random], None], bench: Benc
     root, whole, tries, pick = bench[:4]
     base, lost, told, harmless = stopped(root, whole), 0, "", 0
     for number in range(tries):
-        out = root / "damaged"
+        out = bench.place("damaged")
         shutil.copytree(base, out)
         saved = newest(out)
         found = sorted((out / f"checkpoints/{saved}").rglob("*"))

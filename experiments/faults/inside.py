@@ -22,10 +22,10 @@ def nan(fault: str, kind: str, bench: Bench) -> Row:
     Raises:
         Broken: the run says nothing, or what is kept leads to other bits.
     """
-    root, whole, tries, pick = bench[:4]
+    whole, tries, pick = bench[1:4]
     lost, told, statuses = 0, "nothing: no sequence reads it", set()
     for number in range(tries):
-        out, update = root / f"nan-{kind}", pick.randrange(12, 40)
+        out, update = bench.place(f"nan-{kind}"), pick.randrange(12, 40)
         with trying(number + 1):
             run = _start(whole, out, kind, update)
             status = run.wait()
@@ -52,10 +52,10 @@ def stalled_reader(bench: Bench) -> Row:
     Raises:
         Broken: no line, or other bits.
     """
-    root, whole, tries, pick = bench[:4]
+    whole, tries, pick = bench[1:4]
     told = ""
     for number in range(tries):
-        out = root / "stalled"
+        out = bench.place("stalled")
         with trying(number + 1):
             said = finish(_start(whole, out, "reader", pick.randrange(15, 35)))
             hold(said.count(" s for the reader, ") == 1, said)
@@ -71,9 +71,9 @@ def clock_jump(fault: str, kind: str, bench: Bench) -> Row:
     Raises:
         Broken: other checkpoints, or other bits.
     """
-    root, whole, tries, pick = bench[:4]
+    whole, tries, pick = bench[1:4]
     for number in range(tries):
-        out = root / f"clock-{kind}"
+        out = bench.place(f"clock-{kind}")
         with trying(number + 1):
             finish(_start(whole, out, kind, pick.randrange(5, 35)))
             whole.require_same(out)

@@ -37,7 +37,7 @@ def full_disk(bench: Bench) -> Row:
     size = sum(path.stat().st_size for path in complete.rglob("*"))
     lost, told, full = 0, "", 0
     for number in range(tries):
-        out, left = root / "full", root / "full-left"
+        out, left = bench.place("full"), bench.place("full-left")
         out.mkdir()
         left.mkdir()
         room = str(int(size * pick.uniform(0.2, 1.2)))
@@ -63,7 +63,7 @@ def too_long(bench: Bench) -> Row:
     sizes = [path.stat().st_size for path in complete.rglob("*") if path.is_file()]
     lost, told, full = 0, "", 0
     for number in range(tries):
-        out, limit = root / "limited", pick.randrange(3_000, max(sizes))
+        out, limit = bench.place("limited"), pick.randrange(3_000, max(sizes))
         run = whole.start(out, before=("prlimit", f"--fsize={limit}"))
         status = run.wait()
         with trying(number + 1):
@@ -114,7 +114,7 @@ def locked_before(bench: Bench) -> Row:
     root, whole, tries = bench[:3]
     base, told = stopped(root, whole), ""
     for number in range(tries):
-        out = root / "locked"
+        out = bench.place("locked")
         shutil.copytree(base, out)
         with trying(number + 1):
             before = contents(out)
@@ -134,10 +134,10 @@ def locked_meanwhile(bench: Bench) -> Row:
     Raises:
         Broken: it does not.
     """
-    root, whole, tries = bench[:3]
+    whole, tries = bench[1:3]
     lost, told = 0, ""
     for number in range(tries):
-        out = root / "locked"
+        out = bench.place("locked")
         with trying(number + 1):
             run = whole.start(out, before=without_override())
             hold(run.until(lambda out=out: newest(out) >= EVERY), f"it ended: {run.said}")
@@ -165,10 +165,10 @@ def two_runs(bench: Bench) -> Row:
     Raises:
         Broken: it is not refused in a line with status 2, or the first one is disturbed.
     """
-    root, whole, tries = bench[:3]
+    whole, tries = bench[1:3]
     told = ""
     for number in range(tries):
-        out = root / "shared"
+        out = bench.place("shared")
         with trying(number + 1):
             first = whole.start(out)
             hold(first.says(" updates of "), first.said)

@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,11 @@ class Bench(NamedTuple):
     tries: int
     pick: random.Random
     say: Callable[[str], None] = lambda line: None
+
+    def place(self, name: str) -> Path:
+        """A path in the folder of runs where nothing is, not even of a try that was broken."""
+        shutil.rmtree(self.root / name, ignore_errors=True)
+        return self.root / name
 
 
 class Row(NamedTuple):

@@ -16,6 +16,7 @@ import itertools
 import json
 import logging
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -204,10 +205,12 @@ class Checkpoints:
         )
         self._folder = Path(folder).absolute()
         logging.getLogger("absl").addFilter(self._not_of_orbax)
+        self._ignored = sys.unraisablehook
+        sys.unraisablehook = self._quiet = self._without_closed_loops
         try:
             self._manager = ocp.CheckpointManager(self._folder, options=options)
         except Exception as error:  # orbax raises all kinds for a damaged file
-            logging.getLogger("absl").removeFilter(self._not_of_orbax)
+            self._listen()
             found = f"what cannot be read ({error})"
             raise CheckpointError(f"{folder}: found {found}, accepted: checkpoints") from None
         if self._best is not None:
@@ -228,11 +231,25 @@ class Checkpoints:
         try:
             self._manager.close()
         finally:
-            logging.getLogger("absl").removeFilter(self._not_of_orbax)
+            self._listen()
+
+    def _listen(self) -> None:
+        """Let orbax and tensorstore say what they would say without this."""
+        logging.getLogger("absl").removeFilter(self._not_of_orbax)
+        if sys.unraisablehook is self._quiet:
+            sys.unraisablehook = self._ignored
 
     def _not_of_orbax(self, record: logging.LogRecord) -> bool:
         """What orbax logs, with tracebacks, it raises too; or it is no news."""
         return "orbax" not in record.pathname
+
+    def _without_closed_loops(self, unraisable: Any) -> None:
+        """Drop what tensorstore prints, hundreds of times, of arrays that nobody waits for.
+
+        Once an array of a damaged checkpoint cannot be read, orbax gives up the others.
+        """
+        if str(unraisable.exc_value) != "Event loop is closed":
+            self._ignored(unraisable)
 
     def save(self, step: int, state: Any, metrics: dict[str, float] | None = None) -> None:
         """Start writing a state and its digest; the state may be donated when this returns."""

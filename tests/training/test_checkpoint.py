@@ -3,6 +3,7 @@
 import gc
 import json
 import logging
+import sys
 import time
 import types
 
@@ -316,3 +317,19 @@ def test_impossible_configurations_are_refused(change):
     name = next(iter(change))
     with pytest.raises(ValueError, match=f"^{name}: found 0, accepted: a whole number ≥ 1$"):
         CheckpointConfig(**change)
+
+
+def test_what_tensorstore_says_of_arrays_that_were_given_up_is_dropped(tmp_path, monkeypatch):
+    """Anything else is said as before, and all of it once the checkpoints are closed."""
+    said = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda given: said.append(str(given.exc_value)))
+
+    def tell():
+        for words in ("Event loop is closed", "another"):
+            sys.unraisablehook(types.SimpleNamespace(exc_value=RuntimeError(words)))
+
+    with Checkpoints(tmp_path, CheckpointConfig()):
+        tell()
+    assert said == ["another"]
+    tell()
+    assert said[1:] == ["Event loop is closed", "another"]
