@@ -54,7 +54,8 @@ def damaged(fault: str, harm: Callable[[Path, random.Random], None], bench: Benc
         Broken: the run goes on with other bits, or without a word from an older checkpoint.
     """
     root, whole, tries, pick = bench[:4]
-    base, lost, told, harmless = stopped(root, whole), 0, "", 0
+    base, lost, harmless = stopped(root, whole), 0, 0
+    told = "nothing"
     for number in range(tries):
         out = bench.place("damaged")
         shutil.copytree(base, out)

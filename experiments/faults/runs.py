@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -288,10 +289,10 @@ def undisturbed(root: Path, *options: str, processes: int = 1) -> Undisturbed:
 
 
 def line_of(said: str, *words: str) -> str:
-    """The first line that has one of these words, else the last one; folders have their name."""
+    """The first line that has one of these words, else the last one, both not too long."""
     lines = [line.strip() for line in said.strip().splitlines()] or [""]
     found = next((line for line in lines if any(word in line for word in words)), lines[-1])
-    return " ".join(_short(word) for word in found.split())
+    return textwrap.shorten(" ".join(map(_short, found.split())), 200, placeholder=" …")
 
 
 def _short(word: str) -> str:

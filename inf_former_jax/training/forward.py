@@ -14,7 +14,13 @@ from inf_former_jax.memory.state import Memory, empty_long_term, foreign_long_te
 from inf_former_jax.models.decoder import Decoder, Distances, ModelConfig
 from inf_former_jax.models.output import Output
 from inf_former_jax.models.segment import Noise
-from inf_former_jax.training.objective import Sums, counted_queries, output_sums, zero_sums
+from inf_former_jax.training.objective import (
+    Sums,
+    counted,
+    counted_queries,
+    output_sums,
+    zero_sums,
+)
 
 Tree = TypeVar("Tree")
 
@@ -36,7 +42,7 @@ def kinds(batch: Batch) -> Int[Array, " W"]:
 
     It takes all rows to tell: a row counts the tokens of a segment that is padding in itself only.
     """
-    has_loss = jnp.any(batch.weights > 0, axis=2)  # [B, W]
+    has_loss = jnp.any(counted(batch.weights), axis=2)  # [B, W]
     read = jnp.ones_like(has_loss) if batch.valid is None else batch.valid.any(axis=2)
     # One maximum over rows tells all three kinds: on a mesh it is the only collective.
     return jnp.where(has_loss, LOSS, jnp.where(read, CONTEXT, PADDING)).max(axis=0)

@@ -108,7 +108,7 @@ def _denominators(
 
 def counted_queries(batch: Batch) -> Bool[Array, "B ... T"]:
     """Queries whose KL and reconstruction count: not padding, where the row's segment has loss."""
-    has_loss = jnp.any(batch.weights > 0, axis=-1, keepdims=True)
+    has_loss = jnp.any(counted(batch.weights), axis=-1, keepdims=True)
     valid = jnp.ones_like(batch.weights, bool) if batch.valid is None else batch.valid
     return jnp.logical_and(valid, has_loss)
 
@@ -126,6 +126,11 @@ def output_sums(output: Output, batch: Batch) -> Sums:
     return {name: value.astype(jnp.zeros(()).dtype) for name, value in sums.items()}
 
 
+def counted(weights: Float[AnyArray, "*batch T"]) -> Bool[Array, "*batch T"]:
+    """Which tokens have loss. NaN has, so that it is not taken for context but told."""
+    return jnp.logical_not(weights <= 0)
+
+
 def token_sums(
     logits: Float[AnyArray, "*batch T V"],
     targets: Int[AnyArray, "*batch T"],
@@ -134,7 +139,7 @@ def token_sums(
     """Weighted sums of cross-entropy (nats) and of right predictions, and the sum of weights."""
     nats, right = token_figures(logits, targets)
     return {
-        "loss": jnp.where(weights > 0, nats * weights, 0.0).sum(),
+        "loss": jnp.where(counted(weights), nats * weights, 0.0).sum(),
         "correct": (right * weights).sum(),
         "weight": jnp.sum(weights),
     }

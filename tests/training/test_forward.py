@@ -8,7 +8,8 @@ import numpy as np
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.memory import state
 from inf_former_jax.models.decoder import Decoder, operators
-from inf_former_jax.training.forward import CONTEXT, LOSS, PADDING, ForwardPass, by_segment
+from inf_former_jax.training.forward import CONTEXT, LOSS, PADDING, ForwardPass, by_segment, kinds
+from inf_former_jax.training.objective import token_sums
 
 
 def test_a_group_of_padding_resets_every_row_that_any_segment_does(tiny_model):
@@ -56,3 +57,14 @@ def test_a_chain_runs_what_a_segment_is_for(tiny_model):
         np.testing.assert_allclose(every[name], sums[name] + first[name], rtol=1e-5)
     chex.assert_trees_all_close(after, whole, rtol=1e-5, atol=1e-6)
     assert (after.seen == 2 * tiny_model.segment_len).all() and (read.seen > after.seen).all()
+
+
+def test_a_weight_that_is_nan_is_loss_and_no_context():
+    """Taken for context, its update would have no loss, and nobody would know."""
+    weights = np.zeros((2, 3, 4), np.float32)
+    weights[0, 1, 2], weights[1, 2, 0] = np.nan, 1
+    ids = np.zeros(weights.shape, np.int32)
+    batch = Batch(ids, ids, weights, np.zeros((2, 3), bool))
+    assert kinds(batch).tolist() == [CONTEXT, LOSS, LOSS]
+    sums = token_sums(jnp.zeros((*weights.shape, 5)), ids, weights)
+    assert jnp.isnan(sums["loss"]) and jnp.isnan(sums["weight"])
