@@ -72,7 +72,7 @@ def test_a_fault_is_told_and_the_run_goes_on_to_the_same_bits(root, whole, name)
     row = OTHERS[name](Bench(root, whole, 1, random.Random(5)))
     words, status = QUICK[name]
     assert words in row.told and row.statuses == [status]
-    assert row.lost <= 20 and row.then.endswith("the same bits")
+    assert row.lost <= 20 and "the same bits" in row.then
 
 
 @pytest.mark.slow
