@@ -147,7 +147,8 @@ class Moments:
             said, status = run.said, run.status()
             alone = len(runs) == 1
             allowed = (0, 3) if polite else (0, -9)
-            # Where one process of several is gone, the others' sums fail, or wait until a kill.
+            # Where one process of several is gone, the others end with status 5, or JAX aborts
+            # them if they have not met yet.
             hold(status in allowed or not alone, f"status {status}: {said}")
             hold(not (killed and alone), f"SIGTERM did not end it: {said}")
             hold("Traceback" not in said or not alone, said)

@@ -37,6 +37,9 @@ class HostsConfig(Checked):
 #: JAX's own heartbeat ends a process with a stack of C++: ours comes first.
 _MUCH_LATER = 3
 
+#: Seconds to meet, of processes that have found each other already.
+_SECOND_MEETING = 30
+
 _watch: Watch | None = None
 
 
@@ -84,16 +87,36 @@ def join(cfg: HostsConfig) -> None:
 
 
 def _meet_again(cfg: HostsConfig) -> list[Peer]:
-    """The connections of processes that a cluster brought together, at an address of the first."""
+    """The connections of processes that a cluster brought together, at an address of the first.
+
+    Where the first one cannot be reached, as behind a firewall, the run goes on without them.
+    """
     text = ""
     if not jax.process_index():
         with socket.socket() as free:
             free.bind(("", 0))
-            text = f"{socket.getfqdn()}:{free.getsockname()[1]}"
+            text = f"{_own_name()}:{free.getsockname()[1]}"
     letters = np.zeros(256, np.uint8)
     letters[: len(text)] = np.frombuffer(text.encode(), np.uint8)
     told = bytes(multihost_utils.broadcast_one_to_all(letters)).rstrip(b"\0").decode()
-    return meet(told, jax.process_count(), jax.process_index(), cfg.timeout)
+    seconds = min(cfg.timeout, _SECOND_MEETING)
+    try:
+        return meet(told, jax.process_count(), jax.process_index(), seconds)
+    except ValueError as error:
+        print(f"hosts are not watched: {error}", file=sys.stderr)
+        return []
+
+
+def _own_name() -> str:
+    """A name of this host that others may know, or else an address."""
+    for name in (socket.getfqdn(), socket.gethostname()):
+        with contextlib.suppress(OSError):
+            socket.getaddrinfo(name, None)
+            return name
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+        probe.connect(("10.255.255.255", 1))  # sends nothing, but chooses the way out
+        return probe.getsockname()[0]
+    return "localhost"
 
 
 def goodbye() -> None:

@@ -1,9 +1,8 @@
-"""Real processes: faults that happen to a run, which goes on, and two that train together."""
+"""Real processes: faults that happen to a run, which goes on."""
 
 import random
 import signal
 
-import numpy as np
 import pytest
 
 from experiments.faults.drill import MOMENTS, OTHERS
@@ -12,11 +11,8 @@ from experiments.faults.runs import (
     figures,
     finish,
     newest,
-    start,
-    start_all,
     undisturbed,
 )
-from inf_former_jax.training.metrics import read_rows
 
 
 @pytest.fixture(scope="module")
@@ -73,23 +69,3 @@ def test_a_fault_is_told_and_the_run_goes_on_to_the_same_bits(root, whole, name)
     words, status = QUICK[name]
     assert words in row.told and row.statuses == [status]
     assert row.lost <= 20 and "the same bits" in row.then
-
-
-@pytest.mark.slow
-def test_two_processes_train_what_one_does(tmp_path):
-    """2 hosts × 2 devices against 4 devices of one: same data, same figures; one host writes."""
-    together, alone = tmp_path / "together", tmp_path / "alone"
-
-    def both():
-        runs = start_all(together, processes=2, devices=2)
-        return [finish(run) for run in runs]
-
-    said = both()
-    assert "accuracy" in said[0] and "step " not in said[1]
-    assert "holds the finished run" in both()[0], "both must see that it is over"
-    finish(start(alone, devices=4))
-    ours, theirs = figures(together), figures(alone)
-    assert ours["norms"].keys() == theirs["norms"].keys() and len(ours["norms"]) == 8
-    for a, b in zip(ours["valid"], theirs["valid"], strict=True):
-        np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-3)
-    assert len(read_rows(together / "metrics.jsonl")) == 10

@@ -1,22 +1,17 @@
 """Real processes that train together, on 127.0.0.1: what they compute, and how they end."""
 
 import json
-import os
 import shlex
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 
-from tests.experiments.run.drill import TINY, environment, figures, newest
+from experiments.faults.runs import TINY, figures, newest, start, start_all
 
 pytestmark = pytest.mark.slow
-
-SORTING = ("-m", "experiments.sorting", *TINY)
 
 #: The same, which prints the numbers of the rows that this process has made.
 COUNTED = """
@@ -33,13 +28,20 @@ print("rows", *sorted(made))
 """
 
 TEXT = shlex.split("""
-    -m experiments.language_modeling gpt2-infinity-lasting --tokenizer bytes
+    gpt2-infinity-lasting --tokenizer bytes
     --model.vocab-size 258 --model.segment-len 8 --model.num-layers 1 --model.num-heads 2
     --model.head-dim 4 --model.d-model 8 --model.d-inner 16 --model.long-term.num-basis 8
     --model.long-term.num-samples 8 --model.long-term.bins 8 --batch-size 4 --segments 2
     --optim.steps 6 --optim.warmup-steps 1 --loop.log-every 2 --loop.eval-every 6
     --valid-characters 300 --sample 0
 """)
+
+#: A language model, with its own options in the place of the sorter's.
+READING = (
+    "-c",
+    "import sys; from experiments.language_modeling.__main__ import main; "
+    f"main({TEXT!r} + sys.argv[{1 + len(TINY)}:])",
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,42 +50,29 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("programs")
 
 
-def begin(program, count, devices, cache, *options):
+def begin(out, count, devices, cache, *options, **how):
     """Processes that train together, each with so many devices."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     together = ["--distributed", "--hosts.coordinator", address, "--hosts.processes", str(count)]
     together += ["--hosts.heartbeat", "5", "--hosts.timeout", "120"]
-    lines = [[*together, "--hosts.process", str(number)] for number in range(count)]
-    return [start(program, devices, cache, *options, *line) for line in lines]
+    lines = [[*options, *together, "--hosts.process", str(number)] for number in range(count)]
+    return [start(out, *line, devices=devices, cache=cache, **how) for line in lines]
 
 
-def start(program, devices, cache, *options):
-    """A process, as its own user would start it."""
-    command = [sys.executable, *program, *options]
-    return subprocess.Popen(
-        command,
-        env=environment(devices, cache) | {"XDG_CACHE_HOME": str(cache)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def ended(processes, *statuses):
+def ended(runs, *statuses):
     """What each of them said, of which the status is checked."""
-    said = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [*statuses], said
+    found = [run.wait() for run in runs]
+    said = [run.said for run in runs]
+    assert found == [*statuses], said
+    assert "Traceback" not in "".join(said), said
     return said
 
 
-def wait_for(out, step, processes):
-    deadline = time.monotonic() + 200
-    while newest(out) < step:
-        over = [process for process in processes if process.poll() is not None]
-        assert not over and time.monotonic() < deadline, [p.communicate()[0] for p in over]
-        time.sleep(0.02)
+def wait_for(out, step, runs):
+    """Until a checkpoint of that step, or a later one, is whole."""
+    assert runs[0].until(lambda: newest(out) >= step), [run.said for run in runs]
 
 
 def test_two_processes_are_stopped_and_four_go_on(tmp_path, cache):
@@ -92,20 +81,19 @@ def test_two_processes_are_stopped_and_four_go_on(tmp_path, cache):
     SIGTERM comes to the second one alone: both save, and end with status 3.
     """
     out, alone = tmp_path / "together", tmp_path / "alone"
-    two = begin(SORTING, 2, 2, cache, "--out", str(out))
+    two = start_all(out, processes=2, devices=2, cache=cache)
     wait_for(out, 10, two)
-    two[1].send_signal(signal.SIGTERM)
+    two[1].stop(signal.SIGTERM)
     first, second = ended(two, 3, 3)
-    assert "Traceback" not in first + second
     assert "error: SIGTERM after step" in second and "error: a signal after step" in first
     saved = newest(out)
     assert 10 <= saved < 40
-    four = begin(("-c", COUNTED, *TINY), 4, 1, cache, "--out", str(out))
+    four = begin(out, 4, 1, cache, program=("-c", COUNTED))
     said = ended(four, 0, 0, 0, 0)
     assert f"going on after update {saved}\n" in said[0] and "accuracy" in said[0]
     assert all("step " not in one for one in said[1:])
     assert [one.strip().splitlines()[-1] for one in said] == [f"rows {n}" for n in range(4)]
-    ended([start(SORTING, 4, cache, "--out", str(alone))], 0)
+    ended([start(alone, devices=4, cache=cache)], 0)
     ours, theirs = figures(out), figures(alone)
     np.testing.assert_allclose(ours["norms"][5], theirs["norms"][5], rtol=1e-5)
     assert ours["norms"].keys() == theirs["norms"].keys() and len(ours["norms"]) == 8
@@ -116,54 +104,50 @@ def test_two_processes_are_stopped_and_four_go_on(tmp_path, cache):
 @pytest.mark.parametrize("victim", [0, 1])
 def test_who_is_killed_is_told_at_once(tmp_path, cache, victim):
     """Also to a process that waits in a sum for the one that is gone."""
-    both = begin(SORTING, 2, 2, cache, "--out", str(tmp_path), "--optim.steps", "4000")
+    both = begin(tmp_path, 2, 2, cache, "--optim.steps", "4000")
     wait_for(tmp_path, 10, both)
-    both[victim].kill()
+    both[victim].stop(signal.SIGKILL)
     killed, other = time.monotonic(), both[1 - victim]
     (said,) = ended([other], 5)
     assert time.monotonic() - killed < 5 + 15  # the heartbeat, and what the issue allows
     gone = f"error: process {victim} of 2 is gone: its connection ended; the same command goes on"
-    assert gone in said and "Traceback" not in said and "Check failure" not in said
-    both[victim].communicate()
+    assert gone in said and "Check failure" not in said
+    assert both[victim].wait() == -9
 
 
 def test_who_stands_still_is_told_after_the_heartbeat(tmp_path, cache):
     """Once it goes on, it sees that it is alone."""
-    both = begin(SORTING, 2, 2, cache, "--out", str(tmp_path), "--optim.steps", "4000")
+    both = begin(tmp_path, 2, 2, cache, "--optim.steps", "4000")
     wait_for(tmp_path, 10, both)
-    both[1].send_signal(signal.SIGSTOP)
+    both[1].stop(signal.SIGSTOP)
     begun = time.monotonic()
     (said,) = ended(both[:1], 5)
     assert 4 < time.monotonic() - begun < 5 + 15
     assert "error: process 1 of 2 is gone: it was silent for 5 s" in said
-    both[1].send_signal(signal.SIGCONT)
+    both[1].stop(signal.SIGCONT)
     (said,) = ended(both[1:], 5)
     assert "error: process 0 of 2 is gone: its connection ended" in said
 
 
 def test_what_one_host_refuses_ends_all(tmp_path, cache):
     """The folder is another run's: the first one says so, and the other does not wait for ever."""
-    ended([start(SORTING, 1, cache, "--out", str(tmp_path), "--optim.steps", "3")], 0)
-    first, second = ended(begin(SORTING, 2, 1, cache, "--out", str(tmp_path)), 2, 5)
-    assert "error: out: found" in first and "Traceback" not in first + second
+    ended([start(tmp_path, "--optim.steps", "3", cache=cache)], 0)
+    first, second = ended(begin(tmp_path, 2, 1, cache), 2, 5)
+    assert "error: out: found" in first
     assert "error: process 0 of 2 is gone: its connection ended" in second
 
 
 def test_nobody_comes(tmp_path, cache):
-    options = "--distributed --hosts.processes 2 --hosts.timeout 2 --hosts.process"
+    options = ["--distributed", "--hosts.processes", "2", "--hosts.timeout", "2"]
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    first, second = (
-        ended([start(SORTING, 1, cache, *options.split(), n, "--hosts.coordinator", address)], 2)[0]
-        for n in "01"
-    )
-    assert (
-        "error: hosts: found 1 of 2 processes after 2 s, accepted: all of them (missing: 1)\n"
-        in first
-    )
+    options += ["--hosts.coordinator", address, "--hosts.process"]
+    (second,) = ended([start(tmp_path, *options, "1", cache=cache)], 2)
     assert f"error: hosts.coordinator: found nobody at {address} after 2 s" in second
-    assert "Traceback" not in first + second
+    (first,) = ended([start(tmp_path, *options, "0", cache=cache)], 2)
+    missing = "found 1 of 2 processes after 2 s, accepted: all of them (missing: 1)\n"
+    assert f"error: hosts: {missing}" in first
 
 
 def test_documents_of_very_different_lengths(tmp_path, cache):
@@ -178,13 +162,12 @@ def test_documents_of_very_different_lengths(tmp_path, cache):
         (data / split).mkdir(parents=True)
         for number, size in enumerate(sizes):
             (data / split / f"{number}.txt").write_text(" ".join(rng.choice(words, size)))
-    given = [*TEXT, "--data", str(data), "--cache", str(tmp_path / "cache")]
-    ended(begin(given, 2, 1, cache, "--out", str(tmp_path / "two")), 0, 0)
-    ended([start(given, 2, cache, "--out", str(tmp_path / "one"))], 0)
+    given = ["--data", str(data), "--cache", str(tmp_path / "cache")]
+    ended(begin(tmp_path / "two", 2, 1, cache, *given, program=READING), 0, 0)
+    ended([start(tmp_path / "one", *given, devices=2, cache=cache, program=READING)], 0)
     two, one = (
         json.loads((tmp_path / name / "result.json").read_text()) for name in ("two", "one")
     )
     assert one["test"].keys() == two["test"].keys()
     for label, expected in one["test"].items():
         np.testing.assert_allclose(two["test"][label]["loss"], expected["loss"], rtol=1e-5)
-    assert os.path.exists(tmp_path / "two" / "metrics.jsonl")
