@@ -209,11 +209,12 @@ def help_text(program: str, description: str | None, config: Any, whole: bool = 
     left_out = [option for option in options if option.rare and not whole]
     lines, group = [f"usage: {program} [--options]", "", *(description or "").splitlines()], None
     for option in options:
+        if option in left_out:
+            continue
         if option.path[:-1] != group:
             group = option.path[:-1]
             lines += ["", ".".join(group) or "options"]
-        if option not in left_out:
-            lines += _lines(option, width, whole)
+        lines += _lines(option, width, whole)
     more = f"{len(left_out)} more options that are seldom changed, and " if left_out else ""
     return "\n".join([*lines, "", *([] if whole else [f"{HELP_ALL} shows {more}whole texts."])])
 

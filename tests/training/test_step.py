@@ -279,7 +279,7 @@ def test_gradient_inside_the_scan_is_that_of_the_whole(plain, plain_gradient, ca
 
 def test_the_gradient_of_the_memory_alone(tiny_model, plain):
     """It is the memory's part of the whole one; of the rest it is 0, and no norm counts it."""
-    chosen = make_trainer(tiny_model, optax.sgd(1.0), (1, 1), plain.initial.params, "memory")
+    chosen = make_trainer(tiny_model, optax.sgd(1.0), (1, 1, 1), plain.initial.params, "memory")
     batch = random_batch(1)
     expected, _, _ = gradient(plain, plain.fresh(), batch)
     actual, _, row = gradient(chosen, chosen.fresh(), batch)
@@ -349,7 +349,7 @@ def test_segments_of_padding_are_not_run(plain, eval_step):
 def test_groups_of_padding_are_not_run(tiny_model, plain):
     """The same with a gradient through the memory, whose groups are counted from the end."""
     cfg = dataclasses.replace(tiny_model, memory_gradient=1)
-    trainer = make_trainer(cfg, optax.sgd(1.0), (1, 1), plain.initial.params)
+    trainer = make_trainer(cfg, optax.sgd(1.0), (1, 1, 1), plain.initial.params)
     batches = (shifted(random_batch(9), front) for front in (0, 2, 1))
     behind, before, around = (gradient(trainer, trainer.fresh(), batch) for batch in batches)
     assert (np.asarray(before[1].memory.seen) == 2 * LENGTH).all()
@@ -612,7 +612,7 @@ def test_a_nan_that_only_the_update_makes_is_seen_at_its_step(dropping):
 @pytest.fixture(scope="module")
 def skipping(tiny_model, plain):
     """Adam, and updates that are not finite are left out."""
-    return make_trainer(tiny_model, ADAM, (1, 1), plain.initial.params, skip=True)
+    return make_trainer(tiny_model, ADAM, (1, 1, 1), plain.initial.params, skip=True)
 
 
 def bits(tree):
@@ -649,7 +649,7 @@ def test_a_state_that_is_not_finite_is_left_out(skipping):
 
 
 def test_whole_updates_are_the_same_with_and_without_the_option(skipping, tiny_model, plain):
-    given = make_trainer(tiny_model, ADAM, (1, 1), plain.initial.params)
+    given = make_trainer(tiny_model, ADAM, (1, 1, 1), plain.initial.params)
     states = [
         one.run(one.fresh(), random_batch(0), random_batch(1))[0] for one in (given, skipping)
     ]
