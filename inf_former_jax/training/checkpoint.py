@@ -195,7 +195,7 @@ class Checkpoints:
             preservation_policy=policies.AnyPreservationPolicy(keep),
             async_options=ocp.AsyncOptions(
                 post_finalization_callback=self._list_files,
-                # Otherwise threads wait ten minutes for a folder that could not be made.
+                # Otherwise threads wait for a folder that could not be made: the run does not end.
                 create_directories_asynchronously=False,
             ),
             cleanup_tmp_directories=not read_only,
