@@ -164,9 +164,10 @@ class Moments:
     def _count(self, lost: int, killed: bool) -> None:
         """Note how many updates are to be done again; Broken if those are too many.
 
-        A kill may come while a checkpoint is written, beside the updates up to the next one.
+        A kill may come while a checkpoint is written, beside the updates up to the next one, or
+        while that one waits for it.
         """
-        most = 0 if self._number == signal.SIGTERM and not killed else 2 * EVERY - 1
+        most = 0 if self._number == signal.SIGTERM and not killed else 2 * EVERY
         hold(lost <= most, f"{lost} updates lost, {most} at most")
         self.lost = max(self.lost, lost)
 

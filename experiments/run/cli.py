@@ -97,8 +97,9 @@ def _one_line_if_full() -> Iterator[None]:
         _end(full.lower(), NO_FILE, _KEPT)
 
 
-#: What the system says of a full disk, and of a user's share of it that is used up.
-_FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))
+#: What the system says of a full disk, of a user's share of it that is used up, and of a file that
+#: is longer than the user's may be.
+_FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
 def _end(message: str, status: int, advice: str) -> NoReturn:
