@@ -16,17 +16,15 @@ if __name__ == "__main__":  # before JAX is imported, which takes seconds
 
 import functools
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 
 from experiments.faults import drill
 from experiments.faults.drill import DrillConfig
-from experiments.faults.row import HEADER, Row
+from experiments.faults.row import Row
+from experiments.results.faults import HEADER, cells
 from experiments.run import cli, folders, tables
-from inf_former_jax import files
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -46,19 +44,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows: list[Row] = []
         for row in drill.drill(cfg, functools.partial(print, flush=True)):
             rows.append(row)
-            write(path, origin, rows)  # after each one: all of them may take hours
-        tables.show("faults", HEADER, [row.cells() for row in rows])
-    print(f"{path}, {path.with_suffix('.md')}")
+            found = [row.to_json() for row in rows]
+            folders.write_json(path, {**origin, "rows": found})  # each time: all may take hours
+        tables.show("faults", HEADER, [cells(row.to_json()) for row in rows])
+    print(path)
     if broken := drill.broken(rows):
         print(f"not as it should be: {', '.join(broken)}", file=sys.stderr)
         raise SystemExit(1)
-
-
-def write(path: Path, origin: Mapping[str, Any], rows: Sequence[Row]) -> None:
-    """Write the JSON of rows, and beside it their table in markdown."""
-    folders.write_json(path, {**origin, "rows": [row.to_json() for row in rows]})
-    cells = [[cell.replace("|", r"\|") for cell in row.cells()] for row in rows]
-    files.write_text(path.with_suffix(".md"), tables.markdown(HEADER, cells) + "\n")
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ class DrillConfig(Checked):
     seed: Seed = 0
     """Of the moments, files and updates."""
     out: str = "runs/faults"
-    """Folder of faults.json, and of faults.md, which is the table."""
+    """Folder of faults.json."""
 
 
 _KILL = functools.partial(stopped_at_moments, signal.SIGKILL)

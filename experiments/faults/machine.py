@@ -4,19 +4,12 @@ import contextlib
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from experiments.faults.damage import stopped
 from experiments.faults.row import SAME, Bench, Row, trying
-from experiments.faults.runs import (
-    EVERY,
-    finish,
-    hold,
-    line_of,
-    made,
-    newest,
-)
+from experiments.faults.runs import EVERY, Run, finish, hold, line_of, made, newest
 from inf_former_jax import files
 
 #: Mounts a file system of $1 bytes at $2 for a command alone, and keeps in $3 what it leaves there.
@@ -32,48 +25,62 @@ def full_disk(bench: Bench) -> Row:
     Raises:
         Broken: the run does not end with status 4 and a line, or does not go on to the same bits.
     """
-    root, whole, tries, pick = bench[:4]
-    complete = root / f"whole-{whole.processes}"
-    size = sum(path.stat().st_size for path in complete.rglob("*"))
-    lost, told, full = 0, "", 0
-    for number in range(tries):
-        out, left = bench.place("full"), bench.place("full-left")
+    size, whole = sum(_sizes(bench)), bench.whole
+
+    def run(out: Path) -> Run:
+        left = bench.place("full-left")
         out.mkdir()
         left.mkdir()
-        room = str(int(size * pick.uniform(0.2, 1.2)))
+        room = str(int(size * bench.pick.uniform(0.2, 1.2)))
         own = ("unshare", "-m") if os.geteuid() == 0 else ("unshare", "-rm")
-        run = whole.start(out, before=(*own, "sh", "-c", _SMALL_DISK, "sh", room, out, left))
-        status = run.wait()
+        there = str(out), str(left)
+        ended = whole.start(out, before=(*own, "sh", "-c", _SMALL_DISK, "sh", room, *there))
+        ended.wait()
         out.rmdir()
         left.rename(out)
-        with trying(number + 1):
-            done, saved = _of_full(run.said, status, out)
-            if status == 4:
-                full, lost, told = full + 1, max(lost, done - saved), line_of(run.said, "error:")
-            whole.goes_on(out)
-        shutil.rmtree(out)
-    fault = f"full disk (tmpfs), full {full} times"
-    return Row(fault, 1, tries, lost, told, [4], f"with room, {SAME}")
+        return ended
+
+    return _full("full disk (tmpfs), full {} times", f"with room, {SAME}", run, bench)
 
 
 def too_long(bench: Bench) -> Row:
     """The same by the limit that a user has for the size of a file (RLIMIT_FSIZE); errors too."""
-    root, whole, tries, pick = bench[:4]
-    complete = root / f"whole-{whole.processes}"
-    sizes = [path.stat().st_size for path in complete.rglob("*") if path.is_file()]
-    lost, told, full = 0, "", 0
-    for number in range(tries):
-        out, limit = bench.place("limited"), pick.randrange(3_000, max(sizes))
-        run = whole.start(out, before=("prlimit", f"--fsize={limit}"))
-        status = run.wait()
+    most, whole = max(_sizes(bench)), bench.whole
+
+    def run(out: Path) -> Run:
+        limit = bench.pick.randrange(3_000, most)
+        return whole.start(out, before=("prlimit", f"--fsize={limit}"))
+
+    fault = "files may not be longer (RLIMIT_FSIZE), one was {} times"
+    return _full(fault, f"without the limit, {SAME}", run, bench)
+
+
+def _sizes(bench: Bench) -> list[int]:
+    """Bytes of each file of the undisturbed run."""
+    complete = bench.root / f"whole-{bench.whole.processes}"
+    return [path.stat().st_size for path in complete.rglob("*") if path.is_file()]
+
+
+def _full(fault: str, then: str, run: Callable[[Path], Run], bench: Bench) -> Row:
+    """The row of runs with too little room, some of which may have enough by chance.
+
+    Args:
+        fault: its name, with {} for how many had not.
+        run: begins, or runs, one in a folder.
+    """
+    lost, told, full, statuses = 0, "nothing", 0, set()
+    for number in range(bench.tries):
+        out = bench.place("full")
+        begun = run(out)
+        status = begun.wait()
+        statuses.add(status or 0)
         with trying(number + 1):
-            done, saved = _of_full(run.said, status, out)
+            done, saved = _of_full(begun.said, status, out)
             if status == 4:
-                full, lost, told = full + 1, max(lost, done - saved), line_of(run.said, "error:")
-            whole.goes_on(out)
+                full, lost, told = full + 1, max(lost, done - saved), line_of(begun.said, "error:")
+            bench.whole.goes_on(out)
         shutil.rmtree(out)
-    fault = f"files may not be longer (RLIMIT_FSIZE), one was {full} times"
-    return Row(fault, 1, tries, lost, told, [4], f"without the limit, {SAME}")
+    return Row(fault.format(full), 1, bench.tries, lost, told, sorted(statuses), then)
 
 
 def _of_full(said: str, status: int | None, out: Path) -> tuple[int, int]:

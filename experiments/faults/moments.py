@@ -22,6 +22,7 @@ from experiments.faults.runs import (
     newest,
     start_all,
 )
+from experiments.run.peers import GONE
 from inf_former_jax.training.checkpoint import UNFINISHED
 
 #: Seconds after which a scheduler kills what is left of a job that it asked to end.
@@ -145,13 +146,12 @@ class Moments:
         polite = self._number == signal.SIGTERM
         for run in runs:
             said, status = run.said, run.status()
-            alone = len(runs) == 1
             allowed = (0, 3) if polite else (0, -9)
-            # Where one process of several is gone, the others end with status 5, or JAX aborts
-            # them if they have not met yet.
-            hold(status in allowed or not alone, f"status {status}: {said}")
-            hold(not (killed and alone), f"SIGTERM did not end it: {said}")
-            hold("Traceback" not in said or not alone, said)
+            if len(runs) > 1:  # where one is gone, the others end too
+                allowed += (GONE,)
+            hold(status in allowed, f"status {status}: {said}")
+            hold(not killed, f"SIGTERM did not end it: {said}")
+            hold("Traceback" not in said, said)
         self._require_went_on(runs[0], saved)
 
     @staticmethod

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from experiments.faults.runs import Broken, Undisturbed
 
-HEADER = ("fault", "processes", "tries", "updates lost", "how it was told", "exit status", "then")
 SAME = "the same command: the same bits"
 
 
@@ -55,12 +54,6 @@ class Row(NamedTuple):
     statuses: Sequence[int]
     then: str
     held: bool = True
-
-    def cells(self) -> list[str]:
-        """The row as texts, in the order of HEADER."""
-        statuses = ", ".join(str(status) for status in self.statuses)
-        figures = str(self.processes), str(self.tries), str(self.lost)
-        return [self.fault, *figures, self.told, statuses, self.then]
 
     def to_json(self) -> dict[str, Any]:
         """The row as JSON has it."""

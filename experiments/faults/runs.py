@@ -59,17 +59,9 @@ def environment(devices: int, cache: str | Path = "") -> dict[str, str]:
 
 
 class Run:
-    """A process, and what it says, which goes to a file: a pipe could be full.
+    """A process, and what it says, which goes to a file: a pipe could be full."""
 
-    Args:
-        prepare: called in the child before the program begins.
-    """
-
-    def __init__(
-        self,
-        command: list[str],
-        env: Mapping[str, str],
-    ):
+    def __init__(self, command: list[str], env: Mapping[str, str]):
         self._words, self._said = "", tempfile.TemporaryFile()  # noqa: SIM115
         to_file: dict[str, Any] = {"stdout": self._said, "stderr": subprocess.STDOUT}
         self._process = subprocess.Popen(command, env=env, **to_file)

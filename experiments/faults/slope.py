@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import stats
+
+from inf_former_jax.require import require
 
 #: A figure is flat whose growth over all samples is below this part of its mean, …
 SMALL = 0.01
@@ -52,19 +55,14 @@ class Slope(NamedTuple):
 
 
 def slope(seconds: Sequence[float], figures: Sequence[float]) -> Slope:
-    """The line through figures by their time: b = Σ(t - t̄)(y - ȳ) / S, S = Σ(t - t̄)².
-
-    Its standard error is √(Σ r² / (n - 2) / S), r = y - ȳ - b (t - t̄).
+    """The least-squares line through figures by their time.
 
     Raises:
         ValueError: fewer than 3 samples, or all at one time.
     """
-    time, figure = np.asarray(seconds, float) / 3600, np.asarray(figures, float)
-    around = time - time.mean() if len(time) else time
-    squares = float((around**2).sum())
-    if len(time) < 3 or not squares:
-        raise ValueError(f"samples: found {len(time)}, accepted: 3 or more at different times")
-    hourly = float((around * (figure - figure.mean())).sum()) / squares
-    rest = figure - figure.mean() - hourly * around
-    error = math.sqrt(float((rest**2).sum()) / (len(time) - 2) / squares)
-    return Slope(len(time), float(figure.mean()), hourly, error, float(np.ptp(time)))
+    hours, figure = np.asarray(seconds, float) / 3600, np.asarray(figures, float)
+    several = len(hours) > 2 and bool(np.ptp(hours))
+    require(several, "samples", len(hours), "3 or more at different times")
+    line: Any = stats.linregress(hours, figure)
+    known = float(figure.mean()), float(line.slope), float(line.stderr)
+    return Slope(len(hours), *known, float(np.ptp(hours)))

@@ -125,9 +125,7 @@ def given(
         ValueError, FileNotFoundError: as `start.load` and `with_memory`.
     """
     run, params, tokenizer = start.load(cfg.run, cfg.segment_len, cfg.memory, cfg.dtype, kind)
-    # Whatever mesh it was trained on.
-    rows = {"batch_size": batch_size or run.batch_size}
-    run = dataclasses.replace(run, mesh_model=1, mesh_fsdp=1, devices=0, distributed=False, **rows)
+    run = devices.on_this_machine(run, batch_size=batch_size or run.batch_size)
     run, note = devices.settled(run)
     if note:
         print(note)

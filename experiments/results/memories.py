@@ -13,12 +13,12 @@ def _functions(runs: Runs) -> str:
     return "" if memory is None else str(memory["num_basis"])
 
 
-def _cells(runs: Runs) -> str:
+def cells(runs: Runs) -> str:
     """Whether a read by content sees cells of one length; "" where nothing is read by content."""
     memory = runs[0]["settings"]["model"]["long_term"] or {}
     if not (memory.get("content_heads") or memory.get("density") == "gibbs"):
         return ""
-    return "unit" if memory.get("unit_cells") else "as written"
+    return "unit" if memory.get("unitcells") else "as written"
 
 
 #: experiment → (the setting that sizes its task, header, columns of its figures).
@@ -54,7 +54,7 @@ def memories_table(experiment: str, results: list[Result]) -> str:
         "window": lambda runs: f"{runs[0]['settings']['model']['mem_len']:,}",
         "N": _functions,
         "k": _k,
-        "cells": _cells,
+        "cells": cells,
         "seeds": tables.count,
         **{title: cell for title, cell in figures.items() if title != "seeds"},
         "updates": tables.updates,

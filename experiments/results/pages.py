@@ -10,10 +10,12 @@ from experiments.results import (
     benchmark,
     dialogue,
     distances,
+    faults,
     language,
     memories,
     precision,
     probes,
+    sharding,
     sorting,
 )
 from experiments.results.summary import SOURCES, summary_table
@@ -49,6 +51,8 @@ TABLES: dict[str, Callable[[list[Result]], str]] = {
     "memories passkey": partial(memories.memories_table, "passkey"),
     "memories questions": partial(memories.memories_table, "questions"),
     "precision": precision.precision_table,
+    "faults": faults.faults_table,
+    "scaling": sharding.scaling_table,
 }
 
 _TABLE = re.compile(r"(<!-- results: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -2,6 +2,7 @@
 
 import statistics
 
+from experiments.results import memories
 from experiments.run import tables
 from experiments.run.tables import (
     CONTROL,
@@ -89,15 +90,9 @@ def _lengths(runs: Runs) -> tuple[int, int]:
     return trained, runs[0].get("length", trained)
 
 
-def _cells(runs: Runs) -> str:
-    """How heads that read by content see the cells of a sorter's memory."""
-    trained = runs[0].get("trained", runs[0]["settings"])
-    return "of one length" if trained["model"]["long_term"]["unit_cells"] else "as written"
-
-
 _AT_LENGTHS: Columns = {
     "preset": lambda runs: f"`{runs[0]['preset']}`",
-    "cells": _cells,
+    "cells": lambda runs: memories.cells([tables.as_run(run) for run in runs]),
     "trained on": lambda runs: f"{_lengths(runs)[0]:,} tokens",
     "updates": lambda runs: tables.updates([tables.as_run(run) for run in runs]),
     "tested on": lambda runs: f"{_lengths(runs)[1]:,}",

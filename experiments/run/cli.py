@@ -73,7 +73,12 @@ def stops() -> Iterator[None]:
 def _one_line(
     *kinds: type[Exception], status: int, advice: str = "", on_all: bool = False
 ) -> Iterator[None]:
-    """Args: on_all: of several hosts all have this error."""
+    """Turn errors of these kinds into one line and an exit status.
+
+    Args:
+        advice: what follows the error's own words.
+        on_all: whether of several hosts all end by this error.
+    """
     try:
         yield
     except kinds as error:

@@ -7,6 +7,7 @@ batch, keep both busy everywhere.
 import contextlib
 import dataclasses
 import os
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -90,6 +91,12 @@ def settled(cfg: Config, recorded: int = 0) -> tuple[Config, str]:
     cfg = dataclasses.replace(cfg, devices=count)
     mesh_of(cfg)  # is refused here, if it is
     return cfg, note
+
+
+def on_this_machine(cfg: Config, **changes: Any) -> Config:
+    """The config, with changes, of a run that was trained on whatever mesh and hosts."""
+    alone = {"mesh_model": 1, "mesh_fsdp": 1, "devices": 0, "distributed": False}
+    return dataclasses.replace(cfg, **alone, **changes)
 
 
 def mesh_of(cfg: RunConfig) -> Mesh:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from experiments.run.peers import Peer, Watch, meet
+from experiments.run.peers import Peer, Watch, free_port, meet
 from inf_former_jax.fields import Checked, Count, Natural
 from inf_former_jax.require import require
 
@@ -93,9 +93,7 @@ def _meet_again(cfg: HostsConfig) -> list[Peer]:
     """
     text = ""
     if not jax.process_index():
-        with socket.socket() as free:
-            free.bind(("", 0))
-            text = f"{_own_name()}:{free.getsockname()[1]}"
+        text = f"{_own_name()}:{free_port()}"
     letters = np.zeros(256, np.uint8)
     letters[: len(text)] = np.frombuffer(text.encode(), np.uint8)
     told = bytes(multihost_utils.broadcast_one_to_all(letters)).rstrip(b"\0").decode()
@@ -108,14 +106,11 @@ def _meet_again(cfg: HostsConfig) -> list[Peer]:
 
 
 def _own_name() -> str:
-    """A name of this host that others may know, or else an address."""
+    """A name of this host that others may know; localhost where it has none."""
     for name in (socket.getfqdn(), socket.gethostname()):
         with contextlib.suppress(OSError):
             socket.getaddrinfo(name, None)
             return name
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
-        probe.connect(("10.255.255.255", 1))  # sends nothing, but chooses the way out
-        return probe.getsockname()[0]
     return "localhost"
 
 

@@ -28,6 +28,13 @@ _HELLO, _WELCOME = "inf_former_jax", "welcome"
 _LINE = 200  # bytes of a line of the meeting, at most
 
 
+def free_port() -> int:
+    """The number of a port that nobody uses now."""
+    with socket.socket() as free:
+        free.bind(("", 0))
+        return free.getsockname()[1]
+
+
 class Peer:
     """A connection to another process."""
 

@@ -17,9 +17,9 @@ import numpy as np
 from experiments.benchmark import steps
 from experiments.benchmark.timing import count_products
 from experiments.catalogue import EXPERIMENTS
-from experiments.run import cli, devices, folders, tables
+from experiments.results.sharding import scaling_table
+from experiments.run import cli, devices, folders
 from experiments.sharding import layout
-from inf_former_jax import files
 from inf_former_jax.fields import Checked, Count, NonEmpty, Positive
 from inf_former_jax.require import require
 from inf_former_jax.training import sharding
@@ -72,7 +72,7 @@ class ScalingConfig(Checked):
     share: Positive = 0.4
     """Of the promised operations, the share that a device reaches."""
     out: str = ""
-    """Folder of scaling.json and table.md; "" = the table alone."""
+    """Folder of scaling.json; "" = the table alone."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -83,17 +83,14 @@ def main(argv: Sequence[str]) -> None:
     jax.config.update("jax_platforms", "cpu")
     devices.offer(8)
     rows = [row for name, config in configs.items() for row in rows_of(name, config, cfg)]
-    table = tables.markdown(header(cfg), [cells(row) for row in rows])
-    print(table)
+    origin = folders.provenance("sharding", "scaling", ["scaling", *argv])
+    result = {**origin, "settings": folders.to_json(cfg), "rows": rows}
+    print(scaling_table([result]))
     if cfg.out:
         with cli.refusals():
-            folder = folders.make(cfg.out)
-            origin = folders.provenance("sharding", "scaling", argv)
-            folders.write_json(
-                folder / "scaling.json", {**origin, "settings": folders.to_json(cfg), "rows": rows}
-            )
-            files.write_text(folder / "table.md", table + "\n")
-            print(folder / "table.md")
+            path = folders.make(cfg.out) / "scaling.json"
+            folders.write_json(path, result)
+            print(path)
 
 
 def _config(name: str) -> Any:
@@ -156,24 +153,3 @@ def seconds_to_sum(count: float, number: int, device: Hardware) -> float:
     groups = -(-number // device.group)
     within = 2 * count * (near - 1) / near / device.near
     return within + 2 * (count / near) * (groups - 1) / groups / device.far
-
-
-def header(cfg: ScalingConfig) -> Sequence[str]:
-    """The first line of the table."""
-    counts = [f"{number:,} devices" for number in cfg.devices]
-    return ("preset", "hardware", "tokens", "TFLOP", "MiB told", "GiB held", "computing", *counts)
-
-
-def cells(row: Mapping[str, Any]) -> Sequence[str]:
-    """A line of the table: of each number of devices the share of an update that sums take."""
-    held = f"{row['held'] / 2**30:.1f}" + ("" if row["fits"] else ", too many")
-    shares = [f"{share:.1%}" for share in row["share"].values()]
-    operations, told = f"{row['operations'] / 1e12:,.1f}", f"{row['told'] / 2**20:,.0f}"
-    seconds = _in_words(row["computing"])
-    return (row["preset"], row["hardware"], f"{row['tokens']:,}", operations, told, held, seconds,
-            *shares)  # fmt: skip
-
-
-def _in_words(seconds: float) -> str:
-    """Seconds with a unit: 12 ms."""
-    return f"{seconds:.2g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"

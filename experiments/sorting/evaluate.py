@@ -52,16 +52,12 @@ def evaluate(cfg: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, Any]:
         ValueError: no run of sorting, or a length that cannot be tested.
     """
     run, _, params, _ = training.load(SortingConfig, cfg.run, ("params",))
-    asked = dataclasses.replace(
+    asked = devices.on_this_machine(
         run,
         length=cfg.length or run.length,
         test_sequences=cfg.test_sequences,
         batch_size=cfg.batch_size or run.batch_size,
         seed=cfg.seed,
-        devices=0,
-        mesh_model=1,  # that of the run's devices is none of this machine's
-        mesh_fsdp=1,
-        distributed=False,
         tensorboard=False,
         any_size=cfg.any_size,
     )

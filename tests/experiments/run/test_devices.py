@@ -36,6 +36,24 @@ def test_best(rows, model, most, count):
     assert devices.best(rows, model, most) == count
 
 
+@pytest.mark.parametrize(
+    "rows, fsdp, most, count",
+    [(16, 2, 2, 2), (16, 4, 4, 4), (16, 4, 7, 4), (12, 2, 3, 2), (16, 3, 4, 1), (32, 3, 8, 1)],
+)
+def test_best_along_fsdp(rows, fsdp, most, count):
+    """Those along fsdp have rows of their own; none is left over."""
+    assert devices.best(rows, 1, most, fsdp) == count
+
+
+def test_what_was_trained_anywhere_is_tested_here():
+    """On a mesh and hosts that are not there; all else stays."""
+    trained = dataclasses.replace(
+        PRESETS["vanilla"][1], mesh_model=16, mesh_fsdp=4, devices=64, distributed=True, seed=3
+    )
+    expected = dataclasses.replace(PRESETS["vanilla"][1], seed=3, batch_size=4)
+    assert devices.on_this_machine(trained, batch_size=4) == expected
+
+
 def test_devices_of_the_user_stay():
     """conftest names 8 in XLA_FLAGS, and JAX has begun."""
     there = jax.device_count()

@@ -3,13 +3,13 @@
 import json
 import shlex
 import signal
-import socket
 import time
 
 import numpy as np
 import pytest
 
 from experiments.faults.runs import TINY, figures, newest, start, start_all
+from experiments.run.peers import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -52,9 +52,7 @@ def cache(tmp_path_factory):
 
 def begin(out, count, devices, cache, *options, **how):
     """Processes that train together, each with so many devices."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
+    address = f"localhost:{free_port()}"
     together = ["--distributed", "--hosts.coordinator", address, "--hosts.processes", str(count)]
     together += ["--hosts.heartbeat", "5", "--hosts.timeout", "120"]
     lines = [[*options, *together, "--hosts.process", str(number)] for number in range(count)]
@@ -139,9 +137,7 @@ def test_what_one_host_refuses_ends_all(tmp_path, cache):
 
 def test_nobody_comes(tmp_path, cache):
     options = ["--distributed", "--hosts.processes", "2", "--hosts.timeout", "2"]
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
+    address = f"localhost:{free_port()}"
     options += ["--hosts.coordinator", address, "--hosts.process"]
     (second,) = ended([start(tmp_path, *options, "1", cache=cache)], 2)
     assert f"error: hosts.coordinator: found nobody at {address} after 2 s" in second

@@ -13,9 +13,7 @@ from experiments.run.hosts import HostsConfig
 
 @pytest.fixture
 def address():
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        return f"localhost:{free.getsockname()[1]}"
+    return f"localhost:{peers.free_port()}"
 
 
 def met(address, *callers, seconds=5.0):

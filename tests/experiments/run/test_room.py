@@ -45,6 +45,18 @@ def test_parameters_optimiser_and_memory_are_exact(name, preset):
     assert needs["memory"] == memory
 
 
+@pytest.mark.parametrize("fsdp, model, copies", [(1, 1, 8), (4, 1, 2), (2, 2, 2), (8, 1, 1)])
+def test_the_optimiser_is_shared_along_fsdp_and_parameters_are_not(fsdp, model, copies):
+    """Of eight devices: an update puts the parameters together on each that has rows."""
+    cfg = EXPERIMENTS["sorting"].presets["infinity-former"][1]
+    alone = room.of_run(dataclasses.replace(cfg, devices=1), 1)
+    shared = dataclasses.replace(cfg, devices=8, mesh_fsdp=fsdp, mesh_model=model)
+    needs = room.of_run(shared, 1)
+    assert needs["optimiser"] == copies * alone["optimiser"]
+    for name in ("parameters", "gradients", "tables"):
+        assert needs[name] == 8 // model * alone[name]
+
+
 #: Each kind of matrix is in one of these; the others are slow.
 QUICK = ("waves, intervals, sparsemax", "mixed, cells", "llama, grafted")
 

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from experiments.results.sharding import scaling_table
 from experiments.sharding import __main__ as command
 from experiments.sharding import scaling
 from experiments.sharding.scaling import Hardware
@@ -49,13 +50,16 @@ def test_a_table_of_a_tiny_model(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(scaling, "HARDWARE", {"slow": DEVICE})
     options = ["--presets", "sorting/tiny", "--devices", "4", "8", "--share", "0.5"]
     command.main(["scaling", *options, "--out", str(tmp_path)])
-    (row,) = json.loads((tmp_path / "scaling.json").read_text())["rows"]
+    result = json.loads((tmp_path / "scaling.json").read_text())
+    (row,), command_line = result["rows"], result["command"]
+    assert command_line.startswith("python -m experiments.sharding scaling --presets")
     assert row["computing"] == row["operations"] / 50 and row["fits"]
     for number in (4, 8):
         telling = scaling.seconds_to_sum(row["told"], number, DEVICE)
         assert row["telling"][str(number)] == telling
         assert row["share"][str(number)] == telling / (telling + row["computing"])
-    assert capsys.readouterr().out.startswith((tmp_path / "table.md").read_text())
+    line = f"| {row['share']['4']:.1%} | {row['share']['8']:.1%} | "
+    assert line in capsys.readouterr().out and line in scaling_table([result])
 
 
 @pytest.mark.parametrize(
