@@ -18,7 +18,7 @@ def cells(runs: Runs) -> str:
     memory = runs[0]["settings"]["model"]["long_term"] or {}
     if not (memory.get("content_heads") or memory.get("density") == "gibbs"):
         return ""
-    return "unit" if memory.get("unitcells") else "as written"
+    return "unit" if memory.get("unit_cells") else "as written"
 
 
 #: experiment → (the setting that sizes its task, header, columns of its figures).
