@@ -12,6 +12,7 @@ without a word. The digest is formed on the device before the state is donated.
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 import logging
@@ -37,6 +38,7 @@ from inf_former_jax.training.digests import (
     with_checksum,
     write_list,
 )
+from inf_former_jax.training.packing import pack, unpack
 
 #: What the name of a folder holds that orbax has not finished.
 UNFINISHED = ".orbax-checkpoint-tmp"
@@ -259,7 +261,7 @@ class Checkpoints:
         # As it will be read: a figure that is not finite is null.
         described = json.loads(files.json_text({**self._about, "metrics": metrics or {}}))
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
+            packed=ocp.args.PyTreeSave(pack(state)),
             digest=ocp.args.JsonSave(with_checksum("leaves", digest(state))),
             about=ocp.args.JsonSave(with_checksum("about", described)),
         )
@@ -360,17 +362,25 @@ class Checkpoints:
             target = target._replace(**dict.fromkeys(others))
         saved = leaves_of(self._read(step, "digest", ocp.args.JsonRestore()))
         _require_architecture(saved, target, whole=not parts)
-        if parts:
-            wanted = {name: getattr(target, name) for name in parts}
-            how = ocp.checkpoint_utils.construct_restore_args(wanted)
-            args = ocp.args.PyTreeRestore(item=wanted, restore_args=how, partial_restore=True)
-            state = target._replace(**self._read(step, "state", args))
+        if (self._folder / str(step) / "state").exists():
+            state = self._read_unpacked(step, target, parts)
         else:
-            state = self._read(step, "state", ocp.args.StandardRestore(target))
+            state = unpack(functools.partial(self._arrays, step, "packed"), target)
         found, finite = digest_and_finite(state)
         _refuse("checksum of", [name for name, leaf in found.items() if leaf != saved[name]])
         _refuse("NaN or infinity in", [name for name, holds in finite.items() if not holds])
         return state
+
+    def _read_unpacked(self, step: int, target: Any, parts: Sequence[str]) -> Any:
+        """A train state of version 0.2, which wrote an array for each leaf."""
+        wanted = {name: getattr(target, name) for name in parts or target._fields}
+        how = ocp.checkpoint_utils.construct_restore_args(wanted)
+        return target._replace(**self._arrays(step, "state", wanted, how))
+
+    def _arrays(self, step: int, item: str, wanted: Any, how: Any) -> Any:
+        """Some of the arrays of an item."""
+        args = ocp.args.PyTreeRestore(item=wanted, restore_args=how, partial_restore=True)
+        return self._read(step, item, args)
 
     def _read(self, step: int, item: str, args: Any) -> Any:
         """One item of a checkpoint."""

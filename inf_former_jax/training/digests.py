@@ -93,14 +93,14 @@ def differing_leaves(tree: Any, saved: Mapping[str, list]) -> list[str]:
         "checksum of LEAF", "NaN or infinity in LEAF" and "no LEAF", by the names of `saved`.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    arrays = {_words(jax.tree_util.keystr(path)): np.asarray(leaf) for path, leaf in leaves}
+    arrays = {words(jax.tree_util.keystr(path)): np.asarray(leaf) for path, leaf in leaves}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = {path: _host_digest(array, pool) for path, array in arrays.items()}
-    wrong = [f"no {name}" for name in saved if _words(name) not in found]
+    wrong = [f"no {name}" for name in saved if words(name) not in found]
     for name, (dtype, shape, expected) in saved.items():
-        if _words(name) not in found:
+        if words(name) not in found:
             continue
-        array, (number, finite) = arrays[_words(name)], found[_words(name)]
+        array, (number, finite) = arrays[words(name)], found[words(name)]
         key = dtype.startswith("key<")
         same = key or [str(array.dtype), list(array.shape)] == [dtype, shape]
         if not same or number != expected:
@@ -110,7 +110,7 @@ def differing_leaves(tree: Any, saved: Mapping[str, list]) -> list[str]:
     return wrong
 
 
-def _words(path: str) -> tuple[str, ...]:
+def words(path: str) -> tuple[str, ...]:
     """The names in a path: the same of a field of a named tuple and of an entry of a dict."""
     return tuple(re.findall(r"\w+", path))
 

@@ -3,6 +3,7 @@
 import gc
 import json
 import logging
+import shutil
 import sys
 import time
 import types
@@ -10,6 +11,7 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from inf_former_jax.training.checkpoint import (
@@ -18,6 +20,8 @@ from inf_former_jax.training.checkpoint import (
     Checkpoints,
     digest,
 )
+from inf_former_jax.training.digests import LIST
+from inf_former_jax.training.state import TrainState
 from tests.damage import WAYS, damaged
 
 
@@ -193,13 +197,27 @@ def test_any_flipped_byte_of_the_digest_is_damage(two_steps):
             assert_equal_bits(read(two_steps), state(1.0))
 
 
-def test_a_checkpoint_of_version_0_2_is_restored(two_steps):
-    """It has no checksum of its digest."""
-    path = two_steps / "2" / "digest" / "metadata"
-    whole = path.read_text()
-    path.write_text(json.dumps(json.loads(whole)["leaves"]))
-    assert_equal_bits(read(two_steps), state(2.0))
-    path.write_text(whole)
+def as_version_0_2(folder, content):
+    """Make a step's folder what that version wrote: an array a leaf, and no checksum or list."""
+    path = folder / "digest" / "metadata"
+    path.write_text(json.dumps(json.loads(path.read_text())["leaves"]))
+    (folder / LIST).unlink()
+    for name in ("about", "packed"):
+        shutil.rmtree(folder / name)
+    with ocp.StandardCheckpointer() as writer:
+        writer.save(folder / "state", content)
+
+
+def test_a_checkpoint_of_version_0_2_is_restored(tmp_path):
+    """Whole, and one field of it."""
+    given = TrainState(jnp.array(2, jnp.int32), state(), (), None, jax.random.key(1))
+    with Checkpoints(tmp_path, CheckpointConfig()) as checkpoints:
+        checkpoints.save(1, given)
+    as_version_0_2(tmp_path / "1", given)
+    with Checkpoints(tmp_path, CheckpointConfig(), read_only=True) as checkpoints:
+        assert_equal_bits(checkpoints.restore(target(given)), given)
+        found = checkpoints.restore(target(given), ("params",))
+    assert_equal_bits(found, given._replace(step=None, key=None))
 
 
 # orbax abandons the coroutines that read a file that is damaged.

@@ -11,7 +11,14 @@ from inf_former_jax.training import saved_steps
 from inf_former_jax.training.checkpoint import UNFINISHED, CheckpointConfig, Checkpoints, about
 from inf_former_jax.training.digests import LIST, differing_leaves, digest
 from tests.damage import damaged
-from tests.training.test_checkpoint import assert_equal_bits, damage, restore, saved, state
+from tests.training.test_checkpoint import (
+    as_version_0_2,
+    assert_equal_bits,
+    damage,
+    restore,
+    saved,
+    state,
+)
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +62,13 @@ def test_the_damaged_file_is_named(two_steps, how):
 
 
 def test_every_damaged_file_is_named(two_steps):
-    one, other = two_steps / "2" / "state" / "_METADATA", two_steps / "2" / "state" / "_sharding"
+    arrays = two_steps / "2" / "packed"
+    one, other = arrays / "_METADATA", arrays / "_sharding"
     with damaged(one, "cut"), damaged(other, 3):
         wrong = saved_steps.look(two_steps)[1].wrong
     assert wrong == [
-        f"state/_METADATA: {one.stat().st_size // 2:,} bytes, {one.stat().st_size:,} were written",
-        "state/_sharding: other bytes than were written",
+        f"packed/_METADATA: {one.stat().st_size // 2:,} bytes, {one.stat().st_size:,} were written",
+        "packed/_sharding: other bytes than were written",
     ]
 
 
@@ -81,11 +89,10 @@ def test_a_nan_is_damage_though_its_files_are_whole(tmp_path):
 
 
 def test_a_step_of_version_0_2_is_verified_by_its_arrays(two_steps, tmp_path):
-    """It has no list of files."""
+    """It has no list of files, and an array for each leaf."""
     shutil.copytree(two_steps, tmp_path, dirs_exist_ok=True)
-    for step in ("1", "2"):
-        (tmp_path / step / LIST).unlink()
-        shutil.rmtree(tmp_path / step / "about")
+    for step in (1, 2):
+        as_version_0_2(tmp_path / str(step), state(float(step)))
     assert health(tmp_path) == {"1": "verified", "2": "verified"}
     shutil.copytree(tmp_path / "1" / "state", tmp_path / "2" / "state", dirs_exist_ok=True)
     (step,) = saved_steps.look(tmp_path)[1:]
