@@ -16,6 +16,7 @@ from experiments.benchmark.designs import designs
 from experiments.benchmark.inference import generation, gpt2, smollm2, stream
 from experiments.benchmark.memory import memory, operators
 from experiments.benchmark.processes import presets
+from experiments.benchmark.saves import saves
 from experiments.benchmark.steps import DTYPES, SCHEDULES, config, memory_gradient, steps
 from experiments.benchmark.timing import BenchmarkConfig
 from experiments.results.benchmark import benchmark_rows
@@ -23,7 +24,7 @@ from experiments.run import cli, devices, folders, plots, tables
 from inf_former_jax.require import require
 
 _FUNCTIONS = (presets, gpt2, smollm2, stream, steps, memory_gradient, generation, memory, designs)
-_FUNCTIONS += (operators,)
+_FUNCTIONS += (operators, saves)
 MEASURES = {function.__name__: function for function in _FUNCTIONS}
 
 

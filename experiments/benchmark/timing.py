@@ -26,7 +26,7 @@ from inf_former_jax.fields import Checked, Count, NonEmpty, Range
 from inf_former_jax.memory.arrays import HIGHEST
 
 MEASURES = ("presets", "gpt2", "smollm2", "stream", "steps", "memory_gradient")
-MEASURES += ("generation", "memory", "designs", "operators")
+MEASURES += ("generation", "memory", "designs", "operators", "saves")
 
 #: Sizes of a model with `--quick`. A segment of sorting has to hold the 20 answers.
 TINY: dict[str, Any] = {"num_layers": 1, "num_heads": 2, "head_dim": 8, "d_model": 16}

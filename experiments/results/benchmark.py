@@ -196,6 +196,18 @@ def _operator_rows(found: Found) -> Iterator[Row]:
 
 
 #: Measure → its rows, in the order of the table.
+def _save_rows(found: Found) -> Iterator[Row]:
+    """What checkpoints cost a run."""
+    what = f"a checkpoint every {found['updates']} updates of `{found['preset']}`{_devices(found)}"
+    least, most = found["costs"][0], found["costs"][-1]
+    versus = (
+        f"{least:+.1%} to {most:+.1%} in {len(found['costs'])} pairs of blocks of "
+        f"{_ms(found['seconds'])}; updates wait for {_ms(found['kept_waiting'])} of it; "
+        f"{found['state_mib']:.1f} MiB of state"
+    )
+    yield Row(what, f"{found['cost']:+.1%} of the time", versus, found)
+
+
 _MEASURES = {
     "presets": _preset_rows,
     "gpt2": _gpt2_rows,
@@ -209,4 +221,5 @@ _MEASURES = {
     "memory": _memory_rows,
     "designs": _design_rows,
     "operators": _operator_rows,
+    "saves": _save_rows,
 }
