@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.faults.slope import FIGURES, Slope
+from experiments.faults.slope import Slope
+from experiments.results.faults import FIGURES
 from experiments.run.plots import COLORS, entitle, picture
 
 

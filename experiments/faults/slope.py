@@ -14,13 +14,6 @@ SMALL = 0.01
 #: … or that is within so many standard errors of none.
 ERRORS = 2.0
 
-#: Figure of a soak → its name, and its unit as a number and a word.
-FIGURES = {
-    "live": ("live arrays", 2**20, "MiB"),
-    "process": ("memory of the process", 2**20, "MiB"),
-    "step": ("a step", 1e-3, "ms"),
-}
-
 
 class Slope(NamedTuple):
     """A straight line through samples, by least squares.

@@ -22,7 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.faults.runs import TINY
-from experiments.faults.slope import ERRORS, FIGURES, SMALL, Slope, slope
+from experiments.faults.slope import ERRORS, SMALL, slope
+from experiments.results.faults import FIGURES, SOAK_HEADER, slopes
 from experiments.run import cli, devices, folders, room, tables, training
 from experiments.run.stopping import INTERRUPTED
 from experiments.sorting import data
@@ -30,16 +31,16 @@ from experiments.sorting.config import SortingConfig
 from experiments.sorting.task import SORTING, Sorting
 from inf_former_jax import generate
 from inf_former_jax.data.batches import Batch
-from inf_former_jax.fields import Checked, Positive
+from inf_former_jax.fields import Checked, Count, Positive
 from inf_former_jax.models.decoder import operators
 from inf_former_jax.training.metrics import read_rows
 
 #: The part of the samples that is left out, at the beginning.
 _FILLING = 0.2
 
-#: The run: without an end, at one learning rate, with many checkpoints.
+#: The run: without an end, at one learning rate.
 _ENDLESS = ("--optim.steps", "2000000000", "--optim.schedule", "constant", "--loop.log-every", "20")
-_ENDLESS += ("--loop.eval-every", "400", "--checkpoint.every", "100")
+_ENDLESS += ("--loop.eval-every", "400")
 
 #: After so many updates all programs are compiled, but for those of an evaluation.
 _COMPILED = 40
@@ -57,6 +58,8 @@ class SoakConfig(Checked):
     """Minutes of training, and as many of streaming."""
     every: Positive = 1.0
     """Seconds between two samples of the memory."""
+    checkpoint_every: Count = 100
+    """Updates between checkpoints: what grows with each one grows less where they are few."""
     out: str = "runs/soak"
     """Folder of soak.json and soak.png, and of the run."""
 
@@ -113,7 +116,8 @@ def trained(cfg: SoakConfig, folder: Path, argv: Sequence[str]) -> dict[str, Any
                 os.kill(os.getpid(), signal.SIGTERM)
             return super().batch(update, rows)
 
-    preset, config = cli.parse(SORTING, None, [*TINY, *_ENDLESS])
+    every = "--checkpoint.every", str(cfg.checkpoint_every)
+    preset, config = cli.parse(SORTING, None, [*TINY, *_ENDLESS, *every])
     experiment = dataclasses.replace(SORTING, task=cast(Any, Sampled))
     try:
         cli.start(experiment, preset, config, folder, argv, "faults")
@@ -188,24 +192,19 @@ def main(argv: Sequence[str]) -> None:
         from experiments.faults import plots
 
         plots.soak(folder / "soak.png", series, found)
-    growing = report(found)
+    growing = report(as_json)
     print(f"{path}, {folder / 'soak.png'}")
     if growing:
         raise SystemExit(1)
 
 
-def report(found: dict[str, dict[str, Slope]]) -> list[str]:
-    """Print the slopes; the names of figures that are not flat."""
-    rows, growing = [], []
-    for part, slopes in found.items():
-        for name, one in slopes.items():
-            words, unit, word = FIGURES[name]
-            flat = "flat" if one.flat else "NOT FLAT"
-            growth = f"{one.hourly / unit:+.4f} ± {one.error / unit:.4f}"
-            mean, grown = f"{one.mean / unit:,.3f} {word}", f"{100 * one.grown:+.2f} %"
-            rows.append((f"{part}: {words}", str(one.samples), mean, growth, grown, flat))
-            growing += [] if one.flat else [f"{part}: {words}"]
-    header = ("", "samples", "mean", "growth an hour ± s.e.", "in all", "")
+def report(found: dict[str, dict[str, Any]]) -> list[str]:
+    """Print the slopes, as JSON has them; the names of figures that are not flat."""
     title = f"flat: below {ERRORS:g} standard errors, or below {100 * SMALL:g} % in all"
-    tables.show(title, header, rows, 120)
-    return growing
+    tables.show(title, SOAK_HEADER, slopes(found), 120)
+    return [
+        f"{part}: {FIGURES[name][0]}"
+        for part, figures in found.items()
+        for name, one in figures.items()
+        if not one["flat"]
+    ]

@@ -1,10 +1,19 @@
-"""The table of faults: what was lost, and how it was told (`experiments.faults`)."""
+"""The tables of faults: what was lost, how it was told, and what grew (`experiments.faults`)."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from experiments.run import tables
 from experiments.run.tables import SOURCE, Result
+
+#: Figure of a soak → its name, and its unit as a number and a word.
+FIGURES = {
+    "live": ("live arrays", 2**20, "MiB"),
+    "process": ("memory of the process", 2**20, "MiB"),
+    "step": ("a step", 1e-3, "ms"),
+}
+
+SOAK_HEADER = ("", "samples", "mean", "growth an hour ± s.e.", "in all", "")
 
 HEADER = ("fault", "processes", "tries", "updates lost", "how it was told", "exit status", "then")
 
@@ -24,3 +33,32 @@ def faults_table(results: list[Result]) -> str:
         for row in result["rows"]
     ]
     return tables.markdown([*HEADER, SOURCE], rows)
+
+
+def slopes(found: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """Rows of a soak's slopes as texts, in the order of SOAK_HEADER.
+
+    Args:
+        found: part → figure → its slope, as `soak.json` has it.
+    """
+    rows = []
+    for part, slopes in found.items():
+        for name, one in slopes.items():
+            words, unit, word = FIGURES[name]
+            growth = f"{one['hourly'] / unit:+.4f} ± {one['error'] / unit:.4f}"
+            mean, grown = f"{one['mean'] / unit:,.3f} {word}", f"{100 * one['grown']:+.2f} %"
+            flat = "flat" if one["flat"] else "**not flat**"
+            rows.append([f"{part}: {words}", str(one["samples"]), mean, growth, grown, flat])
+    return rows
+
+
+def soak_table(results: list[Result]) -> str:
+    """All rows of all soaks, by how often they saved."""
+    header = ("updates between checkpoints", "minutes", *SOAK_HEADER, SOURCE)
+    results = sorted(results, key=lambda result: result["settings"]["checkpoint_every"])
+    rows = []
+    for result in results:
+        settings, origin = result["settings"], tables.source([result])
+        how = [f"{settings['checkpoint_every']:,}", f"{settings['minutes']:g}"]
+        rows += [[*how, *row, origin] for row in slopes(result["slopes"])]
+    return tables.markdown(header, rows)

@@ -52,6 +52,7 @@ TABLES: dict[str, Callable[[list[Result]], str]] = {
     "memories questions": partial(memories.memories_table, "questions"),
     "precision": precision.precision_table,
     "faults": faults.faults_table,
+    "soak": faults.soak_table,
     "scaling": sharding.scaling_table,
 }
 

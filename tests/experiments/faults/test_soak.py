@@ -10,6 +10,7 @@ import pytest
 from experiments.faults import soak
 from experiments.faults.runs import Run, environment
 from experiments.faults.slope import slope
+from experiments.results.faults import soak_table
 
 
 def test_the_first_fifth_is_left_out():
@@ -41,11 +42,12 @@ def test_rows_begin_anew_alone():
 
 def test_what_grows_is_named(capsys):
     seconds = [0, 60, 120, 180]
-    flat, steep = slope(seconds, [2**20] * 4), slope(seconds, [2**20, 2**21, 3 * 2**20, 2**22])
+    series = [2**20] * 4, [2**20, 2**21, 3 * 2**20, 2**22]
+    flat, steep = (slope(seconds, figures).to_json() for figures in series)
     assert soak.report({"training": {"live": flat, "process": flat}}) == []
     growing = soak.report({"streaming": {"live": steep, "process": flat}})
     assert growing == ["streaming: live arrays"]
-    assert "NOT FLAT" in capsys.readouterr().out
+    assert "**not flat**" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -65,3 +67,19 @@ def test_live_arrays_do_not_grow_in_a_soak_of_seconds(tmp_path):
     assert abs(training["live"]["hourly"]) < 6 * training["live"]["error"]
     assert streaming["live"]["grown"] == 0
     assert (tmp_path / "soak.png").stat().st_size > 10_000
+
+
+def test_the_table_is_sorted_by_how_often_they_saved():
+    """Written by hand."""
+    one = {"samples": 4, "mean": 2**21, "hourly": 2**20, "error": 2**19, "hours": 0.5}
+    one |= {"grown": 0.25, "flat": False}
+
+    def result(every):
+        settings = {"checkpoint_every": every, "minutes": 2.5}
+        known = {"device": "cpu", "commit": "c", "date": "2026-12-01", "settings": settings}
+        return known | {"slopes": {"training": {"process": one}}}
+
+    lines = soak_table([result(2000), result(100)]).splitlines()
+    words = "training: memory of the process | 4 | 2.000 MiB | +1.0000 ± 0.5000 | +25.00 %"
+    assert lines[2] == f"| 100 | 2.5 | {words} | **not flat** | cpu, c, 2026-12-01 |"
+    assert lines[3].startswith("| 2,000 | 2.5 |") and len(lines) == 4
