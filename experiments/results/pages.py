@@ -54,6 +54,7 @@ TABLES: dict[str, Callable[[list[Result]], str]] = {
     "faults": faults.faults_table,
     "soak": faults.soak_table,
     "scaling": sharding.scaling_table,
+    "agree": sharding.agree_table,
 }
 
 _TABLE = re.compile(r"(<!-- results: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -1,4 +1,4 @@
-"""The table of weak scaling by counts (`experiments.sharding scaling`)."""
+"""The tables of many devices: weak scaling by counts, and agreement (`experiments.sharding`)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +14,32 @@ def scaling_table(results: list[Result]) -> str:
     header = ["preset", "hardware", "tokens", "TFLOP", "MiB told", "GiB held", "computing"]
     rows = [[*_cells(row), tables.source([result])] for result in results for row in result["rows"]]
     return tables.markdown([*header, *counts, SOURCE], rows)
+
+
+#: How far losses and memories on a mesh may be from those on one device, as a part of their size.
+AGREEMENT = 1e-5
+
+
+def apart(found: Mapping[str, Any]) -> float:
+    """How far a mesh is from one device: the larger one of losses and memory."""
+    return max(found["loss"], found["memory"])
+
+
+def agree_table(results: list[Result]) -> str:
+    """A row for each preset: of each mesh how far it is from one device."""
+    rows = []
+    for result in results:
+        for row in result["rows"]:
+            meshes = row["meshes"]
+            undivided = "; ".join(
+                f"{name}: {len(found['whole'])}" for name, found in meshes.items() if found["whole"]
+            )
+            figures = [f"{apart(found):.0e}" for found in meshes.values()]
+            others = ", ".join(f"`{name}`" for name in row["others"])
+            line = [f"`{row['preset']}`", others, *figures, undivided, tables.source([result])]
+            rows.append(line)
+    meshes = list(results[0]["rows"][0]["meshes"]) if results else []
+    return tables.markdown(["preset", "the same when tiny", *meshes, "undivided", SOURCE], rows)
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

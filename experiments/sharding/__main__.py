@@ -2,10 +2,12 @@
 
     python -m experiments.sharding EXPERIMENT PRESET [--options]
     python -m experiments.sharding scaling [--options]
+    python -m experiments.sharding agree [--options]
 
 Nothing is computed: the step is compiled for pretended CPU devices, and its program is looked at.
 An accelerator's compiler may merge or split what is told, and needs other scratch memory. `scaling`
-says from such counts what share of an update many devices would spend on telling.
+says from such counts what share of an update many devices would spend on telling. `agree` trains
+every preset, made tiny, on meshes of pretended devices, and says how far they are from one device.
 """
 
 if __name__ == "__main__":  # before JAX is imported, which takes seconds
@@ -21,7 +23,7 @@ import jax
 
 from experiments.catalogue import EXPERIMENTS
 from experiments.run import cli, devices, folders, tables
-from experiments.sharding import layout, scaling
+from experiments.sharding import agree, layout, scaling
 from experiments.sharding.layout import Told
 from inf_former_jax.fields import Checked, Count, Natural
 from inf_former_jax.require import require
@@ -46,13 +48,16 @@ class ShardingConfig(Checked):
     """Folder of sharding.json; "" = the table alone."""
 
 
+_COMMANDS = {"scaling": scaling.main, "agree": agree.main}
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line: `python -m experiments.sharding EXPERIMENT PRESET [--options]`."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         return print(__doc__)
-    if argv[0] == "scaling":
-        return scaling.main(argv[1:])
+    if argv[0] in _COMMANDS:
+        return _COMMANDS[argv[0]](argv[1:])
     experiment, preset = [*argv, "none"][:2]
     with cli.refusals():
         require(experiment in EXPERIMENTS, "EXPERIMENT", experiment, ", ".join(EXPERIMENTS))

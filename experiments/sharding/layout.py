@@ -27,8 +27,13 @@ _COLLECTIVE = re.compile(
 _SHAPE = re.compile(r"(pred|[a-z]+\d+)\w*\[([\d,]*)\]")
 
 
-#: What is told and held does not depend on how well the CPU's code is optimised, which takes long.
-_UNOPTIMISED = {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": True}
+#: What is told, held and computed does not depend on how well the CPU's code is optimised, which
+#: takes long.
+UNOPTIMISED = {
+    "xla_backend_optimization_level": "0",
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_use_fusion_emitters": False,
+}
 
 
 class Told(NamedTuple):
@@ -65,7 +70,7 @@ def told(cfg: Any, mesh: Mesh, rows: int, segments: int) -> Told:
     placed = sharding.shardings(state, mesh)
     tx = optimizer(cfg.optim)
     step = make_train_step(cfg.model, tx, cfg.objective, placed, cfg.optim.trained)
-    compiled = step.lower(state, batch, operators).compile(_UNOPTIMISED)
+    compiled = step.lower(state, batch, operators).compile(UNOPTIMISED)
     held = {
         "parameters": state.params,
         "optimiser": state.opt_state,

@@ -43,6 +43,10 @@ from inf_former_jax.training.packing import pack, unpack
 #: What the name of a folder holds that orbax has not finished.
 UNFINISHED = ".orbax-checkpoint-tmp"
 
+#: Seconds that a save may take: a hundred years. orbax goes by a clock that may be set, and a save
+#: in whose midst it was set to a later date would have taken too long.
+_EVER = 3_155_760_000
+
 log = logging.getLogger(__name__)
 
 
@@ -197,6 +201,7 @@ class Checkpoints:
             preservation_policy=policies.AnyPreservationPolicy(keep),
             async_options=ocp.AsyncOptions(
                 post_finalization_callback=self._list_files,
+                timeout_secs=_EVER,
                 # Otherwise threads wait for a folder that could not be made: the run does not end.
                 create_directories_asynchronously=False,
             ),

@@ -1,6 +1,7 @@
 """Checkpoints: restored to the bit, verified, walked past when damaged."""
 
 import gc
+import itertools
 import json
 import logging
 import shutil
@@ -92,6 +93,15 @@ def test_a_state_may_be_donated_at_once(tmp_path):
         assert float(overwritten["big"][5]) == -1
         restored = checkpoints.restore(target(overwritten))
     np.testing.assert_array_equal(restored["big"], np.arange(2_000_000, dtype=np.float32))
+
+
+def test_a_clock_that_is_set_does_not_end_a_save(tmp_path, monkeypatch):
+    """It jumps by 400 days whenever orbax looks at it."""
+    days = itertools.count(0, 400)
+    clock = types.SimpleNamespace(time=lambda: 24 * 3600.0 * next(days))
+    monkeypatch.setattr("orbax.checkpoint._src.futures.future.time", clock)
+    assert_equal_bits(restore(saved(tmp_path, [1.0, 2.0])), state(2.0))
+    assert next(days) > 400
 
 
 def test_newest_and_best_are_kept(tmp_path):

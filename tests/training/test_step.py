@@ -213,6 +213,41 @@ def test_initial_state_is_the_same_on_any_mesh(tiny_model, initial):
     check_trees(sharded, initial, rtol=1e-12)
 
 
+@pytest.mark.slow
+def test_the_step_under_pmap(tiny_model, plain):
+    """Each device makes the update of its own rows, and the optimiser takes the mean gradient.
+
+    Rows of one device have as many weights and queries as those of another: only then is the mean
+    over devices that over rows. On a mesh the step has the denominators of the whole batch.
+    """
+    halves = jax.tree.map(lambda leaf: np.concatenate([leaf[:4]] * 2), random_batch(0))
+    tokens = random_batch(1).tokens
+    batch = halves._replace(tokens=tokens)
+    mean = optax.stateless(lambda updates, _: jax.lax.pmean(updates, "devices"))
+    tx = optax.chain(mean, optax.sgd(1.0))
+    step = make_train_step(tiny_model, tx, Objective(KL_WEIGHT))
+    begun = jax.device_get(plain.fresh()._replace(key=None))
+    begun = begun._replace(opt_state=tx.init(begun.params), key=jax.random.key(7))
+
+    def split(tree):
+        return jax.tree.map(lambda leaf: leaf.reshape(2, 4, *leaf.shape[1:]), tree)
+
+    axes = TrainState(None, None, None, 0, None)
+    both = jax.pmap(step, "devices", in_axes=(axes, 0, None), devices=jax.devices()[:2])
+    state, row = both(
+        begun._replace(memory=split(begun.memory)), split(batch), jax.device_get(plain.operators)
+    )
+    expected, (whole,) = plain.run(plain.fresh(), batch)
+    for device in range(2):
+        own = jax.tree.map(lambda leaf: leaf[device], state.params)  # noqa: B023
+        check_trees(own, expected.params, rtol=1e-10)
+    memory = jax.tree.map(lambda leaf: leaf.reshape(8, *leaf.shape[2:]), state.memory)
+    check_trees(memory, expected.memory, rtol=1e-10)
+    for name in ("loss", "weight", "kl", "kl_count"):
+        np.testing.assert_allclose(row[name].sum(), whole[name], rtol=1e-10)
+    assert (np.asarray(row["loss"])[0] != np.asarray(row["loss"])[1]).all()
+
+
 # The gradient
 
 
