@@ -86,6 +86,18 @@ def test_a_sliding_window_by_hand():
     assert epoch_of(odd)[2].tolist() == [[[1, 1, 1, 1], [0, 1, 1, 1]]]
 
 
+@pytest.mark.parametrize("stride", [0, 1])
+def test_what_is_predicted_is_told_without_a_token(stride):
+    """As the weights of each batch say it, also of a sliding window."""
+    split = split_of([3, 7, 4])
+    streams = Streams(split, batch_size=2, segment_len=2, stride=stride)
+    blind = Streams(split._replace(tokens=None), batch_size=2, segment_len=2, stride=stride)
+    for step in range(streams.steps_per_epoch):
+        expected = streams.batch(step, [0, 1]).weights > 0
+        assert expected.any()
+        np.testing.assert_array_equal(blind.predicted(step, [0, 1]), expected)
+
+
 def test_a_row_that_runs_out():
     streams = Streams(split_of([2, 6]), batch_size=3, segment_len=2, segments=2)
     assert streams.steps_per_epoch == 2

@@ -50,7 +50,7 @@ def test_a_marker_without_a_table_is_refused(root):
 
 def test_a_table_without_a_place_is_refused(root):
     texts = {page: page.read_text() for page in pages.pages(root)}
-    with pytest.raises(ValueError, match="found no place for benchmark, choose, "):
+    with pytest.raises(ValueError, match="found no place for agree, benchmark, "):
         pages.render_all(texts, root)
 
 

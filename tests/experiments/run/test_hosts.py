@@ -36,11 +36,23 @@ TEXT = shlex.split("""
     --valid-characters 300 --sample 0
 """)
 
-#: A language model, with its own options in the place of the sorter's.
+#: A language model, with its own options in the place of the sorter's; it prints how many bytes of
+#: tokens this process has read.
 READING = (
     "-c",
-    "import sys; from experiments.language_modeling.__main__ import main; "
-    f"main({TEXT!r} + sys.argv[{1 + len(TINY)}:])",
+    f"""
+import sys
+import numpy as np
+from experiments.language_modeling.__main__ import main
+from inf_former_jax.data.splits import TokenizedSplit
+read, at = [], TokenizedSplit.at
+def counted(self, places):
+    read.append(np.size(places) * self.tokens.itemsize)
+    return at(self, places)
+TokenizedSplit.at = counted
+main({TEXT!r} + sys.argv[{1 + len(TINY)}:])
+print("bytes", sum(read))
+""",
 )
 
 
@@ -147,7 +159,10 @@ def test_nobody_comes(tmp_path, cache):
 
 
 def test_documents_of_very_different_lengths(tmp_path, cache):
-    """One text is a hundred times as long as another; the last batches are not full."""
+    """One text is a hundred times as long as another; the last batches are not full.
+
+    Each process reads the bytes of its own rows, and no others.
+    """
     rng, data = np.random.default_rng(0), tmp_path / "books"
     words = ["sea", "whale", "ship", "the", "of", "and", "a", "sail"]
     for split, sizes in {
@@ -159,8 +174,10 @@ def test_documents_of_very_different_lengths(tmp_path, cache):
         for number, size in enumerate(sizes):
             (data / split / f"{number}.txt").write_text(" ".join(rng.choice(words, size)))
     given = ["--data", str(data), "--cache", str(tmp_path / "cache")]
-    ended(begin(tmp_path / "two", 2, 1, cache, *given, program=READING), 0, 0)
-    ended([start(tmp_path / "one", *given, devices=2, cache=cache, program=READING)], 0)
+    ours = ended(begin(tmp_path / "two", 2, 1, cache, *given, program=READING), 0, 0)
+    theirs = ended([start(tmp_path / "one", *given, devices=2, cache=cache, program=READING)], 0)
+    first, second, alone = (int(said.rsplit("bytes ", 1)[1]) for said in (*ours, *theirs))
+    assert first + second == alone and first == second
     two, one = (
         json.loads((tmp_path / name / "result.json").read_text()) for name in ("two", "one")
     )
