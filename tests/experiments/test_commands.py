@@ -7,7 +7,7 @@ import pytest
 #: Command → options that its help has to name; without a preset, the presets it has to name.
 COMMANDS = {
     "sorting": "infinity-former infinity-former-sticky infinity-former-lasting compressive "
-    "transformer-xl vanilla paper-4k paper-8k paper-16k",
+    "transformer-xl vanilla infinity-former-best paper-4k paper-8k paper-16k",
     "sorting infinity-former": "--length --train-sequences --test-sequences --data --seed --out "
     "--fresh --batch-size --mesh-model --tensorboard --distributed --loop.minutes --optim.steps "
     "--objective.empty-memory --checkpoint.every --model.long-term.tau --model.memory-gradient",

@@ -2,10 +2,14 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
+from experiments import sorting
+from experiments.run.folders import differences, to_json
 from experiments.sorting.__main__ import main
+from experiments.sorting.config import PRESETS
 from experiments.weights import __main__ as weights
 from tests.experiments.sorting.test_sorting import TINY
 
@@ -109,6 +113,13 @@ def test_a_run_that_has_not_ended_is_not_given_away(run, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         weights.main(["parameters", "--run", str(folder), "--out", str(tmp_path / "out")])
     assert "no result.json" in capsys.readouterr().err
+
+
+def test_the_sorter_that_comes_with_the_project_is_of_the_best_preset():
+    """So that the preset's command trains it anew."""
+    fields = json.loads((Path(sorting.__file__).parent / "trained" / "config.json").read_text())
+    _, preset = PRESETS["infinity-former-best"]
+    assert differences(to_json(preset), fields) == ["devices: 0 → 1"]
 
 
 @pytest.mark.slow
