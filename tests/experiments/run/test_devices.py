@@ -4,11 +4,14 @@ import dataclasses
 import shlex
 
 import jax
+import numpy as np
 import pytest
 
+from experiments.faults import runs
 from experiments.run import cli, devices, folders, training
 from experiments.sorting.config import PRESETS
 from experiments.sorting.task import SORTING
+from inf_former_jax.training.metrics import read_rows
 
 TINY = shlex.split(
     "--model.num-layers 1 --model.d-model 16 --model.d-inner 16 --model.num-heads 2 "
@@ -110,6 +113,24 @@ def test_a_run_of_two_devices_has_the_figures_of_one(tmp_path, caplog):
     one, two = (run["test"]["as trained"] for run in found.values())
     assert two == pytest.approx(one, rel=1e-5)
     assert found[2]["settings"] == found[1]["settings"] | {"devices": 2}
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_other_devices(tmp_path):
+    """With eight, then with one, then with four: the losses are those of one alone."""
+
+    def run(folder, steps, count):
+        words = [*runs.TINY, "--batch-size", "8", "--optim.schedule", "constant"]
+        words += ["--optim.steps", str(steps), "--devices", str(count), "--loop.log-every", "1"]
+        preset, cfg = cli.parse(SORTING, None, words)
+        cli.start(SORTING, preset, cfg, tmp_path / folder, words)
+        rows = read_rows(tmp_path / folder / "metrics.jsonl")
+        return {row["step"]: row["loss"] for row in rows if row["split"] == "train"}
+
+    moved = [run("moved", steps, count) for steps, count in ((4, 8), (8, 1), (12, 4))][-1]
+    alone = run("alone", 12, 1)
+    assert list(moved) == list(alone) == list(range(1, 13))
+    np.testing.assert_allclose(list(moved.values()), list(alone.values()), rtol=1e-5)
 
 
 @pytest.mark.parametrize("text, count", [("{}", 1), ('{"devices": 2}', 2), ('{"devices": "x"}', 0)])
