@@ -57,5 +57,6 @@ def slope(seconds: Sequence[float], figures: Sequence[float]) -> Slope:
     several = len(hours) > 2 and bool(np.ptp(hours))
     require(several, "samples", len(hours), "3 or more at different times")
     line: Any = stats.linregress(hours, figure)
-    known = float(figure.mean()), float(line.slope), float(line.stderr)
+    error = float(line.stderr) if np.ptp(figure) else 0.0  # of what never changes it may be NaN
+    known = float(figure.mean()), float(line.slope), error
     return Slope(len(hours), *known, float(np.ptp(hours)))

@@ -45,7 +45,8 @@ def slopes(found: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     for part, slopes in found.items():
         for name, one in slopes.items():
             words, unit, word = FIGURES[name]
-            growth = f"{one['hourly'] / unit:+.4f} ± {one['error'] / unit:.4f}"
+            error = one["error"] or 0.0  # null in results of before, of what never changes
+            growth = f"{one['hourly'] / unit:+.4f} ± {error / unit:.4f}"
             mean, grown = f"{one['mean'] / unit:,.3f} {word}", f"{100 * one['grown']:+.2f} %"
             flat = "flat" if one["flat"] else "**not flat**"
             rows.append([f"{part}: {words}", str(one["samples"]), mean, growth, grown, flat])

@@ -2,8 +2,10 @@
 
 import atexit
 import contextlib
+import ctypes
 import dataclasses
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -83,7 +85,21 @@ def join(cfg: HostsConfig) -> None:
             raise ValueError(f"distributed: found no cluster, accepted: {accepted}") from None
         peers = _meet_again(cfg)
     _watch = Watch(peers, jax.process_count(), cfg.heartbeat)
+    if peers:
+        _abort_later()
     atexit.register(_leave)  # before JAX's own, which waits for the others
+
+
+def _abort_later() -> None:
+    """Let a thread that aborts wait for some seconds, in which the watch may end the process.
+
+    JAX's own client aborts as soon as its connection to the first process has ended, which it may
+    see before the watch does. It takes a callback of C++ only.
+    """
+    libc = ctypes.CDLL(None)
+    libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+    # It is called with the number of the signal, and so sleeps for six seconds.
+    libc.signal(signal.SIGABRT, ctypes.cast(libc.sleep, ctypes.c_void_p))
 
 
 def _meet_again(cfg: HostsConfig) -> list[Peer]:

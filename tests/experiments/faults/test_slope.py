@@ -39,6 +39,12 @@ def test_growth_by_hand():
     assert found.error == pytest.approx(0, abs=1e-9)
 
 
+def test_what_never_changes_has_no_error():
+    """Of such numbers, whose mean is rounded, SciPy makes a NaN."""
+    found = slope(np.linspace(0, 1440, 288), [680_192_409.6] * 288)
+    assert found.error == 0 and found.flat
+
+
 @pytest.mark.parametrize("seconds", [[], [1, 2], [5, 5, 5]])
 def test_too_few_samples_are_refused(seconds):
     with pytest.raises(ValueError, match=r"^samples: found \d, accepted: 3 or more"):

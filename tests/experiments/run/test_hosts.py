@@ -3,7 +3,10 @@
 import json
 import shlex
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +15,8 @@ from experiments.faults.runs import TINY, figures, newest, start, start_all
 from experiments.run.peers import free_port
 
 pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[3]
 
 #: The same, which prints the numbers of the rows that this process has made.
 COUNTED = """
@@ -123,6 +128,39 @@ def test_who_is_killed_is_told_at_once(tmp_path, cache, victim):
     gone = f"error: process {victim} of 2 is gone: its connection ended; the same command goes on"
     assert gone in said and "Check failure" not in said
     assert both[victim].wait() == -9
+
+
+#: A sorter whose watch is slow, so that JAX's own client sees first that a process is gone.
+SLOW = """
+import sys, time
+from experiments.run.peers import Watch
+from experiments.sorting.__main__ import main
+lost = Watch._lost
+def late(self, number, why):
+    time.sleep(1)
+    lost(self, number, why)
+Watch._lost = late
+main(sys.argv[1:])
+"""
+
+
+def test_who_is_killed_is_told_although_jax_aborts(tmp_path, cache):
+    """JAX's client aborts by itself, with lines of C++; the watch has some seconds more."""
+    given = {"program": ("-c", SLOW)}
+    both = begin(tmp_path, 2, 2, cache, "--optim.steps", "4000", **given)
+    wait_for(tmp_path, 10, both)
+    both[0].stop(signal.SIGKILL)
+    assert [run.wait() for run in both] == [-9, 5], both[1].said
+    assert "Terminating process" in both[1].said
+    assert "error: process 0 of 2 is gone: its connection ended" in both[1].said
+
+
+def test_an_abort_for_another_reason_is_one():
+    """Some seconds later, and by the signal."""
+    words = "from experiments.run import hosts; hosts._abort_later(); import os; os.abort()"
+    begun = time.monotonic()
+    assert subprocess.run([sys.executable, "-c", words], cwd=ROOT).returncode == -signal.SIGABRT
+    assert time.monotonic() - begun > 6
 
 
 def test_who_stands_still_is_told_after_the_heartbeat(tmp_path, cache):
