@@ -47,7 +47,7 @@ print(f"{hits.mean():.3f} of the answers are right, from {memory.layers[0].long_
 # ## What it gets wrong
 #
 # Two symbols that came nearly as often are hard to tell apart. Here the answers are sorted by the
-# *gap*: how many more, or fewer, times the neighbour in the right order came.
+# *gap*: by how much the nearest neighbour's count differs.
 
 # %%
 sequences = batch.tokens.reshape(ROWS, -1)[:, : cfg.length]
@@ -72,11 +72,13 @@ assert hits.mean() > 0.8 and shares[1] < 0.8 < 0.95 < shares[4]
 
 # %%
 off = np.abs(np.take_along_axis(counts, given, axis=1) - in_order)[~hits]
-print(f"where it is wrong, the symbol it says came {np.median(off):.1f} times more or less often,")
-print(f"of {np.median(in_order):.0f} times (both are medians)")
+for name, share in zip(names, shares, strict=True):
+    print(f"{share:.2f} right where the gap is {name}")
+print(f"a wrong symbol's count differs by {np.median(off):.1f} from the right one's (median)")
+print(f"a count is {np.median(in_order):.0f} (median)")
 
 # %% [markdown]
-# So a count is known to about one hundredth, and more accuracy wants more exact counts.
+# So what is left to gain is between counts that are nearly equal.
 #
 # ## Where the heads look
 #

@@ -59,7 +59,7 @@ class SoakConfig(Checked):
     every: Positive = 1.0
     """Seconds between two samples of the memory."""
     checkpoint_every: Count = 100
-    """Updates between checkpoints: what grows with each one grows less where they are few."""
+    """Updates between checkpoints, each of which leaves some memory in use."""
     out: str = "runs/soak"
     """Folder of soak.json and soak.png, and of the run."""
 

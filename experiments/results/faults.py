@@ -42,10 +42,10 @@ def slopes(found: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
         found: part → figure → its slope, as `soak.json` has it.
     """
     rows = []
-    for part, slopes in found.items():
-        for name, one in slopes.items():
+    for part, figures in found.items():
+        for name, one in figures.items():
             words, unit, word = FIGURES[name]
-            error = one["error"] or 0.0  # null in results of before, of what never changes
+            error = one["error"] or 0.0  # older results have null for a figure that never changes
             growth = f"{one['hourly'] / unit:+.4f} ± {error / unit:.4f}"
             mean, grown = f"{one['mean'] / unit:,.3f} {word}", f"{100 * one['grown']:+.2f} %"
             flat = "flat" if one["flat"] else "**not flat**"

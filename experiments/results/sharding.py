@@ -1,5 +1,6 @@
 """The tables of many devices: weak scaling by counts, and agreement (`experiments.sharding`)."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,12 +18,15 @@ def scaling_table(results: list[Result]) -> str:
 
 
 #: How far losses and memories on a mesh may be from those on one device, as a part of their size.
-AGREEMENT = 1e-5
+AGREEMENT = 1e-9
 
 
 def apart(found: Mapping[str, Any]) -> float:
-    """How far a mesh is from one device: the larger one of losses and memory."""
-    return max(found["loss"], found["memory"])
+    """How far a mesh is from one device: the larger one of losses and memory; NaN if one is."""
+    figures = [
+        math.nan if figure is None else figure for figure in (found["loss"], found["memory"])
+    ]
+    return max(figures) if all(map(math.isfinite, figures)) else math.nan
 
 
 def agree_table(results: list[Result]) -> str:

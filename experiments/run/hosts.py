@@ -94,12 +94,14 @@ def _abort_later() -> None:
     """Let a thread that aborts wait for some seconds, in which the watch may end the process.
 
     JAX's own client aborts as soon as its connection to the first process has ended, which it may
-    see before the watch does. It takes a callback of C++ only.
+    see before the watch does. It takes a callback of C++ only. A SIGABRT that another program sends
+    is waited for as well, once, and ends nothing: the next one does.
     """
     libc = ctypes.CDLL(None)
-    libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+    once = getattr(libc, "sysv_signal", libc.signal)  # which forgets the handler when it is called
+    once.argtypes = [ctypes.c_int, ctypes.c_void_p]
     # It is called with the number of the signal, and so sleeps for six seconds.
-    libc.signal(signal.SIGABRT, ctypes.cast(libc.sleep, ctypes.c_void_p))
+    once(signal.SIGABRT, ctypes.cast(libc.sleep, ctypes.c_void_p))
 
 
 def _meet_again(cfg: HostsConfig) -> list[Peer]:

@@ -4,7 +4,8 @@
     python -m experiments.sharding scaling [--options]
     python -m experiments.sharding agree [--options]
 
-Nothing is computed: the step is compiled for pretended CPU devices, and its program is looked at.
+The first form computes nothing: the step is compiled for pretended CPU devices, and its program is
+looked at.
 An accelerator's compiler may merge or split what is told, and needs other scratch memory. `scaling`
 says from such counts what share of an update many devices would spend on telling. `agree` trains
 every preset, made tiny, on meshes of pretended devices, and says how far they are from one device.

@@ -59,7 +59,9 @@ def presets(updates: int = 5) -> dict[str, tuple[Any, list[str]]]:
         for name, (_, config) in one.presets.items():
             optim = dataclasses.replace(config.optim, steps=updates, warmup_steps=0, accumulate=1)
             config = dataclasses.replace(config, model=tiny(config.model), optim=optim)
-            key = config.model, config.objective, config.optim.trained
+            rates = optim.weight_decay > 0, optim.memory_learning_rate > 0
+            kind = optim.trained, optim.schedule, optim.skip_nonfinite > 0, rates
+            key = config.model, config.objective, kind
             label = f"{experiment}/{name}"
             first = found.setdefault(key, (label, config, []))
             if first[0] != label:

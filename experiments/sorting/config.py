@@ -9,7 +9,7 @@ from inf_former_jax.memory.compressed import CompressedConfig
 from inf_former_jax.memory.long_term import LongTermConfig
 from inf_former_jax.models import presets
 from inf_former_jax.models.decoder import ModelConfig
-from inf_former_jax.models.presets import BY_CONTENT
+from inf_former_jax.models.presets import BY_CONTENT, INTERVALS
 from inf_former_jax.training.loop import LoopConfig
 from inf_former_jax.training.optim import OptimConfig
 
@@ -45,14 +45,8 @@ def _infinity(**memory) -> SortingConfig:
 
 def _best() -> SortingConfig:
     """What trained the sorter that comes with the project, with settings that were measured."""
-    memory = LongTermConfig(
-        num_basis=64,
-        functions="rectangular",
-        fit="intervals",
-        contraction="power",
-        content_heads=2,
-        turn_queries=True,
-        age_bias="cells",
+    memory = dataclasses.replace(
+        INTERVALS, num_basis=64, content_heads=2, turn_queries=True, age_bias="cells"
     )
     best = small(presets.infinity_former(), long_term=memory)
     return dataclasses.replace(

@@ -38,13 +38,14 @@ from inf_former_jax.training.digests import (
     with_checksum,
     write_list,
 )
-from inf_former_jax.training.packing import pack, unpack
+from inf_former_jax.training.packing import is_packed, pack, unpack
 
 #: What the name of a folder holds that orbax has not finished.
 UNFINISHED = ".orbax-checkpoint-tmp"
 
 #: Seconds that a save may take: a hundred years. orbax goes by a clock that may be set, and a save
-#: in whose midst it was set to a later date would have taken too long.
+#: in whose midst it was set to a later date would have taken too long. So a save whose disk hangs
+#: is waited for without end.
 _EVER = 3_155_760_000
 
 log = logging.getLogger(__name__)
@@ -367,20 +368,25 @@ class Checkpoints:
             target = target._replace(**dict.fromkeys(others))
         saved = leaves_of(self._read(step, "digest", ocp.args.JsonRestore()))
         _require_architecture(saved, target, whole=not parts)
-        if (self._folder / str(step) / "state").exists():
-            state = self._read_unpacked(step, target, parts)
+        if is_packed(self._folder / str(step)):
+            try:
+                state = unpack(functools.partial(self._arrays, step, "packed"), target, saved)
+            except (ValueError, LookupError) as error:  # a CheckpointError is a ValueError
+                raise CheckpointError(str(error)) from None
         else:
-            state = unpack(functools.partial(self._arrays, step, "packed"), target)
+            state = self._read_unpacked(step, target, parts)
         found, finite = digest_and_finite(state)
         _refuse("checksum of", [name for name, leaf in found.items() if leaf != saved[name]])
         _refuse("NaN or infinity in", [name for name, holds in finite.items() if not holds])
         return state
 
     def _read_unpacked(self, step: int, target: Any, parts: Sequence[str]) -> Any:
-        """A train state of version 0.2, which wrote an array for each leaf."""
-        wanted = {name: getattr(target, name) for name in parts or target._fields}
+        """The state of an older checkpoint, which has an array for each leaf."""
+        fields = target if isinstance(target, dict) else target._asdict()
+        wanted = {name: fields[name] for name in parts or fields}
         how = ocp.checkpoint_utils.construct_restore_args(wanted)
-        return target._replace(**self._arrays(step, "state", wanted, how))
+        read = self._arrays(step, "state", wanted, how)
+        return read if isinstance(target, dict) else target._replace(**read)
 
     def _arrays(self, step: int, item: str, wanted: Any, how: Any) -> Any:
         """Some of the arrays of an item."""

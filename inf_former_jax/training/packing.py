@@ -1,7 +1,7 @@
 """Small leaves of a train state as one vector a dtype, so that a checkpoint has few arrays.
 
-orbax spends about 3 ms of a core on each array that it writes, whatever its size. A train state has
-hundreds of arrays, most of them small.
+Each array costs orbax some milliseconds, however small it is. A train state has hundreds of arrays,
+most of them small.
 
 The fields of a state stay apart, so that one of them can be read without the others. Where a leaf
 lies follows from the names, dtypes and shapes of all leaves, which the digest of a checkpoint has.
@@ -10,6 +10,7 @@ lies follows from the names, dtypes and shapes of all leaves, which the digest o
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +20,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
+from inf_former_jax.require import require
 from inf_former_jax.training.digests import dtypes_and_shapes, words
 
 #: Elements of the largest leaf that is packed. It is part of the format: with another number, the
@@ -34,7 +36,8 @@ class Place(NamedTuple):
 
     Attributes:
         field: of the state.
-        array: "small-DTYPE", a vector of many leaves, or the leaf's own name.
+        array: "small-DTYPE", a vector of many leaves, or the leaf's own name; "" of a leaf without
+            elements, which is not written.
         start: its first element in the vector; None where the array is the leaf.
     """
 
@@ -50,12 +53,19 @@ def places(forms: Mapping[str, Sequence[Any]]) -> dict[str, Place]:
         forms: path → [dtype, shape, …], as a digest has it.
     """
     found, filled = dict[str, Place](), defaultdict[tuple[str, str], int](int)
+    names = set[str]()
     for path in sorted(forms):
         dtype, shape = forms[path][:2]
-        field, *_ = name = words(path)
+        field, *_ = parts = words(path) or ("state",)
         size = math.prod(shape)
         if size > SMALL or dtype.startswith("key<"):
-            found[path] = Place(field, ".".join(name), None)
+            name = ".".join(parts)
+            while name in names:  # of ['a.b'] and ['a']['b']
+                name += "+"
+            names.add(name)
+            found[path] = Place(field, name, None)
+        elif not size:
+            found[path] = Place(field, "", None)
         else:
             vector = field, f"small-{dtype}"
             found[path] = Place(*vector, filled[vector])
@@ -74,9 +84,9 @@ def pack(tree: Any) -> Packed:
     leaves, written = by_path(tree), defaultdict[str, dict](dict)
     joined = defaultdict[tuple[str, str], list](list)
     for path, place in places(dtypes_and_shapes(tree)).items():
-        if place.start is None:
+        if place.start is None and place.array:
             written[place.field][place.array] = leaves[path]
-        else:
+        elif place.array:
             joined[place.field, place.array].append(leaves[path])
     placed = (getattr(leaf, "sharding", None) for leaf in leaves.values())
     mesh = next((one.mesh for one in placed if isinstance(one, NamedSharding)), None)
@@ -91,23 +101,30 @@ def _vectors(groups: list[list[Array]]) -> list[Array]:
     return [jnp.concatenate([leaf.reshape(-1) for leaf in leaves]) for leaves in groups]
 
 
-def unpack(read: Callable[[Packed, Packed], Packed], target: Any) -> Any:
+def unpack(
+    read: Callable[[Packed, Packed], Packed], target: Any, forms: Mapping[str, Sequence[Any]]
+) -> Any:
     """A tree like the target, from what was written of it.
 
     Args:
         read: (the arrays that are wanted, how orbax reads each) → these arrays.
         target: tree of `jax.ShapeDtypeStruct`s, with the shardings that the leaves get.
+        forms: as of `places`; of all leaves that were written.
+
+    Raises:
+        ValueError: a vector is shorter than its leaves.
     """
-    leaves = by_path(target)
-    found = places(dtypes_and_shapes(target))
+    leaves, found = by_path(target), places(forms)
     wanted, how = defaultdict[str, dict](dict), defaultdict[str, dict](dict)
-    for path, place in found.items():
-        leaf, alone = leaves[path], place.start is None
-        wanted[place.field][place.array] = leaf if alone else 0
-        args = ocp.checkpoint_utils.construct_restore_args(leaf) if alone else _ON_HOST
-        how[place.field][place.array] = args
+    for path, leaf in leaves.items():
+        field, array, start = found[path]
+        if array:
+            alone = start is None
+            wanted[field][array] = leaf if alone else 0
+            args = ocp.checkpoint_utils.construct_restore_args(leaf) if alone else _ON_HOST
+            how[field][array] = args
     arrays = read(dict(wanted), dict(how))
-    made = {path: _leaf(arrays, place, leaves[path]) for path, place in found.items()}
+    made = {path: _leaf(arrays, found[path], leaf) for path, leaf in leaves.items()}
     return jax.tree_util.tree_map_with_path(
         lambda path, _: made[jax.tree_util.keystr(path)], target
     )
@@ -119,17 +136,22 @@ _ON_HOST = ocp.RestoreArgs(restore_type=np.ndarray)
 
 def _leaf(arrays: Packed, place: Place, target: Any) -> Any:
     """A leaf of the target, on its devices."""
-    array = arrays[place.field][place.array]
-    if place.start is None:
-        return array
-    leaf = _cut(array, place.start, target.shape)
+    if place.array and place.start is None:
+        return arrays[place.field][place.array]
+    leaf = _cut(arrays, place, [target.dtype, target.shape])
     if getattr(target, "sharding", None) is None:
         return jnp.asarray(leaf)
     return jax.make_array_from_callback(target.shape, target.sharding, leaf.__getitem__)
 
 
-def _cut(vector: np.ndarray, start: int, shape: Sequence[int]) -> np.ndarray:
-    return vector[start : start + math.prod(shape)].reshape(shape)
+def _cut(arrays: Packed, place: Place, form: Sequence[Any]) -> np.ndarray:
+    """A leaf of a vector, or one without elements."""
+    dtype, shape = form[:2]
+    if not place.array or place.start is None:
+        return np.zeros(shape, jnp.dtype(dtype))
+    vector, end = arrays[place.field][place.array], place.start + math.prod(shape)
+    require(end <= vector.size, place.array, f"{vector.size} elements", f"at least {end}")
+    return vector[place.start : end].reshape(shape)
 
 
 def on_host(arrays: Packed, forms: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
@@ -143,6 +165,12 @@ def on_host(arrays: Packed, forms: Mapping[str, Sequence[Any]]) -> dict[str, np.
     """
     leaves = {}
     for path, place in places(forms).items():
-        array = np.asarray(arrays[place.field][place.array])
-        leaves[path] = array if place.start is None else _cut(array, place.start, forms[path][1])
+        alone = place.array and place.start is None
+        leaf = arrays[place.field][place.array] if alone else _cut(arrays, place, forms[path])
+        leaves[path] = np.asarray(leaf)
     return leaves
+
+
+def is_packed(folder: Path) -> bool:
+    """Whether the checkpoint in a folder has vectors; older ones have an array for each leaf."""
+    return not (folder / "state").exists()

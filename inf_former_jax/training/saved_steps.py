@@ -28,7 +28,7 @@ from inf_former_jax.training.checkpoint import (
     set_aside,
 )
 from inf_former_jax.training.digests import differing_files, differing_leaves
-from inf_former_jax.training.packing import on_host
+from inf_former_jax.training.packing import is_packed, on_host
 
 #: A step, one that was set aside as damaged, and one whose save was not finished.
 _NAME = re.compile(rf"(?P<step>\d+)(?P<unfinished>{re.escape(UNFINISHED)}.*)?|damaged-(\d+)\+*")
@@ -135,9 +135,11 @@ def _wrong(folder: Path) -> list[str]:
         if wrong := differing_files(folder):
             return wrong
         saved = leaves_of(files.read_json(folder / "digest" / "metadata", "a digest"))
-        if (folder / "state").exists():  # of version 0.2, which packed nothing
-            return differing_leaves(_arrays(folder / "state"), saved)
-        return differing_leaves(on_host(_arrays(folder / "packed"), saved), saved)
+        if is_packed(folder):
+            return differing_leaves(on_host(_arrays(folder / "packed"), saved), saved)
+        return differing_leaves(_arrays(folder / "state"), saved)
+    except LookupError as error:
+        return [f"packed: found no array {error}"]
     except (ValueError, FileNotFoundError) as error:  # a CheckpointError is a ValueError
         return [str(error).removeprefix(f"{folder}/")]
 

@@ -10,6 +10,7 @@ from inf_former_jax.training import packing
 from inf_former_jax.training.checkpoint import CheckpointConfig, Checkpoints
 from inf_former_jax.training.digests import digest, dtypes_and_shapes
 from inf_former_jax.training.packing import SMALL, Place
+from inf_former_jax.training.state import TrainState
 
 LARGE = SMALL + 8
 
@@ -37,11 +38,16 @@ def test_where_leaves_lie():
         "['mask']": Place("mask", "small-bool", 0),
         "['params']['a']": Place("params", "small-float32", 0),
         "['params']['half']": Place("params", "small-bfloat16", 0),
-        "['params']['none']": Place("params", "small-float32", 8),
+        "['params']['none']": Place("params", "", None),
         "['params']['table']": Place("params", "params.table", None),
         "['params']['w']": Place("params", "small-float32", 8),
         "['step']": Place("step", "small-int32", 0),
     }
+
+
+def test_names_that_are_joined_alike_stay_apart():
+    forms = {"['a.b']": ["float32", [LARGE]], "['a']['b']": ["float32", [LARGE]]}
+    assert len({place.array for place in packing.places(forms).values()}) == 2
 
 
 def test_what_is_written():
@@ -95,3 +101,32 @@ def test_from_one_mesh_to_another(tmp_path, shape):
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(target), strict=True):
         assert a.sharding == b.sharding and a.dtype == b.dtype
     assert digest(found) == digest(given)
+
+
+def test_some_leaves_of_a_field(tmp_path):
+    """The others were written before them, into the same vector."""
+    given = TrainState(jnp.array(2, jnp.int32), state()["params"], (), None, jax.random.key(1))
+    with Checkpoints(tmp_path, CheckpointConfig()) as checkpoints:
+        checkpoints.save(1, given)
+        some = {"w": given.params["w"], "table": given.params["table"]}
+        found = checkpoints.restore(given._replace(params=some), ("params",))
+    assert digest(found.params) == digest(some)
+
+
+def test_a_vector_that_is_too_short_is_damage(tmp_path, monkeypatch):
+    """As one is whose header was damaged: the step before is taken."""
+    with Checkpoints(tmp_path, CheckpointConfig()) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, state())
+        checkpoints.wait()
+        arrays = Checkpoints._arrays
+
+        def shortened(self, step, item, wanted, how):
+            found = arrays(self, step, item, wanted, how)
+            if step == 2:
+                found["params"]["small-float32"] = found["params"]["small-float32"][:9]
+            return found
+
+        monkeypatch.setattr(Checkpoints, "_arrays", shortened)
+        assert digest(checkpoints.restore(state())) == digest(state())
+        assert checkpoints.steps() == [1]

@@ -9,8 +9,6 @@ from experiments.benchmark import saves
 from experiments.benchmark.timing import BenchmarkConfig
 from experiments.results.benchmark import benchmark_rows
 
-pytestmark = pytest.mark.slow
-
 
 def test_pairs_in_both_orders():
     """By hand: a block with a save takes 3 s, one without 2 s."""
@@ -24,6 +22,7 @@ def test_pairs_in_both_orders():
     assert asked == [True, False, False, True]
 
 
+@pytest.mark.slow
 def test_quick(tmp_path):
     benchmark.main(["--measure", "saves", "--quick", "--out", str(tmp_path)])
     found = json.loads((tmp_path / "saves.json").read_text())["found"]
@@ -36,8 +35,9 @@ def test_quick(tmp_path):
     assert row.median == f"{measured['cost']:+.1%} of the time"
 
 
-def test_only_what_is_saved_costs(monkeypatch):
-    """Every other block, and those before them in which programs are compiled, has a save."""
+@pytest.mark.slow
+def test_which_blocks_have_a_save(monkeypatch):
+    """Two of the three in which programs are compiled, and one of the pair."""
     steps, save = [], saves.Checkpoints.save
 
     def saved(self, step, state):

@@ -116,7 +116,7 @@ def test_a_run_of_two_devices_has_the_figures_of_one(tmp_path, caplog):
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_other_devices(tmp_path):
+def test_a_run_goes_on_with_other_devices(tmp_path, capsys):
     """With eight, then with one, then with four: the losses are those of one alone."""
 
     def run(folder, steps, count):
@@ -128,6 +128,8 @@ def test_a_run_goes_on_with_other_devices(tmp_path):
         return {row["step"]: row["loss"] for row in rows if row["split"] == "train"}
 
     moved = [run("moved", steps, count) for steps, count in ((4, 8), (8, 1), (12, 4))][-1]
+    said = capsys.readouterr().out
+    assert "going on after update 4\n" in said and "going on after update 8\n" in said
     alone = run("alone", 12, 1)
     assert list(moved) == list(alone) == list(range(1, 13))
     np.testing.assert_allclose(list(moved.values()), list(alone.values()), rtol=1e-5)

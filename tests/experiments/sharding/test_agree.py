@@ -68,11 +68,27 @@ def test_what_differs_is_told(monkeypatch, capsys):
     assert not jax.config.jax_enable_x64
 
 
-def test_an_unknown_preset_is_refused(capsys):
+@pytest.mark.parametrize("name", ["losses", "memory"])
+def test_what_is_no_number_does_not_agree(monkeypatch, name):
+    """Of a preset that another one stands for, too."""
+    nan = {"losses": [float("nan")], "memory": [np.array([1.0, np.nan])]}[name]
+
+    def course(config, begun, shape, updates):
+        whole = agree.Course([4.0], [np.ones(2)])
+        return (whole if shape == (1, 1, 1) else whole._replace(**{name: nan})), []
+
+    monkeypatch.setattr(agree, "course", course)
+    monkeypatch.setattr(agree, "first_state", lambda config: None)
     with pytest.raises(SystemExit) as raised:
         command.main(["agree", "--presets", "sorting/paper-16k"])
+    assert raised.value.code == 1
+
+
+def test_an_unknown_preset_is_refused(capsys):
+    with pytest.raises(SystemExit) as raised:
+        command.main(["agree", "--presets", "sorting/paper-5k"])
     assert raised.value.code == 2
-    found = "presets: found sorting/paper-16k, accepted: sorting/infinity-former, "
+    found = "presets: found sorting/paper-5k, accepted: sorting/infinity-former, "
     assert found in capsys.readouterr().err
 
 
