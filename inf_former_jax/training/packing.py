@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 from jaxtyping import Array
 
 from inf_former_jax.require import require
@@ -120,7 +120,8 @@ def unpack(
         field, array, start = found[path]
         if array:
             alone = start is None
-            wanted[field][array] = leaf if alone else 0
+            leaf = _placed(leaf) if alone else 0
+            wanted[field][array] = leaf
             args = ocp.checkpoint_utils.construct_restore_args(leaf) if alone else _ON_HOST
             how[field][array] = args
     arrays = read(dict(wanted), dict(how))
@@ -128,6 +129,14 @@ def unpack(
     return jax.tree_util.tree_map_with_path(
         lambda path, _: made[jax.tree_util.keystr(path)], target
     )
+
+
+def _placed(leaf: Any) -> Any:
+    """The leaf on a device, if it says none: orbax would give the data of a key, not the key."""
+    if getattr(leaf, "sharding", None) is not None:
+        return leaf
+    device = SingleDeviceSharding(jax.devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)
 
 
 #: The vectors are read by every process.
