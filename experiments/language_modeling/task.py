@@ -145,7 +145,7 @@ class LanguageModeling(Task):
             key = jax.random.fold_in(state.key, number)
             outputs, memory = token_step(state.params, memory, batch, self._ops, key)
             losses, hits = map(on_host, outputs)
-            weights = rows.predicted(number, every)
+            weights = rows.with_loss(number, every)
             losses = np.where(weights, losses.astype(np.float64), 0)
             places = rows.places(number, every)
             if words is not None:

@@ -48,7 +48,7 @@ def slopes(found: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
             error = one["error"] or 0.0  # older results have null for a figure that never changes
             growth = f"{one['hourly'] / unit:+.4f} ± {error / unit:.4f}"
             mean, grown = f"{one['mean'] / unit:,.3f} {word}", f"{100 * one['grown']:+.2f} %"
-            flat = "flat" if one["flat"] else "**not flat**"
+            flat = "flat" if one["flat"] else "NOT FLAT"
             rows.append([f"{part}: {words}", str(one["samples"]), mean, growth, grown, flat])
     return rows
 

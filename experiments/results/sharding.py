@@ -1,8 +1,9 @@
 """The tables of many devices: weak scaling by counts, and agreement (`experiments.sharding`)."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from experiments.run import tables
 from experiments.run.tables import SOURCE, Result
@@ -23,10 +24,7 @@ AGREEMENT = 1e-9
 
 def apart(found: Mapping[str, Any]) -> float:
     """How far a mesh is from one device: the larger one of losses and memory; NaN if one is."""
-    figures = [
-        math.nan if figure is None else figure for figure in (found["loss"], found["memory"])
-    ]
-    return max(figures) if all(map(math.isfinite, figures)) else math.nan
+    return float(np.max(np.array([found["loss"], found["memory"]], float)))  # JSON has null for NaN
 
 
 def agree_table(results: list[Result]) -> str:

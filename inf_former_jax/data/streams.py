@@ -133,10 +133,10 @@ class Streams:
         places = np.where(valid, begins[..., None] + np.arange(self.segment_len), 0)
         inputs, targets = (np.where(valid, self.split.at(places + later), 0) for later in (0, 1))
         resets = (first == 0) & valid.any(axis=-1)
-        weights = self._predicted_in(first, valid).astype(np.float32)
+        weights = self._with_loss(first, valid).astype(np.float32)
         return Batch(inputs, targets, weights, resets, valid)
 
-    def predicted(
+    def with_loss(
         self, step: int, rows: Sequence[int] | Integer[np.ndarray, " R"]
     ) -> Bool[np.ndarray, "R W T"]:
         """Where `batch(step, rows)` has loss. No token is read: a process may ask of all rows.
@@ -145,9 +145,9 @@ class Streams:
             ValueError: a negative step, or a row outside 0..B-1.
         """
         _, first, valid = self._cut(step, rows)
-        return self._predicted_in(first, valid)
+        return self._with_loss(first, valid)
 
-    def _predicted_in(
+    def _with_loss(
         self, first: Int64[np.ndarray, "R W"], valid: Bool[np.ndarray, "R W T"]
     ) -> Bool[np.ndarray, "R W T"]:
         """Where segments that begin at these positions have loss: not where they repeat tokens."""

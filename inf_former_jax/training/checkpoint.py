@@ -374,19 +374,12 @@ class Checkpoints:
             except (ValueError, LookupError) as error:  # a CheckpointError is a ValueError
                 raise CheckpointError(str(error)) from None
         else:
-            state = self._read_unpacked(step, target, parts)
+            how = ocp.checkpoint_utils.construct_restore_args(target)
+            state = self._arrays(step, "state", target, how)
         found, finite = digest_and_finite(state)
         _refuse("checksum of", [name for name, leaf in found.items() if leaf != saved[name]])
         _refuse("NaN or infinity in", [name for name, holds in finite.items() if not holds])
         return state
-
-    def _read_unpacked(self, step: int, target: Any, parts: Sequence[str]) -> Any:
-        """The state of an older checkpoint, which has an array for each leaf."""
-        fields = target if isinstance(target, dict) else target._asdict()
-        wanted = {name: fields[name] for name in parts or fields}
-        how = ocp.checkpoint_utils.construct_restore_args(wanted)
-        read = self._arrays(step, "state", wanted, how)
-        return read if isinstance(target, dict) else target._replace(**read)
 
     def _arrays(self, step: int, item: str, wanted: Any, how: Any) -> Any:
         """Some of the arrays of an item."""

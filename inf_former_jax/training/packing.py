@@ -36,8 +36,7 @@ class Place(NamedTuple):
 
     Attributes:
         field: of the state.
-        array: "small-DTYPE", a vector of many leaves, or the leaf's own name; "" of a leaf without
-            elements, which is not written.
+        array: "small-DTYPE", a vector of many leaves, or the leaf's own name.
         start: its first element in the vector; None where the array is the leaf.
     """
 
@@ -64,8 +63,6 @@ def places(forms: Mapping[str, Sequence[Any]]) -> dict[str, Place]:
                 name += "+"
             names.add(name)
             found[path] = Place(field, name, None)
-        elif not size:
-            found[path] = Place(field, "", None)
         else:
             vector = field, f"small-{dtype}"
             found[path] = Place(*vector, filled[vector])
@@ -84,9 +81,9 @@ def pack(tree: Any) -> Packed:
     leaves, written = by_path(tree), defaultdict[str, dict](dict)
     joined = defaultdict[tuple[str, str], list](list)
     for path, place in places(dtypes_and_shapes(tree)).items():
-        if place.start is None and place.array:
+        if place.start is None:
             written[place.field][place.array] = leaves[path]
-        elif place.array:
+        elif leaves[path].size:  # orbax refuses arrays without elements
             joined[place.field, place.array].append(leaves[path])
     placed = (getattr(leaf, "sharding", None) for leaf in leaves.values())
     mesh = next((one.mesh for one in placed if isinstance(one, NamedSharding)), None)
@@ -118,12 +115,11 @@ def unpack(
     wanted, how = defaultdict[str, dict](dict), defaultdict[str, dict](dict)
     for path, leaf in leaves.items():
         field, array, start = found[path]
-        if array:
-            alone = start is None
-            leaf = _placed(leaf) if alone else 0
-            wanted[field][array] = leaf
-            args = ocp.checkpoint_utils.construct_restore_args(leaf) if alone else _ON_HOST
-            how[field][array] = args
+        if start is None:
+            wanted[field][array] = _placed(leaf)
+            how[field][array] = ocp.checkpoint_utils.construct_restore_args(_placed(leaf))
+        elif math.prod(leaf.shape):
+            wanted[field][array], how[field][array] = 0, _ON_HOST
     arrays = read(dict(wanted), dict(how))
     made = {path: _leaf(arrays, found[path], leaf) for path, leaf in leaves.items()}
     return jax.tree_util.tree_map_with_path(
@@ -145,22 +141,22 @@ _ON_HOST = ocp.RestoreArgs(restore_type=np.ndarray)
 
 def _leaf(arrays: Packed, place: Place, target: Any) -> Any:
     """A leaf of the target, on its devices."""
-    if place.array and place.start is None:
+    if place.start is None:
         return arrays[place.field][place.array]
-    leaf = _cut(arrays, place, [target.dtype, target.shape])
+    leaf = _cut(arrays, place, place.start, [target.dtype, target.shape])
     if getattr(target, "sharding", None) is None:
         return jnp.asarray(leaf)
     return jax.make_array_from_callback(target.shape, target.sharding, leaf.__getitem__)
 
 
-def _cut(arrays: Packed, place: Place, form: Sequence[Any]) -> np.ndarray:
-    """A leaf of a vector, or one without elements."""
+def _cut(arrays: Packed, place: Place, start: int, form: Sequence[Any]) -> np.ndarray:
+    """A leaf that lies in a vector."""
     dtype, shape = form[:2]
-    if not place.array or place.start is None:
+    if 0 in shape:
         return np.zeros(shape, jnp.dtype(dtype))
-    vector, end = arrays[place.field][place.array], place.start + math.prod(shape)
+    vector, end = arrays[place.field][place.array], start + math.prod(shape)
     require(end <= vector.size, place.array, f"{vector.size} elements", f"at least {end}")
-    return vector[place.start : end].reshape(shape)
+    return vector[start:end].reshape(shape)
 
 
 def on_host(arrays: Packed, forms: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
@@ -174,9 +170,10 @@ def on_host(arrays: Packed, forms: Mapping[str, Sequence[Any]]) -> dict[str, np.
     """
     leaves = {}
     for path, place in places(forms).items():
-        alone = place.array and place.start is None
-        leaf = arrays[place.field][place.array] if alone else _cut(arrays, place, forms[path])
-        leaves[path] = np.asarray(leaf)
+        if place.start is None:
+            leaves[path] = np.asarray(arrays[place.field][place.array])
+        else:
+            leaves[path] = _cut(arrays, place, place.start, forms[path])
     return leaves
 
 

@@ -87,7 +87,7 @@ def test_a_sliding_window_by_hand():
 
 
 @pytest.mark.parametrize("stride", [0, 1])
-def test_what_is_predicted_is_told_without_a_token(stride):
+def test_where_there_is_loss_is_told_without_a_token(stride):
     """As the weights of each batch say it, also of a sliding window."""
     split = split_of([3, 7, 4])
     streams = Streams(split, batch_size=2, segment_len=2, stride=stride)
@@ -95,7 +95,7 @@ def test_what_is_predicted_is_told_without_a_token(stride):
     for step in range(streams.steps_per_epoch):
         expected = streams.batch(step, [0, 1]).weights > 0
         assert expected.any()
-        np.testing.assert_array_equal(blind.predicted(step, [0, 1]), expected)
+        np.testing.assert_array_equal(blind.with_loss(step, [0, 1]), expected)
 
 
 def test_a_row_that_runs_out():

@@ -26,6 +26,7 @@ def state():
             "none": jnp.zeros((0, 3)),
         },
         "mask": jnp.array([True, False]),
+        "nothing": jnp.zeros(0, jnp.int32),
         "step": jnp.array(7, jnp.int32),
         "key": jax.random.key(3),
     }
@@ -36,9 +37,10 @@ def test_where_leaves_lie():
     assert packing.places(dtypes_and_shapes(state())) == {
         "['key']": Place("key", "key", None),
         "['mask']": Place("mask", "small-bool", 0),
+        "['nothing']": Place("nothing", "small-int32", 0),
         "['params']['a']": Place("params", "small-float32", 0),
         "['params']['half']": Place("params", "small-bfloat16", 0),
-        "['params']['none']": Place("params", "", None),
+        "['params']['none']": Place("params", "small-float32", 8),
         "['params']['table']": Place("params", "params.table", None),
         "['params']['w']": Place("params", "small-float32", 8),
         "['step']": Place("step", "small-int32", 0),
