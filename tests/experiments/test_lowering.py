@@ -14,7 +14,6 @@ import pytest
 
 from experiments.catalogue import EXPERIMENTS
 from experiments.sharding import layout
-from experiments.sharding.tiny import presets
 from inf_former_jax.data.batches import Batch
 from inf_former_jax.generate import decoding
 from inf_former_jax.generate.decoding import Constants, Piece
@@ -36,16 +35,14 @@ def shallow(model: ModelConfig) -> ModelConfig:
 
 
 def programs() -> dict[str, Any]:
-    """EXPERIMENT/PRESET → its config with two layers; of presets that differ in sizes, the first.
-
-    They have the same operations.
-    """
-    found = {}
-    for name in presets():
-        experiment, _, preset = name.partition("/")
-        config = EXPERIMENTS[experiment].presets[preset][1]
-        found[name] = dataclasses.replace(config, model=shallow(config.model))
-    return found
+    """Name of a preset → its config with two layers; of presets that are alike then, the first."""
+    found: dict[Any, tuple[str, Any]] = {}
+    for experiment, one in EXPERIMENTS.items():
+        for name, (_, config) in one.presets.items():
+            config = dataclasses.replace(config, model=shallow(config.model))
+            key = config.model, config.objective, config.optim
+            found.setdefault(key, (f"{experiment} {name}", config))
+    return dict(found.values())
 
 
 def shapes_of(config: Any) -> tuple[Any, Batch, Any, Any]:
