@@ -23,7 +23,7 @@ import numpy as np
 
 from experiments.faults.runs import TINY
 from experiments.faults.slope import ERRORS, SMALL, slope
-from experiments.results.faults import FIGURES, SOAK_HEADER, slopes
+from experiments.results.faults import FIGURES, LOGGED, SOAK_HEADER, slopes
 from experiments.run import cli, devices, folders, room, tables, training
 from experiments.run.stopping import INTERRUPTED
 from experiments.sorting import data
@@ -39,8 +39,8 @@ from inf_former_jax.training.metrics import read_rows
 _FILLING = 0.2
 
 #: The run: without an end, at one learning rate.
-_ENDLESS = ("--optim.steps", "2000000000", "--optim.schedule", "constant", "--loop.log-every", "20")
-_ENDLESS += ("--loop.eval-every", "400")
+_ENDLESS = ("--optim.steps", "2000000000", "--optim.schedule", "constant")
+_ENDLESS += ("--loop.log-every", str(LOGGED), "--loop.eval-every", "400")
 
 #: After so many updates all programs are compiled, but for those of an evaluation.
 _COMPILED = 40

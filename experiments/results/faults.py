@@ -13,6 +13,9 @@ FIGURES = {
     "step": ("a step", 1e-3, "ms"),
 }
 
+#: Updates of a row of a soak's training.
+LOGGED = 20
+
 SOAK_HEADER = ("", "samples", "mean", "growth an hour ± s.e.", "in all", "")
 
 HEADER = ("fault", "processes", "tries", "updates lost", "how it was told", "exit status", "then")
@@ -55,11 +58,21 @@ def slopes(found: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
 
 def soak_table(results: list[Result]) -> str:
     """All rows of all soaks, by how often they saved."""
-    header = ("updates between checkpoints", "minutes", *SOAK_HEADER, SOURCE)
+    header = ("updates between checkpoints", "minutes", *SOAK_HEADER, "a checkpoint", SOURCE)
     results = sorted(results, key=lambda result: result["settings"]["checkpoint_every"])
     rows = []
     for result in results:
         settings, origin = result["settings"], tables.source([result])
         how = [f"{settings['checkpoint_every']:,}", f"{settings['minutes']:g}"]
-        rows += [[*how, *row, origin] for row in slopes(result["slopes"])]
+        found = slopes(result["slopes"])
+        kept = {f"training: {FIGURES['process'][0]}": _of_a_checkpoint(result)}
+        rows += [[*how, *row, kept.get(row[0], ""), origin] for row in found]
     return tables.markdown(header, rows)
+
+
+def _of_a_checkpoint(result: Mapping[str, Any]) -> str:
+    """By how much the process grew with each checkpoint of the samples."""
+    training, every = result["slopes"]["training"], result["settings"]["checkpoint_every"]
+    grown = training["process"]["grown"] * training["process"]["mean"]
+    checkpoints = training["step"]["samples"] * LOGGED / every
+    return f"{grown / checkpoints / 1024:+.1f} KiB"

@@ -77,9 +77,9 @@ def test_the_table_is_sorted_by_how_often_they_saved():
     def result(every):
         settings = {"checkpoint_every": every, "minutes": 2.5}
         known = {"device": "cpu", "commit": "c", "date": "2026-12-01", "settings": settings}
-        return known | {"slopes": {"training": {"process": one}}}
+        return known | {"slopes": {"training": {"process": one, "step": one}}}
 
     lines = soak_table([result(2000), result(100)]).splitlines()
     words = "training: memory of the process | 4 | 2.000 MiB | +1.0000 ± 0.5000 | +25.00 %"
-    assert lines[2] == f"| 100 | 2.5 | {words} | NOT FLAT | cpu, c, 2026-12-01 |"
-    assert lines[3].startswith("| 2,000 | 2.5 |") and len(lines) == 4
+    assert lines[2] == f"| 100 | 2.5 | {words} | NOT FLAT | +640.0 KiB | cpu, c, 2026-12-01 |"
+    assert lines[4].startswith("| 2,000 | 2.5 |") and len(lines) == 6
